@@ -1,0 +1,132 @@
+"""Targets as data: one TOML file per machine that tvmdet compiles for.
+
+Code asks a :class:`Target` for a fact (vector lanes, L2 bytes, required features); no code
+outside this folder and the schedule folders asks for a target's name.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tvmdet.errors import TargetError
+
+__all__ = ["Target", "get_target", "host_features", "list_targets", "resolve_target"]
+
+_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One machine that tvmdet compiles for.
+
+    Attributes:
+        name: File name without ``.toml``; also the folder under ``tuning_logs/``.
+        description: One line for people.
+        arch: As ``platform.machine()`` names it.
+        rank: Of the targets that a machine can run, the one with the highest rank is best.
+        tvm: The TVM target, as ``tvm.target.Target`` takes it.
+        required_features: CPU flags, as ``/proc/cpuinfo`` names them, that must be there.
+        vector_lanes_f32: float32 lanes of one vector register.
+        vector_registers: Architectural vector registers.
+        flop_per_cycle_f32: Peak float32 operations of one core per clock cycle.
+        l1d_bytes: Level-1 data cache of one core.
+        l2_bytes: Level-2 cache of one core.
+    """
+
+    name: str
+    description: str
+    arch: str
+    rank: int
+    tvm: dict[str, Any]
+    required_features: tuple[str, ...]
+    vector_lanes_f32: int
+    vector_registers: int
+    flop_per_cycle_f32: int
+    l1d_bytes: int
+    l2_bytes: int
+
+    def __hash__(self) -> int:
+        """Targets are told apart by name."""
+        return hash(self.name)
+
+    def missing_features(self) -> tuple[str, ...]:
+        """Returns what this machine lacks to run the target; empty when it can."""
+        if platform.machine() != self.arch:
+            return (self.arch,)
+        have = host_features()
+        return tuple(f for f in self.required_features if f not in have)
+
+
+@functools.cache
+def host_features() -> frozenset[str]:
+    """Returns the CPU flags of this machine, as the kernel names them."""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+@functools.cache
+def list_targets() -> tuple[Target, ...]:
+    """Returns every known target, best first."""
+    found = [_read(path) for path in sorted(_FOLDER.glob("*.toml"))]
+    return tuple(sorted(found, key=lambda target: -target.rank))
+
+
+def get_target(name: str) -> Target:
+    """Returns the target of that name; ``host`` is the best that this machine can run.
+
+    Raises:
+        TargetError: No target has that name, or this machine can run none.
+    """
+    if name == "host":
+        for target in list_targets():
+            if not target.missing_features():
+                return target
+        raise TargetError(
+            f"no target fits this machine ({platform.machine()}); known: {_names()}"
+        )
+    for target in list_targets():
+        if target.name == name:
+            return target
+    raise TargetError(f"unknown target {name!r}; known: host, {_names()}")
+
+
+def resolve_target(target: str | Target) -> Target:
+    """Returns ``target`` itself, or the target of that name.
+
+    Raises:
+        TargetError: No target has that name.
+    """
+    return target if isinstance(target, Target) else get_target(target)
+
+
+def _names() -> str:
+    return ", ".join(target.name for target in list_targets())
+
+
+def _read(path: Path) -> Target:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        cpu = data["cpu"]
+        return Target(
+            name=path.stem,
+            description=data["description"],
+            arch=data["arch"],
+            rank=data["rank"],
+            tvm=data["tvm"],
+            required_features=tuple(cpu["required_features"]),
+            vector_lanes_f32=cpu["vector_lanes_f32"],
+            vector_registers=cpu["vector_registers"],
+            flop_per_cycle_f32=cpu["flop_per_cycle_f32"],
+            l1d_bytes=cpu["l1d_bytes"],
+            l2_bytes=cpu["l2_bytes"],
+        )
+    except (tomllib.TOMLDecodeError, KeyError) as error:
+        raise TargetError(f"target file {path.name} cannot be read: {error!r}") from error

@@ -1,0 +1,53 @@
+"""Small readers of Relax expressions, shared by the passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from tvmdet.errors import ShapeError
+
+__all__ = ["constant_array", "is_call_to", "is_constant", "make_call", "static_shape"]
+
+
+def is_constant(expr: Any) -> bool:
+    """Returns whether an expression is a constant tensor."""
+    return isinstance(expr, tvm.ir.expr.GenericConst)
+
+
+def constant_array(expr: Any) -> np.ndarray:
+    """Returns the value of a constant tensor; do not write to it."""
+    array: np.ndarray = expr.value.numpy()
+    return array
+
+
+def static_shape(expr: Any) -> tuple[int, ...]:
+    """Returns the shape of a tensor expression.
+
+    Raises:
+        ShapeError: A dimension is not known at compile time.
+    """
+    shape = expr.ty.shape
+    try:
+        return tuple(int(dim) for dim in shape)
+    except TypeError as error:
+        raise ShapeError(
+            f"a tensor has the shape {shape}; every dimension must be known at compile time: "
+            "give --size and --batch, or export the model without dynamic axes"
+        ) from error
+
+
+def is_call_to(expr: Any, name: str) -> bool:
+    """Returns whether an expression calls the Relax operator of that name."""
+    return (
+        isinstance(expr, relax.Call) and isinstance(expr.op, tvm.ir.Op) and expr.op.name == name
+    )
+
+
+def make_call(call: Any, args: Sequence[Any]) -> Any:
+    """Returns the same call on other arguments; its type is inferred again."""
+    return relax.Call(call.op, list(args), call.attrs, call.ty_args)
