@@ -20,11 +20,11 @@ from typing import Any, ClassVar
 import tvm
 import tvm_ffi
 from tvm import tirx
-from tvm.s_tir import Schedule
+from tvm.s_tir import Schedule, renew_defs
 
 from tvmdet.targets import Target
 
-__all__ = ["Decision", "Template", "Workload", "fingerprint"]
+__all__ = ["Decision", "Template", "Workload", "fingerprint", "schedule_of"]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,11 @@ def fingerprint(func: tirx.PrimFunc) -> str:
 
 
 def schedule_of(func: tirx.PrimFunc) -> Schedule:
-    """Returns a fresh schedule whose module holds ``func`` as ``main``."""
-    return Schedule(tvm.IRModule({"main": func.with_attr("global_symbol", "main")}))
+    """Returns a fresh schedule whose module holds a copy of ``func`` as ``main``.
+
+    The copy is deep: in TVM 0.27 a schedule of a shared body can rewrite it in place (the first
+    ``split`` of a function that was not inlined into before).
+    """
+    return Schedule(tvm.IRModule({"main": renew_defs(func).with_attr("global_symbol", "main")}))
 
 

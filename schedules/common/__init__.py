@@ -1,1 +1,1 @@
-"""TODO."""
+"""Templates that serve every CPU."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Templates for x86 CPUs."""

@@ -1,0 +1,186 @@
+"""Direct NHWC convolution: dense, pointwise and grouped, any stride, dilation and size.
+
+Strategy:
+
+1. A tile of ``tile_w`` output columns by ``oc_blocks`` vectors of output channels is held in
+   registers; for every tap and input channel one vector of weights is loaded per channel block
+   and multiplied with a broadcast pixel, ``tile_w * oc_blocks`` independent FMAs in flight.
+2. Tiles run over a row with either the channels (``order=co_inner``: the row stays in L1, the
+   weights stream from L2) or the columns innermost (``order=wo_inner``: one block of weights
+   stays in L1 while the picture streams).
+3. ``rows`` output rows form one parallel task; the padded input rows of a task are copied once
+   to a scratch buffer, unless nothing is padded, when they are read in place.
+4. Bias, activation and residual are computed on the registers' copy before anything is stored.
+
+Why not NCHW16c: the blocked layout fails on a first layer of 3 channels, and needs re-blocking at
+every concat and split of a detector; the FMA loop is the same.
+
+Source of the register blocking: Georganas et al., "Anatomy of High-Performance Deep Learning
+Convolutions on SIMD Architectures", SC 2018, section II-C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from tvm import tirx
+from tvm.s_tir import Schedule
+from tvm.s_tir.schedule import SBlockRV
+
+from tvmdet.schedules.base import Decision, Template, Workload, schedule_of
+from tvmdet.schedules.blocks import (
+    annotated_block,
+    buffer_shape,
+    child_blocks,
+    inline_between,
+    is_reduction,
+    loop_extents,
+    split_vector,
+)
+from tvmdet.targets import Target
+
+__all__ = ["Conv2dNhwc"]
+
+MARK = "tvmdet.conv2d"
+
+
+class Conv2dNhwc(Template):
+    """Direct convolution with register tiles; see the module's text."""
+
+    name: ClassVar[str] = "x86.conv2d_nhwc"
+
+    def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:
+        """Matches a function with one packed convolution whose epilogue keeps its shape."""
+        schedule = schedule_of(func)
+        conv = annotated_block(schedule, MARK)
+        if conv is None:
+            return None
+        blocks = child_blocks(schedule)
+        others = [b for b in blocks if schedule.get(b).name_hint != schedule.get(conv).name_hint]
+        if any(is_reduction(schedule, block) for block in others):
+            return None
+        batch, height, width, filters = buffer_shape(schedule, blocks[-1])[-4:]
+        if buffer_shape(schedule, conv)[:2] != (batch, height):
+            return None
+        extents = loop_extents(schedule, conv)
+        notes = schedule.get(conv).annotations
+        return Workload(
+            anchor=str(notes[MARK]),
+            flop=int(notes["tvmdet.flop"]),
+            facts=(
+                ("lanes", int(notes["tvmdet.lanes"])),
+                ("vectors", extents[3] // int(notes["tvmdet.lanes"])),
+                ("batch", batch),
+                ("height", height),
+                ("width", width),
+                ("filters", filters),
+                ("taps", extents[4] * extents[5]),
+                ("depth", extents[6]),
+                ("unpadded", "p0.0.0.0" in str(notes[MARK]).split()),
+            ),
+        )
+
+    def decisions(self, workload: Workload, target: Target) -> Sequence[Decision]:
+        """Returns register tiles that fit, the fullest with the least waste first."""
+        # A vector wider than the machine's takes several registers.
+        per_vector = -(-workload["lanes"] // target.vector_lanes_f32)
+        budget = (target.vector_registers - 3) // per_vector
+        height, width = workload["height"], workload["width"]
+        ranked = []
+        for oc_blocks in (1, 2, 3, 4, 5, 6, 8):
+            if oc_blocks > 1 and workload["vectors"] % oc_blocks:
+                continue
+            for tile_w in range(1, min(width, 28) + 1):
+                tiles = -(-width // tile_w)
+                waste = tiles * tile_w / width
+                held = oc_blocks * tile_w
+                if held > budget or waste > 1.25 or (held < 4 and tile_w < min(width, 4)):
+                    continue
+                if waste > 1 and tile_w != -(-width // tiles):
+                    continue  # a narrower tile covers the row as well
+                loads = 1 / tile_w + 1 / (4 * oc_blocks)
+                cost = waste * (1 + loads) * max(1.0, 10 / held)
+                ranked.append((cost, tile_w, oc_blocks))
+        ranked.sort()
+        tasks = workload["batch"] * height
+        found = []
+        for _, tile_w, oc_blocks in ranked[:12]:
+            for order in ("co_inner", "wo_inner"):
+                for rows in (1, 2, 4):
+                    if height % rows == 0 and (rows == 1 or tasks // rows >= 4):
+                        knobs = {"oc_blocks": oc_blocks, "tile_w": tile_w}
+                        found.append(Decision.of(self.name, **knobs, order=order, rows=rows))
+        return found
+
+    def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
+        """Applies one register tile; see :class:`Template`."""
+        schedule = schedule_of(func)
+        conv = annotated_block(schedule, MARK)
+        pad, last = frame_blocks(schedule, conv)
+        lanes = workload["lanes"]
+        vector = decision["oc_blocks"] * lanes
+        n, h, w, c = schedule.get_loops(last)[-4:]
+        co, ci = schedule.split(c, [None, vector])
+        wo, wi = schedule.split(w, [None, decision["tile_w"]])
+        ho, hi = schedule.split(h, [None, decision["rows"]])
+        if decision["order"] == "co_inner":
+            schedule.reorder(n, ho, hi, wo, co, wi, ci)
+            task, tile = schedule.fuse(n, ho), co
+        else:
+            schedule.reorder(n, co, ho, hi, wo, wi, ci)
+            task, tile = schedule.fuse(n, co, ho), wo
+        schedule.parallel(task)
+        schedule.compute_at(conv, tile, preserve_unit_loops=True)
+        schedule.set_scope(conv, 0, "local")
+        self._registers(schedule, conv, lanes)
+        place_padding(schedule, pad, task, workload, decision["tile_w"], lanes)
+        columns, channels = schedule.get_loops(last)[-2:]
+        if workload["filters"] % vector == 0:
+            outer, inner = schedule.split(channels, [None, lanes])
+            schedule.vectorize(inner)
+            schedule.unroll(outer)
+        schedule.unroll(columns)
+        return schedule
+
+    @staticmethod
+    def _registers(schedule: Schedule, conv: SBlockRV, lanes: int) -> None:
+        wi, ci, kh, kw, ic = schedule.get_loops(conv)[-5:]
+        blocks, vector = schedule.split(ci, [None, lanes])
+        schedule.reorder(kh, kw, ic, wi, blocks, vector)
+        for loop in (wi, blocks):
+            schedule.unroll(loop)
+        schedule.vectorize(vector)
+        init = schedule.decompose_reduction(conv, kh)
+        wi, blocks, vector = schedule.get_loops(init)[-3:]
+        schedule.vectorize(vector)
+        schedule.unroll(blocks)
+        schedule.unroll(wi)
+
+
+def frame_blocks(schedule: Schedule, conv: SBlockRV) -> tuple[SBlockRV, SBlockRV]:
+    """Inlines what lies around a convolution; returns its padding and the block that stores."""
+    blocks = child_blocks(schedule)
+    name = schedule.get(conv).name_hint
+    pad = schedule.get_producers(conv)[0]
+    last = blocks[-1]
+    if schedule.get(last).name_hint == name:
+        last = schedule.cache_write(conv, 0, "global")
+    inline_between(schedule, (pad, conv, last))
+    return pad, last
+
+
+def place_padding(
+    schedule: Schedule,
+    pad: SBlockRV,
+    task: object,
+    workload: Workload,
+    tile_w: int,
+    lanes: int,
+) -> None:
+    """Copies the padded rows of a task to a scratch buffer, or reads in place if none is padded."""
+    if workload["unpadded"] and workload["width"] % tile_w == 0:
+        schedule.compute_inline(pad)
+        return
+    schedule.compute_at(pad, task)
+    split_vector(schedule, schedule.get_loops(pad)[-1], lanes)

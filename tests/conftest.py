@@ -1,0 +1,30 @@
+"""Fixtures that several folders of tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import toy_modules
+
+
+@pytest.fixture(scope="session")
+def toy_library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The compiled toy detector with batch sizes 1 and 2."""
+    return toy_modules.compile_toy_detector(tmp_path_factory.mktemp("toy") / "detector.so")
+
+
+@pytest.fixture(scope="session")
+def toy_path(toy_library: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact with the toy detector, letterboxed."""
+    path = tmp_path_factory.mktemp("toy") / "toy.tvmdet"
+    return toy_modules.write_toy(path, toy_library)
+
+
+@pytest.fixture(scope="session")
+def raw_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact with the toy network, compiled without a head."""
+    folder = tmp_path_factory.mktemp("raw")
+    library = toy_modules.compile_toy_network(folder / "network.so")
+    spec = toy_modules.toy_spec(family="raw", labels=()).to_dict()
+    return toy_modules.write_toy(folder / "raw.tvmdet", library, spec=spec, raw=toy_modules.RAW)

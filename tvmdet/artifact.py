@@ -1,0 +1,350 @@
+"""The ``.tvmdet`` file: a sealed zip with a manifest and one compiled library per target.
+
+Members are stored without compression, in a fixed order with fixed timestamps, so that equal
+contents make equal bytes. The archive comment is the seal: the SHA-256 of every byte before
+it. Zip headers carry fields that no reader looks at; the seal covers those too, so that a
+file either is what was written or is refused. It guards against damage, not against forgery.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from tvmdet.errors import ArtifactError
+
+__all__ = ["FORMAT_VERSION", "Artifact", "TargetEntry", "write_artifact"]
+
+FORMAT_VERSION: Final = 1
+"""Version of the layout that this module writes, and the only one that it reads."""
+
+_MANIFEST: Final = "manifest.json"
+_MANIFEST_LIMIT_BYTES: Final = 64 << 20
+_SEAL_MARK: Final = b"tvmdet-sha256:"
+_SEAL_BYTES: Final = len(_SEAL_MARK) + 64
+_TIMESTAMP: Final = (1980, 1, 1, 0, 0, 0)
+_MEMBER_NAME: Final = re.compile(r"[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.+-]*)*", re.ASCII)
+_REMEDY: Final = "compile it again or copy it again"
+
+_MANIFEST_KEYS: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "tvmdet": str,
+    "tvm": str,
+    "model": dict,
+    "spec": dict,
+    "recognition": list,
+    "batch_sizes": list,
+    "raw": (dict, type(None)),
+    "targets": list,
+    "parity": (dict, type(None)),
+    "members": dict,
+}
+_TARGET_KEYS: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "name": str,
+    "arch": str,
+    "rank": int,
+    "required_features": list,
+    "library": str,
+    "planned_bytes": dict,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetEntry:
+    """One compiled library of an artifact, and the machine it needs.
+
+    Attributes:
+        name: The target that it was compiled for.
+        arch: As ``platform.machine()`` names it.
+        rank: Of the targets that a machine can run, the one with the highest rank is best.
+        required_features: CPU flags, as ``/proc/cpuinfo`` names them, that must be there.
+        library: Name of the member with the compiled code.
+        planned_bytes: Working memory that was planned at compile time, by batch size.
+    """
+
+    name: str
+    arch: str
+    rank: int
+    required_features: tuple[str, ...]
+    library: str
+    planned_bytes: Mapping[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """An opened ``.tvmdet`` file, its seal and its manifest verified.
+
+    Attributes:
+        path: Where the file is.
+        manifest: The whole manifest, as plain JSON values.
+        targets: The compiled libraries in it, best rank first.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+    targets: tuple[TargetEntry, ...]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Artifact:
+        """Reads the manifest of a file after checking the whole file against its seal.
+
+        Args:
+            path: A ``.tvmdet`` file.
+
+        Raises:
+            ArtifactError: The file cannot be read, is damaged, holds unsafe or unexpected
+                members, or was written in another format version.
+        """
+        path = Path(path)
+        try:
+            with path.open("rb") as file:
+                _check_seal(path, file)
+                with zipfile.ZipFile(file) as archive:
+                    manifest = _read_manifest(path, archive)
+                    _check_members(path, archive, manifest)
+        except OSError as error:
+            raise ArtifactError(
+                f"{path} cannot be read: {error.strerror or error}; give the path of a .tvmdet file"
+            ) from error
+        except _ZIP_ERRORS as error:
+            raise _damaged(path, f"its zip structure is broken ({error})") from error
+        return cls(path=path, manifest=manifest, targets=_target_entries(path, manifest))
+
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """Names of the members beside the manifest."""
+        return tuple(self.manifest["members"])
+
+    def read_member(self, name: str) -> bytes:
+        """Returns the bytes of a member, after checking their length and SHA-256.
+
+        Raises:
+            ArtifactError: No member has that name, or its bytes are not those that the
+                manifest promises.
+        """
+        promised = self.manifest["members"].get(name)
+        if promised is None:
+            raise ArtifactError(
+                f"{self.path} has no member {name!r}; it holds: {', '.join(self.member_names)}"
+            )
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                info = archive.getinfo(name)
+                if info.file_size != promised["bytes"]:
+                    raise _damaged(
+                        self.path,
+                        f"member {name} is {info.file_size} bytes long, "
+                        f"the manifest says {promised['bytes']}",
+                    )
+                data = archive.read(info)
+        except OSError as error:
+            raise ArtifactError(
+                f"{self.path} cannot be read: {error.strerror or error}; {_REMEDY}"
+            ) from error
+        except _ZIP_ERRORS as error:
+            raise _damaged(self.path, f"member {name} cannot be read ({error})") from error
+        if hashlib.sha256(data).hexdigest() != promised["sha256"]:
+            raise _damaged(self.path, f"the SHA-256 of member {name} is not the manifest's")
+        return data
+
+
+# What zipfile lets out when the archive is malformed: its own error, a missing name, an
+# unknown compression or flag, a field cut short or an offset out of range.
+_ZIP_ERRORS: Final = (
+    zipfile.BadZipFile,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+)
+
+
+def write_artifact(
+    path: str | os.PathLike[str], manifest: Mapping[str, Any], members: Mapping[str, bytes]
+) -> None:
+    """Writes a ``.tvmdet`` file, all of it or nothing.
+
+    The file appears under its name only when complete: it is written beside it, flushed to
+    the disk and then renamed. Whatever interrupts that, the temporary file is removed and
+    an older file of the same name stays as it was.
+
+    Args:
+        path: Where to write; an older file there is replaced.
+        manifest: Everything but ``members``, which is filled in here.
+        members: Contents by member name, in the order in which they are stored.
+
+    Raises:
+        ArtifactError: The manifest or a name would be refused by :meth:`Artifact.open`, or
+            the file cannot be written.
+    """
+    path = Path(path)
+    data = _pack(path, manifest, members)
+    # Not tempfile.mkstemp: that gives the file to its owner only, whatever the umask says.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot write {path} ({len(data)} bytes): {error.strerror or error}; "
+            "free some space or choose another place with --output"
+        ) from error
+
+
+def _pack(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> bytes:
+    described = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in members.items()
+    }
+    complete = {**manifest, "members": described}
+    try:
+        encoded = json.dumps(
+            complete, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        ).encode()
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"the manifest of {path} is not plain JSON ({error}); "
+            "use str, int, finite float, bool, None, list and dict"
+        ) from error
+    _check_manifest(path, json.loads(encoded))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in {_MANIFEST: encoded, **members}.items():
+            info = zipfile.ZipInfo(name, _TIMESTAMP)
+            info.create_system = 3  # Unix, on every machine
+            info.external_attr = 0o100644 << 16
+            archive.writestr(info, data)
+        archive.comment = bytes(_SEAL_BYTES)  # room for the seal
+    content = buffer.getvalue()[:-_SEAL_BYTES]
+    return content + _SEAL_MARK + hashlib.sha256(content).hexdigest().encode()
+
+
+def _check_seal(path: Path, file: BinaryIO) -> None:
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if not file.read(4).startswith(b"PK\x03\x04"):
+        raise _damaged(path, f"it is not a .tvmdet file ({size} bytes, no zip header)")
+    if size < _SEAL_BYTES:
+        raise _damaged(path, f"it is cut short ({size} bytes)")
+    file.seek(size - _SEAL_BYTES)
+    seal = file.read(_SEAL_BYTES)
+    if not seal.startswith(_SEAL_MARK):
+        raise _damaged(path, "it is cut short, or was changed: no seal at its end")
+    digest = hashlib.sha256()
+    left = size - _SEAL_BYTES
+    file.seek(0)
+    while left and (block := file.read(min(left, 1 << 20))):
+        digest.update(block)
+        left -= len(block)
+    if digest.hexdigest().encode() != seal[len(_SEAL_MARK) :]:
+        raise _damaged(path, "its bytes do not match the SHA-256 at its end")
+    file.seek(0)
+
+
+def _read_manifest(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
+    if archive.getinfo(_MANIFEST).file_size > _MANIFEST_LIMIT_BYTES:
+        raise _damaged(path, f"{_MANIFEST} is larger than {_MANIFEST_LIMIT_BYTES} bytes")
+    manifest = json.loads(archive.read(_MANIFEST))
+    _check_manifest(path, manifest)
+    return dict(manifest)
+
+
+def _check_manifest(path: Path, manifest: object) -> None:
+    if not isinstance(manifest, dict):
+        raise _damaged(path, f"{_MANIFEST} is not a table")
+    version = manifest.get("format")
+    if version != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path} has format {version!r}; this tvmdet reads format {FORMAT_VERSION}; "
+            "compile it again with this version, or use the version that wrote it"
+        )
+    _check_keys(path, _MANIFEST, manifest, _MANIFEST_KEYS)
+    sizes = manifest["batch_sizes"]
+    if not sizes or any(type(size) is not int or size < 1 for size in sizes):
+        raise _damaged(path, f"{_MANIFEST} has batch_sizes {sizes!r}")
+    for name, promised in manifest["members"].items():
+        if not _MEMBER_NAME.fullmatch(name) or name == _MANIFEST:
+            raise _damaged(path, f"member name {name!r} is not safe")
+        _check_keys(path, f"member {name}", promised, {"bytes": int, "sha256": str})
+    _check_targets(path, manifest)
+
+
+def _check_targets(path: Path, manifest: Mapping[str, Any]) -> None:
+    if not manifest["targets"]:
+        raise _damaged(path, f"{_MANIFEST} names no target")
+    for entry in manifest["targets"]:
+        _check_keys(path, "a target", entry, _TARGET_KEYS)
+        if entry["library"] not in manifest["members"]:
+            raise _damaged(
+                path, f"target {entry['name']} names {entry['library']!r}, which is no member"
+            )
+        if not all(isinstance(flag, str) for flag in entry["required_features"]):
+            raise _damaged(path, f"target {entry['name']} has features that are not text")
+        if not all(
+            key.isdecimal() and type(planned) is int
+            for key, planned in entry["planned_bytes"].items()
+        ):
+            raise _damaged(path, f"target {entry['name']} has malformed planned_bytes")
+
+
+def _check_keys(
+    path: Path, where: str, table: object, keys: Mapping[str, type | tuple[type, ...]]
+) -> None:
+    if not isinstance(table, dict):
+        raise _damaged(path, f"{where} is not a table")
+    for key, kinds in keys.items():
+        if key not in table:
+            raise _damaged(path, f"{where} has no {key!r}")
+        if not isinstance(table[key], kinds) or isinstance(table[key], bool):
+            raise _damaged(path, f"{where} has {key!r} of the wrong type: {table[key]!r}")
+
+
+def _check_members(path: Path, archive: zipfile.ZipFile, manifest: Mapping[str, Any]) -> None:
+    names = [info.filename for info in archive.infolist()]
+    if len(set(names)) != len(names):
+        raise _damaged(path, "a member is there twice")
+    promised = {_MANIFEST, *manifest["members"]}
+    if missing := sorted(promised.difference(names)):
+        raise _damaged(path, f"member {missing[0]} is missing")
+    if extra := sorted(set(names).difference(promised)):
+        raise _damaged(path, f"member {extra[0]!r} is not in the manifest")
+    for info in archive.infolist():
+        # A stored member cannot expand to more than the file holds.
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1:
+            raise _damaged(path, f"member {info.filename} is compressed or encrypted")
+
+
+def _target_entries(path: Path, manifest: Mapping[str, Any]) -> tuple[TargetEntry, ...]:
+    entries = [
+        TargetEntry(
+            name=entry["name"],
+            arch=entry["arch"],
+            rank=entry["rank"],
+            required_features=tuple(entry["required_features"]),
+            library=entry["library"],
+            planned_bytes={int(key): value for key, value in entry["planned_bytes"].items()},
+        )
+        for entry in manifest["targets"]
+    ]
+    if len({entry.name for entry in entries}) != len(entries):
+        raise _damaged(path, "a target is there twice")
+    return tuple(sorted(entries, key=lambda entry: -entry.rank))
+
+
+def _damaged(path: Path, what: str) -> ArtifactError:
+    return ArtifactError(f"{path} is damaged: {what}; {_REMEDY}")

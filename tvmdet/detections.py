@@ -1,0 +1,174 @@
+"""What a detector found in one image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmdet.errors import InputError
+
+__all__ = ["Detection", "Detections"]
+
+
+class Detection(NamedTuple):
+    """One found object.
+
+    Attributes:
+        box_xyxy: x1 y1 x2 y2, in pixels of the original image.
+        score: Confidence, 0 to 1.
+        class_id: Index into the detector's labels.
+        label: Name of the class.
+    """
+
+    box_xyxy: tuple[float, float, float, float]
+    score: float
+    class_id: int
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Detections:
+    """The objects found in one image, best score first.
+
+    Attributes:
+        boxes_xyxy: float32 ``[n, 4]``, x1 y1 x2 y2 in pixels of the original image, clipped
+            to it.
+        scores: float32 ``[n]``, 0 to 1.
+        class_ids: int32 ``[n]``.
+        labels: Class name of each box.
+        image_size_hw: Height and width of the original image; (0, 0) when it could not be
+            read.
+        source: Path of the image, or None when it came as an array.
+        error: Why the image could not be used, or None. There are no boxes then.
+    """
+
+    boxes_xyxy: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    class_ids: npt.NDArray[np.int32]
+    labels: tuple[str, ...]
+    image_size_hw: tuple[int, int]
+    source: str | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        """Rejects arrays that do not belong together."""
+        n = len(self.labels)
+        shapes = (self.boxes_xyxy.shape, self.scores.shape, self.class_ids.shape)
+        if shapes != ((n, 4), (n,), (n,)):
+            raise InputError(
+                f"boxes, scores and class ids have shapes {shapes} and there are {n} labels; "
+                f"allowed: ({n}, 4), ({n},), ({n},)"
+            )
+
+    @classmethod
+    def empty(
+        cls,
+        image_size_hw: tuple[int, int],
+        *,
+        source: str | None = None,
+        error: str | None = None,
+    ) -> Detections:
+        """Returns a result without boxes."""
+        return cls(
+            boxes_xyxy=np.zeros((0, 4), dtype=np.float32),
+            scores=np.zeros(0, dtype=np.float32),
+            class_ids=np.zeros(0, dtype=np.int32),
+            labels=(),
+            image_size_hw=image_size_hw,
+            source=source,
+            error=error,
+        )
+
+    def __len__(self) -> int:
+        """Returns the number of boxes."""
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[Detection]:
+        """Yields the boxes one by one, best score first."""
+        rows = zip(
+            self.boxes_xyxy.tolist(),
+            self.scores.tolist(),
+            self.class_ids.tolist(),
+            self.labels,
+            strict=True,
+        )
+        for (x1, y1, x2, y2), score, class_id, label in rows:
+            yield Detection((x1, y1, x2, y2), score, class_id, label)
+
+    def filter(self, *, score: float) -> Detections:
+        """Returns only the boxes whose score exceeds ``score`` (0 to 1), in new arrays.
+
+        Raises:
+            InputError: ``score`` is not between 0 and 1.
+        """
+        if not 0.0 <= score <= 1.0:
+            raise InputError(f"score is {score}; allowed: 0 to 1")
+        kept = np.flatnonzero(self.scores > score)
+        return Detections(
+            boxes_xyxy=self.boxes_xyxy[kept],
+            scores=self.scores[kept],
+            class_ids=self.class_ids[kept],
+            labels=tuple(self.labels[index] for index in kept.tolist()),
+            image_size_hw=self.image_size_hw,
+            source=self.source,
+            error=self.error,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the result as plain JSON values."""
+        return {
+            "source": self.source,
+            "error": self.error,
+            "image_size_hw": list(self.image_size_hw),
+            "detections": [
+                {
+                    "label": found.label,
+                    "class_id": found.class_id,
+                    "score": found.score,
+                    "box_xyxy": list(found.box_xyxy),
+                }
+                for found in self
+            ],
+        }
+
+    def to_supervision(self) -> Any:
+        """Returns the result as ``supervision.Detections``, labels under ``class_name``.
+
+        Raises:
+            InputError: The package ``supervision`` is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise InputError(
+                "to_supervision() needs the package supervision, which cannot be imported; "
+                "install it with: pip install supervision"
+            ) from error
+        return supervision.Detections(
+            xyxy=self.boxes_xyxy.copy(),
+            confidence=self.scores.copy(),
+            class_id=self.class_ids.astype(np.int64),
+            data={"class_name": np.array(self.labels, dtype=np.str_)},
+        )
+
+    def draw(self, image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        """Draws the boxes with their labels and scores.
+
+        Args:
+            image: The image that was searched: BGR, BGRA or grey, 8 or 16 bit. It is not
+                changed.
+
+        Returns:
+            A new BGR uint8 image of the same size, owned by the caller.
+
+        Raises:
+            InputError: The array is not an image.
+        """
+        # cv2 takes a tenth of a second to import, which a reader of JSON need not pay.
+        from tvmdet.runtime.drawing import draw_detections
+
+        return draw_detections(self, image)

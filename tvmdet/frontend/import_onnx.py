@@ -1,0 +1,202 @@
+"""The frontend as one list of steps: load, specialise, recognise."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tvmdet.errors import InputError, ModelError, ShapeError
+from tvmdet.frontend.converters import converter_map
+from tvmdet.frontend.limits import Limits
+from tvmdet.frontend.load import LoadedModel, load_onnx
+from tvmdet.frontend.model import Model
+from tvmdet.frontend.network import Network
+from tvmdet.frontend.onnx_tools import graph_inputs, value_summary
+from tvmdet.frontend.operators import find_blocks, refuse
+from tvmdet.frontend.recognise import recognise
+from tvmdet.frontend.summary import summarise
+from tvmdet.frontend.user_spec import read_spec
+from tvmdet.heads.base import GraphSummary, Recognition, TensorSummary
+from tvmdet.spec import DetectorSpec, InputSpec
+
+__all__ = ["choose_size", "import_onnx", "raw_recognition"]
+
+_DEFAULT_LIMITS = Limits()
+_RAW_DTYPES = ("float32", "float16", "uint8", "int8", "int32", "int64", "bool")
+
+
+def import_onnx(
+    path: str | Path,
+    *,
+    spec: str | Path | Mapping[str, Any] | DetectorSpec | None = None,
+    size_hw: tuple[int, int] | None = None,
+    raw: bool = False,
+    limits: Limits = _DEFAULT_LIMITS,
+) -> Model:
+    """Reads an ONNX detector and recognises what it is.
+
+    Args:
+        path: The ONNX file; external data must lie in its folder.
+        spec: What the user knows better, as a TOML file, a mapping or a DetectorSpec; merged
+            over what is recognised. With a ``family`` no other family is asked.
+        size_hw: Height and width in pixels for an export that leaves them open.
+        raw: Take the network as it is, without a head.
+        limits: Bounds on what the file may ask for.
+
+    Returns:
+        The model. Nothing is compiled yet.
+
+    Raises:
+        ModelError: The file cannot be used, or no family (or several) claims the network.
+        UnsupportedOperatorError: Nodes cannot be imported; all of them are named.
+        ShapeError: An input's rank, type or size does not fit.
+        InputError: ``spec`` or ``size_hw`` is malformed.
+    """
+    given = read_spec(spec)
+    loaded = load_onnx(path, limits)
+    raw = raw or given.get("family") == "raw"
+    if not raw:
+        _check_image_input(loaded)
+    size_hw = choose_size(loaded, given, size_hw, raw=raw)
+    network = Network(loaded, size_hw, limits)
+    static = network.at(network.fixed_batch or 1)
+    refuse(find_blocks(static.graph, converter_map()))
+    summary = summarise(static)
+    if raw:
+        found = raw_recognition(summary, given)
+    else:
+        assert size_hw is not None  # choose_size raises for images without a size
+        found = recognise(summary, size_hw, {**given, "input": _input(given, size_hw)})
+    return Model(
+        name=loaded.name,
+        sha256=loaded.sha256,
+        spec=found.spec,
+        recognition=found.reasons,
+        input_names=tuple(summary.inputs),
+        output_names=tuple(summary.outputs),
+        network=network,
+    )
+
+
+def choose_size(
+    loaded: LoadedModel,
+    given: Mapping[str, Any],
+    size_hw: tuple[int, int] | None,
+    *,
+    raw: bool,
+) -> tuple[int, int] | None:
+    """Chooses the input's height and width.
+
+    The first of these counts: ``size_hw``, the spec's ``input.size_hw``, the export's fixed
+    size, the metadata key ``imgsz`` of Ultralytics exports.
+
+    Returns:
+        Height and width; None for a raw network that takes no image.
+
+    Raises:
+        InputError: ``size_hw`` is not two positive numbers.
+        ShapeError: The export leaves the size open and nothing gives one.
+    """
+    wanted = size_hw if size_hw is not None else given.get("input", {}).get("size_hw")
+    if wanted is not None:
+        if len(tuple(wanted)) != 2 or not all(type(side) is int and side > 0 for side in wanted):
+            raise InputError(
+                f"the input size is {wanted!r}; give height and width in pixels, such as (640, 640)"
+            )
+        return int(wanted[0]), int(wanted[1])
+    images = [s for s in _inputs(loaded).values() if len(s.shape) == 4]
+    if not images and raw:
+        return None
+    height, width = images[0].shape[2:]
+    metadata = {entry.key: entry.value for entry in loaded.proto.metadata_props}
+    usual = _metadata_size(metadata)
+    if usual is not None and height in (None, usual[0]) and width in (None, usual[1]):
+        return usual
+    if height is None or width is None:
+        raise ShapeError(
+            f"the export leaves the input's size open ({images[0]}) and its metadata give no "
+            "'imgsz'; give --size HxW (size_hw=(640, 640) in Python)"
+        )
+    return height, width
+
+
+def raw_recognition(summary: GraphSummary, given: Mapping[str, Any]) -> Recognition:
+    """Returns the spec of a network without a head.
+
+    Raises:
+        ShapeError: An input or output has an element type that cannot be passed.
+    """
+    for name, value in (*summary.inputs.items(), *summary.outputs.items()):
+        if value.dtype not in _RAW_DTYPES:
+            raise ShapeError(
+                f"{name!r} is {value}; allowed element types: {', '.join(_RAW_DTYPES)}"
+            )
+    images = [value.shape for value in summary.inputs.values() if len(value.shape) == 4]
+    height, width = images[0][2:] if images else (1, 1)
+    spec = DetectorSpec(
+        family="raw", labels=(), input=InputSpec(size_hw=(int(height or 1), int(width or 1)))
+    )
+    overrides = {key: value for key, value in given.items() if key in ("input", "options")}
+    reasons = (
+        "raw: the network without a head, inputs and outputs as in the ONNX file",
+        *(f"input {name} {value}" for name, value in summary.inputs.items()),
+        *(f"output {name} {value}" for name, value in summary.outputs.items()),
+    )
+    return Recognition(family="raw", reasons=reasons, spec=spec.override(overrides))
+
+
+def _inputs(loaded: LoadedModel) -> dict[str, TensorSummary]:
+    found = {}
+    for value in graph_inputs(loaded.proto.graph):
+        summary = value_summary(value)
+        if summary is None:
+            raise ShapeError(
+                f"input {value.name!r} is no tensor of known rank; export it with its shape"
+            )
+        found[value.name] = summary
+    return found
+
+
+def _check_image_input(loaded: LoadedModel) -> None:
+    """Refuses what is no detector on images."""
+    inputs = _inputs(loaded)
+    raw = "; or compile it with --raw"
+    if len(inputs) != 1:
+        shown = ", ".join(f"{name} {value}" for name, value in inputs.items())
+        raise ModelError(
+            f"the network has {len(inputs)} inputs ({shown}); a detector has one image input: "
+            f"export it without the others{raw}"
+        )
+    ((name, value),) = inputs.items()
+    if len(value.shape) != 4 or value.shape[1] not in (None, 3):
+        raise ShapeError(
+            f"input {name!r} is {value}; a detector's is [N, 3, height, width]: "
+            f"export it with that layout{raw}"
+        )
+    if value.dtype != "float32":
+        raise ShapeError(
+            f"input {name!r} is {value}; a detector's is float32: export it in single "
+            f"precision (Ultralytics: half=False){raw}"
+        )
+
+
+def _metadata_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
+    """Reads ``imgsz``: ``[320, 320]`` or ``320``."""
+    try:
+        value = ast.literal_eval(metadata.get("imgsz", "")[:100])
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None
+    sides = [value, value] if type(value) is int else value
+    if not isinstance(sides, list | tuple) or [type(side) for side in sides] != [int, int]:
+        return None
+    return (sides[0], sides[1]) if min(sides) > 0 else None
+
+
+def _input(given: Mapping[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]:
+    """Returns the user's input table with the size that was chosen."""
+    table = dict(given.get("input", {}))
+    if "size_hw" in table:
+        table["size_hw"] = size_hw
+    return table

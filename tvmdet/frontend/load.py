@@ -1,0 +1,161 @@
+"""From a path to a checked ONNX model in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from tvmdet.errors import ModelError
+from tvmdet.frontend.external_data import embed_external_data
+from tvmdet.frontend.limits import Limits
+from tvmdet.frontend.onnx_tools import (
+    DEFAULT_DOMAINS,
+    first_line,
+    iter_graphs,
+    iter_tensors,
+    name_nodes,
+    tensor_bytes,
+)
+
+__all__ = ["LoadedModel", "load_onnx"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model that passed the checks.
+
+    Attributes:
+        name: The file's name without its suffix.
+        proto: The model, external data embedded, every node named. Not to be changed.
+        sha256: Digest of the file and its external data files.
+        opset: Version of the default operator set.
+    """
+
+    name: str
+    proto: onnx.ModelProto
+    sha256: str
+    opset: int
+
+
+def load_onnx(path: str | Path, limits: Limits | None = None) -> LoadedModel:
+    """Reads and checks an ONNX file.
+
+    Args:
+        path: The file.
+        limits: Bounds; the defaults of :class:`Limits` when None.
+
+    Raises:
+        ModelError: The file cannot be read, is no ONNX model, is damaged or exceeds a limit.
+    """
+    limits = limits or Limits()
+    path = Path(path)
+    data = _read(path, limits)
+    proto = _parse(path, data)
+    opset = _check_opset(path, proto, limits)
+    count = sum(len(graph.node) for graph in iter_graphs(proto.graph))
+    if count > limits.max_nodes:
+        raise ModelError(
+            f"{path} has {count} nodes; allowed: {limits.max_nodes} (Limits.max_nodes)"
+        )
+    files = embed_external_data(proto, path.parent, limits)
+    _check_tensors(path, proto)
+    _check_model(path, proto)
+    name_nodes(proto.graph)
+    digest = _digest(data, files)
+    return LoadedModel(name=path.stem, proto=proto, sha256=digest, opset=opset)
+
+
+def _read(path: Path, limits: Limits) -> bytes:
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; give the .onnx file in it")
+    try:
+        size = path.stat().st_size
+        if size > limits.max_file_bytes:
+            raise ModelError(
+                f"{path} has {size} bytes; allowed: {limits.max_file_bytes} "
+                "(Limits.max_file_bytes); keep the weights as external data"
+            )
+        if not path.is_file():
+            raise ModelError(f"{path} is not a regular file; give an .onnx file")
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"there is no file {path}; give the path of an .onnx file") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {first_line(error)}") from error
+    if not data:
+        raise ModelError(f"{path} is empty; export or copy the model again")
+    return data
+
+
+def _parse(path: Path, data: bytes) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except (DecodeError, RuntimeError, ValueError) as error:
+        if b"git-lfs" in data[:100]:
+            raise ModelError(
+                f"{path} is a Git LFS pointer, not the model; run `git lfs pull`"
+            ) from error
+        raise ModelError(
+            f"{path} is not an ONNX model, or is cut short ({len(data)} bytes that do not "
+            "parse); give an .onnx file, or export or copy it again"
+        ) from error
+    if not model.HasField("graph") or not model.graph.node or not model.graph.output:
+        raise ModelError(
+            f"{path} is not an ONNX model, or is cut short: it holds no graph with nodes and "
+            "outputs; give an .onnx file, or export or copy it again"
+        )
+    return model
+
+
+def _check_opset(path: Path, model: onnx.ModelProto, limits: Limits) -> int:
+    versions = [o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS]
+    highest = min(limits.max_opset, onnx.defs.onnx_opset_version())
+    allowed = f"allowed: {limits.min_opset} to {highest}"
+    if not versions:
+        raise ModelError(
+            f"{path} states no version of the default ONNX operator set; {allowed}; "
+            "the file is cut short or its exporter is broken: export it again"
+        )
+    opset = int(versions[0])
+    if not limits.min_opset <= opset <= highest:
+        raise ModelError(
+            f"{path} has opset {opset}; {allowed}; export it again with opset_version=17, or "
+            "convert it with onnx.version_converter"
+        )
+    return opset
+
+
+def _check_tensors(path: Path, model: onnx.ModelProto) -> None:
+    """Refuses tensors whose stored bytes are not what their shape says."""
+    for tensor in iter_tensors(model):
+        expected = tensor_bytes(tensor)
+        stored = len(tensor.raw_data)
+        if any(dim < 0 for dim in tensor.dims) or (
+            stored and expected is not None and expected != stored
+        ):
+            raise ModelError(
+                f"{path}: tensor {tensor.name!r} of shape {list(tensor.dims)} holds {stored} "
+                f"bytes and needs {expected}; the file is damaged: export or copy it again"
+            )
+
+
+def _check_model(path: Path, model: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"{path} breaks the ONNX standard: {first_line(error)}; export it again"
+        ) from error
+
+
+def _digest(data: bytes, files: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256(data)
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

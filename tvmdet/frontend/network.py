@@ -1,0 +1,81 @@
+"""One loaded network at any batch size, each made once and proven."""
+
+from __future__ import annotations
+
+import threading
+
+import onnx
+
+from tvmdet.errors import InputError, ModelError, ShapeError
+from tvmdet.frontend.limits import Limits
+from tvmdet.frontend.load import LoadedModel
+from tvmdet.frontend.onnx_tools import graph_inputs, value_summary
+from tvmdet.frontend.rebatch import prove_batch, rewrite_batch
+from tvmdet.frontend.specialise import input_shapes, specialise
+
+__all__ = ["Network"]
+
+
+class Network:
+    """A loaded model of one input size; safe to use from several threads."""
+
+    def __init__(
+        self, loaded: LoadedModel, size_hw: tuple[int, int] | None, limits: Limits
+    ) -> None:
+        """Keeps what is needed to specialise the model later."""
+        self.loaded = loaded
+        self._size_hw = size_hw
+        self._limits = limits
+        self._made: dict[int, onnx.ModelProto] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The batch size that the export fixes, or None when it is open."""
+        for value in graph_inputs(self.loaded.proto.graph):
+            summary = value_summary(value)
+            if summary is not None and summary.shape and summary.shape[0] is not None:
+                return summary.shape[0]
+        return None
+
+    def at(self, batch_size: int) -> onnx.ModelProto:
+        """Returns the network at a batch size: static, simplified, proven by ONNX Runtime.
+
+        The model is shared between callers and not to be changed.
+
+        Raises:
+            InputError: The batch size is not 1 or more.
+            ShapeError: The export does not work at this batch size; names the node.
+            ModelError: The network cannot be simplified.
+        """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch size is {batch_size!r}; allowed: 1 or more")
+        with self._lock:
+            if batch_size not in self._made:
+                self._made[batch_size] = self._make(batch_size)
+            return self._made[batch_size]
+
+    def _make(self, batch_size: int) -> onnx.ModelProto:
+        native = self.fixed_batch or 1
+        if batch_size == native:
+            return self._specialise(batch_size)
+        one = self.at(native)
+        if self.fixed_batch is None:
+            try:
+                many = self._specialise(batch_size)
+                prove_batch(one, many)
+            except ModelError:
+                pass  # the axis is called dynamic, but nodes fix it: rewrite them
+            else:
+                return many
+        many = rewrite_batch(one, batch_size)
+        prove_batch(one, many)
+        return many
+
+    def _specialise(self, batch_size: int) -> onnx.ModelProto:
+        proto = self.loaded.proto
+        shapes = input_shapes(proto, batch_size=batch_size, size_hw=self._size_hw)
+        batches = {shape[0] for shape in shapes.values() if shape}
+        if len(batches) > 1 and batch_size > 1:
+            raise ShapeError(f"the inputs have different first dimensions: {shapes}")
+        return specialise(proto, shapes, self._limits)

@@ -1,0 +1,98 @@
+"""Which detector family a network belongs to, and what to write when nobody knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tvmdet.errors import ModelError
+from tvmdet.heads import GraphSummary, Recognition, all_heads, get_head
+
+__all__ = ["recognise"]
+
+
+def recognise(
+    summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
+) -> Recognition:
+    """Finds the family of a network and merges the user's spec over what was recognised.
+
+    Args:
+        summary: The network at batch 1.
+        size_hw: Height and width of its input.
+        given: The user's spec, which wins; with a ``family`` no other family is asked.
+
+    Raises:
+        ModelError: No family, or several, claim the network, or the given one cannot be.
+        InputError: The spec names an unknown family or key.
+    """
+    if "family" in given:
+        found = _ask_for(str(given["family"]), summary, size_hw, given)
+    else:
+        found = _ask_all(summary, size_hw, given)
+    overrides = {key: value for key, value in given.items() if value not in ({}, None)}
+    if not overrides:
+        return found
+    line = f"from the spec: {', '.join(sorted(overrides))}"
+    return Recognition(
+        family=found.family,
+        reasons=(*found.reasons, line),
+        spec=found.spec.override(overrides),
+    )
+
+
+def _ask_for(
+    family: str, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
+) -> Recognition:
+    head = get_head(family)
+    answer = head.examine(summary, size_hw, given)
+    if isinstance(answer, str):
+        raise ModelError(
+            f"the spec says family {family!r} ({head.title}), but {answer}; correct the spec, "
+            "leave the family away to have it recognised, or use --raw"
+        )
+    return Recognition(
+        family=answer.family,
+        reasons=(f"family {family} from the spec", *answer.reasons),
+        spec=answer.spec,
+    )
+
+
+def _ask_all(
+    summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
+) -> Recognition:
+    answers = {head.name: head.examine(summary, size_hw, given) for head in all_heads()}
+    claims = {name: a for name, a in answers.items() if isinstance(a, Recognition)}
+    if len(claims) == 1:
+        (found,) = claims.values()
+        title = get_head(found.family).title
+        return Recognition(
+            family=found.family,
+            reasons=(f"family {found.family}: {title}", *found.reasons),
+            spec=found.spec,
+        )
+    outputs = ", ".join(f"{name} {value}" for name, value in summary.outputs.items())
+    if claims:
+        head_line = f"several detector families claim this network ({outputs}):"
+        lines = [f"  {name}: {'; '.join(claim.reasons)}" for name, claim in claims.items()]
+    else:
+        head_line = f"no known detector family recognises this network ({outputs}):"
+        lines = [f"  {name}: {answer}" for name, answer in answers.items()]
+    raise ModelError("\n".join([head_line, *lines, _advice(size_hw)]))
+
+
+def _advice(size_hw: tuple[int, int]) -> str:
+    """Returns the spec file to write, as TOML, and the way without one."""
+    families = " | ".join(f'"{head.name}"' for head in all_heads())
+    return f"""Say what it is in a file detector.toml and give --spec detector.toml:
+  family = {families}
+  labels = ["first class", "second class"]
+  [input]
+  size_hw = [{size_hw[0]}, {size_hw[1]}]
+  color = "rgb"                   # or "bgr"
+  resize = "letterbox"            # or "stretch"
+  mean = [0.0, 0.0, 0.0]          # in pixel units
+  std = [255.0, 255.0, 255.0]
+  [postprocess]
+  score_threshold = 0.25
+  iou_threshold = 0.45
+or compile the network without a head (--raw) and keep your own post-processing"""

@@ -1,0 +1,48 @@
+"""Constant folding and fusion by onnxslim, without its habits of printing and mutating."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+
+import onnx
+import onnxslim
+
+from tvmdet.errors import ModelError
+from tvmdet.frontend.onnx_tools import first_line, name_nodes
+
+__all__ = ["simplify"]
+
+
+def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a model with static shapes in fewer, plainer nodes.
+
+    Args:
+        model: A model whose inputs have static shapes; it is left as it is.
+
+    Raises:
+        ModelError: onnxslim fails on the model.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    logger = logging.getLogger("onnxslim")
+    if not logger.handlers:
+        # It adds a handler on stderr unless there is one.
+        logger.addHandler(logging.NullHandler())
+        logger.propagate = False
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            slimmed: onnx.ModelProto = onnxslim.slim(copy)
+    except Exception as error:  # third-party passes raise anything
+        raise ModelError(
+            f"the model cannot be simplified: {first_line(error)}; "
+            "check it with onnx.checker and export it again with static shapes"
+        ) from error
+    name_nodes(slimmed.graph)
+    return slimmed

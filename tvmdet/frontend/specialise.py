@@ -1,0 +1,171 @@
+"""Static shapes: from an export with open dimensions to a network of one size and batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from tvmdet.errors import ModelError, ShapeError
+from tvmdet.frontend.limits import Limits
+from tvmdet.frontend.onnx_tools import describe, first_line, graph_inputs, value_summary
+from tvmdet.frontend.prove import differing_output, random_feeds, run_onnx
+from tvmdet.frontend.simplify import simplify
+
+__all__ = ["input_shapes", "specialise", "static_values", "with_input_shapes"]
+
+
+def input_shapes(
+    model: onnx.ModelProto, *, batch_size: int, size_hw: tuple[int, int] | None
+) -> dict[str, tuple[int, ...]]:
+    """Decides the static shape of every input.
+
+    Open first dimensions become the batch size; fixed ones stay. Open heights and widths of
+    four-dimensional inputs ``[N, C, H, W]`` become ``size_hw``.
+
+    Raises:
+        ShapeError: A dimension stays open, or the export fixes another size than ``size_hw``.
+    """
+    shapes = {}
+    for value in graph_inputs(model.graph):
+        summary = value_summary(value)
+        if summary is None:
+            raise ShapeError(
+                f"input {value.name!r} is no tensor of known rank; export it with its shape"
+            )
+        dims = list(summary.shape)
+        if dims and dims[0] is None:
+            dims[0] = batch_size
+        if len(dims) == 4 and size_hw is not None:
+            for axis, size in zip((2, 3), size_hw, strict=True):
+                if dims[axis] is None:
+                    dims[axis] = size
+                elif dims[axis] != size:
+                    raise ShapeError(
+                        f"size {size_hw[0]}x{size_hw[1]} was asked for, but the export fixes "
+                        f"input {value.name!r} to {summary}; leave the size away, or export "
+                        "with dynamic height and width or at that size"
+                    )
+        if None in dims:
+            how = "give --size HxW" if len(dims) == 4 else "export it with static shapes"
+            raise ShapeError(f"input {value.name!r} is {summary}, with open dimensions; {how}")
+        shapes[value.name] = tuple(int(dim or 0) for dim in dims)
+    return shapes
+
+
+def with_input_shapes(
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]
+) -> onnx.ModelProto:
+    """Returns a copy with these input shapes and no other recorded shapes."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.value_info[:]
+    for value in copy.graph.input:
+        if value.name in shapes:
+            value.type.tensor_type.shape.ClearField("dim")
+            for dim in shapes[value.name]:
+                value.type.tensor_type.shape.dim.add().dim_value = dim
+    for value in copy.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return copy
+
+
+def specialise(
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], limits: Limits
+) -> onnx.ModelProto:
+    """Returns the simplified network at these input shapes, proven equal to the original.
+
+    Raises:
+        ShapeError: The network does not work at these shapes, or a value keeps an open
+            dimension; names the node.
+        ModelError: The network cannot be simplified, or a value exceeds a limit.
+    """
+    static = with_input_shapes(model, shapes)
+    _check_sizes(static, limits)
+    simple = simplify(static)
+    static_values(simple)
+    feeds = random_feeds(simple)
+    (expected,), (got,) = run_onnx(static, [feeds]), run_onnx(simple, [feeds])
+    names = [value.name for value in model.graph.output]
+    wrong = differing_output(expected, got, names)
+    if wrong is not None:
+        raise ModelError(
+            f"simplifying changed output {wrong!r}: ONNX Runtime gives other values before and "
+            "after; this model cannot be used safely: please report it"
+        )
+    _record_outputs(simple, got)
+    return simple
+
+
+def static_values(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every value of a network.
+
+    Raises:
+        ShapeError: The shapes contradict each other, or one cannot be known; names the node.
+    """
+    inferred = _infer(model)
+    known: dict[str, tuple[int, ...]] = {}
+    for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
+        summary = value_summary(value)
+        if summary is not None and None not in summary.shape:
+            known[value.name] = tuple(int(dim or 0) for dim in summary.shape)
+    known.update({tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer})
+    for node in model.graph.node:
+        for name in node.output:
+            if name and name not in known:
+                raise ShapeError(
+                    f"the shape of {name!r}, an output of {describe(node)}, depends on the image "
+                    "or cannot be inferred; export the model with fixed-size outputs, without "
+                    "non-maximum suppression"
+                )
+    return known
+
+
+def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        shapes = ", ".join(
+            f"{value.name} {value_summary(value)}" for value in graph_inputs(model.graph)
+        )
+        raise ShapeError(
+            f"the network does not fit together at {shapes}: {first_line(error)}; heights and "
+            "widths are usually multiples of 32: give another --size, or export at this size"
+        ) from error
+
+
+def _check_sizes(model: onnx.ModelProto, limits: Limits) -> None:
+    """Refuses tensors too large for the limits, before anything allocates them."""
+    for value in graph_inputs(model.graph):
+        _check_size(value, limits)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        return  # the strict inference after simplifying says what is wrong
+    for value in inferred.graph.value_info:
+        _check_size(value, limits)
+
+
+def _check_size(value: onnx.ValueInfoProto, limits: Limits) -> None:
+    summary = value_summary(value)
+    if summary is None or None in summary.shape or summary.dtype == "unknown":
+        return
+    needed = math.prod(int(dim or 0) for dim in summary.shape) * np.dtype(summary.dtype).itemsize
+    if needed > limits.max_tensor_bytes:
+        raise ModelError(
+            f"tensor {value.name!r} is {summary}: {needed} bytes; allowed: "
+            f"{limits.max_tensor_bytes} (Limits.max_tensor_bytes); give a smaller --size or --batch"
+        )
+
+
+def _record_outputs(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> None:
+    for value in model.graph.output:
+        value.type.tensor_type.elem_type = onnx.helper.np_dtype_to_tensor_dtype(
+            values[value.name].dtype
+        )
+        shape = value.type.tensor_type.shape
+        shape.ClearField("dim")
+        for dim in values[value.name].shape:
+            shape.dim.add().dim_value = dim

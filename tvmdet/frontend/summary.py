@@ -1,0 +1,72 @@
+"""What the heads see of a network."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx
+
+from tvmdet.errors import ShapeError
+from tvmdet.frontend.onnx_tools import constants_of, graph_inputs, value_summary
+from tvmdet.heads.base import GraphSummary, TensorSummary
+
+__all__ = ["summarise"]
+
+# Operators that only move values: what computed an output is looked for behind them.
+_MOVERS = (
+    "Concat",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
+
+
+def summarise(model: onnx.ModelProto) -> GraphSummary:
+    """Summarises a network for :meth:`tvmdet.heads.Head.examine`.
+
+    Args:
+        model: The network, simplified at batch 1 and one size.
+    """
+    inputs = {value.name: _summary(value) for value in graph_inputs(model.graph)}
+    outputs = {value.name: _summary(value) for value in model.graph.output}
+    return GraphSummary(
+        inputs=inputs,
+        outputs=outputs,
+        operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
+        output_sources={name: _sources(model.graph, name) for name in outputs},
+        metadata={entry.key: entry.value for entry in model.metadata_props},
+        producer=f"{model.producer_name} {model.producer_version}".strip(),
+    )
+
+
+def _summary(value: onnx.ValueInfoProto) -> TensorSummary:
+    summary = value_summary(value)
+    if summary is None:
+        raise ShapeError(f"{value.name!r} is no tensor of known rank; export it with its shape")
+    return summary
+
+
+def _sources(graph: onnx.GraphProto, name: str) -> frozenset[str]:
+    """Returns the operator types that computed a value, seen through movers."""
+    producers = {output: node for node in graph.node for output in node.output}
+    constants = constants_of(graph)
+    found: set[str] = set()
+    seen: set[str] = set()
+    stack = [name]
+    while stack:
+        current = stack.pop()
+        if current in seen or current in constants or current not in producers:
+            continue
+        seen.add(current)
+        node = producers[current]
+        if node.op_type in _MOVERS:
+            stack.extend(node.input if node.op_type == "Concat" else node.input[:1])
+        else:
+            found.add(node.op_type)
+    return frozenset(found)

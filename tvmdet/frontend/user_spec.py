@@ -1,0 +1,68 @@
+"""The user's part of a spec: a TOML file, a mapping, or a whole DetectorSpec."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tvmdet.errors import InputError
+from tvmdet.spec import DetectorSpec
+
+__all__ = ["read_spec"]
+
+_TABLES = ("input", "postprocess", "options")
+_KEYS = ("family", "labels", *_TABLES)
+
+
+def read_spec(spec: str | Path | Mapping[str, Any] | DetectorSpec | None) -> dict[str, Any]:
+    """Returns the keys that the user gives, as plain values.
+
+    Args:
+        spec: Path of a TOML file, a mapping of the same form, a whole spec, or None.
+
+    Raises:
+        InputError: The file cannot be read, is not TOML, or holds unknown keys or values of
+            the wrong kind.
+    """
+    if spec is None:
+        return {}
+    if isinstance(spec, DetectorSpec):
+        return spec.to_dict()
+    if isinstance(spec, str | Path):
+        return _check(_read_toml(Path(spec)), str(spec))
+    if isinstance(spec, Mapping):
+        return _check(dict(spec), "the spec")
+    raise InputError(
+        f"spec is a {type(spec).__name__}; give the path of a TOML file, a mapping or a DetectorSpec"
+    )
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise InputError(
+            f"spec file {path} cannot be read: {error.strerror}; give a TOML file"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"spec file {path} is not TOML: {error}") from error
+
+
+def _check(given: dict[str, Any], where: str) -> dict[str, Any]:
+    for key, value in given.items():
+        if key not in _KEYS:
+            raise InputError(f"{where} has an unknown key {key!r}; allowed: {', '.join(_KEYS)}")
+        if key in _TABLES and not isinstance(value, Mapping):
+            raise InputError(f"{where}: {key} is {value!r}; give a table of values")
+    labels = given.get("labels", [])
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise InputError(f"{where}: labels is {labels!r}; give a list of class names")
+    size = given.get("input", {}).get("size_hw")
+    if size is not None and not (
+        isinstance(size, list | tuple) and [type(side) for side in size] == [int, int]
+    ):
+        raise InputError(f"{where}: input.size_hw is {size!r}; give [height, width] in pixels")
+    return given

@@ -1,0 +1,149 @@
+"""What a detector family is: how it is recognised, and how its raw outputs become boxes.
+
+A family is one module in this folder with one subclass of :class:`Head`. It answers three
+questions: is this network one of mine (:meth:`Head.examine`), what do its outputs mean inside
+the compiled graph (:meth:`Head.decode`), and what do they mean in plain numpy
+(:meth:`Head.decode_reference`, written independently, which the tests and the parity check
+hold the first against).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tvmdet.spec import DetectorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from tvm import relax
+
+__all__ = ["GraphSummary", "Head", "Recognition", "TensorSummary"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSummary:
+    """Shape and element type of an input or output.
+
+    Attributes:
+        shape: Dimensions; None where the export leaves one open.
+        dtype: numpy's name of the element type, such as ``float32``.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        """Returns ``[1, 3, ?, ?] float32``."""
+        dims = ", ".join("?" if dim is None else str(dim) for dim in self.shape)
+        return f"[{dims}] {self.dtype}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphSummary:
+    """What a head may look at to recognise its family.
+
+    Attributes:
+        inputs: Inputs by name, in graph order.
+        outputs: Outputs by name, in graph order.
+        operators: How often each operator type occurs.
+        output_sources: Per output, the operator types that computed its values, seen through
+            operators that only move values (Reshape, Transpose, Concat, Slice, Split, ...).
+        metadata: The metadata of the ONNX file.
+        producer: Name and version of the exporter, or the empty string.
+    """
+
+    inputs: Mapping[str, TensorSummary]
+    outputs: Mapping[str, TensorSummary]
+    operators: Mapping[str, int] = field(default_factory=dict)
+    output_sources: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    producer: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognition:
+    """A family that claims a network.
+
+    Attributes:
+        family: Name of the head.
+        reasons: What was recognised and why, one fact a line.
+        spec: The detector as the head understands it, before the user's overrides.
+    """
+
+    family: str
+    reasons: tuple[str, ...]
+    spec: DetectorSpec
+
+
+class Head(ABC):
+    """One detector family.
+
+    Attributes:
+        name: The family's name in a spec; the module has the same name.
+        title: What people call the family, with examples.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+
+    @abstractmethod
+    def examine(
+        self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
+    ) -> Recognition | str:
+        """Decides whether a network belongs to this family.
+
+        Args:
+            summary: The network at batch size 1 and the static size below.
+            size_hw: Height and width of the network's input, in pixels.
+            given: What the user's spec says (``family``, ``labels``, ``options``, ...); it
+                settles what the graph leaves open. Empty without a spec.
+
+        Returns:
+            The recognition, or one sentence that says why the network is not of this family.
+        """
+
+    def recognise(self, summary: GraphSummary, size_hw: tuple[int, int]) -> Recognition | None:
+        """Returns the recognition, or None when the network is not of this family."""
+        found = self.examine(summary, size_hw, {})
+        return found if isinstance(found, Recognition) else None
+
+    @abstractmethod
+    def decode(
+        self, bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], spec: DetectorSpec
+    ) -> tuple[relax.Expr, relax.Expr]:
+        """Emits the decoding of the network's outputs, inside an open dataflow block.
+
+        Only registered Relax operators are emitted.
+
+        Args:
+            bb: Builder with an open dataflow block.
+            outputs: The network's outputs by ONNX name, with static shapes.
+            spec: The detector.
+
+        Returns:
+            Boxes float32 ``[N, A, 4]`` as ``x1 y1 x2 y2`` in pixels of the network's input,
+            and scores float32 ``[N, A, C]`` from 0 to 1.
+
+        Raises:
+            ShapeError: An output is missing or has a shape that the spec does not explain.
+        """
+
+    @abstractmethod
+    def decode_reference(
+        self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Does in numpy what :meth:`decode` does, by other means.
+
+        Args:
+            outputs: The network's outputs by ONNX name.
+            spec: The detector.
+
+        Returns:
+            Boxes and scores as :meth:`decode` returns them.
+
+        Raises:
+            ShapeError: An output is missing or has a shape that the spec does not explain.
+        """

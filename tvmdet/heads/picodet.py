@@ -1,0 +1,309 @@
+"""PicoDet / GFL heads: raw class scores and box distributions per pyramid level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tvmdet.errors import ShapeError
+from tvmdet.heads.base import GraphSummary, Head, Recognition
+from tvmdet.heads.labels import choose_labels, labels_from_metadata
+from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
+
+if TYPE_CHECKING:
+    from tvm import relax
+
+__all__ = ["PicoDetHead"]
+
+# ImageNet statistics in pixel units, RGB: what PaddleDetection's PicoDet configs normalise by.
+_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+_FIRST_STRIDES = (8, 4, 16)
+
+
+class PicoDetHead(Head):
+    """Per level one class tensor and one box tensor, found by shape, in any order.
+
+    The class tensor is ``[N, HW, C]`` or ``[N, C, H, W]``; the box tensor has
+    ``4 * (reg_max + 1)`` channels in the same form: for each side of the box a distribution
+    over the distances 0 to reg_max, in units of the stride (Generalized Focal Loss, Li et al.
+    2020, section 3). Cell centres lie at ``(i + 0.5) * stride``.
+
+    Post-processing defaults are those of PaddleDetection's PicoDet export: multi-label,
+    class-aware NMS at IoU 0.5, 1000 candidates, 100 detections; score 0.4 is RapidLayout's.
+    """
+
+    name = "picodet"
+    title = "PicoDet / GFL, raw class scores and box distributions per level (PicoDet, NanoDet)"
+
+    def examine(
+        self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
+    ) -> Recognition | str:
+        """Implements :meth:`tvmdet.heads.base.Head.examine`."""
+        levels = _pair_levels(summary)
+        if isinstance(levels, str):
+            return levels
+        strides = _find_strides([level.cells for level in levels], size_hw, given)
+        if strides is None:
+            cells = ", ".join(str(level.cells) for level in levels)
+            return (
+                f"levels of {cells} cells are no pyramid of doubling strides "
+                f"at {size_hw[0]}x{size_hw[1]}"
+            )
+        roles = _assign_roles(levels, summary, given)
+        if isinstance(roles, str):
+            return roles
+        class_names, box_names, classes, box_channels = roles
+        labels = choose_labels(summary.metadata, classes, given)
+        if isinstance(labels, str):
+            return labels
+        activated = [summary.output_sources.get(n) == {"Sigmoid"} for n in class_names]
+        if any(activated) != all(activated):
+            return "some class outputs end in a Sigmoid and some do not"
+        spec = DetectorSpec(
+            family=self.name,
+            labels=labels[0],
+            input=InputSpec(size_hw=size_hw, resize="stretch", mean=_MEAN, std=_STD),
+            postprocess=PostprocessSpec(
+                score_threshold=0.4,
+                iou_threshold=0.5,
+                max_detections=100,
+                pre_nms_top_k=1000,
+                multi_label=True,
+            ),
+            options={
+                "box_outputs": list(box_names),
+                "class_outputs": list(class_names),
+                "reg_max": box_channels // 4 - 1,
+                "score_activation": "none" if all(activated) else "sigmoid",
+                "strides": list(strides),
+            },
+        )
+        reasons = _reasons(spec, size_hw, [level.cells for level in levels], labels[1])
+        return Recognition(family=self.name, reasons=reasons, spec=spec)
+
+    def decode(
+        self, bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], spec: DetectorSpec
+    ) -> tuple[relax.Expr, relax.Expr]:
+        """Implements :meth:`tvmdet.heads.base.Head.decode`."""
+        from tvm import relax
+
+        bins = int(spec.options["reg_max"]) + 1
+        scores = _emit_levels(bb, outputs, spec, "class_outputs", len(spec.labels))
+        if spec.options["score_activation"] == "sigmoid":
+            scores = bb.emit(relax.op.sigmoid(scores))
+        logits = _emit_levels(bb, outputs, spec, "box_outputs", 4 * bins)
+        batch, anchors = [int(dim) for dim in logits.ty.shape][:2]
+        logits = bb.emit(relax.op.reshape(logits, (batch, anchors, 4, bins)))
+        weights = bb.emit(relax.op.nn.softmax(logits, axis=-1))
+        ramp = relax.const(np.arange(bins, dtype=np.float32))
+        weighted = bb.emit(relax.op.multiply(weights, ramp))
+        distance = bb.emit(relax.op.sum(weighted, axis=[-1]))
+        centers, steps = _anchor_constants(spec)
+        offset = bb.emit(relax.op.multiply(distance, relax.const(steps)))
+        return bb.emit(relax.op.add(offset, relax.const(centers))), scores
+
+    def decode_reference(
+        self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
+        options = spec.options
+        all_boxes, all_scores = [], []
+        names = zip(
+            options["class_outputs"], options["box_outputs"], options["strides"], strict=True
+        )
+        for class_name, box_name, stride in names:
+            scores = _reference_level(outputs, class_name)
+            logits = _reference_level(outputs, box_name).astype(np.float64)
+            if options["score_activation"] == "sigmoid":
+                scores = 1.0 / (1.0 + np.exp(-scores.astype(np.float64)))
+            width = -(-spec.input.size_hw[1] // stride)
+            cell = np.arange(logits.shape[1])
+            cx, cy = (cell % width + 0.5) * stride, (cell // width + 0.5) * stride
+            sides = []
+            for logit in np.split(logits, 4, axis=-1):
+                power = np.exp(logit - logit.max(axis=-1, keepdims=True))
+                expected = power @ np.arange(power.shape[-1]) / power.sum(axis=-1)
+                sides.append(expected * stride)
+            left, top, right, bottom = sides
+            all_boxes.append(np.stack([cx - left, cy - top, cx + right, cy + bottom], axis=-1))
+            all_scores.append(scores)
+        boxes = np.concatenate(all_boxes, axis=1).astype(np.float32)
+        return boxes, np.concatenate(all_scores, axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Level:
+    """Two outputs that have the same number of cells."""
+
+    cells: int
+    outputs: tuple[tuple[str, int], ...]  # name and channels
+
+
+def _pair_levels(summary: GraphSummary) -> list[_Level] | str:
+    """Returns the levels, finest first, or why the outputs are no pairs."""
+    if len(summary.outputs) < 4 or len(summary.outputs) % 2:
+        return f"it has {len(summary.outputs)} outputs; this family has two for each level"
+    by_cells: dict[int, list[tuple[str, int]]] = {}
+    for name, output in summary.outputs.items():
+        dims = [dim for dim in output.shape if dim is not None]
+        if len(dims) != len(output.shape) or len(dims) not in (3, 4):
+            return f"{name} is {output}; this family's are [N, cells, C] or [N, C, H, W]"
+        cells, channels = (dims[1], dims[2]) if len(dims) == 3 else (dims[2] * dims[3], dims[1])
+        by_cells.setdefault(cells, []).append((name, channels))
+    for cells, outputs in by_cells.items():
+        if len(outputs) != 2:
+            return f"{len(outputs)} outputs have {cells} cells; this family has two for each level"
+    ordered = sorted(by_cells.items(), reverse=True)
+    return [_Level(cells=cells, outputs=tuple(outputs)) for cells, outputs in ordered]
+
+
+def _cells(size_hw: tuple[int, int], stride: int) -> int:
+    return -(-size_hw[0] // stride) * -(-size_hw[1] // stride)
+
+
+def _find_strides(
+    cells: Sequence[int], size_hw: tuple[int, int], given: Mapping[str, Any]
+) -> tuple[int, ...] | None:
+    """Returns the doubling strides that give these cells, usual pyramids first."""
+    wanted = given.get("options", {}).get("strides")
+    starts = _FIRST_STRIDES if not wanted else (int(wanted[0]),)
+    for start in starts:
+        strides = tuple(start * 2**level for level in range(len(cells)))
+        if [_cells(size_hw, stride) for stride in strides] == list(cells):
+            return strides
+    return None
+
+
+def _assign_roles(
+    levels: Sequence[_Level], summary: GraphSummary, given: Mapping[str, Any]
+) -> tuple[tuple[str, ...], tuple[str, ...], int, int] | str:
+    """Tells class outputs from box outputs.
+
+    Returns:
+        Class outputs, box outputs, number of classes and box channels; or why they cannot be
+        told apart.
+    """
+    options = given.get("options", {})
+    labels = given.get("labels") or labels_from_metadata(summary.metadata)[0]
+    found = []
+    for level in levels:
+        pairs = (level.outputs, level.outputs[::-1])
+        fits = [
+            pair
+            for pair in pairs
+            if _is_box(pair[1][1])
+            and (not labels or pair[0][1] == len(labels))
+            and pair[0][0] not in options.get("box_outputs", ())
+            and pair[1][0] not in options.get("class_outputs", ())
+        ]
+        if len(fits) == 2:
+            # Both channel counts could be either: a sigmoid is on scores only.
+            fits = [
+                pair
+                for pair in fits
+                if summary.output_sources.get(pair[0][0]) == {"Sigmoid"}
+                and summary.output_sources.get(pair[1][0]) != {"Sigmoid"}
+            ]
+        if len(fits) != 1:
+            shown = " and ".join(f"{name} ({channels})" for name, channels in level.outputs)
+            return (
+                f"{shown} cannot be told apart as class scores and 4 * (reg_max + 1) box "
+                "channels; give labels, or options.class_outputs and options.box_outputs"
+            )
+        found.append(fits[0])
+    channels = {(pair[0][1], pair[1][1]) for pair in found}
+    if len(channels) != 1:
+        return f"the levels differ in channels (classes, box): {sorted(channels)}"
+    ((classes, box_channels),) = channels
+    class_names = tuple(pair[0][0] for pair in found)
+    return class_names, tuple(pair[1][0] for pair in found), classes, box_channels
+
+
+def _is_box(channels: int) -> bool:
+    return channels % 4 == 0 and 4 <= channels // 4 <= 33
+
+
+def _reasons(
+    spec: DetectorSpec, size_hw: tuple[int, int], cells: Sequence[int], labels_line: str
+) -> tuple[str, ...]:
+    options = spec.options
+    strides = ", ".join(str(stride) for stride in options["strides"])
+    counts = ", ".join(str(count) for count in cells)
+    bins = options["reg_max"] + 1
+    scores = "already through a sigmoid"
+    if options["score_activation"] == "sigmoid":
+        scores = "logits: the sigmoid is added"
+    return (
+        f"{2 * len(cells)} outputs in pairs of {counts} cells: strides {strides} "
+        f"at {size_hw[0]}x{size_hw[1]}",
+        f"{4 * bins} box channels: 4 sides x {bins} distances (reg_max {bins - 1})",
+        f"{len(spec.labels)} class channels, {scores}",
+        labels_line,
+        "input RGB, ImageNet mean and deviation, stretched: the family's default",
+    )
+
+
+def _anchor_constants(spec: DetectorSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Returns centres and signed strides, float32 ``[1, A, 4]``: box = centre + step * side."""
+    centers, steps = [], []
+    for stride in spec.options["strides"]:
+        height, width = (-(-side // stride) for side in spec.input.size_hw)
+        grid_y, grid_x = np.mgrid[0:height, 0:width]
+        center = np.stack([grid_x, grid_y, grid_x, grid_y], axis=-1).reshape(-1, 4)
+        centers.append((center + 0.5) * stride)
+        steps.append(np.tile(np.array([-stride, -stride, stride, stride]), (len(center), 1)))
+    return (
+        np.concatenate(centers)[None].astype(np.float32),
+        np.concatenate(steps)[None].astype(np.float32),
+    )
+
+
+def _emit_levels(
+    bb: relax.BlockBuilder,
+    outputs: Mapping[str, relax.Expr],
+    spec: DetectorSpec,
+    key: str,
+    channels: int,
+) -> relax.Expr:
+    """Emits the concatenation ``[N, A, channels]`` of one kind of output."""
+    from tvm import relax
+
+    parts = []
+    for name, stride in zip(spec.options[key], spec.options["strides"], strict=True):
+        part = _pick(outputs, name, key)
+        shape = tuple(int(dim) for dim in part.ty.shape)
+        cells = _cells(spec.input.size_hw, stride)
+        _check_shape(name, shape, cells, channels)
+        if len(shape) == 4:
+            part = bb.emit(relax.op.permute_dims(part, [0, 2, 3, 1]))
+            part = bb.emit(relax.op.reshape(part, (shape[0], cells, channels)))
+        parts.append(part)
+    return bb.emit(relax.op.concat(parts, axis=1))
+
+
+def _reference_level(outputs: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    part = _pick(outputs, name, "class_outputs or box_outputs")
+    if part.ndim == 4:
+        part = np.moveaxis(part.reshape(*part.shape[:2], -1), 1, 2)
+    return np.asarray(part)
+
+
+def _pick(outputs: Mapping[str, Any], name: str, key: str) -> Any:
+    if name not in outputs:
+        raise ShapeError(
+            f"the spec's options.{key} names {name!r}; the network's outputs: {', '.join(outputs)}"
+        )
+    return outputs[name]
+
+
+def _check_shape(name: str, shape: tuple[int, ...], cells: int, channels: int) -> None:
+    got = (shape[2] * shape[3], shape[1]) if len(shape) == 4 else tuple(shape[1:])
+    if got != (cells, channels):
+        raise ShapeError(
+            f"{name} is {list(shape)}; the spec needs {cells} cells of {channels} channels: "
+            "correct the spec's labels, input.size_hw, options.strides or options.reg_max"
+        )

@@ -1,0 +1,120 @@
+"""AttachHead: bytes in, boxes out. Wraps an imported network with its input and its head.
+
+The network as imported takes normalised NCHW floats and returns raw outputs. A detector takes
+the BGR bytes that OpenCV decodes, and two thresholds, and returns boxes: channel order,
+normalisation, decoding and suppression become part of the graph, so that they are compiled,
+fused and tuned like everything else, and no caller can get them wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from tvmdet.errors import ShapeError
+from tvmdet.heads import get_head
+from tvmdet.passes.relax_tools import static_shape
+from tvmdet.passes.suppress_boxes import emit_suppress_boxes
+from tvmdet.spec import DetectorSpec, InputSpec
+
+__all__ = ["attach_head", "attach_nothing", "emit_network", "emit_normalize"]
+
+
+def attach_head(
+    builder: relax.BlockBuilder,
+    network: tvm.IRModule,
+    output_names: Sequence[str],
+    spec: DetectorSpec,
+    function_name: str = "main",
+) -> None:
+    """Adds a Relax function that finds boxes in images to the builder's module.
+
+    It takes images uint8 ``[N, H, W, 3]`` in BGR order and thresholds float32 ``[2]`` (score,
+    IoU), and returns what :func:`~tvmdet.passes.suppress_boxes.emit_suppress_boxes` returns.
+
+    Args:
+        builder: Whose module receives the function.
+        network: A module whose ``main`` takes float32 ``[N, 3, H, W]`` and returns the outputs.
+        output_names: Names of the network's outputs, in their order.
+        spec: The detector around it.
+        function_name: Name of the new function.
+
+    Raises:
+        ShapeError: The network does not take one three-channel picture of the spec's size.
+    """
+    func = network["main"]
+    shapes = [static_shape(param) for param in func.params]
+    height, width = spec.input.size_hw
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1:] != (3, height, width):
+        raise ShapeError(
+            f"the network takes {shapes}; a detector takes one input [N, 3, {height}, {width}]; "
+            "give --size, or compile with --raw"
+        )
+    images = relax.Var("images", relax.TensorType((shapes[0][0], height, width, 3), "uint8"))
+    thresholds = relax.Var("thresholds", relax.TensorType((2,), "float32"))
+    with builder.function(function_name, [images, thresholds]):
+        with builder.dataflow():
+            pixels = emit_normalize(builder, images, spec.input)
+            results = emit_network(builder, func, [pixels])
+            outputs: Mapping[str, Any] = dict(zip(output_names, results, strict=True))
+            boxes, scores = get_head(spec.family).decode(builder, outputs, spec)
+            found = emit_suppress_boxes(builder, boxes, scores, thresholds, spec.postprocess)
+            found = builder.emit_output(found)
+        builder.emit_func_output(found)
+
+
+def attach_nothing(
+    builder: relax.BlockBuilder, network: tvm.IRModule, function_name: str
+) -> None:
+    """Adds a network as it is, under a name of its own, to the builder's module."""
+    func = network["main"]
+    params = [relax.Var(param.name_hint, param.ty) for param in func.params]
+    with builder.function(function_name, params):
+        with builder.dataflow():
+            outputs = emit_network(builder, func, params)
+            result = outputs[0] if len(outputs) == 1 else relax.Tuple(outputs)
+            result = builder.emit_output(result)
+        builder.emit_func_output(result)
+
+
+def emit_normalize(builder: relax.BlockBuilder, images: Any, spec: InputSpec) -> Any:
+    """Emits ``(pixel - mean) / std`` and the channel order; returns float32 NCHW."""
+    scale = 1.0 / np.asarray(spec.std, "float32")
+    offset = -np.asarray(spec.mean, "float32") * scale
+    if spec.color == "rgb":
+        indices = relax.const(np.array([2, 1, 0], "int64"))
+        images = builder.emit(relax.op.take(images, indices, axis=3, mode="clip"))
+    pixels = builder.emit(relax.op.astype(images, "float32"))
+    pixels = builder.emit(relax.op.multiply(pixels, relax.const(scale.reshape(1, 1, 1, 3))))
+    if np.any(offset):
+        pixels = builder.emit(relax.op.add(pixels, relax.const(offset.reshape(1, 1, 1, 3))))
+    return builder.emit(relax.op.permute_dims(pixels, [0, 3, 1, 2]))
+
+
+def emit_network(
+    builder: relax.BlockBuilder, func: relax.Function, args: Sequence[Any]
+) -> list[Any]:
+    """Emits the body of a function on other arguments; returns its outputs as a list."""
+    renamed = dict(zip(func.params, args, strict=True))
+
+    @relax.expr_functor.mutator
+    class Rename(relax.PyExprMutator):
+        def visit_var_(self, var: Any) -> Any:
+            return renamed.get(var, var)
+
+        visit_dataflow_var_ = visit_var_
+
+    rename = Rename()
+    for block in func.body.blocks:
+        for binding in block.bindings:
+            renamed[binding.var] = builder.emit(rename.visit_expr(binding.value))
+    result = rename.visit_expr(func.body.body)
+    if not isinstance(result.ty, relax.TupleType):
+        return [result]
+    if isinstance(result, relax.Tuple):
+        return list(result.fields)
+    return [builder.emit(result[i]) for i in range(len(result.ty.fields))]

@@ -1,0 +1,85 @@
+"""The path of a detector from the imported network to unscheduled kernels, as one visible list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from tvmdet.passes.attach_head import attach_head, attach_nothing
+from tvmdet.passes.convert_to_nhwc import ConvertToNHWC
+from tvmdet.passes.fold_conv2d_affine import FoldConv2dAffine
+from tvmdet.passes.legalize_activations import ACTIVATIONS
+from tvmdet.passes.pack_conv2d import Conv2dPacker
+from tvmdet.targets import Target
+
+__all__ = ["lower", "lowering_phases", "tvm_target"]
+
+Phase = tuple[str, Callable[[tvm.IRModule], tvm.IRModule]]
+
+
+def lowering_phases(target: Target) -> list[Phase]:
+    """Returns the phases by name; each takes and returns a module."""
+    legalize: dict[str, Any] = {**ACTIVATIONS, "relax.nn.conv2d": Conv2dPacker(target)}
+    return [
+        # Arithmetic: fewer operators, the same numbers.
+        ("fold_conv2d_affine", FoldConv2dAffine()),
+        # Layout: pictures in NHWC, transposes gone.
+        ("convert_to_nhwc", ConvertToNHWC()),
+        ("fold_constants", relax.transform.FoldConstant()),
+        # Kernels: every operator a TIR function, weights packed, neighbours fused.
+        ("legalize", relax.transform.LegalizeOps(legalize)),
+        ("annotate_patterns", relax.transform.AnnotateTIROpPattern()),
+        ("fold_packed_constants", relax.transform.FoldConstant()),
+        ("fuse_operators", relax.transform.FuseOps()),
+        ("fuse_kernels", relax.transform.FuseTIR()),
+        ("remove_dead_code", relax.transform.DeadCodeElimination()),
+    ]
+
+
+def lower(
+    model: Any,
+    batch_sizes: Sequence[int],
+    target: Target,
+    *,
+    dump: Path | None = None,
+) -> tvm.IRModule:
+    """Lowers a detector to a module of fused, unscheduled TIR functions.
+
+    Args:
+        model: A :class:`tvmdet.frontend.Model`.
+        batch_sizes: One entry function per batch size is made.
+        target: Whose vectors the weights are packed for.
+        dump: A folder that receives the module's text after every phase.
+
+    Returns:
+        A module with the functions ``detect_b<N>`` (``run_b<N>`` for raw networks).
+    """
+    builder = relax.BlockBuilder()
+    for batch_size in batch_sizes:
+        network = model.relax_at(batch_size)
+        if model.spec.family == "raw":
+            attach_nothing(builder, network, f"run_b{batch_size}")
+        else:
+            entry = f"detect_b{batch_size}"
+            attach_head(builder, network, model.output_names, model.spec, entry)
+    mod = builder.get()
+    with tvm_target(target):
+        for index, (name, phase) in enumerate(lowering_phases(target)):
+            mod = phase(mod)
+            if dump is not None:
+                dump.mkdir(parents=True, exist_ok=True)
+                text = mod.script(show_meta=False)
+                (dump / f"{index:02}_{name}.py").write_text(text, encoding="utf-8")
+    return mod
+
+
+def tvm_target(target: Target, threads: int | None = None) -> tvm.target.Target:
+    """Returns TVM's target for one of ours."""
+    options = dict(target.tvm)
+    if threads is not None:
+        options["num-cores"] = threads
+    return tvm.target.Target(options)

@@ -1,0 +1,91 @@
+"""How many CPUs this process may really use."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from tvmdet.errors import InputError
+
+__all__ = ["cgroup_cpu_limit", "check_threads", "usable_cpu_count"]
+
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_SELF_CGROUP = Path("/proc/self/cgroup")
+_MOST_THREADS = 1024
+
+
+def usable_cpu_count() -> int:
+    """Returns the CPUs that the process may use: its affinity, cut by its cgroups' quotas.
+
+    A quota of one and a half CPUs counts as two.
+    """
+    count = len(os.sched_getaffinity(0))
+    limit = cgroup_cpu_limit()
+    return count if limit is None else max(min(count, math.ceil(limit)), 1)
+
+
+def check_threads(threads: int | None) -> int:
+    """Returns the number of threads to compute with; None means every usable CPU.
+
+    Raises:
+        InputError: Not a whole number from 1 to 1024.
+    """
+    if threads is None:
+        return usable_cpu_count()
+    if type(threads) is not int or not 1 <= threads <= _MOST_THREADS:
+        raise InputError(
+            f"threads is {threads!r}; allowed: 1 to {_MOST_THREADS}, "
+            f"or None for the {usable_cpu_count()} CPUs that this process may use"
+        )
+    return threads
+
+
+def cgroup_cpu_limit(root: Path = _CGROUP_ROOT, membership: Path = _SELF_CGROUP) -> float | None:
+    """Returns the CPU quota of this process's cgroups in CPUs, or None without one.
+
+    Reads version 2 (``cpu.max``) and version 1 (``cpu.cfs_quota_us``), of the process's own
+    group and of every group above it, since the tightest holds.
+
+    Args:
+        root: Where cgroups are mounted.
+        membership: The process's groups, as ``/proc/self/cgroup`` lists them.
+    """
+    limits: list[float] = []
+    for line in _read(membership).splitlines():
+        _, controllers, group = (*line.split(":", 2), "", "")[:3]
+        if not controllers:
+            folders = [root, root / "unified"]
+        elif "cpu" in controllers.split(","):
+            folders = [root / controllers, root / "cpu"]
+        else:
+            continue
+        for folder in folders:
+            limits += _limits_upwards(folder, group)
+    return min(limits, default=None)
+
+
+def _limits_upwards(mount: Path, group: str) -> list[float]:
+    # In a container the path is often the host's, and only the mount itself is there.
+    place = mount / group.lstrip("/")
+    folders = [folder for folder in (place, *place.parents) if folder.is_relative_to(mount)]
+    found = (_limit_of(folder) for folder in folders)
+    return [limit for limit in found if limit is not None]
+
+
+def _limit_of(folder: Path) -> float | None:
+    words = _read(folder / "cpu.max").split() or [
+        *_read(folder / "cpu.cfs_quota_us").split(),
+        *_read(folder / "cpu.cfs_period_us").split(),
+    ]
+    # "max 100000" (version 2) and "-1 100000" (version 1) mean: no limit.
+    if len(words) != 2 or not all(word.isdecimal() for word in words) or int(words[1]) == 0:
+        return None
+    return int(words[0]) / int(words[1])
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""

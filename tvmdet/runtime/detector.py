@@ -1,0 +1,224 @@
+"""A loaded detector: images in, detections out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmdet.artifact import Artifact, TargetEntry
+from tvmdet.detections import Detections
+from tvmdet.errors import InputError
+from tvmdet.runtime.image_batches import ImageBatcher
+from tvmdet.runtime.images import Image, Source
+from tvmdet.runtime.native import NativeModule
+from tvmdet.runtime.raw import RawRunner
+from tvmdet.runtime.threads import NativeThread
+from tvmdet.runtime.video import VideoSource, iterate_video
+from tvmdet.spec import DetectorSpec
+
+__all__ = ["Detector"]
+
+
+class Detector:
+    """A compiled detector, ready to run; made by :func:`tvmdet.load`.
+
+    It may be used from several threads. Calls are run one after the other, each with all of
+    the detector's threads; the images of one call are prepared while another computes.
+
+    Attributes:
+        spec: The detector's input, labels and post-processing.
+        manifest: Everything that the file says about itself, as plain JSON values.
+        target: Name of the target whose compiled code is used.
+        threads: Threads that it computes with.
+        batch_sizes: The batch sizes that were compiled, smallest first.
+    """
+
+    def __init__(
+        self,
+        *,
+        artifact: Artifact,
+        spec: DetectorSpec,
+        target: TargetEntry,
+        explanation: str,
+        module: NativeModule,
+        thread: NativeThread,
+    ) -> None:
+        """Takes what :func:`tvmdet.runtime.load` has loaded and checked."""
+        self.spec = spec
+        self.manifest: Mapping[str, Any] = artifact.manifest
+        self.target = target.name
+        self._explanation = explanation
+        self.threads = thread.workers
+        self.batch_sizes: tuple[int, ...] = tuple(sorted(self.manifest["batch_sizes"]))
+        self._name = str(artifact.path)
+        self._planned_bytes = dict(target.planned_bytes)
+        self._thread = thread
+        self._module: NativeModule | None = module
+        self._batcher = ImageBatcher(spec, self.batch_sizes, self._submit)
+        described = self.manifest["raw"]
+        self._raw = (
+            None
+            if described is None
+            else RawRunner(described, self.batch_sizes, self._submit, name=self._name)
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, by class id."""
+        return self.spec.labels
+
+    @property
+    def memory(self) -> dict[int, int]:
+        """Working memory in bytes that was planned at compile time, by batch size."""
+        return dict(self._planned_bytes)
+
+    # A str is an Iterable too; the first overload that fits wins.
+    @overload
+    def detect(  # type: ignore[overload-overlap]
+        self, sources: Source, *, score: float | None = None, iou: float | None = None
+    ) -> Detections: ...
+
+    @overload
+    def detect(
+        self, sources: Iterable[Source], *, score: float | None = None, iou: float | None = None
+    ) -> list[Detections]: ...
+
+    def detect(
+        self,
+        sources: Source | Iterable[Source],
+        *,
+        score: float | None = None,
+        iou: float | None = None,
+    ) -> Detections | list[Detections]:
+        """Finds the objects in one image, or in several of any sizes.
+
+        Args:
+            sources: One image or several. An image is a path, or an array in OpenCV's
+                channel order: HxWx3 BGR, HxWx4 BGRA, HxWx1 or HxW grey; uint8, or uint16,
+                of which the high byte is used. Arrays are not changed.
+            score: Report what scores more than this, 0 to 1; None means the spec's.
+            iou: Drop the weaker of two boxes that overlap more than this, 0 to 1; None means
+                the spec's.
+
+        Returns:
+            For one image its detections, for several a list in the same order; arrays owned
+            by the caller. An image in a list that cannot be used has ``error`` set and no
+            boxes, and the others are done.
+
+        Raises:
+            InputError: The only image cannot be used, a threshold is out of range, the
+                detector was compiled with ``--raw``, or it is closed.
+        """
+        if self._raw is not None:
+            raise InputError(
+                f"{self._name} was compiled with --raw and has no boxes to report; "
+                "use run({name: array}), which returns the network's outputs"
+            )
+        thresholds = (
+            _threshold("score", score, self.spec.postprocess.score_threshold),
+            _threshold("iou", iou, self.spec.postprocess.iou_threshold),
+        )
+        if isinstance(sources, str | os.PathLike | np.ndarray):
+            return self._batcher.detect_one(sources, thresholds)
+        if not isinstance(sources, Iterable):
+            raise InputError(
+                f"sources is a {type(sources).__name__}; "
+                "allowed: a path, a numpy array, or a list of those"
+            )
+        return self._batcher.detect_many(list(sources), thresholds)
+
+    def detect_video(
+        self, video: VideoSource, *, score: float | None = None, iou: float | None = None
+    ) -> Iterator[tuple[Image, Detections]]:
+        """Finds the objects in a video, frame by frame, each frame decoded when asked for.
+
+        Args:
+            video: A path, or an opened ``cv2.VideoCapture``, which stays the caller's.
+            score: As in :meth:`detect`.
+            iou: As in :meth:`detect`.
+
+        Returns:
+            An iterator of frames (HxWx3 BGR uint8, owned by the caller) and detections.
+
+        Raises:
+            InputError: The video cannot be opened, or as in :meth:`detect`.
+        """
+        return iterate_video(video, partial(self.detect, score=score, iou=iou))
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Runs a network that was compiled with ``--raw``.
+
+        Args:
+            inputs: An array for each input that the file names, of its type and, but for the
+                first dimension, of its shape. The first dimension is the batch, of any size.
+
+        Returns:
+            The network's outputs by name, as arrays that the caller owns.
+
+        Raises:
+            InputError: An input is missing, unknown or does not fit, the detector was not
+                compiled with ``--raw``, or it is closed.
+        """
+        if self._raw is None:
+            raise InputError(
+                f"{self._name} is a detector ({self.spec.family}), not compiled with --raw; "
+                "use detect(image), which takes images and returns boxes"
+            )
+        return self._raw.run(inputs)
+
+    def explain(self) -> str:
+        """Returns one line for each target in the file: chosen, or why not."""
+        return self._explanation
+
+    def close(self) -> None:
+        """Frees the compiled code and its memory; closing twice does nothing."""
+        module, self._module = self._module, None
+        if module is not None:
+            self._thread.submit(module.close).result()
+
+    def __enter__(self) -> Self:
+        """Returns the detector itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes the detector."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Returns the file, family, input size, target and threads."""
+        height, width = self.spec.input.size_hw
+        return (
+            f"<Detector {self._name}: {self.spec.family} {height}x{width}, "
+            f"batch sizes {list(self.batch_sizes)}, {self.target}, {self.threads} threads>"
+        )
+
+    def _submit(
+        self, function: str, arguments: tuple[npt.NDArray[Any], ...]
+    ) -> Future[tuple[npt.NDArray[Any], ...]]:
+        module = self._module
+        if module is None:
+            raise InputError(f"{self._name} is closed; load it again with tvmdet.load()")
+        return self._thread.submit(partial(module.call, function, arguments))
+
+
+def _threshold(name: str, given: float | None, default: float) -> float:
+    if given is None:
+        return default
+    # Written so that NaN fails, as do numbers that are no numbers.
+    if isinstance(given, bool) or not isinstance(given, int | float | np.number):
+        raise InputError(f"{name} is {given!r}; allowed: a number from 0 to 1")
+    if not 0.0 <= given <= 1.0:
+        raise InputError(f"{name} is {given}; allowed: 0 to 1")
+    return float(given)

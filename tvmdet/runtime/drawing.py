@@ -1,0 +1,76 @@
+"""Boxes, labels and scores drawn on a picture."""
+
+from __future__ import annotations
+
+import colorsys
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from tvmdet.runtime.images import as_bgr
+
+if TYPE_CHECKING:
+    from tvmdet.detections import Detection, Detections
+
+__all__ = ["class_color_bgr", "draw_detections"]
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def class_color_bgr(class_id: int) -> tuple[int, int, int]:
+    """Returns a strong colour for a class; neighbouring ids get distant hues.
+
+    Hues step by the golden ratio's fraction of the circle, which spreads any number of
+    points evenly (Knuth, The Art of Computer Programming, vol. 3, sec. 6.4).
+    """
+    red, green, blue = colorsys.hsv_to_rgb((class_id * 0.6180339887 + 0.33) % 1.0, 0.85, 0.9)
+    return round(blue * 255), round(green * 255), round(red * 255)
+
+
+def draw_detections(found: Detections, image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Returns a new BGR picture with the boxes of ``found`` on it.
+
+    Raises:
+        InputError: The array is not an image.
+    """
+    canvas = as_bgr(image).copy()
+    line_px = max(round(sum(canvas.shape[:2]) / 2 * 0.003), 1)
+    # The weakest first, so that the best lie on top.
+    for detection in reversed(list(found)):
+        _draw_box(canvas, detection, line_px)
+    for detection in reversed(list(found)):
+        _draw_label(canvas, detection, line_px)
+    return canvas
+
+
+def _draw_box(canvas: npt.NDArray[np.uint8], found: Detection, line_px: int) -> None:
+    x1, y1, x2, y2 = (round(value) for value in found.box_xyxy)
+    color = class_color_bgr(found.class_id)
+    cv2.rectangle(canvas, (x1, y1), (x2, y2), color, line_px, cv2.LINE_AA)
+
+
+def _draw_label(canvas: npt.NDArray[np.uint8], found: Detection, line_px: int) -> None:
+    height, width = canvas.shape[:2]
+    text = f"{found.label} {found.score:.2f}"
+    scale = max(line_px / 5, 0.4)
+    stroke = max(line_px // 2, 1)
+    (text_width, text_height), baseline = cv2.getTextSize(text, _FONT, scale, stroke)
+    margin = line_px + 1
+    full_height = text_height + baseline + 2 * margin
+    # Above the box where there is room, else inside its top edge; never off the picture.
+    left = max(min(round(found.box_xyxy[0]), width - text_width - 2 * margin), 0)
+    top = round(found.box_xyxy[1]) - full_height
+    top = max(min(top if top >= 0 else top + full_height, height - full_height), 0)
+    color = class_color_bgr(found.class_id)
+    corner = (left + text_width + 2 * margin, top + full_height)
+    cv2.rectangle(canvas, (left, top), corner, color, cv2.FILLED)
+    origin = (left + margin, top + margin + text_height)
+    cv2.putText(canvas, text, origin, _FONT, scale, _ink_for(color), stroke, cv2.LINE_AA)
+
+
+def _ink_for(color_bgr: tuple[int, int, int]) -> tuple[int, int, int]:
+    blue, green, red = color_bgr
+    luma = 0.114 * blue + 0.587 * green + 0.299 * red  # ITU-R BT.601
+    return (0, 0, 0) if luma > 128 else (255, 255, 255)

@@ -1,0 +1,163 @@
+"""Images of any sizes go through the compiled batch sizes and come back as detections."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmdet.boxes import ImageTransform
+from tvmdet.detections import Detections
+from tvmdet.errors import InputError
+from tvmdet.runtime.batches import plan_batches
+from tvmdet.runtime.buffers import BufferPool
+from tvmdet.runtime.images import Image, Source, load_image, source_name
+from tvmdet.runtime.native import aligned_empty
+from tvmdet.runtime.resize import place_image
+from tvmdet.spec import DetectorSpec
+
+__all__ = ["ImageBatcher"]
+
+_log = logging.getLogger(__name__)
+
+Arrays: TypeAlias = tuple[npt.NDArray[Any], ...]
+Submit: TypeAlias = Callable[[str, Arrays], Future[Arrays]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Buffers:
+    images: Image
+    thresholds: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """What is known of one image before the network has run."""
+
+    source: str | None
+    transform: ImageTransform | None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Running:
+    """A batch that was handed to the native thread."""
+
+    rows: tuple[_Row, ...]
+    size: int
+    buffers: _Buffers
+    outputs: Future[Arrays]
+
+
+class ImageBatcher:
+    """Prepares images, runs them in batches and maps their boxes back."""
+
+    def __init__(self, spec: DetectorSpec, batch_sizes: Sequence[int], submit: Submit) -> None:
+        """Takes what the images are prepared for.
+
+        Args:
+            spec: The detector's input, labels and post-processing.
+            batch_sizes: The compiled batch sizes.
+            submit: Starts a compiled function on arrays.
+        """
+        self._spec = spec
+        self._batch_sizes = tuple(batch_sizes)
+        self._submit = submit
+        self._buffers = BufferPool(self._make_buffers)
+
+    def detect_one(self, source: Source, thresholds: tuple[float, float]) -> Detections:
+        """Returns the detections of one image.
+
+        Raises:
+            InputError: The image cannot be used.
+        """
+        image = load_image(source)
+        (batch,) = plan_batches(1, self._batch_sizes)
+        buffers = self._buffers.lend(batch.size)
+        row = self._place(image, source, buffers.images[0])
+        running = self._start((row,), batch.size, buffers, thresholds)
+        return self._finish(running)[0]
+
+    def detect_many(
+        self, sources: Sequence[Source], thresholds: tuple[float, float]
+    ) -> list[Detections]:
+        """Returns the detections of each image; those of an unusable image have an error.
+
+        While the network computes one batch, the next one is decoded and resized.
+        """
+        results: list[Detections] = []
+        running: _Running | None = None
+        taken = 0
+        for batch in plan_batches(len(sources), self._batch_sizes):
+            buffers = self._buffers.lend(batch.size)
+            rows = tuple(
+                self._place_or_report(source, buffers.images[index])
+                for index, source in enumerate(sources[taken : taken + batch.images])
+            )
+            taken += batch.images
+            started = self._start(rows, batch.size, buffers, thresholds)
+            if running is not None:
+                results += self._finish(running)
+            running = started
+        if running is not None:
+            results += self._finish(running)
+        return results
+
+    def _make_buffers(self, size: int) -> _Buffers:
+        return _Buffers(
+            images=aligned_empty((size, *self._spec.input.size_hw, 3), np.uint8),
+            thresholds=aligned_empty((2,), np.float32),
+        )
+
+    def _place(self, image: Image, source: object, out: Image) -> _Row:
+        height, width = image.shape[:2]
+        transform = ImageTransform.for_image((height, width), self._spec.input)
+        place_image(image, transform, self._spec.input.pad_value, out)
+        return _Row(source=source_name(source), transform=transform)
+
+    def _place_or_report(self, source: Source, out: Image) -> _Row:
+        try:
+            return self._place(load_image(source), source, out)
+        except InputError as error:
+            _log.warning("image left out: %s", error)
+            out[...] = 0
+            return _Row(source=source_name(source), transform=None, error=str(error))
+
+    def _start(
+        self,
+        rows: tuple[_Row, ...],
+        size: int,
+        buffers: _Buffers,
+        thresholds: tuple[float, float],
+    ) -> _Running:
+        buffers.images[len(rows) :] = 0
+        buffers.thresholds[...] = thresholds
+        outputs = self._submit(f"detect_b{size}", (buffers.images, buffers.thresholds))
+        return _Running(rows=rows, size=size, buffers=buffers, outputs=outputs)
+
+    def _finish(self, running: _Running) -> list[Detections]:
+        boxes, scores, class_ids, counts = running.outputs.result()
+        self._buffers.give_back(running.size, running.buffers)
+        results = []
+        for index, row in enumerate(running.rows):
+            if row.transform is None:
+                results.append(Detections.empty((0, 0), source=row.source, error=row.error))
+                continue
+            count = int(counts[index])
+            ids = class_ids[index, :count].copy()
+            results.append(
+                Detections(
+                    boxes_xyxy=row.transform.to_image(boxes[index, :count]),
+                    scores=scores[index, :count].copy(),
+                    class_ids=ids,
+                    labels=tuple(self._spec.labels[class_id] for class_id in ids.tolist()),
+                    image_size_hw=row.transform.image_size_hw,
+                    source=row.source,
+                )
+            )
+        return results

@@ -1,0 +1,134 @@
+"""A ``.tvmdet`` file becomes a :class:`Detector` on this machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvmdet.artifact import Artifact, TargetEntry
+from tvmdet.errors import ArtifactError, InputError, TargetError
+from tvmdet.runtime.cpus import check_threads
+from tvmdet.runtime.detector import Detector
+from tvmdet.runtime.native import NativeModule, configure_workers
+from tvmdet.runtime.threads import native_thread
+from tvmdet.spec import DetectorSpec
+from tvmdet.targets import host_features
+
+__all__ = ["Host", "choose_target", "explain_targets", "load"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """What a machine can run.
+
+    Attributes:
+        arch: As ``platform.machine()`` names it.
+        features: CPU flags, as ``/proc/cpuinfo`` names them.
+    """
+
+    arch: str
+    features: frozenset[str]
+
+    @classmethod
+    def this_machine(cls) -> Host:
+        """Returns the machine that this process runs on."""
+        return cls(arch=platform.machine(), features=host_features())
+
+    def lacks(self, target: TargetEntry) -> str:
+        """Says what the machine lacks to run a target; empty when it can."""
+        if target.arch != self.arch:
+            return f"needs {target.arch}, this machine is {self.arch}"
+        missing = [flag for flag in target.required_features if flag not in self.features]
+        return f"this CPU lacks {', '.join(missing)}" if missing else ""
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    target: str | None = None,
+    host: Host | None = None,
+) -> Detector:
+    """Loads a compiled detector, choosing the best of its targets that this machine can run.
+
+    Nothing of the file is executed before the whole file and the chosen library have been
+    checked against their SHA-256, and the CPU against what the library needs.
+
+    Args:
+        path: A ``.tvmdet`` file.
+        threads: Threads to compute with; None means every CPU that the process may use.
+        target: Name of the target to use instead of the best one.
+        host: The machine to choose for, instead of this one.
+
+    Raises:
+        ArtifactError: The file is damaged, or its library cannot be loaded.
+        TargetError: The file holds nothing that this machine can run, or not ``target``.
+        InputError: ``threads`` is not a count.
+    """
+    # TVM's runtime is imported over there while the file is checked here.
+    thread = native_thread(check_threads(threads), configure_workers)
+    host = host or Host.this_machine()
+    artifact = Artifact.open(path)
+    chosen = choose_target(artifact.targets, host, target, where=str(path))
+    spec = _read_spec(artifact)
+    library = artifact.read_member(chosen.library)
+    thread.wait_until_configured()
+    name = f"{path} ({chosen.name})"
+    module = thread.submit(lambda: NativeModule(library, name=name)).result()
+    return Detector(
+        artifact=artifact,
+        spec=spec,
+        target=chosen,
+        explanation=explain_targets(artifact.targets, host, chosen),
+        module=module,
+        thread=thread,
+    )
+
+
+def choose_target(
+    targets: Sequence[TargetEntry], host: Host, name: str | None = None, *, where: str = "the file"
+) -> TargetEntry:
+    """Returns the target with the highest rank that ``host`` can run.
+
+    Args:
+        targets: What there is to choose from.
+        host: The machine.
+        name: Take the target of this name, if the machine can run it.
+        where: The file, for error messages.
+
+    Raises:
+        TargetError: There is none; the message names each and what the machine lacks.
+    """
+    wanted = [target for target in targets if name in (None, target.name)]
+    if not wanted:
+        held = ", ".join(target.name for target in targets)
+        raise TargetError(f"{where} holds no target {name!r}; it holds: {held}")
+    runnable = [target for target in wanted if not host.lacks(target)]
+    if not runnable:
+        held = "; ".join(f"{target.name}: {host.lacks(target)}" for target in wanted)
+        raise TargetError(
+            f"{where} cannot run on this machine. It holds {held}. "
+            "Compile it again for this machine: tvmdet compile ... --target host"
+        )
+    return max(runnable, key=lambda target: target.rank)
+
+
+def explain_targets(targets: Sequence[TargetEntry], host: Host, chosen: TargetEntry) -> str:
+    """Says for each target, one a line, whether it was chosen and why."""
+    lines = []
+    for target in targets:
+        verdict = "chosen" if target == chosen else host.lacks(target) or "runs here too"
+        lines.append(f"{target.name} (rank {target.rank}): {verdict}")
+    return "\n".join(lines)
+
+
+def _read_spec(artifact: Artifact) -> DetectorSpec:
+    try:
+        return DetectorSpec.from_dict(artifact.manifest["spec"])
+    except InputError as error:
+        raise ArtifactError(
+            f"{artifact.path} has a spec that cannot be used: {error}; "
+            "compile it again with this version of tvmdet"
+        ) from error

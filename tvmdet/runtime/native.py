@@ -1,0 +1,193 @@
+"""The boundary to compiled code: ``tvm_ffi``, ``libtvm_runtime.so`` and compiled libraries.
+
+Nothing else in the runtime touches TVM. The compiler half of TVM is not imported: ``tvm_ffi``
+and the runtime library are enough to run a Relax VM executable.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmdet.errors import ArtifactError, InputError
+
+__all__ = ["NativeModule", "aligned_empty", "configure_workers"]
+
+_ALIGNMENT_BYTES = 64
+"""What compiled code assumes of its buffers (``kAllocAlignment`` in TVM's runtime)."""
+
+# Imported by tvm_ffi when it finds them: seconds, and hundreds of megabytes, for conversions
+# of tensors that the runtime never sees.
+_UNWANTED = frozenset({"cuda", "torch", "torch_c_dlpack_ext"})
+
+_SHARE_ALL_CPUS = -3
+"""``kSpecifyThreadShareAllCore`` of ``AffinityMode`` in TVM's ``threading_backend.h``."""
+
+_CPU_DEVICE_TYPE = 1
+_POOLED_ALLOCATOR = 2
+
+
+class _RefuseUnwanted:
+    """An import finder that hides packages from one thread; others import as ever."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] in _UNWANTED and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError(f"{name} is hidden from tvm_ffi", name=name)
+
+
+@contextmanager
+def _hiding_unwanted() -> Iterator[None]:
+    finder = _RefuseUnwanted()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+@functools.cache
+def _tvm_ffi() -> ModuleType:
+    """Loads tvm_ffi and libtvm_runtime.so, once per process."""
+    try:
+        with _hiding_unwanted():
+            import tvm_ffi
+        ctypes.CDLL(str(_runtime_library()), ctypes.RTLD_GLOBAL)
+    except (ImportError, OSError) as error:
+        raise ArtifactError(
+            f"TVM's runtime cannot be loaded: {error}; "
+            "install it again with: pip install --force-reinstall tvmdet"
+        ) from error
+    module: ModuleType = tvm_ffi
+    return module
+
+
+def _runtime_library() -> Path:
+    # find_spec() of a top-level package finds it without importing it.
+    spec = importlib.util.find_spec("tvm")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        library = Path(folder, "lib", "libtvm_runtime.so")
+        if library.is_file():
+            return library
+    raise ImportError("the package apache-tvm is not installed, or has no lib/libtvm_runtime.so")
+
+
+def configure_workers(workers: int) -> None:
+    """Gives the calling thread a pool of that many workers, free to run on every usable CPU.
+
+    Without it TVM takes half of the logical CPUs on x86, and binds to the first ones whether
+    or not the process may use those. Binds the calling thread too, so it must be our own.
+    """
+    configure = _tvm_ffi().get_global_func("runtime.config_threadpool")
+    cpus = [str(cpu) for cpu in sorted(os.sched_getaffinity(0))]
+    # A new pool gets as many workers as CPUs are named, however many are asked for ...
+    configure(_SHARE_ALL_CPUS, workers, [cpus[i % len(cpus)] for i in range(workers)])
+    # ... and an existing one keeps its workers while their CPUs change.
+    configure(_SHARE_ALL_CPUS, workers, cpus)
+
+
+def aligned_empty(
+    shape: Sequence[int], dtype: npt.DTypeLike, alignment: int = _ALIGNMENT_BYTES
+) -> npt.NDArray[Any]:
+    """Returns an uninitialised array whose first byte lies where compiled code wants it."""
+    dtype = np.dtype(dtype)
+    length = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    room = np.empty(length + alignment, dtype=np.uint8)
+    start = -room.ctypes.data % alignment
+    return room[start : start + length].view(dtype).reshape(tuple(shape))
+
+
+class NativeModule:
+    """A compiled library, loaded and ready to be called.
+
+    Every method must be called on one and the same native thread.
+    """
+
+    def __init__(self, library: bytes, *, name: str) -> None:
+        """Loads a compiled library whose bytes have been verified.
+
+        Args:
+            library: A shared library that holds a Relax VM executable.
+            name: For error messages.
+
+        Raises:
+            ArtifactError: The library cannot be loaded.
+        """
+        self._name = name
+        ffi = _tvm_ffi()
+        try:
+            # Not kept alive for the process: the code goes when this object goes.
+            self._library = _load_and_unlink(ffi, library)
+            self._executable = self._library["vm_load_executable"]()
+            self._executable["vm_initialization"](_CPU_DEVICE_TYPE, 0, _POOLED_ALLOCATOR)
+        except Exception as error:  # TVM raises whatever class its C++ side named
+            raise ArtifactError(
+                f"{name} cannot be loaded: {_first_line(error)}; compile it again with the "
+                "installed versions of tvmdet and TVM (or, where the folder for temporary files "
+                "forbids running code, set TMPDIR to another)"
+            ) from error
+        self._functions: dict[str, Any] = {}
+
+    def call(
+        self, function: str, arguments: Sequence[npt.NDArray[Any]]
+    ) -> tuple[npt.NDArray[Any], ...]:
+        """Runs a function of the module.
+
+        Args:
+            function: Its name.
+            arguments: Arrays made by :func:`aligned_empty`; read in place.
+
+        Returns:
+            What it returns, copied into arrays that the caller owns.
+
+        Raises:
+            ArtifactError: The module has no such function, or it failed.
+            InputError: The module is closed.
+        """
+        if self._executable is None:
+            raise InputError(f"{self._name} is closed; load it again with tvmdet.load()")
+        ffi = _tvm_ffi()
+        try:
+            if function not in self._functions:
+                self._functions[function] = self._executable[function]
+            result = self._functions[function](*(ffi.from_dlpack(a) for a in arguments))
+            tensors = (result,) if isinstance(result, ffi.Tensor) else tuple(result)
+            return tuple(np.from_dlpack(tensor).copy() for tensor in tensors)
+        except Exception as error:  # TVM raises whatever class its C++ side named
+            raise ArtifactError(
+                f"{self._name} failed in {function}: {_first_line(error)}; compile it again"
+            ) from error
+
+    def close(self) -> None:
+        """Lets go of the compiled code and its memory."""
+        # The library last: the others point into it.
+        self._functions.clear()
+        self._executable = None
+        self._library = None
+
+
+def _load_and_unlink(ffi: ModuleType, library: bytes) -> Any:
+    with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:  # mode 0700
+        path = Path(folder, "module.so")
+        path.write_bytes(library)
+        return ffi.load_module(path, keep_module_alive=False)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

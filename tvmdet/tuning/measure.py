@@ -1,0 +1,202 @@
+"""MetaSchedule's builder and runner over worker processes that live for the whole run.
+
+MetaSchedule's own local builder and runner import every tensor intrinsic of every target in
+each worker (28 s) and link through the compiler driver. These ones compile with a bare
+``tvm.tirx.build``, link with ``ld``, and keep the machine quiet while they time: candidates of
+a round are built side by side first, then run one at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm.ir.utils import derived_object
+from tvm.s_tir.meta_schedule.builder import BuilderInput, BuilderResult, PyBuilder
+from tvm.s_tir.meta_schedule.runner import PyRunner, PyRunnerFuture, RunnerInput, RunnerResult
+
+from tvmdet.targets import Target
+from tvmdet.tuning.pool import WorkerPool
+
+__all__ = ["MeasureOptions", "Measurer", "split_error", "usable_cpus"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """How candidates are built and timed.
+
+    Attributes:
+        measure_s: Seconds of timed calls per candidate.
+        abort_factor: A candidate whose first calls take this many times the best known is
+            timed no further.
+        build_timeout_s: Seconds after which a build is given up.
+        run_timeout_s: Seconds after which a run is given up.
+        builders: Builds side by side; ``None`` for as many as there are CPUs, 8 at most.
+    """
+
+    measure_s: float = 0.03
+    abort_factor: float = 3.0
+    build_timeout_s: float = 30.0
+    run_timeout_s: float = 10.0
+    builders: int | None = None
+
+
+@dataclass(kw_only=True)
+class Measurer:
+    """Builds and runs candidates; owns the workers, the temporary folder and the stopwatch.
+
+    Use as a context manager. ``builder`` and ``runner`` are MetaSchedule objects.
+
+    Attributes:
+        target: What candidates are compiled for; this machine must be able to run it.
+        threads: Threads that kernels run on.
+        options: How they are timed.
+        stop: Asked while waiting; once true, what is unfinished fails as ``stopped``.
+        best_s: Best latency known of the kernel now being run, for the early abort.
+    """
+
+    target: Target
+    threads: int
+    options: MeasureOptions = field(default_factory=MeasureOptions)
+    stop: Callable[[], bool] = lambda: False
+    best_s: float | None = None
+
+    def __post_init__(self) -> None:
+        """Makes the pools; processes start with the context."""
+        size = self.options.builders or min(usable_cpus(), 8)
+        self._builders = WorkerPool(size, threads=1, stop=self.stop)
+        self._runners = WorkerPool(1, threads=self.threads, stop=self.stop)
+        self._cleanup = contextlib.ExitStack()
+        self._count = 0
+        self.builder = _PoolBuilder(self)
+        self.runner = _PoolRunner(self)
+
+    def __enter__(self) -> Measurer:
+        """Starts the workers, which load while tasks are prepared."""
+        folder = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="tvmdet-tune-"))
+        self._folder = Path(folder)
+        self._cleanup.enter_context(self._builders)
+        self._cleanup.enter_context(self._runners)
+        self._builders.start()
+        self._runners.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Ends the workers and removes what they built."""
+        self._cleanup.close()
+
+    @property
+    def parallel(self) -> int:
+        """Builds done side by side."""
+        return self._builders.size
+
+    def build(self, inputs: list[BuilderInput]) -> list[BuilderResult]:
+        """Builds candidates side by side."""
+        requests: list[dict[str, Any]] = []
+        target = _target_dict(self.target, self.threads)
+        for item in inputs:
+            self._count += 1
+            path = str(self._folder / f"k{self._count}.so")
+            module = tvm.ir.save_json(item.mod)
+            requests.append({"op": "build", "module": module, "target": target, "path": path})
+        answers = self._builders.map(requests, self.options.build_timeout_s)
+        return [
+            BuilderResult(None, _error_text(answer, "build"))
+            if "error" in answer
+            else BuilderResult(request["path"], None)
+            for request, answer in zip(requests, answers, strict=True)
+        ]
+
+    def run(self, item: RunnerInput) -> RunnerResult:
+        """Times one built candidate and deletes its library."""
+        path = str(item.artifact_path)
+        best = self.best_s
+        request = {
+            "op": "run",
+            "path": path,
+            "args": [[str(i.dtype), [int(n) for n in i.shape]] for i in item.args_info],
+            "threads": self.threads,
+            "measure_s": self.options.measure_s,
+            "abort_above_s": None if best is None else best * self.options.abort_factor,
+        }
+        (answer,) = self._runners.map([request], self.options.run_timeout_s)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        if "error" in answer:
+            return RunnerResult(None, _error_text(answer, "run"))
+        return RunnerResult([float(value) for value in answer["latencies_s"]], None)
+
+
+@derived_object
+class _PoolBuilder(PyBuilder):  # type: ignore[misc]
+    def __init__(self, measurer: Measurer) -> None:
+        super().__init__()
+        self._measurer = measurer
+
+    def build(self, build_inputs: list[BuilderInput]) -> list[BuilderResult]:
+        return self._measurer.build(build_inputs)
+
+
+@derived_object
+class _PoolRunner(PyRunner):  # type: ignore[misc]
+    """Hands out futures that do the run when their result is asked for.
+
+    So every result can be written to the store before the next candidate runs.
+    """
+
+    def __init__(self, measurer: Measurer) -> None:
+        super().__init__()
+        self._measurer = measurer
+
+    def run(self, runner_inputs: list[RunnerInput]) -> list[Any]:
+        return [_Future(self._measurer, item) for item in runner_inputs]
+
+
+@derived_object
+class _Future(PyRunnerFuture):  # type: ignore[misc]
+    def __init__(self, measurer: Measurer, item: RunnerInput) -> None:
+        super().__init__()
+        self._measurer = measurer
+        self._item = item
+        self._result: RunnerResult | None = None
+
+    def done(self) -> bool:
+        return self._result is not None
+
+    def result(self) -> RunnerResult:
+        if self._result is None:
+            self._result = self._measurer.run(self._item)
+        return self._result
+
+
+def split_error(text: str) -> tuple[str, str]:
+    """Splits the error text of a builder's or runner's result into its kind and message."""
+    kind, _, message = text.partition(": ")
+    return kind, message
+
+
+def usable_cpus() -> int:
+    """Returns how many CPUs this process may use, by its affinity and its cgroup's quota."""
+    count = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        if quota != "max":
+            count = min(count, max(1, math.ceil(int(quota) / int(period))))
+    return count
+
+
+def _target_dict(target: Target, threads: int) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(target.tvm))
+    return {**plain, "num-cores": threads}
+
+
+def _error_text(answer: dict[str, Any], kind: str) -> str:
+    return f"{answer.get('error_kind', kind)}: {answer['error']}"

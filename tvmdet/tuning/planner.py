@@ -1,0 +1,143 @@
+"""Which task to spend the next slice on: the one whose expected gain is largest."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmdet.targets import Target
+from tvmdet.tuning.task import Task
+
+__all__ = ["TaskState", "cpu_model", "peak_flop_per_s", "total_latency", "worth_tuning"]
+
+# A slice finds about this share of the distance to the roofline while a task is fresh, ...
+_HOPE = 0.3
+# ... half as much after each slice that found nothing worth having, ...
+_WORTH = 0.005
+# ... and no kernel is taken to be closer to its optimum than this (the roofline is a guess).
+_FLOOR = 0.05
+# For kernels whose operations say nothing, such as copies and reductions.
+_UNKNOWN = 0.3
+_DEFAULT_HZ = 3.0e9
+# Tasks that no candidate of the first few works for are given up.
+_GIVE_UP = 12
+
+
+@dataclass(kw_only=True, eq=False)
+class TaskState:
+    """How far one task is.
+
+    Attributes:
+        task: What is tuned.
+        roofline_s: Seconds that one call takes at the target's peak rate, 0 if unknown.
+        best_s: Best latency known, ``None`` before the first success.
+        start_s: The best latency of earlier runs, else that of the default.
+        tried: Candidates tried, earlier runs included.
+        known: Whether an earlier run measured it.
+        remaining: Decisions not tried yet.
+        stale: Slices since the last improvement.
+        gain: Share of the latency that the last improvement saved.
+        error: The last failure, one line.
+        failed: Why the task is given up, or empty.
+    """
+
+    task: Task
+    roofline_s: float
+    best_s: float | None = None
+    start_s: float | None = None
+    tried: int = 0
+    known: bool = False
+    remaining: int = 0
+    stale: int = 0
+    gain: float = 0.0
+    error: str = ""
+    failed: str = ""
+
+    def record(self, latency_s: float) -> None:
+        """Takes one measured latency."""
+        if self.start_s is None:
+            self.start_s = latency_s
+        if self.best_s is None or latency_s < self.best_s:
+            self.best_s = latency_s
+
+    def end_slice(self, before_s: float | None) -> None:
+        """Judges a slice that began with ``before_s`` as the best latency."""
+        if self.best_s is None:
+            if self.tried >= min(_GIVE_UP, len(self.task.decisions)) or not self.remaining:
+                self.failed = self.error or "no candidate could be measured"
+            return
+        if before_s is None:
+            return
+        self.gain = 1.0 - self.best_s / before_s
+        self.stale = 0 if self.gain > _WORTH else self.stale + 1
+
+    @property
+    def expected_gain_s(self) -> float:
+        """Seconds per inference that the next slice may save."""
+        if self.failed or not self.remaining:
+            return 0.0
+        if self.best_s is None:
+            return float("inf")
+        room = max(1.0 - self.roofline_s / self.best_s, _FLOOR) if self.roofline_s else _UNKNOWN
+        share = max(_HOPE * room, self.gain / 2) * 0.5**self.stale
+        gain: float = self.task.count * self.best_s * share
+        return gain
+
+
+def worth_tuning(states: Iterable[TaskState], min_gain: float) -> list[TaskState]:
+    """Returns the tasks whose next slice promises enough, the most promising first.
+
+    Args:
+        states: Every task.
+        min_gain: Share of the estimated latency of the model that is worth a slice.
+    """
+    states = list(states)
+    total = sum(s.task.count * s.best_s for s in states if s.best_s is not None)
+    worth = [s for s in states if s.expected_gain_s > min_gain * total]
+    return sorted(worth, key=lambda s: -s.expected_gain_s)
+
+
+def total_latency(pairs: Iterable[tuple[TaskState, float | None]]) -> float | None:
+    """Returns the sum of calls times latency, or ``None`` while one is not measured.
+
+    Tasks that were given up do not count.
+    """
+    total, some = 0.0, False
+    for state, latency in pairs:
+        if state.failed:
+            continue
+        if latency is None:
+            return None
+        total, some = total + state.task.count * latency, True
+    return total if some else None
+
+
+def peak_flop_per_s(target: Target, threads: int) -> float:
+    """Returns the float32 rate that so many cores of this machine can reach at best."""
+    return target.flop_per_cycle_f32 * threads * _clock_hz()
+
+
+def cpu_model() -> str:
+    """Returns the model name of this machine's processor, empty if the kernel has none."""
+    for key, value in _cpuinfo():
+        if key in ("model name", "CPU part", "Model"):
+            return value
+    return ""
+
+
+def _clock_hz() -> float:
+    with contextlib.suppress(OSError, ValueError):
+        path = Path("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
+        return int(path.read_text(encoding="ascii")) * 1e3
+    clocks = [float(value) * 1e6 for key, value in _cpuinfo() if key == "cpu MHz"]
+    return max(clocks, default=_DEFAULT_HZ) or _DEFAULT_HZ
+
+
+def _cpuinfo() -> list[tuple[str, str]]:
+    text = ""
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    pairs = (line.partition(":") for line in text.splitlines())
+    return [(key.strip(), value.strip()) for key, _, value in pairs]

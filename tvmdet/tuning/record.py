@@ -1,0 +1,147 @@
+"""One measured trial, as a line of JSON that a person can read."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from tvmdet.errors import TuningError
+from tvmdet.schedules.base import Decision
+
+__all__ = ["FORMAT_VERSION", "RETRIED_ERRORS", "FutureRecordError", "TuningRecord"]
+
+FORMAT_VERSION = 1
+
+# What a busy machine may cause by itself; such a candidate is tried once more.
+RETRIED_ERRORS = frozenset({"timeout", "killed"})
+
+
+class FutureRecordError(TuningError):
+    """The line was written by a later version of tvmdet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningRecord:
+    """What one decision did for one kernel on one target.
+
+    Attributes:
+        target: Name of the target that it was measured for.
+        fingerprint: The function, as ``schedules.base.fingerprint`` gives it.
+        anchor: The operator and shape without its epilogue, for borrowing and for people.
+        decision: The template and its knobs.
+        latencies_s: Seconds of one call, one figure per repeat; empty when it failed.
+        error: Why it failed, one line; empty when it ran.
+        error_kind: ``schedule``, ``build``, ``run``, ``crash``, ``timeout`` or ``killed``;
+            empty when it ran.
+        threads: Threads that it ran on.
+        cpu: Model of the processor, as the kernel names it.
+        tvm: Version of TVM that compiled it.
+        time: Seconds since the epoch, UTC.
+        model: Name of the model that was being tuned.
+    """
+
+    target: str
+    fingerprint: str
+    anchor: str
+    decision: Decision
+    latencies_s: tuple[float, ...] = ()
+    error: str = ""
+    error_kind: str = ""
+    threads: int
+    cpu: str = ""
+    tvm: str = ""
+    time: float = 0.0
+    model: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the candidate ran."""
+        return not self.error and bool(self.latencies_s)
+
+    @property
+    def median_s(self) -> float:
+        """Median latency of one call in seconds; infinite when it failed."""
+        return statistics.median(self.latencies_s) if self.ok else float("inf")
+
+    @property
+    def min_s(self) -> float:
+        """Shortest latency of one call in seconds; infinite when it failed."""
+        return min(self.latencies_s) if self.ok else float("inf")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON values; :meth:`from_dict` reads them back."""
+        data: dict[str, Any] = {
+            "version": FORMAT_VERSION,
+            "target": self.target,
+            "fingerprint": self.fingerprint,
+            "anchor": self.anchor,
+            "decision": self.decision.to_dict(),
+            "threads": self.threads,
+            "cpu": self.cpu,
+            "tvm": self.tvm,
+            "time": round(self.time, 3),
+            "model": self.model,
+        }
+        if self.error:
+            data |= {"error": self.error, "error_kind": self.error_kind}
+        else:
+            # Nanoseconds are beyond what any clock here can tell apart.
+            data["latencies_s"] = [float(f"{value:.4g}") for value in self.latencies_s]
+        return data
+
+    def to_line(self) -> bytes:
+        """Returns the record as one line of JSON, newline included."""
+        return json.dumps(self.to_dict(), separators=(",", ":")).encode() + b"\n"
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TuningRecord:
+        """Builds a record from what :meth:`to_dict` wrote.
+
+        Raises:
+            FutureRecordError: The record is of a later format.
+            KeyError, TypeError, ValueError: A field is missing or of the wrong type.
+        """
+        version = int(data["version"])
+        if version > FORMAT_VERSION:
+            raise FutureRecordError(f"tuning record of version {version}; known: {FORMAT_VERSION}")
+        latencies = tuple(float(value) for value in data.get("latencies_s", ()))
+        error = str(data.get("error", ""))
+        if not error and (not latencies or not all(0.0 < t < 1e6 for t in latencies)):
+            raise ValueError(f"latencies_s is {list(latencies)} and there is no error")
+        return cls(
+            target=str(data["target"]),
+            fingerprint=str(data["fingerprint"]),
+            anchor=str(data["anchor"]),
+            decision=_decision(data["decision"]),
+            latencies_s=latencies,
+            error=error,
+            error_kind=str(data.get("error_kind", "")),
+            threads=int(data["threads"]),
+            cpu=str(data.get("cpu", "")),
+            tvm=str(data.get("tvm", "")),
+            time=float(data.get("time", 0.0)),
+            model=str(data.get("model", "")),
+        )
+
+    @classmethod
+    def from_line(cls, line: bytes) -> TuningRecord:
+        """Reads one line of a log.
+
+        Raises:
+            FutureRecordError: The record is of a later format.
+            ValueError: The line is not a record.
+        """
+        try:
+            return cls.from_dict(json.loads(line))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _decision(data: Any) -> Decision:
+    decision = Decision.from_dict(data)
+    for knob, value in decision.knobs:
+        if not isinstance(value, int | str):
+            raise TypeError(f"knob {knob} is {value!r}; an integer or a string is needed")
+    return decision
