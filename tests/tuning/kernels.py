@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import tvm
 from tvm.script import tirx as T
 from tvmdet.schedules.base import Decision, Template, Workload, fingerprint, schedule_of
 from tvmdet.targets import get_target
@@ -125,23 +124,26 @@ def tiles_task():
 
 
 def relax_module():
-    """Returns two kernels, of which one is called twice, once through another function."""
+    """Returns two kernels; one is there twice and is called once by itself, twice through one."""
     from tvm import relax
 
     builder = relax.BlockBuilder()
-    matrix = relax.TensorType((48, 48), "float32")
-    x = relax.Var("x", relax.TensorType((96,), "float32"))
-    y = relax.Var("y", matrix)
-    names = {
-        name: builder.add_func(func.with_attr("global_symbol", name), name)
-        for name, func in {"double": doubled, "again": doubled, "product": matmul}.items()
-    }
-    vector = relax.TensorType((96,), "float32")
+    vector, matrix = relax.TensorType((96,), "float32"), relax.TensorType((48, 48), "float32")
+    double, again, product = (
+        builder.add_func(func.with_attr("global_symbol", name), name)
+        for name, func in (("double", doubled), ("again", doubled), ("product", matmul))
+    )
+    z = relax.Var("z", vector)
+    with builder.function("inner", [z]):
+        builder.emit_func_output(builder.emit(relax.call_tir(double, [z], vector)))
+    inner = builder.get().get_global_var("inner")
+    x, y = relax.Var("x", vector), relax.Var("y", matrix)
     with builder.function("main", [x, y]):
-        one = builder.emit(relax.call_tir(names["double"], [x], vector))
-        two = builder.emit(relax.call_tir(names["again"], [one], vector))
-        three = builder.emit(relax.call_tir(names["product"], [y, y], matrix))
-        builder.emit_func_output(relax.Tuple([two, three]))
+        value = builder.emit(relax.call_tir(again, [x], vector))
+        for _ in range(2):
+            value = builder.emit(relax.Call(inner, [value]))
+        matrices = builder.emit(relax.call_tir(product, [y, y], matrix))
+        builder.emit_func_output(relax.Tuple([value, matrices]))
     return builder.get()
 
 
@@ -160,4 +162,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    assert tvm.__version__

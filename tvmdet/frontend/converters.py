@@ -105,9 +105,7 @@ class _Pad(onnx_frontend.Pad):  # type: ignore[misc]
         plain = _pad(inputs, attr)
         if plain is not None:
             return plain
-        parent = super()
-        newest = getattr(parent, "_impl_v19", parent._impl_v11)
-        return newest(bb, inputs, attr, params)
+        return onnx_frontend.Pad._impl_v19(bb, inputs, attr, params)
 
 
 class _Tile(onnx_frontend.Tile):  # type: ignore[misc]

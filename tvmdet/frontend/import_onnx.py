@@ -16,12 +16,13 @@ from tvmdet.frontend.network import Network
 from tvmdet.frontend.onnx_tools import graph_inputs, value_summary
 from tvmdet.frontend.operators import find_blocks, refuse
 from tvmdet.frontend.recognise import recognise
+from tvmdet.frontend.specialise import image_axes
 from tvmdet.frontend.summary import summarise
 from tvmdet.frontend.user_spec import read_spec
 from tvmdet.heads.base import GraphSummary, Recognition, TensorSummary
 from tvmdet.spec import DetectorSpec, InputSpec
 
-__all__ = ["choose_size", "import_onnx", "raw_recognition"]
+__all__ = ["check_image_input", "choose_size", "import_onnx", "raw_recognition"]
 
 _DEFAULT_LIMITS = Limits()
 _RAW_DTYPES = ("float32", "float16", "uint8", "int8", "int32", "int64", "bool")
@@ -58,7 +59,7 @@ def import_onnx(
     loaded = load_onnx(path, limits)
     raw = raw or given.get("family") == "raw"
     if not raw:
-        _check_image_input(loaded)
+        check_image_input(loaded)
     size_hw = choose_size(loaded, given, size_hw, raw=raw)
     network = Network(loaded, size_hw, limits)
     static = network.at(network.fixed_batch or 1)
@@ -109,7 +110,7 @@ def choose_size(
     images = [s for s in _inputs(loaded).values() if len(s.shape) == 4]
     if not images and raw:
         return None
-    height, width = images[0].shape[2:]
+    height, width = (images[0].shape[axis] for axis in image_axes(images[0].shape))
     metadata = {entry.key: entry.value for entry in loaded.proto.metadata_props}
     usual = _metadata_size(metadata)
     if usual is not None and height in (None, usual[0]) and width in (None, usual[1]):
@@ -134,7 +135,7 @@ def raw_recognition(summary: GraphSummary, given: Mapping[str, Any]) -> Recognit
                 f"{name!r} is {value}; allowed element types: {', '.join(_RAW_DTYPES)}"
             )
     images = [value.shape for value in summary.inputs.values() if len(value.shape) == 4]
-    height, width = images[0][2:] if images else (1, 1)
+    height, width = (images[0][axis] for axis in image_axes(images[0])) if images else (1, 1)
     spec = DetectorSpec(
         family="raw", labels=(), input=InputSpec(size_hw=(int(height or 1), int(width or 1)))
     )
@@ -159,7 +160,7 @@ def _inputs(loaded: LoadedModel) -> dict[str, TensorSummary]:
     return found
 
 
-def _check_image_input(loaded: LoadedModel) -> None:
+def check_image_input(loaded: LoadedModel) -> None:
     """Refuses what is no detector on images."""
     inputs = _inputs(loaded)
     raw = "; or compile it with --raw"

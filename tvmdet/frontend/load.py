@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+import onnx.inliner
+import onnx.shape_inference
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from tvmdet.errors import ModelError
 from tvmdet.frontend.external_data import embed_external_data
@@ -20,6 +22,7 @@ from tvmdet.frontend.onnx_tools import (
     name_nodes,
     tensor_bytes,
 )
+from tvmdet.frontend.operators import find_foreign, refuse
 
 __all__ = ["LoadedModel", "load_onnx"]
 
@@ -41,14 +44,18 @@ class LoadedModel:
     opset: int
 
 
-def load_onnx(path: str | Path, limits: Limits | None = None) -> LoadedModel:
+def load_onnx(
+    path: str | Path, limits: Limits | None = None, *, allow_foreign: bool = False
+) -> LoadedModel:
     """Reads and checks an ONNX file.
 
     Args:
         path: The file.
         limits: Bounds; the defaults of :class:`Limits` when None.
+        allow_foreign: Return a model with operators of custom domains too, for a diagnosis.
 
     Raises:
+        UnsupportedOperatorError: Nodes are no standard ONNX operators; names all of them.
         ModelError: The file cannot be read, is no ONNX model, is damaged or exceeds a limit.
     """
     limits = limits or Limits()
@@ -63,8 +70,13 @@ def load_onnx(path: str | Path, limits: Limits | None = None) -> LoadedModel:
         )
     files = embed_external_data(proto, path.parent, limits)
     _check_tensors(path, proto)
-    _check_model(path, proto)
+    proto = _inline(path, proto)
     name_nodes(proto.graph)
+    foreign = find_foreign(proto.graph)
+    if not allow_foreign:
+        refuse(foreign)
+    if not foreign:
+        _check_model(path, proto)
     digest = _digest(data, files)
     return LoadedModel(name=path.stem, proto=proto, sha256=digest, opset=opset)
 
@@ -144,10 +156,30 @@ def _check_tensors(path: Path, model: onnx.ModelProto) -> None:
             )
 
 
+def _inline(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns the model with its own functions (torch's newer exporter) written out."""
+    if not model.functions:
+        return model
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"{path}: its functions cannot be written out: {first_line(error)}; "
+            "export it again without functions"
+        ) from error
+
+
 def _check_model(path: Path, model: onnx.ModelProto) -> None:
     try:
-        onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        # Some exporters leave the shapes of outputs away; the checker wants them.
+        bare = not all(o.type.tensor_type.HasField("shape") for o in model.graph.output)
+        onnx.checker.check_model(onnx.shape_inference.infer_shapes(model) if bare else model)
+    except (
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+        ValueError,
+        RuntimeError,
+    ) as error:
         raise ModelError(
             f"{path} breaks the ONNX standard: {first_line(error)}; export it again"
         ) from error

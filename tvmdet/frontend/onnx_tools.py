@@ -88,7 +88,7 @@ def tensor_bytes(tensor: onnx.TensorProto) -> int | None:
         return None
     if tensor.data_type in _PACKED or tensor.data_type == onnx.TensorProto.STRING:
         return None
-    return math.prod(tensor.dims) * itemsize
+    return int(math.prod(tensor.dims)) * int(itemsize)
 
 
 _PACKED = tuple(

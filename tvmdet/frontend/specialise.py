@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from tvmdet.frontend.onnx_tools import describe, first_line, graph_inputs, value
 from tvmdet.frontend.prove import differing_output, random_feeds, run_onnx
 from tvmdet.frontend.simplify import simplify
 
-__all__ = ["input_shapes", "specialise", "static_values", "with_input_shapes"]
+__all__ = ["image_axes", "input_shapes", "specialise", "static_values", "with_input_shapes"]
 
 
 def input_shapes(
@@ -23,7 +24,7 @@ def input_shapes(
     """Decides the static shape of every input.
 
     Open first dimensions become the batch size; fixed ones stay. Open heights and widths of
-    four-dimensional inputs ``[N, C, H, W]`` become ``size_hw``.
+    four-dimensional inputs become ``size_hw``.
 
     Raises:
         ShapeError: A dimension stays open, or the export fixes another size than ``size_hw``.
@@ -39,7 +40,7 @@ def input_shapes(
         if dims and dims[0] is None:
             dims[0] = batch_size
         if len(dims) == 4 and size_hw is not None:
-            for axis, size in zip((2, 3), size_hw, strict=True):
+            for axis, size in zip(image_axes(summary.shape), size_hw, strict=True):
                 if dims[axis] is None:
                     dims[axis] = size
                 elif dims[axis] != size:
@@ -53,6 +54,12 @@ def input_shapes(
             raise ShapeError(f"input {value.name!r} is {summary}, with open dimensions; {how}")
         shapes[value.name] = tuple(int(dim or 0) for dim in dims)
     return shapes
+
+
+def image_axes(shape: Sequence[int | None]) -> tuple[int, int]:
+    """Returns the axes of height and width of a four-dimensional input, NCHW or NHWC."""
+    channels_last = shape[3] in (1, 3) and shape[1] not in (1, 3)
+    return (1, 2) if channels_last else (2, 3)
 
 
 def with_input_shapes(
@@ -130,8 +137,10 @@ def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
         shapes = ", ".join(
             f"{value.name} {value_summary(value)}" for value in graph_inputs(model.graph)
         )
+        node = re.search(r"op_type:\s*(\w+), node name:\s*([^)]*)\)", str(error))
+        where = f"at node {node[2]!r} ({node[1]})" if node else first_line(error)
         raise ShapeError(
-            f"the network does not fit together at {shapes}: {first_line(error)}; heights and "
+            f"the network does not fit together for {shapes}: {where}; heights and "
             "widths are usually multiples of 32: give another --size, or export at this size"
         ) from error
 

@@ -35,7 +35,8 @@ def read_spec(spec: str | Path | Mapping[str, Any] | DetectorSpec | None) -> dic
     if isinstance(spec, Mapping):
         return _check(dict(spec), "the spec")
     raise InputError(
-        f"spec is a {type(spec).__name__}; give the path of a TOML file, a mapping or a DetectorSpec"
+        f"spec is a {type(spec).__name__}; "
+        "give the path of a TOML file, a mapping or a DetectorSpec"
     )
 
 

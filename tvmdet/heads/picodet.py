@@ -60,7 +60,7 @@ class PicoDetHead(Head):
         labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):
             return labels
-        activated = [summary.output_sources.get(n) == {"Sigmoid"} for n in class_names]
+        activated = [_is_sigmoid(summary, n) for n in class_names]
         if any(activated) != all(activated):
             return "some class outputs end in a Sigmoid and some do not"
         spec = DetectorSpec(
@@ -205,8 +205,7 @@ def _assign_roles(
             fits = [
                 pair
                 for pair in fits
-                if summary.output_sources.get(pair[0][0]) == {"Sigmoid"}
-                and summary.output_sources.get(pair[1][0]) != {"Sigmoid"}
+                if _is_sigmoid(summary, pair[0][0]) and not _is_sigmoid(summary, pair[1][0])
             ]
         if len(fits) != 1:
             shown = " and ".join(f"{name} ({channels})" for name, channels in level.outputs)
@@ -221,6 +220,10 @@ def _assign_roles(
     ((classes, box_channels),) = channels
     class_names = tuple(pair[0][0] for pair in found)
     return class_names, tuple(pair[1][0] for pair in found), classes, box_channels
+
+
+def _is_sigmoid(summary: GraphSummary, name: str) -> bool:
+    return summary.output_sources.get(name, frozenset()) == frozenset({"Sigmoid"})
 
 
 def _is_box(channels: int) -> bool:

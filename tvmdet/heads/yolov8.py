@@ -164,7 +164,7 @@ def _doubt(
 
 
 def _pick(outputs: Mapping[str, Any], spec: DetectorSpec) -> Any:
-    name = spec.options.get("output")
+    name = str(spec.options.get("output"))
     if name not in outputs:
         raise ShapeError(
             f"the spec's options.output is {name!r}; the network's outputs: {', '.join(outputs)}"

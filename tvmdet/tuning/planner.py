@@ -62,6 +62,10 @@ class TaskState:
         if self.best_s is None or latency_s < self.best_s:
             self.best_s = latency_s
 
+    def give_up(self, reason: str) -> None:
+        """Leaves the task as it is: what was measured stays, nothing more is tried."""
+        self.failed, self.remaining = reason, 0
+
     def end_slice(self, before_s: float | None) -> None:
         """Judges a slice that began with ``before_s`` as the best latency."""
         if self.best_s is None:
@@ -102,13 +106,13 @@ def worth_tuning(states: Iterable[TaskState], min_gain: float) -> list[TaskState
 def total_latency(pairs: Iterable[tuple[TaskState, float | None]]) -> float | None:
     """Returns the sum of calls times latency, or ``None`` while one is not measured.
 
-    Tasks that were given up do not count.
+    Tasks that were given up without a single success do not count.
     """
     total, some = 0.0, False
     for state, latency in pairs:
-        if state.failed:
-            continue
         if latency is None:
+            if state.failed:
+                continue
             return None
         total, some = total + state.task.count * latency, True
     return total if some else None

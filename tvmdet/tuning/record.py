@@ -87,8 +87,7 @@ class TuningRecord:
         if self.error:
             data |= {"error": self.error, "error_kind": self.error_kind}
         else:
-            # Nanoseconds are beyond what any clock here can tell apart.
-            data["latencies_s"] = [float(f"{value:.4g}") for value in self.latencies_s]
+            data["latencies_s"] = list(self.latencies_s)
         return data
 
     def to_line(self) -> bytes:

@@ -1,0 +1,132 @@
+"""Files that are refused, and why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_models
+import pytest
+from onnx import helper
+
+from tvmdet.errors import InputError, ModelError, UnsupportedOperatorError
+from tvmdet.frontend.limits import Limits
+from tvmdet.frontend.load import load_onnx
+
+
+def _bytes() -> bytes:
+    return bytes(onnx_models.yolov8().SerializeToString())
+
+
+def _opset(version: int) -> bytes:
+    model = onnx_models.yolov8()
+    model.opset_import[0].version = version
+    return bytes(model.SerializeToString())
+
+
+def _no_opset() -> bytes:
+    model = onnx_models.yolov8()
+    del model.opset_import[:]
+    return bytes(model.SerializeToString())
+
+
+def _wrong_bytes() -> bytes:
+    model = onnx_models.yolov8()
+    model.graph.initializer[0].raw_data = b"1234"
+    return bytes(model.SerializeToString())
+
+
+def _huge_dims() -> bytes:
+    model = onnx_models.yolov8()
+    model.graph.initializer[0].dims[0] = 2**60
+    return bytes(model.SerializeToString())
+
+
+def _dangling() -> bytes:
+    model = onnx_models.yolov8()
+    model.graph.node[0].input[0] = "nowhere"
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda: b"", "is empty"),
+        (lambda: b"hello, this is text, not a model", "is not an ONNX model"),
+        (lambda: np.random.default_rng(0).bytes(5000), "is not an ONNX model"),
+        (lambda: b"version https://git-lfs.github.com/spec/v1\noid 1", "git lfs pull"),
+        (lambda: onnx.ModelProto(ir_version=8).SerializeToString(), "no graph"),
+        (lambda: _bytes()[: len(_bytes()) // 2], "is cut short"),
+        (lambda: _bytes()[:-3], "cut short|opset"),
+        (lambda: _opset(9), "opset 9; allowed: 11 to"),
+        (lambda: _opset(999), "opset 999; allowed: 11 to"),
+        (_no_opset, "states no version of the default ONNX operator set"),
+        (_wrong_bytes, "holds 4 bytes and needs"),
+        (_huge_dims, "the file is damaged"),
+        (_dangling, "breaks the ONNX standard"),
+    ],
+)
+def test_refuses_bad_files(content: Callable[[], bytes], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(content())
+    with pytest.raises(ModelError, match=message) as caught:
+        load_onnx(path)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_every_truncation_is_refused_or_a_whole_model(tmp_path: Path) -> None:
+    data = _bytes()
+    path = tmp_path / "cut.onnx"
+    refused = 0
+    for length in range(0, len(data), 97):
+        path.write_bytes(data[:length])
+        with pytest.raises(ModelError):
+            load_onnx(path)
+        refused += 1
+    assert refused > 50
+
+
+def test_refuses_folder_and_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is a folder"):
+        load_onnx(tmp_path)
+    with pytest.raises(ModelError, match="there is no file"):
+        load_onnx(tmp_path / "none.onnx")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ModelError, match="not a regular file"):
+        load_onnx(tmp_path / "pipe")
+
+
+def test_limits_are_kept(tmp_path: Path) -> None:
+    path = onnx_models.save(onnx_models.yolov8(), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"Limits\.max_file_bytes"):
+        load_onnx(path, Limits(max_file_bytes=1000))
+    with pytest.raises(ModelError, match=r"Limits\.max_nodes"):
+        load_onnx(path, Limits(max_nodes=3))
+    with pytest.raises(InputError, match="allowed: 1 or more"):
+        Limits(max_nodes=0)
+    with pytest.raises(InputError, match="above max_opset"):
+        Limits(min_opset=20, max_opset=17)
+
+
+def test_custom_operators_are_all_named(tmp_path: Path) -> None:
+    model = onnx_models.yolov8()
+    model.graph.node[0].op_type, model.graph.node[0].domain = "Magic", "com.example"
+    model.graph.node[2].op_type = "NoSuchOp"
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    path = onnx_models.save(model, tmp_path / "custom.onnx")
+    with pytest.raises(UnsupportedOperatorError, match="2 nodes cannot be imported") as caught:
+        load_onnx(path)
+    message = str(caught.value)
+    assert "node 'conv_0' (com.example.Magic): an operator of the custom domain" in message
+    assert "(NoSuchOp): no operator of standard ONNX" in message
+
+
+def test_unused_domain_is_fine(tmp_path: Path) -> None:
+    model = onnx_models.yolov8()
+    model.opset_import.append(helper.make_opsetid("Paddle", 1))
+    loaded = load_onnx(onnx_models.save(model, tmp_path / "m.onnx"))
+    assert loaded.opset == onnx_models.OPSET
+    assert loaded.name == "m"

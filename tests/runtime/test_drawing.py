@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tvmdet.detections import Detections
+from tvmdet.errors import InputError
+from tvmdet.runtime.drawing import class_color_bgr
+
+
+def found(*boxes: tuple[float, float, float, float], label: str = "cat") -> Detections:
+    return Detections(
+        boxes_xyxy=np.array(boxes, np.float32).reshape(-1, 4),
+        scores=np.linspace(0.9, 0.5, len(boxes)).astype(np.float32),
+        class_ids=np.arange(len(boxes), dtype=np.int32),
+        labels=(label,) * len(boxes),
+        image_size_hw=(200, 300),
+    )
+
+
+def test_without_boxes_the_picture_is_a_copy() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    drawn = found().draw(image)
+    np.testing.assert_array_equal(drawn, image)
+    assert not np.shares_memory(drawn, image)
+
+
+def test_box_and_label_are_drawn_and_the_rest_is_left() -> None:
+    image = np.zeros((200, 300, 3), np.uint8)
+    drawn = found((100, 100, 180, 160)).draw(image)
+    assert not image.any()
+    assert tuple(drawn[160, 140]) == class_color_bgr(0)
+    assert tuple(drawn[130, 180]) == class_color_bgr(0)
+    assert drawn[80:98, 100:130].any(axis=-1).mean() > 0.5, "the label lies above the box"
+    assert not drawn[110:150, 110:170].any()
+    assert not drawn[:60].any()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param(np.zeros((200, 300), np.uint8), id="grey"),
+        pytest.param(np.zeros((200, 300, 1), np.uint8), id="grey with a channel"),
+        pytest.param(np.zeros((200, 300, 4), np.uint8), id="BGRA"),
+        pytest.param(np.zeros((200, 300, 3), np.uint16), id="16 bit"),
+    ],
+)
+def test_every_kind_of_image_comes_out_as_bgr(image: np.ndarray) -> None:
+    image.setflags(write=False)
+    drawn = found((10, 50, 180, 160)).draw(image)
+    assert drawn.shape == (200, 300, 3)
+    assert drawn.dtype == np.uint8
+    assert drawn.any()
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (3, 5), (40, 30), (2000, 3000)])
+def test_labels_stay_on_the_picture(size_hw: tuple[int, int]) -> None:
+    height, width = size_hw
+    corners = found((0, 0, width, height), (width - 1, height - 1, width, height), label="x" * 20)
+    drawn = corners.draw(np.zeros((*size_hw, 3), np.uint8))
+    assert drawn.shape == (*size_hw, 3)
+    assert drawn.any()
+
+
+def test_refuses_what_is_no_image() -> None:
+    with pytest.raises(InputError, match="dtype float64"):
+        found().draw(np.zeros((2, 2, 3)))
+
+
+def test_classes_have_colours_of_their_own() -> None:
+    assert len({class_color_bgr(class_id) for class_id in range(80)}) == 80

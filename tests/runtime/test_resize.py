@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from tvmdet.boxes import ImageTransform
+from tvmdet.runtime.resize import place_image
+from tvmdet.spec import InputSpec
+
+SIZES_HW = [(1, 1), (1, 3000), (3000, 1), (64, 96), (33, 47), (500, 20), (20, 500), (720, 1280)]
+
+
+def letterbox(image: np.ndarray, new_hw: tuple[int, int], value: int) -> np.ndarray:
+    """Ultralytics's LetterBox, written down again from its source (center=True, scaleup=True)."""
+    shape = image.shape[:2]
+    ratio = min(new_hw[0] / shape[0], new_hw[1] / shape[1])
+    unpadded = max(round(shape[1] * ratio), 1), max(round(shape[0] * ratio), 1)
+    dw, dh = (new_hw[1] - unpadded[0]) / 2, (new_hw[0] - unpadded[1]) / 2
+    if shape[::-1] != unpadded:
+        image = cv2.resize(image, unpadded, interpolation=cv2.INTER_LINEAR)
+    top, bottom = round(dh - 0.1), round(dh + 0.1)
+    left, right = round(dw - 0.1), round(dw + 0.1)
+    border = cv2.BORDER_CONSTANT
+    return cv2.copyMakeBorder(image, top, bottom, left, right, border, value=(value,) * 3)
+
+
+def place(image: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """Places the image into the second row of a poisoned batch; the others stay poisoned."""
+    batch = np.full((3, *spec.size_hw, 3), 201, np.uint8)
+    transform = ImageTransform.for_image(image.shape[:2], spec)
+    place_image(image, transform, spec.pad_value, batch[1])
+    assert (batch[[0, 2]] == 201).all()
+    return batch[1]
+
+
+@pytest.mark.parametrize("size_hw", SIZES_HW)
+def test_letterbox_pixels_are_those_of_ultralytics(size_hw: tuple[int, int]) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    placed = place(image, InputSpec(size_hw=(64, 96)))
+    np.testing.assert_array_equal(placed, letterbox(image, (64, 96), 114))
+
+
+@pytest.mark.parametrize("size_hw", SIZES_HW)
+def test_stretch_fills_the_input(size_hw: tuple[int, int]) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    placed = place(image, InputSpec(size_hw=(64, 96), resize="stretch"))
+    expected = cv2.resize(image, (96, 64), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(placed, expected)
+
+
+def test_top_left_pads_below_and_to_the_right() -> None:
+    image = np.full((10, 10, 3), 7, np.uint8)
+    placed = place(image, InputSpec(size_hw=(20, 40), pad_position="top_left", pad_value=0))
+    assert (placed[:, :20] == 7).all()
+    assert (placed[:, 20:] == 0).all()

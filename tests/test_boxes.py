@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from assertions import assert_close
+
+from tvmdet.boxes import ImageTransform, clip_boxes, iou_matrix
+from tvmdet.errors import InputError
+from tvmdet.spec import InputSpec
+
+SIZES_HW = [(1, 1), (1, 9000), (9000, 1), (480, 640), (641, 333), (9000, 12000), (7, 5)]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        pytest.param([], [], np.zeros((0, 0)), id="no boxes"),
+        pytest.param([[0, 0, 1, 1]], [], np.zeros((1, 0)), id="none on one side"),
+        pytest.param([[0, 0, 2, 2]], [[0, 0, 2, 2]], [[1.0]], id="equal"),
+        pytest.param([[0, 0, 2, 2]], [[1, 1, 3, 3]], [[1 / 7]], id="corner"),
+        pytest.param([[0, 0, 2, 2]], [[2, 0, 4, 2]], [[0.0]], id="touching"),
+        pytest.param([[1, 1, 1, 1]], [[1, 1, 1, 1]], [[0.0]], id="no area"),
+        pytest.param([[3, 3, 1, 1]], [[0, 0, 4, 4]], [[0.0]], id="inverted"),
+        pytest.param([[0, 0, 1e5, 1e5]], [[0, 0, 1e5, 5e4]], [[0.5]], id="large"),
+    ],
+)
+def test_iou_matrix(a: list, b: list, expected: object) -> None:
+    result = iou_matrix(a, b)
+    assert result.dtype == np.float32
+    assert_close(result, expected)
+
+
+def test_clip_boxes_copies() -> None:
+    boxes = np.array([[-1, -2, 30, 40], [3, 4, 5, 6]], np.float32)
+    before = boxes.copy()
+    assert_close(clip_boxes(boxes, (10, 20)), [[0, 0, 20, 10], [3, 4, 5, 6]])
+    assert_close(boxes, before)
+
+
+@pytest.mark.parametrize(
+    ("image_hw", "network_hw", "resized_hw", "offset_xy"),
+    [
+        # Computed by hand after LetterBox: r = min(n / i), round, round(d / 2 - 0.1).
+        pytest.param((640, 640), (640, 640), (640, 640), (0, 0), id="same"),
+        pytest.param((720, 1280), (640, 640), (360, 640), (0, 140), id="wide"),
+        pytest.param((1280, 721), (640, 640), (640, 360), (140, 0), id="tall, half to even"),
+        pytest.param((427, 640), (640, 640), (427, 640), (0, 106), id="odd border: less on top"),
+        pytest.param((1, 1), (640, 640), (640, 640), (0, 0), id="one pixel"),
+        pytest.param((1, 9000), (640, 640), (1, 640), (0, 319), id="a line keeps one pixel"),
+        pytest.param((100, 50), (32, 48), (32, 16), (16, 0), id="not square"),
+    ],
+)
+def test_letterbox_is_that_of_ultralytics(
+    image_hw: tuple[int, int],
+    network_hw: tuple[int, int],
+    resized_hw: tuple[int, int],
+    offset_xy: tuple[int, int],
+) -> None:
+    transform = ImageTransform.for_image(image_hw, InputSpec(size_hw=network_hw))
+    assert (transform.resized_size_hw, transform.offset_xy) == (resized_hw, offset_xy)
+    top_left = ImageTransform.for_image(
+        image_hw, InputSpec(size_hw=network_hw, pad_position="top_left")
+    )
+    assert (top_left.resized_size_hw, top_left.offset_xy) == (resized_hw, (0, 0))
+
+
+@pytest.mark.parametrize("size_hw", SIZES_HW)
+@pytest.mark.parametrize("resize", ["letterbox", "stretch"])
+def test_boxes_come_back(size_hw: tuple[int, int], resize: str) -> None:
+    spec = InputSpec(size_hw=(320, 416), resize=resize)  # type: ignore[arg-type]
+    transform = ImageTransform.for_image(size_hw, spec)
+    height, width = size_hw
+    boxes = np.array([[0, 0, width, height], [width / 4, height / 3, width / 2, height / 2]])
+    there = transform.to_network(boxes)
+    assert_close(transform.to_image(there), boxes, rtol=1e-4, atol=1e-3)
+    assert there[0, 2] <= 416.5
+    assert there[0, 3] <= 320.5
+
+
+def test_boxes_are_clipped_to_the_image() -> None:
+    transform = ImageTransform.for_image((100, 200), InputSpec(size_hw=(64, 64)))
+    assert_close(transform.to_image([[-5, -5, 80, 80]]), [[0, 0, 200, 100]])
+
+
+def test_stretch_scales_each_axis() -> None:
+    spec = InputSpec(size_hw=(800, 608), resize="stretch")
+    transform = ImageTransform.for_image((400, 304), spec)
+    assert_close(transform.to_image([[10, 20, 30, 40]]), [[5, 10, 15, 20]])
+    assert transform.resized_size_hw == (800, 608)
+
+
+@pytest.mark.parametrize("size_hw", [(0, 5), (5, 0)])
+def test_refuses_an_image_without_pixels(size_hw: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match="allowed: 1x1 and larger"):
+        ImageTransform.for_image(size_hw, InputSpec(size_hw=(64, 64)))

@@ -1,0 +1,65 @@
+"""Which task is tuned next, and when tuning has done enough."""
+
+import kernels
+import pytest
+
+from tvmdet.tuning.planner import TaskState, total_latency, worth_tuning
+
+
+def make_state(best_s, count=1, roofline_s=0.0, remaining=10, **more):
+    task = kernels.make_task(kernels.Kinds("a", "b"), kernels.doubled, count)
+    fields = {"best_s": best_s, "roofline_s": roofline_s, "remaining": remaining, **more}
+    return TaskState(task=task, **fields)
+
+
+def test_no_task_is_worth_nothing():
+    assert worth_tuning([], 0.0) == []
+    assert total_latency([]) is None
+
+
+def test_calls_count_as_much_as_latency():
+    often, slow = make_state(1.0, count=5), make_state(2.0)
+    assert worth_tuning([slow, often], 0.0) == [often, slow]
+
+
+def test_the_distance_to_the_roofline_counts():
+    near, far = make_state(1.0, roofline_s=0.9), make_state(1.0, roofline_s=0.2)
+    assert worth_tuning([near, far], 0.0) == [far, near]
+
+
+def test_slices_that_find_nothing_lower_the_hope_until_it_is_not_worth_a_slice():
+    state = make_state(1.0, roofline_s=0.5)
+    before = state.expected_gain_s
+    for _ in range(3):
+        state.end_slice(1.0)
+    assert state.expected_gain_s == before / 8
+    assert worth_tuning([state], 0.5) == []
+    assert worth_tuning([state], 0.0) == [state]
+
+
+def test_an_improvement_renews_the_hope():
+    state = make_state(1.0, roofline_s=0.5, stale=3)
+    state.record(0.8)
+    state.end_slice(1.0)
+    assert (state.stale, state.gain) == (0, pytest.approx(0.2))
+
+
+@pytest.mark.parametrize("change", [{"remaining": 0}, {"failed": "it broke"}])
+def test_tasks_that_are_over_are_not_picked(change):
+    assert worth_tuning([make_state(1.0, **change)], 0.0) == []
+
+
+def test_a_task_that_never_worked_is_given_up():
+    state = make_state(None, tried=1, error="build: it broke")
+    state.end_slice(None)
+    assert not state.failed  # one of its two decisions is left
+    state.tried = 2
+    state.end_slice(None)
+    assert state.failed == "build: it broke"
+
+
+def test_the_estimate_waits_for_every_task_but_those_given_up():
+    one, two = make_state(1.0, count=3), make_state(None)
+    assert total_latency([(one, 1.0), (two, None)]) is None
+    two.failed = "it broke"
+    assert total_latency([(one, 1.0), (two, None)]) == 3.0

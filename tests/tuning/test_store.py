@@ -1,0 +1,291 @@
+"""The tuning store: nothing measured is lost, and nothing of one target reaches another."""
+
+import errno
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tvmdet.schedules.base import Decision
+
+from tvmdet.errors import TuningError
+from tvmdet.tuning import TuningRecord, TuningStore, default_store
+
+
+def make_record(**changes):
+    fields = {
+        "target": "x86-64-v4",
+        "fingerprint": "00ff",
+        "anchor": "conv 3x3",
+        "decision": Decision.of("x86.conv", tile=8, order="rows"),
+        "latencies_s": (2e-3, 1e-3, 3e-3),
+        "threads": 2,
+        "cpu": "some chip",
+        "tvm": "0.27",
+        "time": 1.5,
+        "model": "net",
+    }
+    return TuningRecord(**{**fields, **changes})
+
+
+def failure(kind, **changes):
+    return make_record(latencies_s=(), error="it broke", error_kind=kind, **changes)
+
+
+def tiled(tile, seconds, **changes):
+    decision = Decision.of("x86.conv", tile=tile)
+    return make_record(decision=decision, latencies_s=(seconds,), **changes)
+
+
+@pytest.fixture
+def log_file(tmp_path):
+    return tmp_path / "x86-64-v4" / "records.jsonl"
+
+
+def test_an_empty_store_knows_nothing(tmp_path):
+    store = TuningStore(tmp_path / "not there")
+    assert store.records("x86-64-v4") == ()
+    assert store.best("x86-64-v4", "00ff") is None
+    assert store.borrow("x86-64-v4", "conv 3x3", "x86.conv") is None
+    assert store.measured("x86-64-v4", "00ff") == {}
+    assert not (tmp_path / "not there").exists()
+
+
+@pytest.mark.parametrize("record", [make_record(), failure("build")])
+def test_a_record_reads_back_as_it_was_written(tmp_path, record):
+    TuningStore(tmp_path).append(record)
+    assert TuningStore(tmp_path).records("x86-64-v4") == (record,)
+
+
+def test_median_and_min_of_a_record():
+    assert (make_record().median_s, make_record().min_s) == (2e-3, 1e-3)
+    assert failure("run").median_s == float("inf")
+    assert not failure("run").ok
+
+
+def test_best_is_the_lowest_median_and_never_a_failure(tmp_path):
+    store = TuningStore(tmp_path)
+    for record in (tiled(1, 3.0), tiled(2, 1.0), failure("crash"), tiled(4, 2.0)):
+        store.append(record)
+    assert store.best("x86-64-v4", "00ff").decision["tile"] == 2
+
+
+def test_no_record_crosses_to_another_target(tmp_path, caplog):
+    store = TuningStore(tmp_path)
+    store.append(make_record())
+    assert store.best("x86-64-v3", "00ff") is None
+    assert store.borrow("x86-64-v3", "conv 3x3", "x86.conv") is None
+    # Not even when a file is copied to the folder of another target.
+    (tmp_path / "x86-64-v3").mkdir()
+    line = make_record().to_line()
+    (tmp_path / "x86-64-v3" / "copied.jsonl").write_bytes(line)
+    fresh = TuningStore(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert fresh.best("x86-64-v3", "00ff") is None
+    assert "copied.jsonl line 1 is of target x86-64-v4" in caplog.text
+
+
+def test_the_same_number_of_threads_comes_first(tmp_path):
+    store = TuningStore(tmp_path)
+    store.append(tiled(1, 1.0, threads=8))
+    assert store.best("x86-64-v4", "00ff", 2).threads == 8  # better than nothing
+    store.append(tiled(2, 5.0, threads=2))
+    assert store.best("x86-64-v4", "00ff", 2).threads == 2
+    assert store.best("x86-64-v4", "00ff").threads == 8
+    assert set(store.measured("x86-64-v4", "00ff", 2)) == {Decision.of("x86.conv", tile=2)}
+
+
+def test_borrow_takes_the_same_anchor_and_template_with_any_epilogue(tmp_path):
+    store = TuningStore(tmp_path)
+    store.append(tiled(1, 2.0, fingerprint="aa"))
+    store.append(tiled(2, 1.0, fingerprint="bb"))
+    store.append(tiled(3, 0.1, fingerprint="cc", anchor="conv 5x5"))
+    other = Decision.of("x86.winograd", tile=9)
+    store.append(make_record(decision=other, latencies_s=(0.1,)))
+    assert store.borrow("x86-64-v4", "conv 3x3", "x86.conv").decision["tile"] == 2
+
+
+@pytest.mark.parametrize(
+    ("kinds", "settled"),
+    [
+        (["schedule"], True),
+        (["build"], True),
+        (["crash"], True),
+        (["timeout"], False),
+        (["killed"], False),
+        (["timeout", "timeout"], True),
+    ],
+)
+def test_only_what_a_busy_machine_may_have_caused_is_tried_again(tmp_path, kinds, settled):
+    store = TuningStore(tmp_path)
+    for kind in kinds:
+        store.append(failure(kind))
+    assert (make_record().decision in store.measured("x86-64-v4", "00ff", 2)) is settled
+
+
+@pytest.mark.parametrize("cut", [1, 10, 60])
+def test_a_torn_last_line_is_passed_over_and_removed_by_the_next_append(
+    tmp_path, log_file, caplog, cut
+):
+    store = TuningStore(tmp_path)
+    store.append(tiled(1, 1.0))
+    whole = log_file.read_bytes()
+    torn = tiled(2, 2.0).to_line()
+    log_file.write_bytes(whole + torn[:-cut] if cut > 1 else whole + torn[: len(torn) // 2])
+    with caplog.at_level(logging.WARNING):
+        again = TuningStore(tmp_path)
+        assert again.records("x86-64-v4") == (tiled(1, 1.0),)
+    assert caplog.text == ""
+    again.append(tiled(3, 3.0))
+    assert log_file.read_bytes() == whole + tiled(3, 3.0).to_line()
+
+
+def test_a_last_line_that_lacks_only_its_newline_is_kept(tmp_path, log_file):
+    store = TuningStore(tmp_path)
+    store.append(tiled(1, 1.0))
+    log_file.write_bytes(log_file.read_bytes().rstrip(b"\n"))
+    assert len(TuningStore(tmp_path).records("x86-64-v4")) == 1
+    TuningStore(tmp_path).append(tiled(2, 2.0))
+    assert TuningStore(tmp_path).records("x86-64-v4") == (tiled(1, 1.0), tiled(2, 2.0))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"not json",
+        b"[]",
+        b"{}",
+        b"\xff\xfe",
+        b'{"version": "x"}',
+        make_record().to_line().replace(b'"threads":2', b'"threads":null').strip(),
+        make_record().to_line().replace(b"0.002,0.001,0.003", b"").strip(),
+        make_record().to_line().replace(b'"tile":8', b'"tile":[8]').strip(),
+    ],
+)
+def test_a_damaged_line_is_skipped_with_its_file_and_number(tmp_path, log_file, caplog, line):
+    store = TuningStore(tmp_path)
+    store.append(tiled(1, 1.0))
+    log_file.write_bytes(line + b"\n" + log_file.read_bytes())
+    again = TuningStore(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert again.records("x86-64-v4") == (tiled(1, 1.0),)
+    assert "records.jsonl line 1 is no tuning record" in caplog.text
+    assert again.skipped_malformed == 1
+
+
+def test_records_of_a_later_version_are_skipped_counted_and_kept(tmp_path, log_file):
+    store = TuningStore(tmp_path)
+    store.append(tiled(1, 1.0))
+    future = json.dumps({"version": 99, "anything": "else"}).encode() + b"\n"
+    log_file.write_bytes(log_file.read_bytes() + future)
+    again = TuningStore(tmp_path)
+    assert len(again.records("x86-64-v4")) == 1
+    assert (again.skipped_future, again.skipped_malformed) == (1, 0)
+    again.append(tiled(2, 2.0))
+    assert future in log_file.read_bytes()
+
+
+def test_layers_are_all_read_and_one_is_written(tmp_path):
+    shipped, user, logs = (tmp_path / name for name in ("shipped", "user", "logs"))
+    TuningStore(shipped).append(tiled(1, 1.0))
+    TuningStore(user).append(tiled(2, 2.0))
+    store = TuningStore(shipped, user, writable=logs)
+    store.append(tiled(3, 3.0))
+    assert [r.decision["tile"] for r in store.records("x86-64-v4")] == [1, 2, 3]
+    assert len(TuningStore(logs).records("x86-64-v4")) == 1
+    assert len(TuningStore(shipped).records("x86-64-v4")) == 1
+
+
+def test_the_default_store_writes_to_the_users_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("TVMDET_TUNING_LOGS", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    default_store().append(make_record(target="nowhere"))
+    folder = tmp_path / "data" / "tvmdet" / "tuning_logs" / "nowhere"
+    assert (folder / "records.jsonl").is_file()
+    monkeypatch.setenv("TVMDET_TUNING_LOGS", str(tmp_path / "mine"))
+    default_store().append(make_record(target="nowhere"))
+    assert (tmp_path / "mine" / "nowhere" / "records.jsonl").is_file()
+    default_store(tmp_path / "given").append(make_record(target="nowhere"))
+    assert (tmp_path / "given" / "nowhere" / "records.jsonl").is_file()
+    assert len(default_store(tmp_path / "given").records("nowhere")) == 2
+
+
+def test_merge_adds_what_is_missing_and_nothing_twice(tmp_path):
+    ours, theirs = TuningStore(tmp_path / "ours"), TuningStore(tmp_path / "theirs")
+    ours.append(tiled(1, 1.0))
+    theirs.append(tiled(1, 1.0))
+    theirs.append(tiled(2, 2.0))
+    assert ours.merge("x86-64-v4", tmp_path / "theirs") == 1
+    assert ours.merge("x86-64-v4", tmp_path / "theirs") == 0
+    assert len(TuningStore(tmp_path / "ours").records("x86-64-v4")) == 2
+
+
+def test_compact_keeps_the_best_decisions_of_each_function_and_thread_count(tmp_path, log_file):
+    store = TuningStore(tmp_path)
+    for tile in (5, 1, 4, 2, 3):
+        store.append(tiled(tile, float(tile)))
+        store.append(tiled(tile, tile + 0.5))  # measured again, slower
+        store.append(tiled(tile, float(tile), fingerprint="bb", threads=4))
+    store.append(failure("build"))
+    assert store.compact("x86-64-v4", keep=2) == 4
+    kept = store.records("x86-64-v4")
+    assert [(r.fingerprint, r.median_s) for r in kept] == [
+        ("00ff", 1.0),
+        ("00ff", 2.0),
+        ("bb", 1.0),
+        ("bb", 2.0),
+    ]
+    before = log_file.read_bytes()
+    assert store.compact("x86-64-v4", keep=2) == 4
+    assert log_file.read_bytes() == before
+    assert store.compact("x86-64-v3") == 0
+
+
+def test_a_store_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(TuningError, match=r"cannot be written to .*records\.jsonl"):
+        TuningStore(tmp_path / "file").append(make_record())
+    with pytest.raises(TuningError, match="no folder"):
+        TuningStore().append(make_record())
+    with pytest.raises(TuningError, match="cannot name a folder"):
+        TuningStore(tmp_path).append(make_record(target="../outside"))
+
+
+def test_a_full_disk_leaves_no_torn_line(tmp_path, log_file, monkeypatch):
+    store = TuningStore(tmp_path)
+    store.append(tiled(1, 1.0))
+    real_write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real_write(fd, data[:20]))
+    with pytest.raises(TuningError, match=os.strerror(errno.ENOSPC)):
+        store.append(tiled(2, 2.0))
+    monkeypatch.undo()
+    assert log_file.read_bytes() == tiled(1, 1.0).to_line()
+
+
+APPEND_MANY = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from test_store import tiled
+from tvmdet.tuning import TuningStore
+store = TuningStore(sys.argv[1])
+for number in range(100):
+    store.append(tiled(int(sys.argv[2]) * 1000 + number, 1.0))
+"""
+
+
+def test_four_processes_may_append_and_compact_at_once(tmp_path):
+    here = str(Path(__file__).parent)
+    writers = [
+        subprocess.Popen([sys.executable, "-c", APPEND_MANY, str(tmp_path), str(n), here])
+        for n in range(4)
+    ]
+    while any(writer.poll() is None for writer in writers):
+        TuningStore(tmp_path).compact("x86-64-v4", keep=10**6)
+    assert [writer.returncode for writer in writers] == [0] * 4
+    store = TuningStore(tmp_path)
+    tiles = sorted(record.decision["tile"] for record in store.records("x86-64-v4"))
+    assert tiles == sorted(n * 1000 + i for n in range(4) for i in range(100))
+    assert store.skipped_malformed == 0

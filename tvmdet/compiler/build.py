@@ -1,0 +1,119 @@
+"""From scheduled kernels to the bytes of one shared library."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from tvmdet.errors import ModelError
+from tvmdet.passes.lower import tvm_target
+from tvmdet.targets import Target
+
+__all__ = ["BuiltLibrary", "build_library"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltLibrary:
+    """One target's machine code.
+
+    Attributes:
+        data: The shared library.
+        planned_bytes: Activation memory that one call of each entry function takes.
+    """
+
+    data: bytes
+    planned_bytes: dict[str, int]
+
+
+def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
+    """Compiles a module of scheduled kernels.
+
+    The library is the same, byte for byte, for the same module and versions.
+
+    Args:
+        module: Relax entry functions and scheduled TIR functions.
+        target: What to compile for.
+
+    Raises:
+        ModelError: TVM or the linker fails.
+    """
+    compiled_for = tvm_target(target)
+    planned: dict[str, int] = {}
+    try:
+        with compiled_for:
+            for phase in _memory_phases():
+                module = phase(module)
+            planned = _planned_bytes(module)
+            for phase in _runtime_phases():
+                module = phase(module)
+        executable = relax.build(module, compiled_for, relax_pipeline=None)
+        with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
+            path = Path(folder) / "lib.so"
+            # Stripped, and without a build id: nothing in it may depend on where it was built.
+            executable.export_library(str(path), options=["-s", "-Wl,--build-id=none"])
+            data = path.read_bytes()
+    except (tvm.error.TVMError, RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+        raise ModelError(
+            f"compiling for {target.name} failed: {reason}; "
+            "a C compiler (gcc) must be installed to link; --debug shows the whole message"
+        ) from error
+    return BuiltLibrary(data=data, planned_bytes=planned)
+
+
+def _memory_phases() -> list[Any]:
+    return [
+        # A reshape is a new view of the same bytes.
+        relax.transform.RewriteDataflowReshape(),
+        relax.transform.ToNonDataflow(),
+        relax.transform.RemovePurityChecking(),
+        relax.transform.CallTIRRewrite(),
+        # One arena, planned; nothing is allocated per operator.
+        relax.transform.StaticPlanBlockMemory(),
+    ]
+
+
+def _runtime_phases() -> list[Any]:
+    return [
+        relax.transform.LowerAllocTensor(),
+        relax.transform.KillAfterLastUse(),
+        relax.transform.LowerRuntimeBuiltin(),
+        relax.transform.ComputePrimValue(),
+        relax.transform.VMShapeLower(),
+        relax.transform.AttachGlobalSymbol(),
+    ]
+
+
+def _planned_bytes(module: tvm.IRModule) -> dict[str, int]:
+    """Adds up the storage of each entry function: planned arenas and returned tensors."""
+    totals = {}
+    for var, func in module.functions.items():
+        if not isinstance(func, relax.Function):
+            continue
+        total = 0
+        for block in func.body.blocks:
+            for binding in block.bindings:
+                total += _allocated_bytes(binding.value)
+        totals[var.name_hint] = total
+    return totals
+
+
+def _allocated_bytes(expr: Any) -> int:
+    if not isinstance(expr, relax.Call) or not isinstance(expr.op, tvm.ir.Op):
+        return 0
+    if expr.op.name == "relax.memory.alloc_storage":
+        count = 1
+        for dim in expr.args[0].values:
+            count *= int(dim)
+        return count
+    if expr.op.name == "relax.builtin.alloc_tensor":
+        count = tvm.DataType(str(expr.ty.dtype)).itemsize
+        for dim in expr.args[0].values:
+            count *= int(dim)
+        return count
+    return 0

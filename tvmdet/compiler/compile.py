@@ -1,0 +1,254 @@
+"""The whole build: lower, schedule, compile for each target, check, write."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvmdet import runtime
+from tvmdet.artifact import write_artifact
+from tvmdet.compiler.build import BuiltLibrary, build_library
+from tvmdet.compiler.images import NamedImage, draw_images, read_images
+from tvmdet.compiler.parity import Tolerance, check_detector, check_raw
+from tvmdet.compiler.reference import Reference
+from tvmdet.compiler.schedule import ScheduledKernels, schedule_kernels
+from tvmdet.errors import InputError
+from tvmdet.passes.lower import lower
+from tvmdet.runtime.cpus import usable_cpu_count
+from tvmdet.targets import Target, resolve_target
+from tvmdet.tuning.store import default_store
+
+__all__ = ["CompileReport", "compile"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileReport:
+    """What a build made.
+
+    Attributes:
+        output: The file.
+        bytes: Its size.
+        targets: Names of the targets in it.
+        batch_sizes: The batch buckets.
+        tuning: For each target, how many kernels were ``tuned``, ``borrowed`` (tuned with
+            another epilogue), ``default``, or have a ``single`` way to be scheduled.
+        parity: For each target the certificate, or why there is none.
+        fallbacks: For each target, tuning records that were passed over, with the reason.
+    """
+
+    output: Path
+    bytes: int
+    targets: tuple[str, ...]
+    batch_sizes: tuple[int, ...]
+    tuning: Mapping[str, Mapping[str, int]]
+    parity: Mapping[str, Any]
+    fallbacks: Mapping[str, Mapping[str, str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON values."""
+        return {
+            "output": str(self.output),
+            "bytes": self.bytes,
+            "targets": list(self.targets),
+            "batch_sizes": list(self.batch_sizes),
+            "tuning": {name: dict(counts) for name, counts in self.tuning.items()},
+            "parity": dict(self.parity),
+            "fallbacks": {name: dict(reasons) for name, reasons in self.fallbacks.items()},
+        }
+
+
+def compile(
+    model: Any,
+    *,
+    target: str | Target | Sequence[str | Target] = "host",
+    batch_sizes: Sequence[int] = (1,),
+    output: str | os.PathLike[str],
+    images: str | os.PathLike[str] | None = None,
+    logs: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    tolerance: Tolerance | None = None,
+    dump: str | os.PathLike[str] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CompileReport:
+    """Compiles a detector into one file, and checks it against ONNX Runtime before writing it.
+
+    Args:
+        model: From :func:`tvmdet.import_onnx`.
+        target: One or several targets; ``host`` is the best that this machine can run.
+        batch_sizes: One compiled function each; the runtime picks and pads.
+        output: The ``.tvmdet`` file.
+        images: A folder of pictures for the parity check, instead of drawn ones.
+        logs: A folder of tuning records to read besides the usual ones.
+        threads: Threads that the file will mostly run on; records measured so are preferred.
+        tolerance: Of the parity check.
+        dump: A folder that receives the module's text after every lowering phase.
+        progress: Called with one line at the start of each step.
+
+    Raises:
+        InputError: A batch size or the folder of pictures cannot be used.
+        TargetError: A target is unknown.
+        ModelError: The model cannot be lowered or compiled.
+        ParityError: The result differs from ONNX Runtime's; nothing is written then.
+        ArtifactError: The file cannot be written.
+    """
+    listed = [target] if isinstance(target, str | Target) else list(target)
+    targets = list(dict.fromkeys(resolve_target(entry) for entry in listed))
+    sizes = _check_batch_sizes(batch_sizes)
+    threads = threads or usable_cpu_count()
+    say = progress or (lambda _line: None)
+    pictures = _pictures(model, images)
+    store = default_store(logs)
+
+    built: dict[str, tuple[Target, ScheduledKernels, BuiltLibrary]] = {}
+    for one in targets:
+        say(f"lowering for {one.name}")
+        folder = Path(dump) / one.name if dump is not None else None
+        module = lower(model, sizes, one, dump=folder)
+        kernels = schedule_kernels(module, one, store, threads)
+        say(f"compiling {len(kernels.decisions)} kernels for {one.name}")
+        built[one.name] = (one, kernels, build_library(kernels.module, one))
+
+    manifest = _manifest(model, sizes, built)
+    members = {f"lib/{name}.so": entry[2].data for name, entry in built.items()}
+    manifest["parity"] = _check_parity(
+        model, manifest, members, sizes, targets, pictures, threads, tolerance, say
+    )
+    say(f"writing {output}")
+    write_artifact(output, manifest, members)
+    return CompileReport(
+        output=Path(output),
+        bytes=Path(output).stat().st_size,
+        targets=tuple(built),
+        batch_sizes=tuple(sizes),
+        tuning={name: entry[1].sources for name, entry in built.items()},
+        parity=manifest["parity"],
+        fallbacks={name: entry[1].fallbacks for name, entry in built.items()},
+    )
+
+
+def _check_batch_sizes(batch_sizes: Sequence[int]) -> list[int]:
+    sizes = sorted(set(batch_sizes))
+    if not sizes or sizes[0] < 1 or sizes[-1] > 256:
+        raise InputError(
+            f"batch sizes are {list(batch_sizes)}; give one or more of 1 to 256, such as 1,4"
+        )
+    return sizes
+
+
+def _pictures(model: Any, images: str | os.PathLike[str] | None) -> Sequence[NamedImage]:
+    if model.spec.family == "raw":
+        if images is not None:
+            raise InputError("--images cannot be used with --raw: a raw network takes arrays")
+        return ()
+    return read_images(Path(images)) if images else draw_images(model.spec.input.size_hw)
+
+
+def _manifest(
+    model: Any,
+    sizes: Sequence[int],
+    built: Mapping[str, tuple[Target, ScheduledKernels, BuiltLibrary]],
+) -> dict[str, Any]:
+    entries = []
+    for name, (target, kernels, library) in built.items():
+        planned = {entry.rpartition("_b")[2]: n for entry, n in library.planned_bytes.items()}
+        entries.append(
+            {
+                "name": name,
+                "arch": target.arch,
+                "rank": target.rank,
+                "required_features": list(target.required_features),
+                "library": f"lib/{name}.so",
+                "planned_bytes": planned,
+                "tuning": {**kernels.sources, "decisions_sha256": kernels.digest()},
+            }
+        )
+    return {
+        "format": 1,
+        "tvmdet": metadata.version("tvmdet"),
+        "tvm": metadata.version("apache-tvm"),
+        "model": {"name": model.name, "sha256": model.sha256},
+        "spec": model.spec.to_dict(),
+        "recognition": list(model.recognition),
+        "batch_sizes": list(sizes),
+        "raw": _raw_description(model) if model.spec.family == "raw" else None,
+        "targets": entries,
+        "parity": None,
+    }
+
+
+def _raw_description(model: Any) -> dict[str, Any]:
+    from onnx import helper
+
+    graph = model.onnx_at(1).graph
+
+    def describe(values: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+        by_name = {value.name: value.type.tensor_type for value in values}
+        return [
+            {
+                "name": name,
+                "shape": [dim.dim_value for dim in by_name[name].shape.dim],
+                "dtype": str(helper.tensor_dtype_to_np_dtype(by_name[name].elem_type)),
+            }
+            for name in names
+        ]
+
+    return {
+        "inputs": describe(graph.input, model.input_names),
+        "outputs": describe(graph.output, model.output_names),
+    }
+
+
+def _check_parity(
+    model: Any,
+    manifest: dict[str, Any],
+    members: Mapping[str, bytes],
+    sizes: Sequence[int],
+    targets: Sequence[Target],
+    pictures: Sequence[NamedImage],
+    threads: int,
+    tolerance: Tolerance | None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Runs every target that this machine can run, from a file as a user would load it."""
+    reference = Reference(model, threads)
+    certificates: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
+        path = Path(folder) / "candidate.tvmdet"
+        write_artifact(path, manifest, members)
+        for target in targets:
+            missing = target.missing_features()
+            if missing:
+                certificates[target.name] = {
+                    "skipped": f"this machine lacks {', '.join(missing)}; check where it has them"
+                }
+                continue
+            say(f"checking {target.name} against ONNX Runtime")
+            with runtime.load(path, threads=threads, target=target.name) as detector:
+                if model.spec.family == "raw":
+                    inputs = _random_inputs(manifest["raw"]["inputs"], sizes[-1])
+                    checked = check_raw(detector, reference, inputs, sizes, tolerance)
+                else:
+                    checked = check_detector(detector, reference, pictures, tolerance)
+            certificates[target.name] = checked
+    return certificates
+
+
+def _random_inputs(described: Sequence[Mapping[str, Any]], rows: int) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    made = {}
+    for entry in described:
+        shape, dtype = (rows, *entry["shape"][1:]), np.dtype(entry["dtype"])
+        if dtype.kind == "f":
+            made[entry["name"]] = rng.random(shape, np.float32).astype(dtype)
+        elif dtype.kind == "b":
+            made[entry["name"]] = rng.integers(0, 2, shape).astype(dtype)
+        else:
+            made[entry["name"]] = rng.integers(0, min(np.iinfo(dtype).max, 255) + 1, shape, dtype)
+    return made

@@ -1,0 +1,143 @@
+"""The reference that every build is held to: ONNX Runtime and a plain numpy post-process.
+
+Nothing of the compiled path is used here but the resize, which both sides share because it is
+not compiled: the graph, the normalisation, the decoding and the suppression are other code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmdet.boxes import ImageTransform, clip_boxes, iou_matrix
+from tvmdet.errors import ModelError
+from tvmdet.heads import get_head
+from tvmdet.runtime.resize import place_image
+from tvmdet.spec import DetectorSpec, PostprocessSpec
+
+__all__ = ["Candidates", "Reference", "suppress"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """Scored boxes before suppression, best first.
+
+    Attributes:
+        boxes_xyxy: float32 ``[n, 4]``, network pixels.
+        scores: float32 ``[n]``.
+        class_ids: int32 ``[n]``.
+    """
+
+    boxes_xyxy: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    class_ids: npt.NDArray[np.int32]
+
+    def take(self, rows: Any) -> Candidates:
+        """Returns some rows."""
+        return Candidates(
+            boxes_xyxy=self.boxes_xyxy[rows],
+            scores=self.scores[rows],
+            class_ids=self.class_ids[rows],
+        )
+
+
+class Reference:
+    """ONNX Runtime around one model."""
+
+    def __init__(self, model: Any, threads: int) -> None:
+        """Opens a session for a :class:`tvmdet.frontend.Model`.
+
+        Raises:
+            ModelError: ONNX Runtime cannot run the model.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self.spec: DetectorSpec = model.spec
+        self.version = f"onnxruntime {onnxruntime.__version__}"
+        self._output_names = tuple(model.output_names)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model.onnx_at(1).SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exceptions share no base class but this
+            raise ModelError(
+                f"ONNX Runtime cannot run {model.name}, so that nothing can be compared with it: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+        self.input_names = tuple(entry.name for entry in self._session.get_inputs())
+
+    def run(self, inputs: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Returns the network's outputs by name."""
+        results = self._session.run(list(self._output_names), inputs)
+        return dict(zip(self._output_names, results, strict=True))
+
+    def candidates(
+        self, image_bgr: npt.NDArray[np.uint8], transform: ImageTransform
+    ) -> Candidates:
+        """Returns every scored box of an image, best first."""
+        spec = self.spec.input
+        canvas = np.empty((*spec.size_hw, 3), np.uint8)
+        place_image(image_bgr, transform, spec.pad_value, canvas)
+        pixels = canvas[..., ::-1] if spec.color == "rgb" else canvas
+        mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
+        network_input = ((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None]
+        outputs = self.run({self.input_names[0]: np.ascontiguousarray(network_input)})
+        boxes, scores = get_head(self.spec.family).decode_reference(outputs, self.spec)
+        return _flatten(boxes[0], scores[0], multi_label=self.spec.postprocess.multi_label)
+
+
+def suppress(
+    candidates: Candidates, spec: PostprocessSpec, score: float, iou: float
+) -> npt.NDArray[np.intp]:
+    """Returns the rows that greedy suppression keeps, best first.
+
+    Args:
+        candidates: Best first.
+        spec: Rows, candidates and class rules.
+        score: Candidates must exceed it.
+        iou: Of two boxes that overlap by more, the weaker goes.
+    """
+    rows = np.flatnonzero(candidates.scores > score)[: spec.pre_nms_top_k]
+    overlaps = iou_matrix(candidates.boxes_xyxy[rows], candidates.boxes_xyxy[rows]) > iou
+    if not spec.class_agnostic:
+        classes = candidates.class_ids[rows]
+        overlaps &= classes[:, None] == classes[None, :]
+    alive = np.ones(len(rows), bool)
+    kept: list[int] = []
+    for index in range(len(rows)):
+        if alive[index]:
+            kept.append(index)
+            alive &= ~overlaps[index]
+            if len(kept) == spec.max_detections:
+                break
+    return rows[kept]
+
+
+def to_image(found: Candidates, transform: ImageTransform) -> Candidates:
+    """Returns boxes mapped to the original image and clipped to it."""
+    boxes = clip_boxes(transform.to_image(found.boxes_xyxy), transform.image_size_hw)
+    return Candidates(boxes_xyxy=boxes, scores=found.scores, class_ids=found.class_ids)
+
+
+def _flatten(
+    boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], *, multi_label: bool
+) -> Candidates:
+    classes = scores.shape[1]
+    if multi_label:
+        flat = np.arange(scores.size)
+    else:
+        flat = np.arange(len(scores)) * classes + scores.argmax(axis=1)
+    values = scores.reshape(-1)[flat]
+    order = np.lexsort((flat, -values))
+    flat = flat[order]
+    return Candidates(
+        boxes_xyxy=boxes[flat // classes],
+        scores=values[order],
+        class_ids=(flat % classes).astype(np.int32),
+    )

@@ -1,0 +1,116 @@
+"""Every kernel of a lowered module gets its schedule: tuned, borrowed, or the default."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.s_tir.schedule import ScheduleError
+
+from tvmdet import schedules
+from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
+from tvmdet.targets import Target
+from tvmdet.tuning.store import TuningStore
+
+__all__ = ["ScheduledKernels", "schedule_kernels"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduledKernels:
+    """A module whose kernels are all scheduled, and where the decisions came from.
+
+    Attributes:
+        module: Relax entry functions and scheduled TIR functions.
+        sources: How many kernels were ``tuned`` (measured as they are), ``borrowed`` (measured
+            with another epilogue), ``default``, or have a ``single`` way to be scheduled.
+        decisions: The decision of each kernel, by the kernel's name.
+        fallbacks: Why a decision from the store was passed over, by kernel.
+    """
+
+    module: tvm.IRModule
+    sources: dict[str, int]
+    decisions: dict[str, Decision]
+    fallbacks: dict[str, str] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of all decisions: equal digests mean equal schedules."""
+        listed = [[name, decision.to_dict()] for name, decision in sorted(self.decisions.items())]
+        return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+
+
+def schedule_kernels(
+    module: tvm.IRModule, target: Target, store: TuningStore, threads: int
+) -> ScheduledKernels:
+    """Schedules every TIR function of a lowered module.
+
+    Args:
+        module: As :func:`tvmdet.passes.lower` returns it.
+        target: What it is compiled for.
+        store: Where tuning records are looked up.
+        threads: Records measured on so many threads are preferred.
+    """
+    result = tvm.IRModule(dict(module.functions))
+    if module.attrs:
+        result = result.with_attrs(module.attrs)
+    sources: Counter[str] = Counter()
+    decisions: dict[str, Decision] = {}
+    fallbacks: dict[str, str] = {}
+    done: dict[str, tuple[tirx.PrimFunc, Decision, str]] = {}
+    for var in sorted(module.get_global_vars(), key=lambda v: v.name_hint):
+        func = module[var]
+        if not isinstance(func, tirx.PrimFunc):
+            continue
+        key = fingerprint(func)
+        if key not in done:
+            done[key] = _schedule(func, key, target, store, threads, fallbacks, var.name_hint)
+        scheduled, decision, source = done[key]
+        sources[source] += 1
+        decisions[var.name_hint] = decision
+        result[var] = scheduled.with_attr("global_symbol", var.name_hint).with_attr(
+            "tirx.noalias", True
+        )
+    return ScheduledKernels(
+        module=result, sources=dict(sources), decisions=decisions, fallbacks=fallbacks
+    )
+
+
+def _schedule(
+    func: tirx.PrimFunc,
+    key: str,
+    target: Target,
+    store: TuningStore,
+    threads: int,
+    fallbacks: dict[str, str],
+    name: str,
+) -> tuple[tirx.PrimFunc, Decision, str]:
+    template, workload = schedules.find(func, target)
+    valid = template.decisions(workload, target)
+    candidates: list[tuple[Decision, str]] = []
+    if len(valid) > 1:
+        best = store.best(target.name, key, threads)
+        if best is not None:
+            candidates.append((best.decision, "tuned"))
+        near = store.borrow(target.name, workload.anchor, template.name, threads)
+        if near is not None:
+            candidates.append((near.decision, "borrowed"))
+    candidates += [(decision, "default" if len(valid) > 1 else "single") for decision in valid]
+    for decision, source in candidates:
+        if decision not in valid:
+            fallbacks[name] = f"{decision} is not one that {template.name} makes any more"
+            continue
+        try:
+            return _apply(template, func, workload, decision), decision, source
+        except ScheduleError as error:
+            fallbacks[name] = f"{decision}: {str(error).strip().splitlines()[-1]}"
+    last = schedules.get_template("common.as_is")
+    decision = last.decisions(workload, target)[0]
+    return _apply(last, func, workload, decision), decision, "default"
+
+
+def _apply(template: Template, func: Any, workload: Workload, decision: Decision) -> tirx.PrimFunc:
+    return template.apply(func, workload, decision).mod["main"]

@@ -1,0 +1,89 @@
+"""What the doctor found: plain frozen values, printable and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["Diagnosis", "NodeVerdict", "Verdict"]
+
+Verdict = Literal["imports", "rewritten", "blocks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeVerdict:
+    """What becomes of one node.
+
+    Attributes:
+        node: The node's name in the file.
+        operator: Its operator type.
+        verdict: ``imports`` as it is, ``rewritten`` on the way, or ``blocks``.
+        detail: Which rewrite; or why it blocks and what to do in the exporter.
+    """
+
+    node: str
+    operator: str
+    verdict: Verdict
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """What imports, what is rewritten, and what blocks.
+
+    Attributes:
+        path: The file as it was given.
+        problems: What keeps the model from being compiled, one message each; empty when
+            nothing does.
+        producer: Name and version of the exporter.
+        ir_version: Version of the file format.
+        opset: Version of the default operator set.
+        sha256: Digest of the file and its external data.
+        family: The recognised family, or None.
+        recognition: What was recognised and why, one fact a line.
+        size_hw: Height and width that the diagnosis was made at.
+        inputs: Inputs as exported, such as ``[?, 3, ?, ?] float32``.
+        outputs: Outputs at batch 1 and ``size_hw``.
+        operators: How often each operator type occurs in the file.
+        nodes: The verdict on every node of the file.
+        static: Whether every shape is known at ``size_hw``.
+        batch: What other batch sizes do: how they are reached and whether that is proven.
+        batchable: Whether a larger batch was proven equal to single images; None if unknown.
+        parameters: Stored floating-point values of the simplified network.
+        gflops: 1e9 multiplications and additions per image, of convolutions and matrix
+            products.
+    """
+
+    path: str
+    problems: tuple[str, ...] = ()
+    producer: str = ""
+    ir_version: int | None = None
+    opset: int | None = None
+    sha256: str | None = None
+    family: str | None = None
+    recognition: tuple[str, ...] = ()
+    size_hw: tuple[int, int] | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    operators: Mapping[str, int] = field(default_factory=dict)
+    nodes: tuple[NodeVerdict, ...] = ()
+    static: bool = False
+    batch: str = ""
+    batchable: bool | None = None
+    parameters: int | None = None
+    gflops: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the model compiles as a detector."""
+        return not self.problems
+
+    def count(self, verdict: Verdict) -> int:
+        """Returns how many nodes have a verdict."""
+        return sum(node.verdict == verdict for node in self.nodes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON values, with ``ok`` added."""
+        return {"ok": self.ok, **dataclasses.asdict(self)}

@@ -1,0 +1,203 @@
+"""The doctor: how far a model comes on the way to a compiled detector, without failing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from tvmdet.errors import InputError, ModelError, TvmdetError
+from tvmdet.frontend.converters import OWN_CONVERTERS, converter_map
+from tvmdet.frontend.cost import count_flops, count_parameters
+from tvmdet.frontend.diagnosis import Diagnosis, NodeVerdict
+from tvmdet.frontend.import_onnx import check_image_input, choose_size
+from tvmdet.frontend.importer import import_relax
+from tvmdet.frontend.limits import Limits
+from tvmdet.frontend.load import LoadedModel, load_onnx
+from tvmdet.frontend.network import Network
+from tvmdet.frontend.onnx_tools import graph_inputs, value_summary
+from tvmdet.frontend.operators import Block, find_blocks, find_foreign
+from tvmdet.frontend.prove import TOLERANCE
+from tvmdet.frontend.recognise import recognise
+from tvmdet.frontend.specialise import static_values
+from tvmdet.frontend.summary import summarise
+
+__all__ = ["diagnose"]
+
+_PROBED_BATCH = 2
+
+
+def diagnose(
+    path: str | Path, *, size_hw: tuple[int, int] | None = None, limits: Limits | None = None
+) -> Diagnosis:
+    """Says what of a model imports, what is rewritten, and what blocks.
+
+    Every step is tried; one that fails becomes a problem of the diagnosis.
+
+    Args:
+        path: The ONNX file.
+        size_hw: Height and width in pixels for an export that leaves them open.
+        limits: Bounds on what the file may ask for.
+
+    Returns:
+        The diagnosis, also for a file that cannot be loaded.
+    """
+    limits = limits or Limits()
+    try:
+        loaded = load_onnx(path, limits, allow_foreign=True)
+    except ModelError as error:
+        return Diagnosis(path=str(path), problems=(str(error),))
+    examination = _Examination(loaded, size_hw, limits)
+    examination.run()
+    return Diagnosis(path=str(path), **examination.found)
+
+
+class _Examination:
+    """The steps of one diagnosis; what they find collects in ``found``."""
+
+    def __init__(
+        self, loaded: LoadedModel, size_hw: tuple[int, int] | None, limits: Limits
+    ) -> None:
+        self._loaded = loaded
+        self._size_hw = size_hw
+        self._limits = limits
+        self._problems: list[str] = []
+        graph = loaded.proto.graph
+        counts = Counter(node.op_type for node in graph.node)
+        producer = f"{loaded.proto.producer_name} {loaded.proto.producer_version}"
+        self.found: dict[str, Any] = {
+            "producer": producer.strip(),
+            "ir_version": int(loaded.proto.ir_version),
+            "opset": loaded.opset,
+            "sha256": loaded.sha256,
+            "inputs": {v.name: str(value_summary(v)) for v in graph_inputs(graph)},
+            "operators": dict(sorted(counts.items())),
+        }
+
+    def run(self) -> None:
+        """Runs every step that can still run."""
+        foreign = find_foreign(self._loaded.proto.graph)
+        static, network = None, None
+        if not foreign:
+            network, static = self._specialise()
+        blocks = foreign or self._blocks(static)
+        self._problems.extend(str(block) for block in blocks)
+        self.found["nodes"] = _verdicts(self._loaded.proto, static, blocks)
+        if static is not None and network is not None:
+            self._describe(static)
+            self._recognise(static)
+            self._try_batch(network, static)
+        self.found["problems"] = tuple(dict.fromkeys(self._problems))
+
+    def _specialise(self) -> tuple[Network | None, onnx.ModelProto | None]:
+        try:
+            check_image_input(self._loaded)
+        except ModelError as error:
+            self._problems.append(str(error))
+        try:
+            self._size_hw = choose_size(self._loaded, {}, self._size_hw, raw=True)
+            network = Network(self._loaded, self._size_hw, self._limits)
+            return network, network.at(network.fixed_batch or 1)
+        except (ModelError, InputError) as error:
+            self._problems.append(str(error))
+            return None, None
+
+    def _blocks(self, static: onnx.ModelProto | None) -> list[Block]:
+        """Returns what blocks, by looking at the nodes and then by importing them."""
+        converters = converter_map()
+        if static is None:
+            # Shapes may be computed in nodes that would have been folded: only types count.
+            known = find_blocks(self._loaded.proto.graph, converters)
+            folded = ("Resize", "TopK", "Upsample")
+            return [block for block in known if block.operator not in folded]
+        blocks = find_blocks(static.graph, converters)
+        if blocks:
+            return blocks
+        try:
+            import_relax(static, self._loaded.opset)
+        except ModelError as error:
+            named = re.match(r"node '(.*?)' \((\w+)\) ([^;]*); (.*)", str(error))
+            if named is None:
+                self._problems.append(str(error))
+                return []
+            node, operator, reason, fix = named.groups()
+            return [Block(node=node, operator=operator, reason=reason, fix=fix)]
+        return []
+
+    def _describe(self, static: onnx.ModelProto) -> None:
+        shapes = static_values(static)
+        batch = next(iter(shapes[v.name] for v in graph_inputs(static.graph)), (1,))[:1] or (1,)
+        self.found.update(
+            static=True,
+            size_hw=self._size_hw,
+            outputs={v.name: str(value_summary(v)) for v in static.graph.output},
+            parameters=count_parameters(static),
+            gflops=round(count_flops(static, shapes) / batch[0] / 1e9, 4),
+        )
+
+    def _recognise(self, static: onnx.ModelProto) -> None:
+        if self._size_hw is None:
+            return
+        try:
+            found = recognise(summarise(static), self._size_hw, {})
+        except TvmdetError as error:
+            self._problems.append(str(error))
+        else:
+            self.found.update(family=found.family, recognition=found.reasons)
+
+    def _try_batch(self, network: Network, static: onnx.ModelProto) -> None:
+        fixed = network.fixed_batch
+        how = "the batch axis is open" if fixed is None else f"the export fixes batch {fixed}"
+        batch = _PROBED_BATCH if fixed != _PROBED_BATCH else _PROBED_BATCH + 1
+        try:
+            network.at(batch)
+        except ModelError as error:
+            # Batch 1 still compiles: no problem of the model, but good to know.
+            self.found.update(batchable=False, batch=f"{how}; {error}")
+            return
+        rewrite = "" if fixed is None else " after rewriting it"
+        self.found.update(
+            batchable=True,
+            batch=f"{how}; batch {batch} gives what single images give{rewrite} (proven by ONNX "
+            f"Runtime on random images, relative difference at most {TOLERANCE:g})",
+        )
+
+
+def _verdicts(
+    original: onnx.ModelProto, static: onnx.ModelProto | None, blocks: Sequence[Block]
+) -> tuple[NodeVerdict, ...]:
+    """Returns the verdict on every node of the file, blocks inside subgraphs added."""
+    blocking = {block.node: block for block in blocks}
+    left = None if static is None else {node.name: node.op_type for node in static.graph.node}
+    verdicts = []
+    for node in original.graph.node:
+        block = blocking.pop(node.name, None)
+        if block is not None:
+            verdicts.append(_blocked(block))
+        else:
+            verdicts.append(_passed(node, left))
+    return (*verdicts, *(_blocked(block) for block in blocking.values()))
+
+
+def _blocked(block: Block) -> NodeVerdict:
+    return NodeVerdict(
+        node=block.node,
+        operator=block.operator,
+        verdict="blocks",
+        detail=f"{block.reason}; {block.fix}",
+    )
+
+
+def _passed(node: onnx.NodeProto, left: dict[str, str] | None) -> NodeVerdict:
+    name, operator = node.name, node.op_type
+    if left is not None and left.get(name) != operator:
+        detail = "folded or fused by the simplification, proven equal by ONNX Runtime"
+        return NodeVerdict(node=name, operator=operator, verdict="rewritten", detail=detail)
+    if operator in OWN_CONVERTERS:
+        detail = f"by tvmdet's converter for {operator}"
+        return NodeVerdict(node=name, operator=operator, verdict="rewritten", detail=detail)
+    return NodeVerdict(node=name, operator=operator, verdict="imports")

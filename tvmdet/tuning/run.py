@@ -1,0 +1,342 @@
+"""The loop of a tuning run: slices of trials for the task with the most to gain.
+
+Each task is measured with its default first, many tasks in one round so that the builders stay
+busy; then slices of a few candidates go to the task with the largest expected gain, until the
+time is spent or nothing promises a gain worth a slice. Every trial is on disk before the next
+one runs, so the run can be killed at any moment and a later one goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm.s_tir.meta_schedule.builder import BuilderInput
+from tvm.s_tir.meta_schedule.runner import RunnerInput, RunnerResult
+from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
+
+from tvmdet.errors import TuningError, TvmdetError
+from tvmdet.passes.lower import tvm_target
+from tvmdet.schedules.base import Decision
+from tvmdet.targets import Target
+from tvmdet.tuning.interrupt import InterruptFlag
+from tvmdet.tuning.measure import MeasureOptions, Measurer, split_error
+from tvmdet.tuning.planner import (
+    TaskState,
+    cpu_model,
+    peak_flop_per_s,
+    total_latency,
+    worth_tuning,
+)
+from tvmdet.tuning.pool import START_HINT
+from tvmdet.tuning.progress import TuningProgress, TuningReport
+from tvmdet.tuning.ranking import Ranking
+from tvmdet.tuning.record import TuningRecord
+from tvmdet.tuning.search import BATCH, TaskSearch, one_line
+from tvmdet.tuning.store import TuningStore
+from tvmdet.tuning.task import Task
+
+__all__ = ["TuningRun"]
+
+_RELEARN = 24  # records of an earlier run that the cost model is taught per task
+
+Batch = list[tuple[Decision, MeasureCandidate]]
+
+
+@dataclass(kw_only=True)
+class TuningRun:
+    """One tuning run: what it was asked for and how far it is.
+
+    Attributes:
+        tasks: What to tune.
+        target: What kernels are compiled for; this machine must be able to run it.
+        store: Where records are read and written.
+        budget_s: Seconds from ``started`` on.
+        threads: Threads to measure on.
+        progress: Called after every trial.
+        model_name: For the records.
+        options: How candidates are timed.
+        min_gain: Share of the estimated latency that a slice must promise.
+        started: ``time.monotonic()`` when the budget began.
+        seed: Of the search's random choices.
+    """
+
+    tasks: Sequence[Task]
+    target: Target
+    store: TuningStore
+    budget_s: float
+    threads: int
+    progress: Callable[[TuningProgress], None] | None
+    model_name: str
+    options: MeasureOptions
+    min_gain: float
+    started: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Makes the cost model and the state of every task.
+
+        Raises:
+            TuningError: xgboost is not installed.
+        """
+        peak = peak_flop_per_s(self.target, self.threads)
+        self._states = [TaskState(task=t, roofline_s=t.workload.flop / peak) for t in self.tasks]
+        self._searches: dict[TaskState, TaskSearch] = {}
+        self._ranking = Ranking(seed=self.seed)
+        self._tvm_target = tvm_target(self.target, self.threads)
+        self._cpu = cpu_model()
+        self._interrupt = InterruptFlag()
+        self._trials = 0
+        self._spent = {"schedule": 0.0, "build": 0.0, "run": 0.0, "model": 0.0}
+
+    def go(self) -> str:
+        """Tunes until something ends it; returns what."""
+        for state in self._states:
+            self._recall(state)
+        with (
+            self._interrupt,
+            Measurer(
+                target=self.target,
+                threads=self.threads,
+                options=self.options,
+                stop=lambda: self._interrupt.raised,
+            ) as measurer,
+        ):
+            try:
+                return self._loop(measurer)
+            except KeyboardInterrupt:
+                return "interrupted"
+
+    def _loop(self, measurer: Measurer) -> str:
+        self._defaults(measurer)
+        while not (why := self._why_stop()):
+            worth = worth_tuning(self._states, self.min_gain)
+            if not worth:
+                left = sum(s.remaining for s in self._states if not s.failed)
+                return "converged" if left else "exhausted"
+            state = worth[0]
+            before = state.best_s
+            self._measure(measurer, [(state, self._next_batch(state))])
+            state.end_slice(before)
+        return why
+
+    def _defaults(self, measurer: Measurer) -> None:
+        """Measures the default of every task that no earlier run has measured."""
+        waiting = [s for s in self._states if s.best_s is None and not s.failed]
+        step = max(1, 2 * measurer.parallel)
+        for at in range(0, len(waiting), step):
+            if self._why_stop():
+                return
+            states = waiting[at : at + step]
+            self._measure(measurer, [(s, self._next_batch(s, size=1)) for s in states])
+            for state in states:
+                state.end_slice(None)
+
+    def _why_stop(self) -> str:
+        if self._interrupt.raised:
+            return "interrupted"
+        return "budget" if self._elapsed() >= self.budget_s else ""
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    # Before and after measuring
+
+    def _recall(self, state: TaskState) -> None:
+        """Takes over what earlier runs found out about a task."""
+        task = state.task
+        found = self.store.measured(self.target.name, task.fingerprint, self.threads)
+        valid = set(task.decisions)
+        state.remaining = sum(decision not in found for decision in task.decisions)
+        slice_start = None
+        for decision, record in found.items():
+            if decision not in valid:  # of an older version of the template
+                continue
+            state.tried += 1
+            if record.ok:
+                state.record(record.median_s)
+                state.known = True
+            else:
+                state.error = f"{record.error_kind}: {record.error}"
+            if state.tried % BATCH == 0:  # as if earlier records had been slices of this run
+                state.end_slice(slice_start)
+                slice_start = state.best_s
+        state.start_s = state.best_s
+        if state.best_s is None and not state.remaining:
+            state.failed = state.error or "no candidate could be measured"
+
+    def _next_batch(self, state: TaskState, size: int = BATCH) -> Batch:
+        """Returns what to measure next; a task that breaks is reported and left out."""
+        try:
+            if state not in self._searches:
+                self._searches[state] = self._make_search(state)
+            return self._ask(state, self._searches[state], size)
+        except TvmdetError:
+            raise
+        except Exception as error:  # one task must not end the run, whatever TVM raises
+            state.give_up(one_line(error))
+            return []
+
+    def _make_search(self, state: TaskState) -> TaskSearch:
+        task, target = state.task, self.target.name
+        found = self.store.measured(target, task.fingerprint, self.threads)
+        search = TaskSearch(task, self._tvm_target, self._ranking, measured=found, seed=self.seed)
+        taught: list[tuple[Decision, MeasureCandidate]] = []
+        results: list[RunnerResult] = []
+        for decision, record in sorted(found.items(), key=lambda item: item[1].median_s):
+            if decision not in set(task.decisions) or not record.ok:
+                continue
+            search.seen(decision, record.median_s)
+            candidate = search.candidate(decision) if len(taught) < _RELEARN else None
+            if candidate is not None:
+                taught.append((decision, candidate))
+                results.append(RunnerResult([record.median_s], None))
+        search.take_rejected()
+        if taught:
+            search.learn(taught, results)
+        return search
+
+    def _ask(self, state: TaskState, search: TaskSearch, size: int) -> Batch:
+        """Asks for candidates and puts down the decisions that cannot be scheduled."""
+        task, target = state.task, self.target.name
+        borrowed = (
+            self.store.best(target, task.fingerprint, self.threads),
+            self.store.borrow(target, task.anchor, task.template.name, self.threads),
+        )
+        search.suggest(record.decision for record in borrowed if record is not None)
+        batch = search.next_batch(size)
+        for rejected in search.take_rejected():
+            self._put_down(state, rejected.decision, error=rejected.error, kind="schedule")
+        state.remaining = search.remaining
+        for phase, seconds in search.spent_s.items():
+            self._spent[phase] += seconds
+            search.spent_s[phase] = 0.0
+        return batch
+
+    # Measuring
+
+    def _measure(self, measurer: Measurer, work: Sequence[tuple[TaskState, Batch]]) -> None:
+        """Builds every candidate, then runs them one at a time, each on disk before the next."""
+        inputs = [
+            BuilderInput(candidate.sch.mod, self._tvm_target)
+            for _, batch in work
+            for _, candidate in batch
+        ]
+        start = time.perf_counter()
+        built = iter(measurer.builder.build(inputs) if inputs else [])
+        self._spent["build"] += time.perf_counter() - start
+        for state, batch in work:
+            measured: Batch = []
+            results: list[RunnerResult] = []
+            for decision, candidate in batch:
+                result = self._run_one(measurer, state, candidate, next(built))
+                kind, message = split_error(result.error_msg or "")
+                if kind == "start":
+                    raise TuningError(f"a tuning worker cannot be started: {message}; {START_HINT}")
+                if kind == "stopped":
+                    continue
+                # Four digits: beyond what a clock can tell, and logs are kept in git.
+                latencies = tuple(float(f"{float(value):.4g}") for value in result.run_secs or ())
+                self._put_down(state, decision, latencies, error=message, kind=kind)
+                measured.append((decision, candidate))
+                results.append(result)
+            self._learn(state, measured, results)
+
+    def _run_one(
+        self, measurer: Measurer, state: TaskState, candidate: MeasureCandidate, built: Any
+    ) -> RunnerResult:
+        if built.error_msg:
+            return RunnerResult(None, built.error_msg)
+        if self._why_stop():
+            return RunnerResult(None, "stopped: the run has ended")
+        start = time.perf_counter()
+        measurer.best_s = state.best_s
+        item = RunnerInput(built.artifact_path, "cpu", candidate.args_info)
+        (future,) = measurer.runner.run([item])
+        result = future.result()
+        self._spent["run"] += time.perf_counter() - start
+        return result
+
+    def _learn(self, state: TaskState, batch: Batch, results: list[RunnerResult]) -> None:
+        if not batch:
+            return
+        try:
+            self._searches[state].learn(batch, results)
+        except Exception as error:  # a kernel whose features break the model; see _next_batch
+            state.give_up(one_line(error))
+
+    def _put_down(
+        self,
+        state: TaskState,
+        decision: Decision,
+        latencies_s: tuple[float, ...] = (),
+        *,
+        error: str = "",
+        kind: str = "",
+    ) -> None:
+        record = TuningRecord(
+            target=self.target.name,
+            fingerprint=state.task.fingerprint,
+            anchor=state.task.anchor,
+            decision=decision,
+            latencies_s=latencies_s,
+            error=error,
+            error_kind=kind,
+            threads=self.threads,
+            cpu=self._cpu,
+            tvm=tvm.__version__,
+            time=time.time(),
+            model=self.model_name,
+        )
+        self.store.append(record)
+        self._trials += 1
+        state.tried += 1
+        if record.ok:
+            state.record(record.median_s)
+        else:
+            state.error = f"{kind}: {error}"
+        if self.progress is not None:
+            self.progress(self._snapshot(state))
+
+    # Telling
+
+    def _snapshot(self, state: TaskState) -> TuningProgress:
+        elapsed = self._elapsed()
+        left = sum(s.remaining for s in self._states if not s.failed)
+        per_trial = elapsed / max(self._trials, 1)
+        total = len(self._states)
+        return TuningProgress(
+            elapsed_s=elapsed,
+            budget_s=self.budget_s,
+            trials=self._trials,
+            tasks_done=total - len(worth_tuning(self._states, self.min_gain)),
+            tasks_total=total,
+            known=f"{sum(s.known for s in self._states)} of {total} tasks already known",
+            task=state.task.anchor,
+            latency_s=total_latency((s, s.best_s) for s in self._states),
+            latency_start_s=total_latency((s, s.start_s) for s in self._states),
+            eta_s=max(0.0, min(self.budget_s - elapsed, left * per_trial)),
+        )
+
+    def report(self, stopped: str, untunable: int) -> TuningReport:
+        """Returns what the run did."""
+        measured = [s for s in self._states if s.best_s is not None and s.start_s is not None]
+        return TuningReport(
+            target=self.target.name,
+            threads=self.threads,
+            tasks=len(self._states),
+            untunable=untunable,
+            known_before=sum(s.known for s in self._states),
+            trials=self._trials,
+            new=sum(s.best_s is not None and not s.known for s in self._states),
+            improved=sum((s.best_s or 0.0) < (s.start_s or 0.0) for s in measured),
+            failed=tuple((s.task.anchor, s.failed) for s in self._states if s.failed),
+            latency_before_s=total_latency((s, s.start_s) for s in measured),
+            latency_after_s=total_latency((s, s.best_s) for s in measured),
+            seconds=self._elapsed(),
+            stopped=stopped,
+            spent_s={phase: round(seconds, 3) for phase, seconds in self._spent.items()},
+        )
