@@ -45,6 +45,10 @@ def _huge_dims() -> bytes:
     return bytes(model.SerializeToString())
 
 
+def _damaged_text() -> bytes:
+    return _bytes().replace(b"Sigmoid", b"Sig\xff\xfeid")
+
+
 def _dangling() -> bytes:
     model = onnx_models.yolov8()
     model.graph.node[0].input[0] = "nowhere"
@@ -66,6 +70,7 @@ def _dangling() -> bytes:
         (_no_opset, "states no version of the default ONNX operator set"),
         (_wrong_bytes, "holds 4 bytes and needs"),
         (_huge_dims, "the file is damaged"),
+        (_damaged_text, "not UTF-8 text"),
         (_dangling, "breaks the ONNX standard"),
     ],
 )

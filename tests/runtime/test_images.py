@@ -104,7 +104,7 @@ def test_exif_orientation_turns_the_image(tmp_path: Path) -> None:
 def test_refuses_a_file_that_is_no_image(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="x.png cannot be decoded"):
+    with pytest.raises(InputError, match=r"x\.png cannot be decoded"):
         load_image(path)
 
 

@@ -1,1 +1,5 @@
-"""TODO."""
+"""The command line: one file per verb, which parses, calls one function and prints."""
+
+from tvmdet.cli.app import main
+
+__all__ = ["main"]

@@ -7,7 +7,7 @@ whose score lies within the tolerance of the threshold, and which of two overlap
 equal scores survives suppression.
 
 So that pictures with few objects test something too, the score threshold of each image is lowered
-until the reference has ``MIN_BOXES`` candidates above it.
+until the reference has ``MIN_CANDIDATES`` candidates above it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from tvmdet.compiler.reference import Candidates, Reference, suppress, to_image
 from tvmdet.errors import ParityError
 from tvmdet.runtime.detector import Detector
 
-__all__ = ["MIN_BOXES", "Tolerance", "check_detector", "check_raw"]
+__all__ = ["MIN_CANDIDATES", "Tolerance", "check_detector", "check_raw"]
 
-MIN_BOXES = 20
+MIN_CANDIDATES = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +155,9 @@ def check_raw(
 
 def _threshold(candidates: Candidates, default: float) -> float:
     """Returns the score threshold at which an image has enough boxes to compare."""
-    if len(candidates.scores) <= MIN_BOXES:
+    if len(candidates.scores) <= MIN_CANDIDATES:
         return 0.0
-    return float(min(default, max(candidates.scores[MIN_BOXES], 0.0)))
+    return float(min(default, max(candidates.scores[MIN_CANDIDATES], 0.0)))
 
 
 def _compare(

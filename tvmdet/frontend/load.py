@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx.inliner
@@ -116,12 +117,31 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
             f"{path} is not an ONNX model, or is cut short ({len(data)} bytes that do not "
             "parse); give an .onnx file, or export or copy it again"
         ) from error
+    if not _is_text(model):
+        raise ModelError(
+            f"{path} is damaged: it holds names that are not UTF-8 text; export or copy it again"
+        )
     if not model.HasField("graph") or not model.graph.node or not model.graph.output:
         raise ModelError(
             f"{path} is not an ONNX model, or is cut short: it holds no graph with nodes and "
             "outputs; give an .onnx file, or export or copy it again"
         )
     return model
+
+
+def _is_text(model: onnx.ModelProto) -> bool:
+    """Returns whether every string is text; protobuf hands damaged ones over as bytes."""
+    stack: list[Any] = [model]
+    while stack:
+        for field, value in stack.pop().ListFields():
+            values = [value] if hasattr(value, "ListFields") else value
+            if field.type == field.TYPE_MESSAGE:
+                stack.extend(values)
+            elif field.type == field.TYPE_STRING:
+                strings = [value] if isinstance(value, str | bytes) else value
+                if any(isinstance(string, bytes) for string in strings):
+                    return False
+    return True
 
 
 def _check_opset(path: Path, model: onnx.ModelProto, limits: Limits) -> int:

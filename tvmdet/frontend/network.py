@@ -11,7 +11,7 @@ from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel
 from tvmdet.frontend.onnx_tools import graph_inputs, value_summary
 from tvmdet.frontend.rebatch import prove_batch, rewrite_batch
-from tvmdet.frontend.specialise import input_shapes, specialise
+from tvmdet.frontend.specialise import input_shapes, record_outputs, specialise
 
 __all__ = ["Network"]
 
@@ -70,6 +70,7 @@ class Network:
                 return many
         many = rewrite_batch(one, batch_size)
         prove_batch(one, many)
+        record_outputs(many)
         return many
 
     def _specialise(self, batch_size: int) -> onnx.ModelProto:

@@ -12,6 +12,8 @@ from onnx import helper, numpy_helper
 from tvmdet.heads.base import TensorSummary
 
 __all__ = [
+    "DEFAULT_DOMAINS",
+    "constant_values",
     "constants_of",
     "describe",
     "first_line",

@@ -15,7 +15,14 @@ from tvmdet.frontend.onnx_tools import describe, first_line, graph_inputs, value
 from tvmdet.frontend.prove import differing_output, random_feeds, run_onnx
 from tvmdet.frontend.simplify import simplify
 
-__all__ = ["image_axes", "input_shapes", "specialise", "static_values", "with_input_shapes"]
+__all__ = [
+    "image_axes",
+    "input_shapes",
+    "record_outputs",
+    "specialise",
+    "static_values",
+    "with_input_shapes",
+]
 
 
 def input_shapes(
@@ -102,7 +109,7 @@ def specialise(
             f"simplifying changed output {wrong!r}: ONNX Runtime gives other values before and "
             "after; this model cannot be used safely: please report it"
         )
-    _record_outputs(simple, got)
+    record_outputs(simple)
     return simple
 
 
@@ -169,12 +176,15 @@ def _check_size(value: onnx.ValueInfoProto, limits: Limits) -> None:
         )
 
 
-def _record_outputs(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> None:
+def record_outputs(model: onnx.ModelProto) -> None:
+    """Writes the inferred shapes into the outputs of a static network, in place.
+
+    Raises:
+        ShapeError: A shape cannot be known.
+    """
+    shapes = static_values(model)
     for value in model.graph.output:
-        value.type.tensor_type.elem_type = onnx.helper.np_dtype_to_tensor_dtype(
-            values[value.name].dtype
-        )
         shape = value.type.tensor_type.shape
         shape.ClearField("dim")
-        for dim in values[value.name].shape:
+        for dim in shapes[value.name]:
             shape.dim.add().dim_value = dim

@@ -82,17 +82,31 @@ def attach_nothing(
 
 
 def emit_normalize(builder: relax.BlockBuilder, images: Any, spec: InputSpec) -> Any:
-    """Emits ``(pixel - mean) / std`` and the channel order; returns float32 NCHW."""
+    """Emits ``(pixel - mean) / std`` and the channel order; returns float32 NCHW.
+
+    A row of pixels is scaled as one line of numbers against a row of constants, so that whole
+    vectors are loaded although there are three channels; the reordering of channels comes last,
+    where :class:`~tvmdet.passes.fold_channel_order.FoldChannelOrder` folds it into the weights of
+    the first convolution.
+    """
+    batch, height, width, _ = static_shape(images)
     scale = 1.0 / np.asarray(spec.std, "float32")
     offset = -np.asarray(spec.mean, "float32") * scale
     if spec.color == "rgb":
-        indices = relax.const(np.array([2, 1, 0], "int64"))
-        images = builder.emit(relax.op.take(images, indices, axis=3, mode="clip"))
-    pixels = builder.emit(relax.op.astype(images, "float32"))
-    pixels = builder.emit(relax.op.multiply(pixels, relax.const(scale.reshape(1, 1, 1, 3))))
+        scale, offset = scale[::-1], offset[::-1]
+    pixels = builder.emit(relax.op.reshape(images, (batch, height, width * 3)))
+    pixels = builder.emit(relax.op.astype(pixels, "float32"))
+    row = relax.const(np.tile(scale, width).reshape(1, 1, -1))
+    pixels = builder.emit(relax.op.multiply(pixels, row))
     if np.any(offset):
-        pixels = builder.emit(relax.op.add(pixels, relax.const(offset.reshape(1, 1, 1, 3))))
-    return builder.emit(relax.op.permute_dims(pixels, [0, 3, 1, 2]))
+        row = relax.const(np.tile(offset, width).reshape(1, 1, -1))
+        pixels = builder.emit(relax.op.add(pixels, row))
+    pixels = builder.emit(relax.op.reshape(pixels, (batch, height, width, 3)))
+    pixels = builder.emit(relax.op.permute_dims(pixels, [0, 3, 1, 2]))
+    if spec.color == "rgb":
+        reverse = relax.const(np.array([2, 1, 0], "int64"))
+        pixels = builder.emit(relax.op.take(pixels, reverse, axis=1, mode="clip"))
+    return pixels
 
 
 def emit_network(

@@ -11,6 +11,7 @@ from tvm import relax
 
 from tvmdet.passes.attach_head import attach_head, attach_nothing
 from tvmdet.passes.convert_to_nhwc import ConvertToNHWC
+from tvmdet.passes.fold_channel_order import FoldChannelOrder
 from tvmdet.passes.fold_conv2d_affine import FoldConv2dAffine
 from tvmdet.passes.legalize_activations import ACTIVATIONS
 from tvmdet.passes.pack_conv2d import Conv2dPacker
@@ -27,6 +28,7 @@ def lowering_phases(target: Target) -> list[Phase]:
     return [
         # Arithmetic: fewer operators, the same numbers.
         ("fold_conv2d_affine", FoldConv2dAffine()),
+        ("fold_channel_order", FoldChannelOrder()),
         # Layout: pictures in NHWC, transposes gone.
         ("convert_to_nhwc", ConvertToNHWC()),
         ("fold_constants", relax.transform.FoldConstant()),

@@ -5,6 +5,6 @@ neither the rest of TVM nor onnx, torch, or tvmdet's frontend, tuning and compil
 """
 
 from tvmdet.runtime.detector import Detector
-from tvmdet.runtime.load import load
+from tvmdet.runtime.loader import load
 
 __all__ = ["Detector", "load"]

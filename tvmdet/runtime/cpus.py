@@ -53,7 +53,10 @@ def cgroup_cpu_limit(root: Path = _CGROUP_ROOT, membership: Path = _SELF_CGROUP)
     """
     limits: list[float] = []
     for line in _read(membership).splitlines():
-        _, controllers, group = (*line.split(":", 2), "", "")[:3]
+        _, colons, rest = line.partition(":")
+        controllers, colon, group = rest.partition(":")
+        if not (colons and colon):
+            continue
         if not controllers:
             folders = [root, root / "unified"]
         elif "cpu" in controllers.split(","):
@@ -67,7 +70,8 @@ def cgroup_cpu_limit(root: Path = _CGROUP_ROOT, membership: Path = _SELF_CGROUP)
 
 def _limits_upwards(mount: Path, group: str) -> list[float]:
     # In a container the path is often the host's, and only the mount itself is there.
-    place = mount / group.lstrip("/")
+    # A group outside the process's cgroup namespace starts with "/..".
+    place = mount if ".." in Path(group).parts else mount / group.lstrip("/")
     folders = [folder for folder in (place, *place.parents) if folder.is_relative_to(mount)]
     found = (_limit_of(folder) for folder in folders)
     return [limit for limit in found if limit is not None]

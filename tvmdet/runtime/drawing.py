@@ -48,7 +48,7 @@ def draw_detections(found: Detections, image: npt.NDArray[Any]) -> npt.NDArray[n
 def _draw_box(canvas: npt.NDArray[np.uint8], found: Detection, line_px: int) -> None:
     x1, y1, x2, y2 = (round(value) for value in found.box_xyxy)
     color = class_color_bgr(found.class_id)
-    cv2.rectangle(canvas, (x1, y1), (x2, y2), color, line_px, cv2.LINE_AA)
+    cv2.rectangle(canvas, (x1, y1), (x2, y2), color, line_px)
 
 
 def _draw_label(canvas: npt.NDArray[np.uint8], found: Detection, line_px: int) -> None:

@@ -68,6 +68,8 @@ class TaskState:
 
     def end_slice(self, before_s: float | None) -> None:
         """Judges a slice that began with ``before_s`` as the best latency."""
+        if self.failed:
+            return
         if self.best_s is None:
             if self.tried >= min(_GIVE_UP, len(self.task.decisions)) or not self.remaining:
                 self.failed = self.error or "no candidate could be measured"

@@ -91,6 +91,10 @@ class Ranking:
         speeds[: len(found)] = found
         return speeds
 
+    def forget(self, candidates: Sequence[MeasureCandidate]) -> None:
+        """Drops the features of candidates that will not be asked about again."""
+        self._features.forget(candidates)
+
 
 @derived_object
 class _CachedFeatures(PyFeatureExtractor):  # type: ignore[misc]

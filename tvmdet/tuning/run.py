@@ -41,7 +41,8 @@ from tvmdet.tuning.task import Task
 
 __all__ = ["TuningRun"]
 
-_RELEARN = 24  # records of an earlier run that the cost model is taught per task
+_STAGNANT = 3  # slices without an improvement after which a task's pool is dropped
+_RELEARN = 12  # records of an earlier run that the cost model is taught per task
 
 Batch = list[tuple[Decision, MeasureCandidate]]
 
@@ -121,6 +122,8 @@ class TuningRun:
             before = state.best_s
             self._measure(measurer, [(state, self._next_batch(state))])
             state.end_slice(before)
+            if state.stale >= _STAGNANT:
+                self._searches[state].release()
         return why
 
     def _defaults(self, measurer: Measurer) -> None:
@@ -184,15 +187,17 @@ class TuningRun:
         task, target = state.task, self.target.name
         found = self.store.measured(target, task.fingerprint, self.threads)
         search = TaskSearch(task, self._tvm_target, self._ranking, measured=found, seed=self.seed)
+        valid = set(task.decisions)
+        ran = [r for decision, r in found.items() if decision in valid and r.ok]
+        ran.sort(key=lambda record: record.median_s)
+        for record in ran:
+            search.seen(record.decision, record.median_s)
         taught: list[tuple[Decision, MeasureCandidate]] = []
         results: list[RunnerResult] = []
-        for decision, record in sorted(found.items(), key=lambda item: item[1].median_s):
-            if decision not in set(task.decisions) or not record.ok:
-                continue
-            search.seen(decision, record.median_s)
-            candidate = search.candidate(decision) if len(taught) < _RELEARN else None
+        for record in ran[:: -(-len(ran) // _RELEARN) or 1]:  # from the best to the worst
+            candidate = search.candidate(record.decision)
             if candidate is not None:
-                taught.append((decision, candidate))
+                taught.append((record.decision, candidate))
                 results.append(RunnerResult([record.median_s], None))
         search.take_rejected()
         if taught:

@@ -1,0 +1,122 @@
+"""``tvmdet``: the verbs, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import tvmdet
+from tvmdet.cli import output
+from tvmdet.cli.compile import compile_
+from tvmdet.cli.detect import detect
+from tvmdet.cli.doctor import doctor
+from tvmdet.cli.inspect import inspect
+from tvmdet.cli.targets import targets
+from tvmdet.cli.tune import tune
+from tvmdet.errors import TvmdetError
+
+__all__ = ["main"]
+
+FAILED = 1
+WRONG_USAGE = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+# What every wrong option or argument is; typer exports only this subclass of it.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    help="An ONNX object detector becomes one compiled file that finds objects.",
+    epilog="Start with: tvmdet doctor MODEL.onnx",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        output.stdout().print(f"tvmdet {tvmdet.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say it.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(WRONG_USAGE)
+
+
+app.command("doctor")(doctor)
+app.command("tune")(tune)
+app.command("compile")(compile_)
+app.command("inspect")(inspect)
+app.command("detect")(detect)
+app.command("targets")(targets)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line.
+
+    Args:
+        arguments: What follows ``tvmdet``; by default the process's own.
+
+    Returns:
+        The exit code: 0, 1 when the check or the work failed, 2 for wrong usage, 130 after
+        Ctrl-C.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    output.set_up_logging(debug=debug)
+    try:
+        code = _run(given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt as interrupt:
+        _show_traceback(debug)
+        output.error(str(interrupt) or "interrupted")
+        return INTERRUPTED
+    except TvmdetError as error:
+        _show_traceback(debug)
+        output.error(str(error))
+        return FAILED
+    except Exception as error:
+        _show_traceback(debug)
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        output.error(f"{text}\nThis was not foreseen; run again with --debug for the traceback")
+        return FAILED
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    """Parses and runs, without typer's own handling of exceptions."""
+    command = typer.main.get_command(app)
+    context = None
+    try:
+        with command.make_context("tvmdet", arguments) as context:
+            return int(command.invoke(context) or 0)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except _UsageError as error:
+        where = getattr(error, "ctx", None) or context
+        verb = where.command_path if where is not None else "tvmdet"
+        message = error.format_message()  # type: ignore[attr-defined]
+        output.error(f"{message}\nTry: {verb} --help")
+        return WRONG_USAGE
+
+
+def _show_traceback(debug: bool) -> None:
+    if debug:
+        traceback.print_exc()

@@ -1,0 +1,41 @@
+"""The parity certificate of a compiled file, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tvmdet.cli import output
+
+__all__ = ["print_certificate"]
+
+
+def print_certificate(parity: Mapping[str, Any] | None) -> None:
+    """Prints what was compared with ONNX Runtime for each target, and how well it agreed."""
+    if not parity:
+        return
+    output.table(
+        ("parity", "against", "compared", "worst difference"),
+        [(name, *_cells(checked)) for name, checked in parity.items()],
+    )
+
+
+def _cells(checked: Mapping[str, Any]) -> tuple[str, str, str]:
+    if "skipped" in checked:
+        return "not checked", checked["skipped"], ""
+    batches = ", ".join(str(size) for size in checked.get("batch_sizes", ()))
+    tolerance = checked.get("tolerance", {})
+    if "worst_relative" in checked:
+        worst = ", ".join(f"{name} {value:g}" for name, value in checked["worst_relative"].items())
+        compared = f"{len(checked['worst_relative'])} outputs at batch {batches}"
+        allowed = f"of the greatest value {worst} (allowed {tolerance.get('raw', 0):g})"
+        return checked.get("reference", ""), compared, allowed
+    compared = (
+        f"{checked.get('boxes')} boxes in {len(checked.get('images', ()))} images "
+        f"at batch {batches}"
+    )
+    worst = (
+        f"IoU {checked.get('worst_iou')} (allowed {tolerance.get('iou')}), "
+        f"score {checked.get('worst_score_drift')} (allowed {tolerance.get('score')})"
+    )
+    return checked.get("reference", ""), compared, worst

@@ -1,0 +1,118 @@
+"""``tvmdet compile``: an ONNX file becomes a ``.tvmdet`` file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tvmdet.cli import output
+from tvmdet.cli.certificate import print_certificate
+from tvmdet.cli.options import (
+    Batch,
+    Debug,
+    Json,
+    Logs,
+    OnnxFile,
+    Size,
+    Spec,
+    Threads,
+    parse_batch,
+    parse_names,
+    parse_size,
+)
+from tvmdet.cli.progress import Phases
+
+if TYPE_CHECKING:
+    from tvmdet.compiler import CompileReport
+
+__all__ = ["compile_"]
+
+
+def compile_(
+    model: OnnxFile,
+    target: Annotated[
+        str,
+        typer.Option("--target", metavar="T[,T...]", help="What to compile for; host: this one."),
+    ] = "host",
+    batch: Batch = "1",
+    size: Size = None,
+    spec: Spec = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The network without a head: arrays in, arrays out.")
+    ] = False,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", metavar="DIR", help="Images of yours for the parity check."),
+    ] = None,
+    logs: Logs = None,
+    threads: Threads = None,
+    output_: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="By default MODEL.tvmdet, here."),
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Compile a detector into one file, and prove that it agrees with ONNX Runtime."""
+    names, batch_sizes, size_hw = parse_names(target), parse_batch(batch), parse_size(size)
+    destination = output_ or Path(f"{model.stem}.tvmdet")
+    with Phases() as phase:
+        phase(f"importing {model}")
+        from tvmdet.compiler import compile as compile_model
+        from tvmdet.frontend import import_onnx
+
+        imported = import_onnx(model, spec=spec, size_hw=size_hw, raw=raw)
+        report = compile_model(
+            imported,
+            target=names,
+            batch_sizes=batch_sizes,
+            output=destination,
+            images=images,
+            logs=logs,
+            threads=threads,
+            progress=phase,
+        )
+    if json:
+        output.print_json(report.to_dict())
+        return 0
+    _print(report, imported.spec.family, imported.recognition)
+    _advise(report, model)
+    if imported.spec.family == "raw":
+        output.next_step("tvmdet", "inspect", report.output)
+    else:
+        output.next_step("tvmdet", "detect", report.output, "IMAGE.jpg")
+    return 0
+
+
+def _print(report: CompileReport, family: str, recognition: tuple[str, ...]) -> None:
+    output.facts(
+        [
+            ("file", f"{report.output} ({output.megabytes(report.bytes)})"),
+            ("family", family),
+            ("because", "\n".join(recognition)),
+        ]
+    )
+    output.table(
+        ("target", "tuned", "borrowed", "default"),
+        [
+            (name, *(report.tuning[name].get(key, 0) for key in ("tuned", "borrowed", "default")))
+            for name in report.targets
+        ],
+        right=("tuned", "borrowed", "default"),
+    )
+    print_certificate(report.parity)
+
+
+def _advise(report: CompileReport, model: Path) -> None:
+    """Says what would make the file faster."""
+    for name in report.targets:
+        counts = report.tuning[name]
+        untuned = counts.get("borrowed", 0) + counts.get("default", 0)
+        total = untuned + counts.get("tuned", 0)
+        if untuned * 2 > total:
+            output.warning(
+                f"{untuned} of {total} kernels are not tuned for {name}; for a faster file run: "
+                f"tvmdet tune {model} --target {name}, and compile again"
+            )

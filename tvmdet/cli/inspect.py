@@ -1,0 +1,127 @@
+"""``tvmdet inspect``: what a ``.tvmdet`` file holds and where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tvmdet.cli import output
+from tvmdet.cli.certificate import print_certificate
+from tvmdet.cli.options import Debug, Json
+
+if TYPE_CHECKING:
+    from tvmdet.artifact import Artifact
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE.tvmdet", help="A compiled detector.")],
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Show what a compiled file holds, what proves it, and which part of it runs here."""
+    from tvmdet.artifact import Artifact
+
+    artifact = Artifact.open(file)
+    here = _here(artifact)
+    size = file.stat().st_size
+    if json:
+        output.print_json({"file": str(file), "bytes": size, "here": here, **artifact.manifest})
+        return 0
+    _print_model(artifact, size)
+    _print_targets(artifact, here["targets"])
+    print_certificate(artifact.manifest["parity"])
+    members = artifact.manifest["members"]
+    output.table(
+        ("member", "size", "sha256"),
+        [(name, output.megabytes(m["bytes"]), m["sha256"]) for name, m in members.items()],
+        right=("size",),
+    )
+    if here["target"] is None:
+        output.stdout().print("nothing in this file runs on this machine")
+        output.next_step("tvmdet", "compile", "MODEL.onnx", "--target", "host")
+    elif artifact.manifest["raw"] is None:
+        output.next_step("tvmdet", "detect", file, "IMAGE.jpg")
+    return 0
+
+
+def _here(artifact: Artifact) -> dict[str, Any]:
+    """Says which target this machine would use, and of each target why or why not."""
+    from tvmdet.runtime.load import Host
+
+    host = Host.this_machine()
+    runnable = [target for target in artifact.targets if not host.lacks(target)]
+    best = max(runnable, key=lambda target: target.rank, default=None)
+    verdicts = {}
+    for target in artifact.targets:
+        verdicts[target.name] = host.lacks(target) or (
+            "runs here, used" if target is best else "runs here, a better one is used"
+        )
+    return {"target": None if best is None else best.name, "targets": verdicts}
+
+
+def _print_model(artifact: Artifact, size: int) -> None:
+    manifest = artifact.manifest
+    model, spec = manifest["model"], manifest["spec"]
+    rows: list[tuple[str, object]] = [
+        ("file", f"{artifact.path} ({output.megabytes(size)}, format {manifest['format']})"),
+        ("made by", f"tvmdet {manifest['tvmdet']}, TVM {manifest['tvm']}"),
+        ("model", f"{model.get('name')} (sha256 {model.get('sha256')})"),
+        ("family", spec["family"]),
+        ("because", "\n".join(manifest["recognition"])),
+        ("batch sizes", ", ".join(str(batch) for batch in manifest["batch_sizes"])),
+    ]
+    if manifest["raw"] is None:
+        rows += [
+            ("labels", f"{len(spec['labels'])}: {', '.join(spec['labels'])}"),
+            ("input", _in_words(spec["input"])),
+            ("postprocess", _in_words(spec.get("postprocess", {}))),
+        ]
+    else:
+        rows += [(kind, _tensors(manifest["raw"][kind])) for kind in ("inputs", "outputs")]
+    output.facts(rows)
+
+
+def _print_targets(artifact: Artifact, verdicts: Mapping[str, str]) -> None:
+    tuning = {entry["name"]: entry.get("tuning", {}) for entry in artifact.manifest["targets"]}
+    output.table(
+        ("target", "this machine", "needs", "working memory", "kernels"),
+        [
+            (
+                target.name,
+                verdicts[target.name],
+                " ".join((target.arch, *target.required_features)),
+                ", ".join(
+                    f"batch {batch}: {output.megabytes(planned)}"
+                    for batch, planned in sorted(target.planned_bytes.items())
+                ),
+                _provenance(tuning[target.name]),
+            )
+            for target in artifact.targets
+        ],
+    )
+
+
+def _provenance(counts: Mapping[str, Any]) -> str:
+    shown = [f"{value} {key}" for key, value in counts.items() if isinstance(value, int)]
+    return ", ".join(shown)
+
+
+def _in_words(values: Mapping[str, Any]) -> str:
+    parts = []
+    for key, value in values.items():
+        if key == "size_hw":
+            parts.append(f"{value[0]}x{value[1]}")
+        elif isinstance(value, list):
+            parts.append(f"{key} {' '.join(f'{number:g}' for number in value)}")
+        else:
+            parts.append(f"{key} {value}")
+    return ", ".join(parts)
+
+
+def _tensors(entries: list[Mapping[str, Any]]) -> str:
+    return "\n".join(f"{e['name']} {e['shape']} {e['dtype']}" for e in entries)

@@ -1,0 +1,111 @@
+"""Options that several verbs share, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Batch",
+    "Debug",
+    "Json",
+    "Logs",
+    "OnnxFile",
+    "Size",
+    "Spec",
+    "Threads",
+    "parse_batch",
+    "parse_duration",
+    "parse_names",
+    "parse_size",
+]
+
+OnnxFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The detector.")]
+Batch = Annotated[
+    str, typer.Option("--batch", metavar="N[,N...]", help="Batch sizes to specialise for.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Logs = Annotated[
+    Path | None,
+    typer.Option(
+        "--logs",
+        metavar="DIR",
+        help="Folder of tuning records, beside those that come with tvmdet.",
+        file_okay=False,
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        "--size", metavar="HxW", help="Input size in pixels, for an export that leaves it open."
+    ),
+]
+Spec = Annotated[
+    Path | None,
+    typer.Option(
+        "--spec", metavar="FILE.toml", help="What the detector is, over what is recognised."
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        max=1024,
+        metavar="N",
+        help="Threads to compute with; by default every CPU that this process may use.",
+    ),
+]
+
+_UNIT_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Reads ``640x640`` as height and width."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,5})[xX]([1-9]\d{0,5})", text.strip())
+    if found is None:
+        raise typer.BadParameter(
+            f"{text!r} is no size; give height x width in pixels, such as 480x640",
+            param_hint="--size",
+        )
+    return int(found[1]), int(found[2])
+
+
+def parse_batch(text: str) -> tuple[int, ...]:
+    """Reads ``1,4,8``."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(re.fullmatch(r"[1-9]\d{0,3}", word) for word in words):
+        raise typer.BadParameter(
+            f"{text!r} is no list of batch sizes; give whole numbers from 1, such as 1,4",
+            param_hint="--batch",
+        )
+    return tuple(sorted({int(word) for word in words}))
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Reads ``x86-64-v3,x86-64-v4``."""
+    names = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+    if not all(names):
+        raise typer.BadParameter(
+            f"{text!r} is no list of targets; give names as `tvmdet targets` lists them",
+            param_hint="--target",
+        )
+    return names
+
+
+def parse_duration(text: str) -> float:
+    """Reads ``90``, ``90s``, ``10m`` or ``1.5h`` as seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    seconds = float(found[1]) * _UNIT_S[found[2]] if found else 0.0
+    if not seconds:
+        raise typer.BadParameter(
+            f"{text!r} is no time; give seconds, minutes or hours, such as 90s, 10m or 1h",
+            param_hint="--budget",
+        )
+    return seconds

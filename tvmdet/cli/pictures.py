@@ -1,0 +1,163 @@
+"""Annotated pictures and videos, each under a name of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tvmdet.cli.files import make_folder, written_whole
+from tvmdet.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from tvmdet.cli.sources import Found
+    from tvmdet.detections import Detections
+
+__all__ = ["PictureFolder", "VideoFile"]
+
+_KEPT = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_OPTION = "--save"
+
+
+class PictureFolder:
+    """A folder of annotated pictures and videos that mirrors where the sources lie."""
+
+    def __init__(self, folder: Path, sources: Iterable[Found]) -> None:
+        """Makes the folder.
+
+        Args:
+            folder: Where to write.
+            sources: None of these is ever written over.
+
+        Raises:
+            InputError: The folder cannot be made.
+        """
+        self.folder = folder
+        self.count = 0
+        self._taken = {os.path.realpath(source.path) for source in sources}
+        make_folder(folder, _OPTION)
+
+    def save(self, source: Found, found: Detections) -> Path:
+        """Draws the detections on the image and writes it; returns where.
+
+        Raises:
+            InputError: The image cannot be read any more, or the picture not be written.
+        """
+        import cv2
+
+        from tvmdet.runtime.images import load_image
+
+        suffix = source.path.suffix.lower()
+        path = self._claim(source, suffix if suffix in _KEPT else ".png")
+        drawn = found.draw(load_image(source.path))
+        encoded, data = cv2.imencode(path.suffix, drawn)
+        if not encoded:
+            raise InputError(f"{path} cannot be encoded as {path.suffix}; convert the source")
+        with written_whole(path, _OPTION) as temporary:
+            temporary.write_bytes(data.tobytes())
+        self.count += 1
+        return path
+
+    @contextmanager
+    def video(self, source: Found) -> Iterator[VideoFile]:
+        """Yields a video to add annotated frames to; it appears when the block ends well.
+
+        Raises:
+            InputError: The video cannot be written.
+        """
+        path = self._claim(source, ".mp4")
+        with written_whole(path, _OPTION) as temporary:
+            video = VideoFile(temporary, frames_per_s=_frame_rate(source.path))
+            try:
+                yield video
+            finally:
+                video.close()
+            video.check(path)
+        self.count += 1
+
+    def _claim(self, source: Found, suffix: str) -> Path:
+        """Returns a path in the folder that nothing else of this run has."""
+        # A relative part such as ".." would lead out of the folder.
+        parts = [part for part in source.relative.parts if part not in ("..", "/")]
+        wanted = self.folder.joinpath(*parts).with_suffix(suffix)
+        path, number = wanted, 1
+        while os.path.realpath(path) in self._taken:
+            number += 1
+            path = wanted.with_name(f"{wanted.stem}-{number}{suffix}")
+        self._taken.add(os.path.realpath(path))
+        make_folder(path.parent, _OPTION)
+        return path
+
+
+class VideoFile:
+    """An MP4 file, opened when its first frame says how large it is."""
+
+    def __init__(self, path: Path, *, frames_per_s: float) -> None:
+        """Takes where to write."""
+        self._path = path
+        self._frames_per_s = frames_per_s
+        self._writer: object | None = None
+        self._frames = 0
+
+    def add(self, frame: npt.NDArray[np.uint8]) -> None:
+        """Adds one BGR frame.
+
+        Raises:
+            InputError: OpenCV cannot write MP4 here.
+        """
+        import cv2
+
+        if self._writer is None:
+            height, width = frame.shape[:2]
+            codec = cv2.VideoWriter.fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(
+                str(self._path), codec, self._frames_per_s, (width, height)
+            )
+            if not self._writer.isOpened():
+                raise InputError(
+                    f"cannot write a video of {width}x{height} in {self._path.parent}; "
+                    f"choose another place with {_OPTION}, or use --json"
+                )
+        assert isinstance(self._writer, cv2.VideoWriter)
+        self._writer.write(frame)
+        self._frames += 1
+
+    def close(self) -> None:
+        """Finishes the file."""
+        import cv2
+
+        if isinstance(self._writer, cv2.VideoWriter):
+            self._writer.release()
+
+    def check(self, path: Path) -> None:
+        """Makes sure that all frames arrived: OpenCV does not say when the disk is full.
+
+        Raises:
+            InputError: The video is incomplete, or has no frame.
+        """
+        import cv2
+
+        if not self._frames:
+            raise InputError(f"cannot write {path}: the video has no frame that can be decoded")
+        written = cv2.VideoCapture(str(self._path))
+        count = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
+        written.release()
+        if count != self._frames:
+            raise InputError(
+                f"cannot write {path}: {count} of {self._frames} frames arrived; "
+                f"free some space or choose another place with {_OPTION}"
+            )
+
+
+def _frame_rate(path: Path) -> float:
+    import cv2
+
+    capture = cv2.VideoCapture(str(path))
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    capture.release()
+    return rate if 1.0 <= rate <= 240.0 else 25.0

@@ -1,0 +1,99 @@
+"""What the words after ``tvmdet detect MODEL`` name: images, folders, globs, videos."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmdet.errors import InputError
+
+__all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "Found", "find_sources"]
+
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".jpeg", ".jpg", ".jp2", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
+VIDEO_SUFFIXES = frozenset(
+    {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """One image or video.
+
+    Attributes:
+        path: Where it is.
+        relative: Its path below the folder, or below the part of the glob without wildcards,
+            that it was found in; for a file named by itself, its name.
+    """
+
+    path: Path
+    relative: Path
+
+    @property
+    def is_video(self) -> bool:
+        """Whether its name ends as videos' names do."""
+        return self.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_sources(words: Sequence[str], *, left_out: Path | None = None) -> list[Found]:
+    """Returns the images and videos that the words name, each once, in the order named.
+
+    Args:
+        words: Files, folders (searched with all folders below them) and globs, where ``**``
+            stands for any folders.
+        left_out: A folder to leave out of folders and globs: where results are written.
+
+    Raises:
+        InputError: A folder or glob has neither images nor videos in it.
+    """
+    found: dict[str, Found] = {}
+    for word in words:
+        for source in _expand(word, left_out):
+            found.setdefault(os.path.abspath(source.path), source)
+    return list(found.values())
+
+
+def _expand(word: str, left_out: Path | None) -> list[Found]:
+    path = Path(word)
+    if path.is_dir():
+        return _filter(sorted(path.rglob("*")), path, word, left_out)
+    if not path.exists() and glob.has_magic(word):
+        base = _plain_part(path)
+        matches = sorted(Path(match) for match in glob.glob(word, recursive=True))
+        return _filter(matches, base, word, left_out)
+    # A file named by itself is tried whatever its suffix; one that is missing is reported
+    # with the images that cannot be read.
+    return [Found(path=path, relative=Path(path.name))]
+
+
+def _filter(paths: Sequence[Path], base: Path, word: str, left_out: Path | None) -> list[Found]:
+    hidden = None if left_out is None else left_out.resolve()
+    found = [
+        Found(path=path, relative=path.relative_to(base))
+        for path in paths
+        if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+        and path.is_file()
+        and not path.name.startswith(".")
+        and (hidden is None or hidden not in path.resolve().parents)
+    ]
+    if not found:
+        looked_for = " ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
+        raise InputError(
+            f"{word} names no image and no video; looked for files that end in {looked_for} "
+            f"({len(paths)} entries seen); give a file, another folder or another pattern"
+        )
+    return found
+
+
+def _plain_part(pattern: Path) -> Path:
+    """Returns the folder above the first wildcard."""
+    plain = []
+    for part in pattern.parts[:-1]:
+        if glob.has_magic(part):
+            break
+        plain.append(part)
+    return Path(*plain) if plain else Path()

@@ -1,0 +1,157 @@
+"""``tvmdet tune``: measure kernels within a budget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tvmdet.cli import output
+from tvmdet.cli.options import (
+    Batch,
+    Debug,
+    Json,
+    Logs,
+    OnnxFile,
+    Size,
+    Spec,
+    Threads,
+    parse_batch,
+    parse_duration,
+    parse_names,
+    parse_size,
+)
+from tvmdet.cli.progress import Bar, Phases
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tvmdet.frontend import Model
+    from tvmdet.tuning import TuningProgress, TuningReport
+
+__all__ = ["tune"]
+
+_INTERRUPTED = 130
+_RESUME = "Every measured trial is kept; the same command goes on from there"
+
+
+def tune(
+    model: OnnxFile,
+    target: Annotated[
+        str, typer.Option("--target", metavar="T", help="What to tune for; host: this machine.")
+    ] = "host",
+    budget: Annotated[
+        str, typer.Option("--budget", metavar="TIME", help="How long: 90s, 10m, 1h.")
+    ] = "10m",
+    batch: Batch = "1",
+    size: Size = None,
+    spec: Spec = None,
+    raw: Annotated[bool, typer.Option("--raw", help="The network without a head.")] = False,
+    logs: Logs = None,
+    threads: Threads = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Find fast schedules for the model's kernels; stop it at any moment, nothing is lost."""
+    budget_s, batch_sizes, size_hw = parse_duration(budget), parse_batch(batch), parse_size(size)
+    if len(parse_names(target)) != 1:
+        raise typer.BadParameter(
+            f"{target!r} names several targets; tune one at a time, on a machine that has it",
+            param_hint="--target",
+        )
+    try:
+        with Phases() as phase:
+            phase(f"importing {model}")
+            from tvmdet.frontend import import_onnx
+
+            imported = import_onnx(model, spec=spec, size_hw=size_hw, raw=raw)
+        report = _tune_showing(
+            imported,
+            target=target,
+            budget_s=budget_s,
+            batch_sizes=batch_sizes,
+            logs=logs,
+            threads=threads,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted. {_RESUME}") from None
+    if json:
+        output.print_json(report.to_dict())
+    else:
+        _print(report)
+    if report.interrupted:
+        output.error(f"interrupted after {report.trials} trials. {_RESUME}")
+        return _INTERRUPTED
+    if not json:
+        options = () if logs is None else ("--logs", logs)
+        output.next_step(
+            "tvmdet", "compile", model, "--target", report.target, *options,
+            "-o", f"{model.stem}.tvmdet",
+        )  # fmt: skip
+    return 0
+
+
+def _tune_showing(
+    model: Model,
+    *,
+    target: str,
+    budget_s: float,
+    batch_sizes: tuple[int, ...],
+    logs: Path | None,
+    threads: int | None,
+) -> TuningReport:
+    with Bar("tuning", total=budget_s) as bar:
+        bar.update(0, "listing the kernels")
+        from tvmdet.tuning import tune as tune_model
+
+        return tune_model(
+            model,
+            target=target,
+            budget_s=budget_s,
+            batch_sizes=batch_sizes,
+            logs=logs,
+            threads=threads,
+            progress=lambda now: bar.update(now.elapsed_s, _line(now)),
+        )
+
+
+def _line(now: TuningProgress) -> str:
+    parts = [f"{_clock(now.eta_s)} left", f"{now.trials} trials", now.known]
+    if now.latency_s is not None:
+        first = output.milliseconds(now.latency_start_s)
+        latency = output.milliseconds(now.latency_s)
+        parts.append(f"kernels {first} -> {latency}" if first != latency else f"kernels {latency}")
+    return " | ".join(part for part in parts if part)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(max(round(seconds), 0), 60)
+    return f"{minutes}:{rest:02}"
+
+
+_STOPPED = {
+    "budget": "the budget is spent",
+    "converged": "nothing promises a gain worth its time any more",
+    "exhausted": "every candidate is measured",
+    "interrupted": "interrupted",
+}
+
+
+def _print(report: TuningReport) -> None:
+    before, after = report.latency_before_s, report.latency_after_s
+    gain = f" ({before / after:.2f}x)" if before and after else ""
+    output.facts(
+        [
+            ("target", f"{report.target}, {report.threads} threads"),
+            ("kernels", f"{report.tasks} to tune, {report.known_before} of them already known"),
+            ("trials", f"{report.trials} in {_clock(report.seconds)}"),
+            ("improved", f"{report.improved}, and {report.new} measured for the first time"),
+            (
+                "kernel time",
+                f"{output.milliseconds(before)} -> {output.milliseconds(after)}{gain}",
+            ),
+            ("ended", _STOPPED.get(report.stopped, report.stopped)),
+        ]
+    )
+    for anchor, reason in report.failed:
+        output.warning(f"{anchor} keeps its default schedule: {reason}")
