@@ -64,7 +64,7 @@ def test_every_fate_of_a_candidate_is_recorded_and_a_broken_task_ends_nothing(tm
     assert (
         last.latency_s
         == report.latency_after_s
-        == store.best(TARGET.name, good.fingerprint).median_s
+        == store.best(TARGET.name, good.fingerprint).score_s
     )
     assert json.loads(json.dumps(report.to_dict()))["failed"][0]["anchor"] == bad.anchor
 
@@ -118,7 +118,10 @@ def written(logs):
 
 def start_tuning(logs, budget="100"):
     command = [sys.executable, str(SCRIPT), str(logs), budget]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    scratch = logs / "scratch"  # a killed tuner leaves its temporary folder behind
+    scratch.mkdir(exist_ok=True)
+    env = os.environ | {"TMPDIR": str(scratch)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
 
 
 def wait_for_records(process, logs, count, limit_s=60.0):

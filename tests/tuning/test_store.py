@@ -61,13 +61,16 @@ def test_a_record_reads_back_as_it_was_written(tmp_path, record):
     assert TuningStore(tmp_path).records("x86-64-v4") == (record,)
 
 
-def test_median_and_min_of_a_record():
+def test_the_figures_of_a_record():
     assert (make_record().median_s, make_record().min_s) == (2e-3, 1e-3)
+    noisy = make_record(latencies_s=(9.0, 1.0, 9.0, 2.0, 9.0, 9.0, 9.0, 3.0))
+    assert (noisy.score_s, noisy.median_s, noisy.min_s) == (3.0, 9.0, 1.0)
+    assert failure("run").score_s == float("inf")
     assert failure("run").median_s == float("inf")
     assert not failure("run").ok
 
 
-def test_best_is_the_lowest_median_and_never_a_failure(tmp_path):
+def test_best_is_the_lowest_latency_and_never_a_failure(tmp_path):
     store = TuningStore(tmp_path)
     for record in (tiled(1, 3.0), tiled(2, 1.0), failure("crash"), tiled(4, 2.0)):
         store.append(record)

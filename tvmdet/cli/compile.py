@@ -55,7 +55,10 @@ def compile_(
     json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Compile a detector into one file, and prove that it agrees with ONNX Runtime."""
+    """Compile a detector into one checked file.
+
+    The build fails, and writes nothing, when what it finds differs from ONNX Runtime.
+    """
     names, batch_sizes, size_hw = parse_names(target), parse_batch(batch), parse_size(size)
     destination = output_ or Path(f"{model.stem}.tvmdet")
     with Phases() as phase:

@@ -32,7 +32,7 @@ def detect(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...", help="Images, folders, globs such as 'in/**/*.jpg', videos."
+            metavar="SOURCE", help="Images, folders, globs such as 'in/**/*.jpg', videos."
         ),
     ],
     score: Annotated[

@@ -21,7 +21,7 @@ def doctor(
     json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Say what of a model imports, what is rewritten (and proven equal), and what blocks."""
+    """Say what of a model imports, is rewritten, or blocks."""
     size_hw = parse_size(size)
     with Phases() as phase:
         phase(f"examining {model}")

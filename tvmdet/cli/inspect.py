@@ -23,7 +23,7 @@ def inspect(
     json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Show what a compiled file holds, what proves it, and which part of it runs here."""
+    """Show what a compiled file holds and where it runs."""
     from tvmdet.artifact import Artifact
 
     artifact = Artifact.open(file)
@@ -51,7 +51,7 @@ def inspect(
 
 def _here(artifact: Artifact) -> dict[str, Any]:
     """Says which target this machine would use, and of each target why or why not."""
-    from tvmdet.runtime.load import Host
+    from tvmdet.runtime.loader import Host
 
     host = Host.this_machine()
     runnable = [target for target in artifact.targets if not host.lacks(target)]

@@ -117,7 +117,12 @@ def table(
     from rich.table import Table
 
     drawn = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
     )
     for column in columns:
         drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")

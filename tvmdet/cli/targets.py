@@ -26,7 +26,7 @@ def targets(
     json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """List the targets and which of them this machine runs, or show one."""
+    """List the targets, or show one."""
     from tvmdet.targets import get_target, list_targets
 
     if name is not None:

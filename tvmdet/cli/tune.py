@@ -52,7 +52,10 @@ def tune(
     json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Find fast schedules for the model's kernels; stop it at any moment, nothing is lost."""
+    """Find fast schedules within a time budget.
+
+    Stop it at any moment: nothing measured is lost.
+    """
     budget_s, batch_sizes, size_hw = parse_duration(budget), parse_batch(batch), parse_size(size)
     if len(parse_names(target)) != 1:
         raise typer.BadParameter(

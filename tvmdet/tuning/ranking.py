@@ -69,7 +69,7 @@ class Ranking:
         Args:
             context: Of the task.
             candidates: What was measured.
-            latencies_s: Median latencies; ``None`` for a candidate that failed, which counts
+            latencies_s: Typical latencies; ``None`` for a candidate that failed, which counts
                 as infinitely slow.
         """
         if not candidates or all(latency is None for latency in latencies_s):

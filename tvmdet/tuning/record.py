@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tvmdet.errors import TuningError
 from tvmdet.schedules.base import Decision
 
-__all__ = ["FORMAT_VERSION", "RETRIED_ERRORS", "FutureRecordError", "TuningRecord"]
+__all__ = [
+    "FORMAT_VERSION",
+    "RETRIED_ERRORS",
+    "FutureRecordError",
+    "TuningRecord",
+    "typical_latency",
+]
 
 FORMAT_VERSION = 1
 
 # What a busy machine may cause by itself; such a candidate is tried once more.
 RETRIED_ERRORS = frozenset({"timeout", "killed"})
+
+
+def typical_latency(latencies_s: Sequence[float]) -> float:
+    """Returns the lower quartile of some latencies; see :attr:`TuningRecord.score_s`."""
+    return sorted(latencies_s)[len(latencies_s) // 4]
 
 
 class FutureRecordError(TuningError):
@@ -59,6 +71,16 @@ class TuningRecord:
     def ok(self) -> bool:
         """Whether the candidate ran."""
         return not self.error and bool(self.latencies_s)
+
+    @property
+    def score_s(self) -> float:
+        """What candidates are compared by, in seconds; infinite when it failed.
+
+        The lower quartile: other programs on the machine only ever add time, and double the
+        median long before they reach the fastest quarter, while the minimum alone flatters a
+        kernel whose speed varies by itself.
+        """
+        return typical_latency(self.latencies_s) if self.ok else float("inf")
 
     @property
     def median_s(self) -> float:

@@ -160,7 +160,7 @@ class TuningRun:
                 continue
             state.tried += 1
             if record.ok:
-                state.record(record.median_s)
+                state.record(record.score_s)
                 state.known = True
             else:
                 state.error = f"{record.error_kind}: {record.error}"
@@ -189,16 +189,16 @@ class TuningRun:
         search = TaskSearch(task, self._tvm_target, self._ranking, measured=found, seed=self.seed)
         valid = set(task.decisions)
         ran = [r for decision, r in found.items() if decision in valid and r.ok]
-        ran.sort(key=lambda record: record.median_s)
+        ran.sort(key=lambda record: record.score_s)
         for record in ran:
-            search.seen(record.decision, record.median_s)
+            search.seen(record.decision, record.score_s)
         taught: list[tuple[Decision, MeasureCandidate]] = []
         results: list[RunnerResult] = []
         for record in ran[:: -(-len(ran) // _RELEARN) or 1]:  # from the best to the worst
             candidate = search.candidate(record.decision)
             if candidate is not None:
                 taught.append((record.decision, candidate))
-                results.append(RunnerResult([record.median_s], None))
+                results.append(RunnerResult([record.score_s], None))
         search.take_rejected()
         if taught:
             search.learn(taught, results)
@@ -300,7 +300,7 @@ class TuningRun:
         self._trials += 1
         state.tried += 1
         if record.ok:
-            state.record(record.median_s)
+            state.record(record.score_s)
         else:
             state.error = f"{kind}: {error}"
         if self.progress is not None:

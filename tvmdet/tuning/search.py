@@ -32,6 +32,7 @@ from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate, PySearchSt
 
 from tvmdet.schedules.base import Decision
 from tvmdet.tuning.ranking import Ranking
+from tvmdet.tuning.record import typical_latency
 from tvmdet.tuning.task import Task
 
 __all__ = ["BATCH", "Rejected", "TaskSearch"]
@@ -188,10 +189,10 @@ class TaskSearch:
         start = time.perf_counter()
         latencies: list[float | None] = []
         for (decision, _), result in zip(batch, results, strict=True):
-            seconds = sorted(float(value) for value in result.run_secs or [])
-            latencies.append(seconds[len(seconds) // 2] if seconds else None)
+            seconds = [float(value) for value in result.run_secs or []]
+            latencies.append(typical_latency(seconds) if seconds else None)
             if seconds:
-                self._scores[decision] = seconds[len(seconds) // 2]
+                self._scores[decision] = typical_latency(seconds)
         candidates = [candidate for _, candidate in batch]
         self.context.notify_runner_results(candidates, list(results))
         self._ranking.learn(self.context, candidates, latencies)

@@ -95,7 +95,7 @@ class TuningStore:
             if threads is None or record.threads == threads:
                 tried[record.decision].append(record)
         return {
-            decision: min(records, key=lambda r: r.median_s)
+            decision: min(records, key=lambda r: r.score_s)
             for decision, records in tried.items()
             if len(records) >= _ATTEMPTS or records[0].error_kind not in RETRIED_ERRORS
         }
@@ -230,14 +230,14 @@ def default_store(logs: str | os.PathLike[str] | None = None) -> TuningStore:
 def _fastest(records: Iterable[TuningRecord], threads: int | None) -> TuningRecord | None:
     return min(
         (record for record in records if record.ok),
-        key=lambda r: (threads is not None and r.threads != threads, r.median_s),
+        key=lambda r: (threads is not None and r.threads != threads, r.score_s),
         default=None,
     )
 
 
 def _keep_best(records: Iterable[TuningRecord], keep: int) -> list[TuningRecord]:
     groups: dict[tuple[str, int], dict[Decision, TuningRecord]] = defaultdict(dict)
-    for record in sorted((r for r in records if r.ok), key=lambda r: r.median_s):
+    for record in sorted((r for r in records if r.ok), key=lambda r: r.score_s):
         groups[record.fingerprint, record.threads].setdefault(record.decision, record)
     # By name and not by speed, so that a new run changes few lines of a committed log.
     ordered = sorted(

@@ -22,6 +22,9 @@ import tvm
 
 _PR_SET_PDEATHSIG = 1
 _MAX_ERROR = 600
+# A median so many times the minimum shows that other programs took part.
+_NOISY = 1.25
+_MORE_ROUNDS = 2
 
 
 def main() -> None:
@@ -94,7 +97,12 @@ class _Runner:
         repeats = min(10, max(3, int(request["measure_s"] / max(first, 1e-9))))
         number = max(1, int(request["measure_s"] / repeats / max(first, 1e-9)))
         timed = library.time_evaluator("main", tvm.cpu(), number=min(number, 10**6), repeat=repeats)
-        return {"latencies_s": list(timed(*args).results), "aborted": False}
+        latencies = list(timed(*args).results)
+        for _ in range(_MORE_ROUNDS):
+            if np.median(latencies) < _NOISY * min(latencies):
+                break
+            latencies += timed(*args).results  # the machine is busy: wait for quiet moments
+        return {"latencies_s": latencies, "aborted": False}
 
     def _set_threads(self, threads: int) -> None:
         if threads != self._threads:
