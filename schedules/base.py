@@ -126,5 +126,3 @@ def schedule_of(func: tirx.PrimFunc) -> Schedule:
     ``split`` of a function that was not inlined into before).
     """
     return Schedule(tvm.IRModule({"main": renew_defs(func).with_attr("global_symbol", "main")}))
-
-

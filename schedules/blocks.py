@@ -84,9 +84,13 @@ def inline_between(schedule: Schedule, keep: Sequence[SBlockRV]) -> None:
 def split_vector(schedule: Schedule, loop: LoopRV, lanes: int) -> LoopRV | None:
     """Vectorises the inner part of a loop; returns the outer part, or None when nothing fits.
 
-    The widest power of two up to ``lanes`` that divides the extent is used.
+    The widest power of two up to ``lanes`` that divides the extent is used; an extent that
+    depends on an outer loop has none.
     """
-    extent = int(schedule.get(loop).extent)
+    extent = schedule.get(loop).extent
+    if not isinstance(extent, tirx.IntImm):
+        return None
+    extent = int(extent)
     while lanes > 1 and extent % lanes:
         lanes //= 2
     if lanes == 1:

@@ -17,6 +17,7 @@ def print_certificate(parity: Mapping[str, Any] | None) -> None:
     output.table(
         ("parity", "against", "compared", "worst difference"),
         [(name, *_cells(checked)) for name, checked in parity.items()],
+        gap=True,
     )
 
 

@@ -104,6 +104,7 @@ def _print(report: CompileReport, family: str, recognition: tuple[str, ...]) -> 
             for name in report.targets
         ],
         right=("tuned", "borrowed", "default"),
+        gap=True,
     )
     print_certificate(report.parity)
 

@@ -54,6 +54,7 @@ def _print(found: Diagnosis) -> None:
     )
     if found.nodes:
         _print_operators(found)
+        output.stdout().print()
     for problem in found.problems:
         output.stdout().print(f"blocks: {problem}", style="red", soft_wrap=True)
     if found.ok:
@@ -87,4 +88,5 @@ def _print_operators(found: Diagnosis) -> None:
         ("operator", "nodes", "verdict", "how"),
         [(operator, count, verdict, how) for (verdict, operator, how), count in rows],
         right=("nodes",),
+        gap=True,
     )

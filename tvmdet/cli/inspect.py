@@ -40,6 +40,7 @@ def inspect(
         ("member", "size", "sha256"),
         [(name, output.megabytes(m["bytes"]), m["sha256"]) for name, m in members.items()],
         right=("size",),
+        gap=True,
     )
     if here["target"] is None:
         output.stdout().print("nothing in this file runs on this machine")
@@ -103,6 +104,7 @@ def _print_targets(artifact: Artifact, verdicts: Mapping[str, str]) -> None:
             )
             for target in artifact.targets
         ],
+        gap=True,
     )
 
 

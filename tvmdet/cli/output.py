@@ -104,6 +104,7 @@ def table(
     *,
     title: str | None = None,
     right: Sequence[str] = (),
+    gap: bool = False,
 ) -> None:
     """Prints a table.
 
@@ -112,22 +113,20 @@ def table(
         rows: One value per column.
         title: A line above.
         right: Columns of numbers, aligned to the right.
+        gap: Leave an empty line above.
     """
     from rich import box
     from rich.table import Table
 
-    drawn = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-    )
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
         drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*(str(value) for value in row))
+    if gap:
+        stdout().print()
+    if title is not None:
+        stdout().print(title, style="bold", soft_wrap=True)
     stdout().print(drawn)
 
 

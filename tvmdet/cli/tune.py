@@ -86,11 +86,11 @@ def tune(
         output.error(f"interrupted after {report.trials} trials. {_RESUME}")
         return _INTERRUPTED
     if not json:
-        options = () if logs is None else ("--logs", logs)
-        output.next_step(
-            "tvmdet", "compile", model, "--target", report.target, *options,
-            "-o", f"{model.stem}.tvmdet",
-        )  # fmt: skip
+        same = {"--batch": None if batch == "1" else batch, "--size": size, "--spec": spec}
+        same |= {"--logs": logs, "-o": f"{model.stem}.tvmdet"}
+        options = [word for pair in same.items() if pair[1] is not None for word in pair]
+        options += ["--raw"] if raw else []
+        output.next_step("tvmdet", "compile", model, "--target", report.target, *options)
     return 0
 
 

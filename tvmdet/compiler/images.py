@@ -71,7 +71,11 @@ def draw_images(size_hw: tuple[int, int], seed: int = 0) -> Sequence[NamedImage]
 
 def _gradient(height: int, width: int) -> npt.NDArray[np.uint8]:
     rows, columns = np.mgrid[0:height, 0:width]
-    channels = (rows * 255 // max(height - 1, 1), columns * 255 // max(width - 1, 1), rows ^ columns)
+    channels = (
+        rows * 255 // max(height - 1, 1),
+        columns * 255 // max(width - 1, 1),
+        rows ^ columns,
+    )
     return np.stack([c & 255 for c in channels], axis=-1).astype(np.uint8)
 
 

@@ -77,9 +77,7 @@ class Reference:
         results = self._session.run(list(self._output_names), inputs)
         return dict(zip(self._output_names, results, strict=True))
 
-    def candidates(
-        self, image_bgr: npt.NDArray[np.uint8], transform: ImageTransform
-    ) -> Candidates:
+    def candidates(self, image_bgr: npt.NDArray[np.uint8], transform: ImageTransform) -> Candidates:
         """Returns every scored box of an image, best first."""
         spec = self.spec.input
         canvas = np.empty((*spec.size_hw, 3), np.uint8)

@@ -67,12 +67,10 @@ def attach_head(
         builder.emit_func_output(found)
 
 
-def attach_nothing(
-    builder: relax.BlockBuilder, network: tvm.IRModule, function_name: str
-) -> None:
+def attach_nothing(builder: relax.BlockBuilder, network: tvm.IRModule, function_name: str) -> None:
     """Adds a network as it is, under a name of its own, to the builder's module."""
     func = network["main"]
-    params = [relax.Var(param.name_hint, param.ty) for param in func.params]
+    params = [relax.Var(f"input{i}", param.ty) for i, param in enumerate(func.params)]
     with builder.function(function_name, params):
         with builder.dataflow():
             outputs = emit_network(builder, func, params)

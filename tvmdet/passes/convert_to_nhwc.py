@@ -196,7 +196,10 @@ def _reshape_groups(
     groups = []
     i = j = 0
     while i < len(old) or j < len(new):
-        old_axes, new_axes = list(range(i, min(i + 1, len(old)))), list(range(j, min(j + 1, len(new))))
+        old_axes, new_axes = (
+            list(range(i, min(i + 1, len(old)))),
+            list(range(j, min(j + 1, len(new)))),
+        )
         i, j = i + len(old_axes), j + len(new_axes)
         while (left := math.prod(old[a] for a in old_axes)) != (
             right := math.prod(new[a] for a in new_axes)

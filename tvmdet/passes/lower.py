@@ -10,10 +10,12 @@ import tvm
 from tvm import relax
 
 from tvmdet.passes.attach_head import attach_head, attach_nothing
+from tvmdet.passes.check_legalized import CheckLegalized
 from tvmdet.passes.convert_to_nhwc import ConvertToNHWC
 from tvmdet.passes.fold_channel_order import FoldChannelOrder
 from tvmdet.passes.fold_conv2d_affine import FoldConv2dAffine
 from tvmdet.passes.legalize_activations import ACTIVATIONS
+from tvmdet.passes.lower_sorting import LowerSorting
 from tvmdet.passes.pack_conv2d import Conv2dPacker
 from tvmdet.targets import Target
 
@@ -24,7 +26,10 @@ Phase = tuple[str, Callable[[tvm.IRModule], tvm.IRModule]]
 
 def lowering_phases(target: Target) -> list[Phase]:
     """Returns the phases by name; each takes and returns a module."""
-    legalize: dict[str, Any] = {**ACTIVATIONS, "relax.nn.conv2d": Conv2dPacker(target)}
+    legalize: dict[str, Any] = {
+        **ACTIVATIONS,
+        "relax.nn.conv2d": Conv2dPacker(target),
+    }
     return [
         # Arithmetic: fewer operators, the same numbers.
         ("fold_conv2d_affine", FoldConv2dAffine()),
@@ -33,11 +38,15 @@ def lowering_phases(target: Target) -> list[Phase]:
         ("convert_to_nhwc", ConvertToNHWC()),
         ("fold_constants", relax.transform.FoldConstant()),
         # Kernels: every operator a TIR function, weights packed, neighbours fused.
+        ("lower_sorting", LowerSorting()),
         ("legalize", relax.transform.LegalizeOps(legalize)),
+        ("check_legalized", CheckLegalized()),
         ("annotate_patterns", relax.transform.AnnotateTIROpPattern()),
         ("fold_packed_constants", relax.transform.FoldConstant()),
         ("fuse_operators", relax.transform.FuseOps()),
         ("fuse_kernels", relax.transform.FuseTIR()),
+        # A reshape that nothing fused with is a new view of the same bytes.
+        ("view_reshapes", relax.transform.RewriteDataflowReshape()),
         ("remove_dead_code", relax.transform.DeadCodeElimination()),
     ]
 

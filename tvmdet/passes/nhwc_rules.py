@@ -120,9 +120,7 @@ def _concat(rewriter: Rewriter, call: Any) -> Value | None:
     fields = rewriter.value(call.args[0])
     if not isinstance(fields, list):
         return None
-    widest = max(
-        fields, key=lambda v: (not is_constant(v.expr), np.prod(static_shape(v.expr)))
-    )
+    widest = max(fields, key=lambda v: (not is_constant(v.expr), np.prod(static_shape(v.expr))))
     axis = widest.position(int(call.attrs.axis))
     tensors = [rewriter.store_as(field, widest.order) for field in fields]
     return Value(rewriter.emit(relax.op.concat(tensors, axis=axis)), widest.order)
@@ -199,9 +197,7 @@ def _pad(rewriter: Rewriter, call: Any) -> Value:
     value = float(constant_array(rest[0])) if rest and is_constant(rest[0]) else 0.0
     if rest and not is_constant(rest[0]):
         value = float(rest[0].value)
-    result = relax.op.nn.pad(
-        data.expr, stored, pad_mode=call.attrs.pad_mode, pad_value=value
-    )
+    result = relax.op.nn.pad(data.expr, stored, pad_mode=call.attrs.pad_mode, pad_value=value)
     return Value(rewriter.emit(result), data.order)
 
 

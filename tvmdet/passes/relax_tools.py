@@ -43,9 +43,7 @@ def static_shape(expr: Any) -> tuple[int, ...]:
 
 def is_call_to(expr: Any, name: str) -> bool:
     """Returns whether an expression calls the Relax operator of that name."""
-    return (
-        isinstance(expr, relax.Call) and isinstance(expr.op, tvm.ir.Op) and expr.op.name == name
-    )
+    return isinstance(expr, relax.Call) and isinstance(expr.op, tvm.ir.Op) and expr.op.name == name
 
 
 def make_call(call: Any, args: Sequence[Any]) -> Any:

@@ -1,0 +1,230 @@
+"""`doctor`, `tune` and `compile`: what reaches the functions, and what is printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import toy_modules
+
+from tvmdet import compiler, frontend, tuning
+from tvmdet.compiler import CompileReport
+from tvmdet.errors import ParityError, UnsupportedOperatorError
+from tvmdet.frontend import Diagnosis, NodeVerdict
+from tvmdet.tuning import TuningProgress, TuningReport
+
+
+class Recorder:
+    """Stands in for a slow function; remembers its last call."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.args: tuple[Any, ...] = ()
+        self.options: dict[str, Any] = {}
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self.args, self.options = args, options
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def importer(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    model = SimpleNamespace(name="toy", spec=toy_modules.toy_spec(), recognition=("a toy",))
+    recorder = Recorder(model)
+    monkeypatch.setattr(frontend, "import_onnx", recorder)
+    return recorder
+
+
+def tuning_report(**changes: Any) -> TuningReport:
+    values: dict[str, Any] = {
+        "target": "toy",
+        "threads": 2,
+        "tasks": 40,
+        "untunable": 3,
+        "known_before": 31,
+        "trials": 120,
+        "new": 9,
+        "improved": 12,
+        "failed": (),
+        "latency_before_s": 0.02,
+        "latency_after_s": 0.01,
+        "seconds": 61.0,
+        "stopped": "budget",
+    }
+    return TuningReport(**{**values, **changes})
+
+
+def compile_report(**changes: Any) -> CompileReport:
+    values: dict[str, Any] = {
+        "output": Path("toy.tvmdet"),
+        "bytes": 3_000_000,
+        "targets": ("toy",),
+        "batch_sizes": (1,),
+        "tuning": {"toy": {"tuned": 9, "default": 1}},
+        "parity": {"toy": {"skipped": "this machine lacks z80"}},
+        "fallbacks": {},
+    }
+    return CompileReport(**{**values, **changes})
+
+
+def test_doctor_of_a_good_model(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = (
+        NodeVerdict(node="a", operator="Conv", verdict="imports"),
+        NodeVerdict(node="b", operator="Identity", verdict="rewritten", detail="folded"),
+    )
+    found = Diagnosis(path="x.onnx", family="toy", size_hw=(32, 48), static=True, nodes=nodes)
+    recorder = Recorder(found)
+    monkeypatch.setattr(frontend, "diagnose", recorder)
+    done = run("doctor", "x.onnx", "--size", "32x48")
+    assert done.code == 0
+    assert recorder.options == {"size_hw": (32, 48)}
+    assert "1 nodes import, 1 rewritten, nothing blocks" in done.out
+    assert "next: tvmdet tune x.onnx" in done.out
+    assert json.loads(run("doctor", "x.onnx", "--json").out)["ok"] is True
+
+
+def test_doctor_of_a_model_that_blocks(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = (NodeVerdict(node="l", operator="Loop", verdict="blocks", detail="no loops; cut it"),)
+    found = Diagnosis(path="x.onnx", problems=("node 'l' (Loop) no loops; cut it",), nodes=nodes)
+    monkeypatch.setattr(frontend, "diagnose", Recorder(found))
+    done = run("doctor", "x.onnx")
+    assert done.code == 1
+    assert "blocks: node 'l' (Loop)" in done.out
+    assert "does not compile as a detector: 1 problem" in done.out
+    assert run("doctor", "x.onnx", "--json").code == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1h", 3600), ("1.5m", 90)]
+)
+def test_tune_passes_its_options_on(
+    run: Callable,
+    importer: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    text: str,
+    seconds: float,
+) -> None:
+    recorder = Recorder(tuning_report())
+    monkeypatch.setattr(tuning, "tune", recorder)
+    words = ["--budget", text, "--batch", "4,1", "--threads", "2", "--logs", tmp_path]
+    done = run("tune", "x.onnx", "--size", "32x48", *words)
+    assert done.code == 0
+    assert importer.options == {"spec": None, "size_hw": (32, 48), "raw": False}
+    recorder.options.pop("progress")
+    assert recorder.options == {
+        "target": "host",
+        "budget_s": seconds,
+        "batch_sizes": (1, 4),
+        "logs": tmp_path,
+        "threads": 2,
+    }
+    assert "40 to tune, 31 of them already known" in done.out
+    assert "20 ms -> 10 ms (2.00x)" in done.out
+    same = f"--batch 4,1 --size 32x48 --logs {tmp_path}"
+    assert f"next: tvmdet compile x.onnx --target toy {same} -o x.tvmdet" in done.out
+
+
+def test_tune_tells_how_far_it_is(
+    run: Callable, importer: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = TuningProgress(
+        elapsed_s=30.0,
+        budget_s=60.0,
+        trials=55,
+        tasks_done=3,
+        tasks_total=40,
+        known="31 of 40 tasks already known",
+        task="conv",
+        latency_s=0.01,
+        latency_start_s=0.02,
+        eta_s=30.4,
+    )
+
+    def fake(_model: Any, *, progress: Callable, **_: Any) -> TuningReport:
+        progress(now)
+        return tuning_report()
+
+    monkeypatch.setattr("tvmdet.cli.progress._QUIET_S", -1.0)
+    monkeypatch.setattr("tvmdet.cli.progress._LINE_EVERY_S", -1.0)
+    monkeypatch.setattr(tuning, "tune", fake)
+    told = run("tune", "x.onnx").err
+    line = "0:30 left | 55 trials | 31 of 40 tasks already known | kernels 20 ms -> 10 ms"
+    assert line in told
+
+
+def test_tune_interrupted(
+    run: Callable, importer: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "tune", Recorder(tuning_report(stopped="interrupted")))
+    done = run("tune", "x.onnx")
+    assert done.code == 130
+    assert "Every measured trial is kept; the same command goes on from there" in done.error
+    monkeypatch.setattr(tuning, "tune", Recorder(KeyboardInterrupt()))
+    done = run("tune", "x.onnx")
+    assert done.code == 130
+    assert "Every measured trial is kept" in done.error
+
+
+def test_tune_names_the_kernels_that_failed(
+    run: Callable, importer: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tuning_report(failed=(("conv 3x3", "build: no memory"),))
+    monkeypatch.setattr(tuning, "tune", Recorder(report))
+    done = run("tune", "x.onnx")
+    assert done.code == 0
+    assert "warning: conv 3x3 keeps its default schedule: build: no memory" in done.err
+
+
+def test_compile_passes_its_options_on(
+    run: Callable, importer: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recorder = Recorder(compile_report())
+    monkeypatch.setattr(compiler, "compile", recorder)
+    words = ["--target", "a,b", "--batch", "1,4", "--images", tmp_path, "-o", "y.tvmdet"]
+    done = run("compile", "x.onnx", "--spec", "s.toml", *words)
+    assert done.code == 0
+    assert importer.options["spec"] == Path("s.toml")
+    recorder.options.pop("progress")
+    assert recorder.options == {
+        "target": ("a", "b"),
+        "batch_sizes": (1, 4),
+        "output": Path("y.tvmdet"),
+        "images": tmp_path,
+        "logs": None,
+        "threads": None,
+    }
+    assert "toy.tvmdet (3.0 MB)" in done.out
+    assert "not checked" in done.out
+    assert "warning" not in done.err
+    assert "next: tvmdet detect toy.tvmdet IMAGE.jpg" in done.out
+    assert json.loads(run("compile", "x.onnx", "--json").out)["bytes"] == 3_000_000
+
+
+def test_compile_says_when_most_kernels_are_untuned(
+    run: Callable, importer: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = compile_report(tuning={"toy": {"tuned": 1, "borrowed": 3, "default": 9}})
+    monkeypatch.setattr(compiler, "compile", Recorder(report))
+    told = run("compile", "x.onnx").err
+    assert "12 of 13 kernels are not tuned for toy" in told
+    assert "tvmdet tune x.onnx --target toy" in told
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ParityError("page.png: box 3 differs"), UnsupportedOperatorError("node 'l' (Loop): cut it")],
+)
+def test_compile_that_fails(
+    run: Callable, importer: Recorder, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(compiler, "compile", Recorder(error))
+    done = run("compile", "x.onnx")
+    assert (done.code, done.out) == (1, "")
+    assert done.error == f"error: {error}\n"

@@ -1,0 +1,225 @@
+"""Convolution templates against the definition, at awkward sizes, with and without epilogues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from assertions import assert_close
+from scheduled_kernels import conv2d_reference, only_kernel, run_decisions
+from tvm import relax
+
+from tvmdet.targets import Target, get_target
+
+TARGETS = ("x86-64-v3", "x86-64-v4")
+DENSE, DEPTHWISE = "x86.conv2d_nhwc", "x86.depthwise_conv2d_nhwc"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv:
+    """One convolution; ``why`` says what is awkward about it."""
+
+    why: str
+    size: tuple[int, int] = (9, 11)
+    channels: int = 8
+    filters: int = 16
+    kernel: tuple[int, int] = (3, 3)
+    strides: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (1, 1, 1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    batch: int = 1
+    epilogue: str = "none"
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        return {
+            "strides": self.strides,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(0)
+        data = rng.standard_normal((self.batch, *self.size, self.channels)).astype("float32")
+        shape = (self.filters, *self.kernel, self.channels // self.groups)
+        return data, rng.standard_normal(shape).astype("float32")
+
+
+def _depthwise(why: str, channels: int, **more: Any) -> Conv:
+    return Conv(why=why, channels=channels, filters=channels, groups=channels, **more)
+
+
+def _bias(filters: int) -> np.ndarray:
+    return np.linspace(-3, 3, filters, dtype="float32").reshape(1, 1, 1, -1)
+
+
+def _noise(shape: tuple[int, ...], seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+# Name -> shapes of further operands, what it emits, and what it means.
+Epilogue = tuple[
+    Callable[[tuple[int, ...]], list[tuple[int, ...]]],
+    Callable[..., Any],
+    Callable[..., np.ndarray],
+]
+EPILOGUES: dict[str, Epilogue] = {
+    "none": (lambda s: [], lambda y: y, lambda y: y),
+    "bias relu": (
+        lambda s: [],
+        lambda y: relax.op.nn.relu(relax.op.add(y, relax.const(_bias(int(y.ty.shape[3]))))),
+        lambda y: np.maximum(y + _bias(y.shape[3]), 0),
+    ),
+    "silu": (lambda s: [], lambda y: relax.op.nn.silu(y), lambda y: y * _sigmoid(y)),
+    "residual": (lambda s: [s], lambda y, r: relax.op.add(y, r), lambda y, r: y + r),
+    "residual first": (
+        lambda s: [s],
+        lambda y, r: relax.op.nn.relu(relax.op.subtract(r, y)),
+        lambda y, r: np.maximum(r - y, 0),
+    ),
+    "gate per channel": (
+        lambda s: [(s[0], 1, 1, s[3])],
+        lambda y, g: relax.op.multiply(y, g),
+        lambda y, g: y * g,
+    ),
+    "gate per pixel": (
+        lambda s: [(s[0], s[1], s[2], 1)],
+        lambda y, g: relax.op.multiply(relax.op.sigmoid(g), y),
+        lambda y, g: y * _sigmoid(g),
+    ),
+    "two residuals": (
+        lambda s: [s, s],
+        lambda y, a, b: relax.op.multiply(relax.op.add(y, a), relax.op.add(y, b)),
+        lambda y, a, b: (y + a) * (y + b),
+    ),
+}
+
+CASES = [
+    Conv(why="smallest", size=(1, 1), channels=1, filters=1, kernel=(1, 1), padding=(0, 0, 0, 0)),
+    Conv(why="one pixel, padded", size=(1, 1), channels=3, filters=7),
+    *(
+        Conv(why=f"{c} channels to {f}", channels=c, filters=f, epilogue=e)
+        for c, f, e in (
+            (1, 3, "bias relu"),
+            (3, 8, "silu"),
+            (7, 9, "residual"),
+            (8, 15, "none"),
+            (9, 16, "bias relu"),
+            (15, 17, "gate per channel"),
+            (16, 31, "residual"),
+            (17, 33, "silu"),
+            (31, 1, "none"),
+            (33, 7, "two residuals"),
+            (16, 32, "residual first"),
+            (16, 48, "gate per pixel"),
+        )
+    ),
+    Conv(why="pointwise", kernel=(1, 1), padding=(0, 0, 0, 0), filters=32, epilogue="silu"),
+    Conv(why="pointwise, odd", kernel=(1, 1), padding=(0, 0, 0, 0), channels=15, filters=33),
+    Conv(why="pointwise, stride 2", kernel=(1, 1), padding=(0, 0, 0, 0), strides=(2, 2)),
+    Conv(why="pointwise, padded", kernel=(1, 1), filters=17),
+    Conv(why="wide row", size=(3, 67), channels=3, filters=16, epilogue="bias relu"),
+    Conv(why="row of one more than a tile", size=(2, 29), filters=16),
+    Conv(why="column of pixels", size=(29, 1), filters=17, padding=(1, 1, 1, 1)),
+    Conv(why="rows that 4 divides", size=(8, 13), filters=16, epilogue="residual"),
+    Conv(why="stride 2", strides=(2, 2), size=(15, 17), channels=3, epilogue="silu"),
+    Conv(why="stride 2, even", strides=(2, 2), size=(16, 14), padding=(0, 0, 1, 1)),
+    Conv(why="stride 3", strides=(3, 3), size=(17, 19), filters=17),
+    Conv(why="mixed strides", strides=(2, 1), size=(13, 9), filters=9, epilogue="bias relu"),
+    Conv(why="mixed strides the other way", strides=(1, 3), size=(7, 20), filters=16),
+    Conv(why="stride beyond the kernel", strides=(3, 3), kernel=(2, 2), padding=(0, 0, 0, 0)),
+    Conv(why="dilated", dilation=(2, 2), padding=(2, 2, 2, 2), filters=16, epilogue="silu"),
+    Conv(why="dilated one way", dilation=(1, 3), padding=(1, 3, 1, 3), size=(5, 15), filters=8),
+    Conv(why="padded on one side", padding=(0, 2, 3, 1), filters=31, epilogue="residual"),
+    Conv(why="more padding than kernel", padding=(4, 5, 3, 4), size=(3, 3), filters=8),
+    Conv(why="flat kernel", kernel=(1, 7), padding=(0, 3, 0, 3), size=(5, 23), filters=16),
+    Conv(why="tall kernel", kernel=(5, 1), padding=(2, 0, 2, 0), filters=16),
+    Conv(why="kernel of the picture", kernel=(9, 11), padding=(0, 0, 0, 0), filters=17),
+    Conv(why="even kernel", kernel=(2, 4), padding=(0, 1, 1, 2), filters=16),
+    Conv(why="6x6 stem", kernel=(6, 6), strides=(2, 2), padding=(2, 2, 2, 2), size=(18, 22)),
+    Conv(why="2 groups", groups=2, channels=6, filters=32, epilogue="bias relu"),
+    Conv(why="2 groups of odd width", groups=2, channels=14, filters=18),
+    Conv(why="3 groups", groups=3, channels=9, filters=48, strides=(2, 2), epilogue="silu"),
+    Conv(why="3 groups of one filter", groups=3, channels=15, filters=3),
+    Conv(why="channel multiplier 2", groups=8, channels=8, filters=16, epilogue="residual"),
+    Conv(why="batch 2", batch=2, filters=33, epilogue="residual"),
+    Conv(why="batch 3, one row", batch=3, size=(1, 9), filters=16, epilogue="gate per channel"),
+    Conv(why="batch 2, gated", batch=2, filters=17, epilogue="gate per channel"),
+    _depthwise("depthwise, one vector", 16, epilogue="bias relu"),
+    _depthwise("depthwise, three vectors", 48, epilogue="silu"),
+    _depthwise("depthwise, 8", 8),
+    _depthwise("depthwise, odd", 7, epilogue="residual"),
+    _depthwise("depthwise, 33", 33),
+    _depthwise("depthwise, 24", 24, strides=(2, 2), size=(15, 17), epilogue="gate per channel"),
+    _depthwise("depthwise, 1", 1),
+    _depthwise("depthwise 5x5", 32, kernel=(5, 5), padding=(2, 2, 2, 2), epilogue="residual"),
+    _depthwise("depthwise, asymmetric", 16, padding=(0, 2, 1, 3), strides=(2, 1)),
+    _depthwise("depthwise, dilated", 16, dilation=(2, 2), padding=(2, 2, 2, 2)),
+    _depthwise("depthwise, batch 2", 64, batch=2, size=(5, 7), epilogue="bias relu"),
+    _depthwise("depthwise, small picture, many channels", 128, size=(3, 3)),
+    _depthwise("depthwise, one pixel", 16, size=(1, 1)),
+    _depthwise("depthwise, stride 3", 17, strides=(3, 3), size=(19, 10)),
+    _depthwise("depthwise without padding", 16, padding=(0, 0, 0, 0), size=(8, 8)),
+]
+
+
+@pytest.fixture(params=TARGETS)
+def target(request: pytest.FixtureRequest) -> Target:
+    found = get_target(request.param)
+    if missing := found.missing_features():
+        pytest.skip(f"this machine lacks {', '.join(missing)}")
+    return found
+
+
+def _kernel(case: Conv, target: Target) -> tuple[Any, np.ndarray, float]:
+    data, weight = case.arrays()
+    plain = conv2d_reference(data, weight, **case.geometry)
+    shapes, emitter, meaning = EPILOGUES[case.epilogue]
+    operands = [_noise(shape, 2 + i) for i, shape in enumerate(shapes(plain.shape))]
+
+    def emit(builder: relax.BlockBuilder, x: Any, *rest: Any) -> Any:
+        conv = relax.op.nn.conv2d(
+            x,
+            relax.const(weight),
+            data_layout="NHWC",
+            kernel_layout="OHWI",
+            **case.geometry,
+        )
+        conv = builder.emit(conv)
+        return builder.emit(builder.normalize(emitter(conv, *rest)))
+
+    kernel = only_kernel(emit, [data, *operands], target)
+    # float32 sums of n products of unit normals are off by about 1e-7 * sqrt(n) * sqrt(n).
+    terms = weight[0].size
+    scale = max(1.0, *(float(np.abs(o).max()) for o in operands)) if operands else 1.0
+    return kernel, meaning(plain, *operands), 4e-7 * terms * scale + 2e-6
+
+
+def _check(case: Conv, target: Target, pick: Callable[[int], list[int]]) -> None:
+    kernel, expected, atol = _kernel(case, target)
+    depthwise = case.groups == case.channels == case.filters
+    assert kernel.template.name == (DEPTHWISE if depthwise else DENSE)
+    chosen = [kernel.decisions[i] for i in pick(len(kernel.decisions))]
+    results = run_decisions(kernel, chosen, target)
+    for decision, (result,) in zip(chosen, results, strict=True):
+        assert_close(result, expected, rtol=3e-5, atol=atol, name=f"{case.why}: {decision}")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.why)
+def test_first_middle_and_last_decision_are_right(case: Conv, target: Target) -> None:
+    _check(case, target, lambda n: sorted({0, n // 2, n - 1}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.why)
+def test_every_decision_is_right(case: Conv, target: Target) -> None:
+    _check(case, target, lambda n: list(range(n)))

@@ -1,0 +1,77 @@
+"""Which template takes which function, and what it does when an epilogue changes the shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from assertions import assert_close
+from scheduled_kernels import conv2d_reference, only_kernel, run_decisions
+from tvm import relax
+
+from tvmdet.targets import Target, get_target
+
+# Shape of the convolution's picture, filters, and a second operand that is larger than its result:
+# FuseOps fuses the broadcast all the same.
+LARGER = {
+    "squeeze-excite of one pixel": ((1, 1, 1, 16), 16, (1, 5, 7, 16)),
+    "gate of one row": ((1, 1, 1, 16), 16, (1, 1, 19, 16)),
+    "gate of one row, odd filters": ((1, 1, 1, 9), 17, (1, 1, 5, 17)),
+    "gate of one column": ((1, 1, 1, 16), 16, (1, 19, 1, 16)),
+    "attention map over channels": ((1, 6, 7, 16), 1, (1, 6, 7, 32)),
+    "attention map over odd channels": ((1, 6, 7, 8), 1, (1, 6, 7, 9)),
+    "one image for a batch": ((1, 6, 7, 16), 16, (3, 6, 7, 16)),
+    "a row for every row": ((1, 1, 7, 16), 16, (1, 6, 7, 16)),
+    "both ways": ((1, 6, 1, 16), 16, (1, 1, 7, 16)),
+    "five axes": ((1, 4, 5, 16), 16, (2, 1, 4, 5, 16)),
+}
+
+
+@pytest.fixture(params=("x86-64-v3", "x86-64-v4"))
+def target(request: pytest.FixtureRequest) -> Target:
+    found = get_target(request.param)
+    if missing := found.missing_features():
+        pytest.skip(f"this machine lacks {', '.join(missing)}")
+    return found
+
+
+@pytest.mark.parametrize("kernel_side", [1, 3])
+@pytest.mark.parametrize("name", LARGER)
+def test_an_epilogue_larger_than_the_convolution(
+    name: str, kernel_side: int, target: Target
+) -> None:
+    shape, filters, operand_shape = LARGER[name]
+    rng = np.random.default_rng(0)
+    data = rng.standard_normal(shape).astype("float32")
+    operand = rng.standard_normal(operand_shape).astype("float32")
+    weight = rng.standard_normal((filters, kernel_side, kernel_side, shape[3])).astype("float32")
+    pad = (kernel_side // 2,) * 4
+
+    def emit(builder: relax.BlockBuilder, x: Any, other: Any) -> Any:
+        conv = relax.op.nn.conv2d(
+            x, relax.const(weight), padding=pad, data_layout="NHWC", kernel_layout="OHWI"
+        )
+        return builder.emit(relax.op.multiply(builder.emit(conv), other))
+
+    kernel = only_kernel(emit, [data, operand], target)
+    expected = conv2d_reference(data, weight, padding=pad) * operand
+    chosen = [kernel.decisions[i] for i in sorted({0, len(kernel.decisions) - 1})]
+    for decision, (result,) in zip(chosen, run_decisions(kernel, chosen, target), strict=True):
+        assert_close(result, expected, rtol=3e-5, atol=2e-4, name=str(decision))
+
+
+def test_a_convolution_of_computed_weights_is_no_template_of_ours(target: Target) -> None:
+    rng = np.random.default_rng(0)
+    data = rng.standard_normal((1, 5, 6, 8)).astype("float32")
+    weight = rng.standard_normal((4, 3, 3, 8)).astype("float32")
+
+    def emit(builder: relax.BlockBuilder, x: Any, w: Any) -> Any:
+        return builder.emit(
+            relax.op.nn.conv2d(x, w, data_layout="NHWC", kernel_layout="OHWI")
+        )
+
+    kernel = only_kernel(emit, [data, weight], target)
+    assert kernel.template.name == "common.reduction"
+    ((result,),) = run_decisions(kernel, kernel.decisions, target)
+    assert_close(result, conv2d_reference(data, weight), rtol=3e-5, atol=1e-4)
