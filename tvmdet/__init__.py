@@ -22,7 +22,7 @@ from tvmdet.errors import (
 )
 
 if TYPE_CHECKING:
-    from tvmdet.compiler import compile
+    from tvmdet.compiler.compile import compile
     from tvmdet.detections import Detections
     from tvmdet.frontend import import_onnx
     from tvmdet.runtime import Detector, load

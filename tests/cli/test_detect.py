@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,20 @@ def test_one_image_lists_its_boxes(run: Callable, toy_path: Path, images: Path) 
     assert "a.png (20x30): 3 objects" in done.out
     assert "blue" in done.out
     assert f"next: tvmdet detect {toy_path} {images / 'a.png'} --save found" in done.out
+
+
+def test_only_the_runtime_is_imported(toy_path: Path, images: Path) -> None:
+    script = (
+        "import sys; from tvmdet.cli import main\n"
+        "code = main(['detect', *sys.argv[1:], '--json', '-'])\n"
+        "print(code, *sys.modules, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", script, str(toy_path), str(images / "a.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    code, *modules = done.stderr.split()
+    assert code == "0"
+    heavy = {"onnx", "onnxruntime", "torch", "tvm", "tvmdet.compiler", "tvmdet.frontend"}
+    assert not heavy & set(modules)
 
 
 def test_folder_counts_per_source_and_class(run: Callable, toy_path: Path, images: Path) -> None:

@@ -79,9 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    output.set_up_logging(debug=debug)
     try:
-        code = _run(given)
+        with output.shown_log(debug=debug):
+            code = _run(given)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader (head, less) has seen enough. Python would complain once more at exit.

@@ -81,7 +81,7 @@ def compile_(
         output.print_json(report.to_dict())
         return 0
     _print(report, imported.spec.family, imported.recognition)
-    _advise(report, model)
+    _advise(report, model, batch)
     if imported.spec.family == "raw":
         output.next_step("tvmdet", "inspect", report.output)
     else:
@@ -109,8 +109,9 @@ def _print(report: CompileReport, family: str, recognition: tuple[str, ...]) -> 
     print_certificate(report.parity)
 
 
-def _advise(report: CompileReport, model: Path) -> None:
+def _advise(report: CompileReport, model: Path, batch: str) -> None:
     """Says what would make the file faster."""
+    same = "" if batch == "1" else f" --batch {batch}"
     for name in report.targets:
         counts = report.tuning[name]
         untuned = counts.get("borrowed", 0) + counts.get("default", 0)
@@ -118,5 +119,5 @@ def _advise(report: CompileReport, model: Path) -> None:
         if untuned * 2 > total:
             output.warning(
                 f"{untuned} of {total} kernels are not tuned for {name}; for a faster file run: "
-                f"tvmdet tune {model} --target {name}, and compile again"
+                f"tvmdet tune {model} --target {name}{same}, and compile again"
             )

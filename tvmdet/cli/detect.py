@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
@@ -63,6 +64,11 @@ def detect(
     debug: Debug = False,
 ) -> int:
     """Find objects in images, folders, globs and videos."""
+    if not debug:
+        # What OpenCV and FFmpeg say of a file they cannot use is said once, by tvmdet. Both
+        # read this when cv2 is imported.
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     from tvmdet.runtime import load
 
     found = find_sources(sources, left_out=save)

@@ -7,7 +7,8 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ __all__ = [
     "milliseconds",
     "next_step",
     "print_json",
-    "set_up_logging",
+    "shown_log",
     "stderr",
     "stdout",
     "table",
@@ -141,19 +142,27 @@ def milliseconds(seconds: float | None) -> str:
 
 
 class _Lines(logging.Handler):
-    """Prints what the package logs as warnings of the command line."""
+    """Prints what the package logs as lines of the command line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one record."""
         print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
 
 
-def set_up_logging(*, debug: bool) -> None:
-    """Shows the package's warnings; with ``debug`` everything that it logs."""
+@contextmanager
+def shown_log(*, debug: bool) -> Iterator[None]:
+    """Shows the package's warnings within the block; with ``debug`` everything that it logs."""
     logger = logging.getLogger("tvmdet")
-    if not any(isinstance(handler, _Lines) for handler in logger.handlers):
-        logger.addHandler(_Lines())
-    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
-    # An image that cannot be used is reported by the verb itself.
-    runtime = logging.getLogger("tvmdet.runtime")
-    runtime.setLevel(logging.NOTSET if debug else logging.ERROR)
+    lines, level = _Lines(), logger.level
+    if debug:
+        logger.setLevel(logging.DEBUG)
+    else:
+        lines.setLevel(logging.WARNING)
+        # An image that cannot be used is reported by the verb itself.
+        lines.addFilter(lambda record: not record.name.startswith("tvmdet.runtime"))
+    logger.addHandler(lines)
+    try:
+        yield
+    finally:
+        logger.removeHandler(lines)
+        logger.setLevel(level)

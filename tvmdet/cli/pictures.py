@@ -145,7 +145,7 @@ class VideoFile:
         if not self._frames:
             raise InputError(f"cannot write {path}: the video has no frame that can be decoded")
         written = cv2.VideoCapture(str(self._path))
-        count = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
+        count = max(int(written.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         written.release()
         if count != self._frames:
             raise InputError(

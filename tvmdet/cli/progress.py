@@ -112,13 +112,18 @@ class Bar:
 
 
 def _live_progress() -> Progress:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+    from rich.table import Column
 
     return Progress(
+        SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[text]}"),
+        BarColumn(bar_width=12),
+        # On a narrow terminal the end of the text goes, not the bar.
+        TextColumn(
+            "{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        ),
+        expand=True,
         console=output.stderr(),
         transient=True,
     )

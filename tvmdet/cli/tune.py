@@ -119,12 +119,12 @@ def _tune_showing(
 
 
 def _line(now: TuningProgress) -> str:
-    parts = [f"{_clock(now.eta_s)} left", f"{now.trials} trials", now.known]
+    parts = [f"{_clock(now.eta_s)} left", f"{now.trials} trials"]
     if now.latency_s is not None:
         first = output.milliseconds(now.latency_start_s)
         latency = output.milliseconds(now.latency_s)
         parts.append(f"kernels {first} -> {latency}" if first != latency else f"kernels {latency}")
-    return " | ".join(part for part in parts if part)
+    return " | ".join(part for part in (*parts, now.known) if part)
 
 
 def _clock(seconds: float) -> str:

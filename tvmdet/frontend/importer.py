@@ -102,4 +102,4 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
             )
         for name, value in zip(node.output, fields, strict=False):
             if name:
-                self._nodes[name] = value
+                self._nodes[name] = self.bb.normalize(value)

@@ -15,8 +15,10 @@ from tvmdet.passes.convert_to_nhwc import ConvertToNHWC
 from tvmdet.passes.fold_channel_order import FoldChannelOrder
 from tvmdet.passes.fold_conv2d_affine import FoldConv2dAffine
 from tvmdet.passes.legalize_activations import ACTIVATIONS
+from tvmdet.passes.legalize_take import legalize_take
 from tvmdet.passes.lower_sorting import LowerSorting
 from tvmdet.passes.pack_conv2d import Conv2dPacker
+from tvmdet.passes.rewrite_dense import RewriteDense
 from tvmdet.targets import Target
 
 __all__ = ["lower", "lowering_phases", "tvm_target"]
@@ -29,11 +31,13 @@ def lowering_phases(target: Target) -> list[Phase]:
     legalize: dict[str, Any] = {
         **ACTIVATIONS,
         "relax.nn.conv2d": Conv2dPacker(target),
+        "relax.take": legalize_take,
     }
     return [
         # Arithmetic: fewer operators, the same numbers.
         ("fold_conv2d_affine", FoldConv2dAffine()),
         ("fold_channel_order", FoldChannelOrder()),
+        ("rewrite_dense", RewriteDense()),
         # Layout: pictures in NHWC, transposes gone.
         ("convert_to_nhwc", ConvertToNHWC()),
         ("fold_constants", relax.transform.FoldConstant()),

@@ -120,11 +120,14 @@ def suppress_boxes_func(
                                 heap_index[size[0]] = a * classes + c
                                 size[0] = size[0] + 1
                     else:
+                        # From the threshold up: a NaN exceeds nothing, so it is never the best.
+                        score[0] = thresholds[0]
                         best[0] = 0
                         for c in T.serial(classes):
-                            if scores[n, a, c] > scores[n, a, best[0]]:
+                            if scores[n, a, c] > score[0]:
+                                score[0] = scores[n, a, c]
                                 best[0] = c
-                        heap_score[size[0]] = scores[n, a, best[0]]
+                        heap_score[size[0]] = score[0]
                         heap_index[size[0]] = a * classes + best[0]
                         size[0] = size[0] + 1
 
