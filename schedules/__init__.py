@@ -8,21 +8,22 @@ if __name__ == "schedules":
     raise ImportError("import tvmdet.schedules: a second copy would split the templates in two")
 
 from tvm import tirx
-
-from tvmdet.errors import TuningError
 from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
 from tvmdet.schedules.common.as_is import AsIs
 from tvmdet.schedules.common.elementwise import Elementwise
 from tvmdet.schedules.common.reduction import Reduction
 from tvmdet.schedules.x86.conv2d_nhwc import Conv2dNhwc
 from tvmdet.schedules.x86.depthwise_conv2d_nhwc import DepthwiseConv2dNhwc
+from tvmdet.schedules.x86.winograd_conv2d_nhwc import WinogradConv2dNhwc
 from tvmdet.targets import Target
+
+from tvmdet.errors import TuningError
 
 __all__ = ["Decision", "Template", "Workload", "find", "fingerprint", "get_template", "templates"]
 
 _COMMON: tuple[Template, ...] = (Elementwise(), Reduction(), AsIs())
 _BY_ARCH: dict[str, tuple[Template, ...]] = {
-    "x86_64": (Conv2dNhwc(), DepthwiseConv2dNhwc()),
+    "x86_64": (Conv2dNhwc(), WinogradConv2dNhwc(), DepthwiseConv2dNhwc()),
 }
 
 

@@ -21,7 +21,6 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 from tvm.s_tir import Schedule, renew_defs
-
 from tvmdet.targets import Target
 
 __all__ = ["Decision", "Template", "Workload", "fingerprint", "schedule_of"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tvmdet.cpus import cpuinfo
 from tvmdet.errors import TargetError
 
 __all__ = ["Target", "get_target", "host_features", "list_targets", "resolve_target"]
@@ -65,9 +66,8 @@ class Target:
 @functools.cache
 def host_features() -> frozenset[str]:
     """Returns the CPU flags of this machine, as the kernel names them."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
+    for key, value in cpuinfo():
+        if key in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()
 
@@ -89,9 +89,7 @@ def get_target(name: str) -> Target:
         for target in list_targets():
             if not target.missing_features():
                 return target
-        raise TargetError(
-            f"no target fits this machine ({platform.machine()}); known: {_names()}"
-        )
+        raise TargetError(f"no target fits this machine ({platform.machine()}); known: {_names()}")
     for target in list_targets():
         if target.name == name:
             return target

@@ -8,7 +8,8 @@ that no second implementation of either can disagree.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,11 +21,103 @@ Color = Literal["rgb", "bgr"]
 Resize = Literal["letterbox", "stretch"]
 PadPosition = Literal["center", "top_left"]
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "color": ("rgb", "bgr"),
-    "resize": ("letterbox", "stretch"),
-    "pad_position": ("center", "top_left"),
+_LONGEST_SHOWN = 120  # characters of a wrong value in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rule:
+    """What one attribute may hold.
+
+    Attributes:
+        accepts: Whether a value is allowed; lists have become tuples before.
+        allowed: How messages call the allowed values.
+    """
+
+    accepts: Callable[[Any], bool]
+    allowed: str
+
+
+def _one_of(*choices: str) -> _Rule:
+    return _Rule(
+        accepts=lambda got: isinstance(got, str) and got in choices, allowed=", ".join(choices)
+    )
+
+
+def _whole(low: int, high: int) -> _Rule:
+    # bool is an int to Python, but true is no count.
+    return _Rule(
+        accepts=lambda got: type(got) is int and low <= got <= high,
+        allowed=f"a whole number from {low} to {high}",
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Returns whether a value is JSON and comes back from JSON as it was."""
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    return value is None or isinstance(value, str | bool) or _is_number(value)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(_SIDE.accepts(s) for s in value)
+
+
+def _is_three_numbers(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value))
+
+
+_SIDE = _whole(1, 2**24)
+_SHARE = _Rule(accepts=lambda got: _is_number(got) and 0 <= got <= 1, allowed="a number, 0 to 1")
+_FLAG = _Rule(accepts=lambda got: type(got) is bool, allowed="true or false")
+
+_INPUT_RULES = {
+    "size_hw": _Rule(
+        accepts=_is_size, allowed="height and width in whole pixels, such as [640, 640]"
+    ),
+    "color": _one_of("rgb", "bgr"),
+    "resize": _one_of("letterbox", "stretch"),
+    "pad_value": _whole(0, 255),
+    "pad_position": _one_of("center", "top_left"),
+    "mean": _Rule(accepts=_is_three_numbers, allowed="three finite numbers, in pixel units"),
+    "std": _Rule(
+        accepts=lambda got: _is_three_numbers(got) and 0 not in got,
+        allowed="three finite numbers, in pixel units, none of them zero",
+    ),
 }
+_POSTPROCESS_RULES = {
+    "score_threshold": _SHARE,
+    "iou_threshold": _SHARE,
+    "max_detections": _whole(1, 10_000),
+    "pre_nms_top_k": _whole(1, 1_000_000),
+    "multi_label": _FLAG,
+    "class_agnostic": _FLAG,
+}
+
+
+def _check(spec: Any, where: str, rules: Mapping[str, _Rule]) -> None:
+    """Turns lists into tuples and refuses what the rules do not allow."""
+    for name, rule in rules.items():
+        if isinstance(getattr(spec, name), list):
+            object.__setattr__(spec, name, tuple(getattr(spec, name)))
+        if not rule.accepts(getattr(spec, name)):
+            raise InputError(
+                f"spec {where}{name} is {_show(getattr(spec, name))}; allowed: {rule.allowed}"
+            )
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,23 +145,7 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         """Rejects values that no network input can have."""
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"spec input.{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}"
-                )
-        if len(self.size_hw) != 2 or min(self.size_hw) < 1:
-            raise InputError(
-                f"spec input.size_hw is {self.size_hw!r}; "
-                "give height and width in pixels, such as [640, 640]"
-            )
-        if not 0 <= self.pad_value <= 255:
-            raise InputError(f"spec input.pad_value is {self.pad_value}; allowed: 0 to 255")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(abs(s) for s in self.std) == 0:
-            raise InputError(
-                f"spec input.mean is {self.mean!r} and std {self.std!r}; "
-                "give three numbers each, in pixel units, std not zero"
-            )
+        _check(self, "input.", _INPUT_RULES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,16 +172,24 @@ class PostprocessSpec:
 
     def __post_init__(self) -> None:
         """Rejects thresholds and counts out of range."""
-        for name in ("score_threshold", "iou_threshold"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise InputError(
-                    f"spec postprocess.{name} is {getattr(self, name)}; allowed: 0 to 1"
-                )
-        for name in ("max_detections", "pre_nms_top_k"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"spec postprocess.{name} is {getattr(self, name)}; allowed: 1 or more"
-                )
+        _check(self, "postprocess.", _POSTPROCESS_RULES)
+
+
+_SPEC_RULES = {
+    "family": _Rule(accepts=_is_name, allowed="the name of a detector family, or raw"),
+    "labels": _Rule(
+        accepts=lambda got: isinstance(got, tuple) and all(map(_is_name, got)),
+        allowed="a list of class names, each text and not empty",
+    ),
+    "input": _Rule(accepts=lambda got: isinstance(got, InputSpec), allowed="an InputSpec"),
+    "postprocess": _Rule(
+        accepts=lambda got: isinstance(got, PostprocessSpec), allowed="a PostprocessSpec"
+    ),
+    "options": _Rule(
+        accepts=lambda got: isinstance(got, Mapping) and _is_plain(got),
+        allowed="a table of plain values (text, finite numbers, true or false, lists, tables)",
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +210,10 @@ class DetectorSpec:
     postprocess: PostprocessSpec = field(default_factory=PostprocessSpec)
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Rejects what is no name, label or table."""
+        _check(self, "", _SPEC_RULES)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the spec as plain JSON values; :meth:`from_dict` reads it back."""
         return dataclasses.asdict(self)
@@ -137,26 +226,29 @@ class DetectorSpec:
             data: Keys as the attributes; ``input`` and ``postprocess`` are tables.
 
         Raises:
-            InputError: A key is unknown or missing, or a value is out of range.
+            InputError: A key is unknown or missing, or a value is of the wrong kind or out of
+                range.
         """
+        _refuse_other_than_table("the spec", data)
         _refuse_unknown("the spec", data, cls)
         for key in ("family", "labels", "input"):
             if key not in data:
                 raise InputError(f"the spec has no {key!r}; needed: family, labels, input")
         return cls(
-            family=str(data["family"]),
-            labels=tuple(str(label) for label in data["labels"]),
+            family=data["family"],
+            labels=data["labels"],
             input=_build(InputSpec, "input", data["input"]),
             postprocess=_build(PostprocessSpec, "postprocess", data.get("postprocess", {})),
-            options=dict(data.get("options", {})),
+            options=data.get("options", {}),
         )
 
     def override(self, data: Mapping[str, Any]) -> DetectorSpec:
         """Returns this spec with the given keys replaced; tables are merged key by key.
 
         Raises:
-            InputError: A key is unknown, or a value is out of range.
+            InputError: A key is unknown, or a value is of the wrong kind or out of range.
         """
+        _refuse_other_than_table("the spec", data)
         merged = self.to_dict()
         for key, value in data.items():
             if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
@@ -173,12 +265,15 @@ def _refuse_unknown(where: str, data: Mapping[str, Any], cls: type) -> None:
             raise InputError(f"{where} has an unknown key {key!r}; allowed: {', '.join(allowed)}")
 
 
-def _build(cls: type, table: str, data: Mapping[str, Any]) -> Any:
+def _refuse_other_than_table(where: str, data: Any) -> None:
     if not isinstance(data, Mapping):
-        raise InputError(f"spec {table} is {data!r}; give a table of values")
+        raise InputError(f"{where} is {_show(data)}; give a table of values")
+
+
+def _build(cls: type, table: str, data: Any) -> Any:
+    _refuse_other_than_table(f"spec {table}", data)
     _refuse_unknown(f"spec table {table}", data, cls)
-    values = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in data.items()}
     try:
-        return cls(**values)
-    except TypeError as error:
+        return cls(**data)
+    except TypeError as error:  # size_hw is missing
         raise InputError(f"spec table {table}: {error}") from error

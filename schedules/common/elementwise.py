@@ -12,7 +12,6 @@ from typing import ClassVar
 
 from tvm import tirx
 from tvm.s_tir import Schedule
-
 from tvmdet.schedules.base import Decision, Template, Workload, schedule_of
 from tvmdet.schedules.blocks import (
     block_iters,

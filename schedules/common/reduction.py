@@ -15,7 +15,6 @@ from typing import ClassVar
 from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import SBlockRV
-
 from tvmdet.schedules.base import Decision, Template, Workload, schedule_of
 from tvmdet.schedules.blocks import (
     block_iters,
@@ -23,6 +22,7 @@ from tvmdet.schedules.blocks import (
     child_blocks,
     is_reduction,
     loop_extents,
+    output_blocks,
     split_vector,
 )
 from tvmdet.schedules.common.elementwise import PARALLEL_GRAIN, run_in_parallel
@@ -71,10 +71,12 @@ class Reduction(Template):
 def _inline_producers(schedule: Schedule) -> None:
     """Inlines elementwise blocks that feed a single elementwise block.
 
-    A producer of a reduction is kept: inlined, it would be computed once per reduced element.
+    A producer of a reduction is kept: inlined, it would be computed once per reduced element. So
+    is what the function returns.
     """
+    returned = {schedule.get(block).name_hint for block in output_blocks(schedule)}
     for block in child_blocks(schedule)[:-1]:
-        if is_reduction(schedule, block):
+        if is_reduction(schedule, block) or schedule.get(block).name_hint in returned:
             continue
         consumers = list(schedule.get_consumers(block))
         if consumers and not any(is_reduction(schedule, c) for c in consumers):

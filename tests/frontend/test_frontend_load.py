@@ -135,3 +135,55 @@ def test_unused_domain_is_fine(tmp_path: Path) -> None:
     loaded = load_onnx(onnx_models.save(model, tmp_path / "m.onnx"))
     assert loaded.opset == onnx_models.OPSET
     assert loaded.name == "m"
+
+
+def _with_functions(levels: int, calls: int, *, circular: bool = False) -> onnx.ModelProto:
+    """A model whose functions call the next one several times."""
+    opsets = [helper.make_opsetid("", onnx_models.OPSET), helper.make_opsetid("local", 1)]
+    functions = []
+    for level in range(levels):
+        last = level == levels - 1
+        callee, domain = (f"f{level + 1}", "local") if not last else ("Relu", "")
+        if last and circular:
+            callee, domain = "f0", "local"
+        names = ["x", *(f"t{at}" for at in range(calls - 1)), "y"]
+        nodes = [
+            helper.make_node(callee, [names[at]], [names[at + 1]], domain=domain)
+            for at in range(calls)
+        ]
+        functions.append(helper.make_function("local", f"f{level}", ["x"], ["y"], nodes, opsets))
+    graph = helper.make_graph(
+        [helper.make_node("f0", ["in"], ["out"], domain="local")],
+        "test",
+        [helper.make_tensor_value_info("in", onnx.TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, [1, 4])],
+    )
+    model = helper.make_model(graph, functions=functions, opset_imports=opsets)
+    model.ir_version = 10
+    return model
+
+
+def test_functions_are_written_out(tmp_path: Path) -> None:
+    path = onnx_models.save(_with_functions(3, 2), tmp_path / "f.onnx")
+    loaded = load_onnx(path, Limits(max_nodes=8))
+    assert [node.op_type for node in loaded.proto.graph.node] == ["Relu"] * 8
+    with pytest.raises(ModelError, match="has 8 nodes with its functions written out; allowed: 7"):
+        load_onnx(path, Limits(max_nodes=7))
+
+
+@pytest.mark.parametrize(
+    ("levels", "calls", "message"),
+    [(30, 2, "has 1073741824 nodes"), (2000, 2, r"has more than 10\^602 nodes")],
+)
+def test_exponential_functions_are_refused_before_they_grow(
+    levels: int, calls: int, message: str, tmp_path: Path
+) -> None:
+    path = onnx_models.save(_with_functions(levels, calls), tmp_path / "bomb.onnx")
+    with pytest.raises(ModelError, match=message):
+        load_onnx(path)
+
+
+def test_functions_that_call_themselves_are_refused(tmp_path: Path) -> None:
+    path = onnx_models.save(_with_functions(3, 2, circular=True), tmp_path / "f.onnx")
+    with pytest.raises(ModelError, match="calls itself"):
+        load_onnx(path)

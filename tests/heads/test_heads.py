@@ -10,7 +10,8 @@ import pytest
 from onnx_models import run_relax
 from tvm import relax
 
-from tvmdet.errors import InputError, ShapeError
+from tvmdet.errors import InputError, ModelError, ShapeError
+from tvmdet.frontend.recognise import recognise
 from tvmdet.heads import GraphSummary, Recognition, TensorSummary, all_heads, get_head
 from tvmdet.heads.labels import labels_from_metadata
 from tvmdet.spec import DetectorSpec
@@ -195,6 +196,8 @@ def test_picodet_refuses(summary: GraphSummary, reason: str) -> None:
         ({"names": "{}"}, None),
         ({"character": "a\nb b\n"}, ("a", "b b")),
         ({"character": "  "}, None),
+        ({"character": "a\n\nb"}, None),
+        ({"names": "['a', '']"}, None),
     ],
 )
 def test_labels(metadata: dict[str, str], labels: tuple[str, ...] | None) -> None:
@@ -218,3 +221,87 @@ def test_wrong_outputs_are_refused(family: str) -> None:
     wrong = {n: np.zeros((1, 3, 3), np.float32) for n in summary.outputs}
     with pytest.raises(ShapeError, match=r"correct the spec|need"):
         _decode(found.spec, wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strides": 8}, "options.strides is 8; allowed: a list of rising whole numbers"),
+        ({"strides": []}, "options.strides is"),
+        ({"strides": [0]}, "options.strides is"),
+        ({"strides": [-8, 16, 32]}, "options.strides is"),
+        ({"strides": ["8", "16", "32"]}, "options.strides is"),
+        ({"strides": [32, 16, 8]}, "options.strides is"),
+        ({"strides": [8, 16]}, r"options.strides \[8, 16\].* mean 120 anchors"),
+        ({"layout": "channel_first"}, "allowed: channels_first, channels_last"),
+        ({"layout": 1}, "allowed: channels_first, channels_last"),
+        ({"layout": "channels_last"}, "layout channels_last mean 126, .*in the middle dimension"),
+        ({"output": "x"}, "options.output is 'x'; allowed: o"),
+        ({"stride": [8]}, "unknown options.stride; family yolov8 has: layout, output, strides"),
+    ],
+)
+def test_yolov8_options_are_checked(options: Mapping[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        recognise(_summary({"o": (1, 7, 126)}), (64, 96), {"family": "yolov8", "options": options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strides": 8}, "allowed: a list of rising whole numbers"),
+        ({"strides": [8, 16, 32]}, "has 3 entries for 4 levels"),
+        ({"strides": [4, 8, 16, 32]}, "mean levels of .* cells at 96x72; the network's have"),
+        ({"reg_max": "7"}, "options.reg_max is '7'; allowed: a whole number from 0 to 32"),
+        ({"reg_max": True}, "options.reg_max is True"),
+        ({"reg_max": -1}, "options.reg_max is -1"),
+        ({"score_activation": "softmax"}, "allowed: none, sigmoid"),
+        ({"class_outputs": "cls0"}, "a list of different outputs"),
+        ({"class_outputs": ["nowhere"]}, "a list of different outputs"),
+        ({"box_outputs": ["box0", "box0"]}, "a list of different outputs"),
+        ({"class_outputs": ["cls0"]}, "has 4 entries for 1 class_outputs"),
+        ({"class_outputs": ["cls1", "cls0", "cls2", "cls3"]}, "cls1 is .*; the spec needs 108"),
+        ({"regmax": 7}, "unknown options.regmax"),
+    ],
+)
+def test_picodet_options_are_checked(options: Mapping[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        recognise(_picodet(5, 8), (96, 72), {"family": "picodet", "options": options})
+
+
+def test_picodet_options_count() -> None:
+    given = {"options": {"score_activation": "sigmoid", "reg_max": 7}}
+    spec = recognise(_picodet(5, 8), (96, 72), given).spec
+    assert spec.options["score_activation"] == "sigmoid"
+    # 32 classes or reg_max 7? Here nothing but the spec says.
+    both = _picodet(32, 8)
+    boxes = [f"box{level}" for level in range(4)]
+    named = recognise(both, (96, 72), {"options": {"box_outputs": boxes}}).spec
+    assert named.options["box_outputs"] == boxes
+
+
+def test_picodet_named_outputs_leave_others_away() -> None:
+    found = _picodet(5, 8)
+    more = _summary(
+        {**{name: value.shape for name, value in found.outputs.items()}, "aux": (1, 2)},
+        found.output_sources,
+    )
+    names = {
+        f"{key}_outputs": [f"{kind}{at}" for at in range(4)]
+        for key, kind in (("class", "cls"), ("box", "box"))
+    }
+    assert recognise(more, (96, 72), {"options": names}).family == "picodet"
+    with pytest.raises(ModelError, match="9 outputs"):
+        recognise(more, (96, 72), {})
+
+
+def test_yolov8_output_and_layout_of_the_spec_count() -> None:
+    two = _summary({"o": (1, 7, 126), "proto": (1, 32, 16, 24)})
+    with pytest.raises(ModelError, match=r"name it in the spec's options\.output"):
+        recognise(two, (64, 96), {})
+    found = recognise(two, (64, 96), {"options": {"output": "o"}})
+    assert found.spec.options["output"] == "o"
+    # 126 anchors by 126 rows: either layout fits.
+    square = _summary({"o": (1, 126, 126)})
+    for layout in ("channels_first", "channels_last"):
+        given = {"family": "yolov8", "options": {"layout": layout}}
+        assert recognise(square, (64, 96), given).spec.options["layout"] == layout

@@ -15,6 +15,9 @@ from tvmdet.passes.suppress_boxes import suppress_boxes_func
 from tvmdet.spec import PostprocessSpec
 
 
+FEW_ROWS = PostprocessSpec(max_detections=10, pre_nms_top_k=1000)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """What a kernel is compiled for."""
@@ -22,7 +25,7 @@ class Shape:
     batch: int = 1
     anchors: int = 40
     classes: int = 3
-    spec: PostprocessSpec = PostprocessSpec(max_detections=10, pre_nms_top_k=1000)
+    spec: PostprocessSpec = FEW_ROWS
 
 
 PLAIN = Shape()
@@ -77,9 +80,7 @@ def _overlap_exceeds(a: np.ndarray, b: np.ndarray, iou: float) -> bool:
     width = max(f4(min(a[2], b[2]) - max(a[0], b[0])), zero)
     height = max(f4(min(a[3], b[3]) - max(a[1], b[1])), zero)
     shared = f4(width * height)
-    areas = [
-        f4(max(f4(box[2] - box[0]), zero) * max(f4(box[3] - box[1]), zero)) for box in (a, b)
-    ]
+    areas = [f4(max(f4(box[2] - box[0]), zero) * max(f4(box[3] - box[1]), zero)) for box in (a, b)]
     return bool(shared > f4(f4(iou) * f4(f4(areas[0] + areas[1]) - shared)))
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import tvm
 import tvm_ffi
 from tvm import relax, tirx
+from tvmdet.schedules.base import Decision, Template, Workload
+from tvmdet.targets import Target
 
 from tvmdet import schedules
 from tvmdet.passes.lower import lowering_phases, tvm_target
-from tvmdet.schedules.base import Decision, Template, Workload
-from tvmdet.targets import Target
 
 GUARD_BYTES = 512
 Emit = Callable[..., Any]
@@ -32,7 +32,9 @@ class Kernel:
     decisions: tuple[Decision, ...]
 
 
-def lower_network(emit: Emit, inputs: Sequence[np.ndarray], target: Target) -> tvm.IRModule:
+def lower_network(
+    emit: Emit, inputs: Sequence[np.ndarray], target: Target, algorithm: str = "direct"
+) -> tvm.IRModule:
     """Lowers a function of NHWC tensors to fused kernels; ``emit(builder, *vars)`` writes it."""
     builder = relax.BlockBuilder()
     params = [
@@ -47,16 +49,19 @@ def lower_network(emit: Emit, inputs: Sequence[np.ndarray], target: Target) -> t
             result = builder.emit_output(result)
         builder.emit_func_output(result)
     module = builder.get()
-    names = [name for name, _ in lowering_phases(target)]
+    phases = lowering_phases(target, lambda _anchor: algorithm)
+    names = [name for name, _ in phases]
     with tvm_target(target):
-        for _, phase in lowering_phases(target)[names.index("legalize") :]:
+        for _, phase in phases[names.index("legalize") :]:
             module = phase(module)
     return module
 
 
-def only_kernel(emit: Emit, inputs: Sequence[np.ndarray], target: Target) -> Kernel:
+def only_kernel(
+    emit: Emit, inputs: Sequence[np.ndarray], target: Target, algorithm: str = "direct"
+) -> Kernel:
     """Lowers a network that must become exactly one kernel."""
-    module = lower_network(emit, inputs, target)
+    module = lower_network(emit, inputs, target, algorithm)
     calls = [
         binding.value
         for block in module["main"].body.blocks

@@ -11,11 +11,11 @@ import pytest
 from assertions import assert_close
 from scheduled_kernels import conv2d_reference, only_kernel, run_decisions
 from tvm import relax
-
 from tvmdet.targets import Target, get_target
 
 TARGETS = ("x86-64-v3", "x86-64-v4")
 DENSE, DEPTHWISE = "x86.conv2d_nhwc", "x86.depthwise_conv2d_nhwc"
+WINOGRAD = "x86.winograd_conv2d_nhwc"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +172,26 @@ CASES = [
 ]
 
 
+# Whole vectors of channels and filters for both targets, 3x3, stride 1.
+WINOGRAD_CASES = [
+    Conv(why="whole tiles", size=(8, 12), channels=16, filters=16),
+    Conv(why="tiles that hang over", size=(9, 11), channels=16, filters=32, epilogue="bias relu"),
+    Conv(why="one pixel", size=(1, 1), channels=16, filters=16, epilogue="residual"),
+    Conv(why="smaller than a tile", size=(3, 2), channels=32, filters=16, epilogue="silu"),
+    Conv(why="five by five", size=(5, 5), channels=16, filters=48, epilogue="gate per channel"),
+    Conv(why="no padding", size=(10, 13), channels=16, filters=16, padding=(0, 0, 0, 0)),
+    Conv(why="uneven padding", size=(7, 9), channels=32, filters=16, padding=(0, 2, 3, 1)),
+    Conv(why="much padding", size=(3, 3), channels=16, filters=16, padding=(4, 4, 5, 5)),
+    Conv(why="two rows of tiles a task", size=(32, 20), channels=16, filters=32, epilogue="silu"),
+    Conv(why="wide", size=(4, 61), channels=16, filters=16, epilogue="residual first"),
+    Conv(why="many channels", size=(8, 8), channels=128, filters=64, epilogue="two residuals"),
+    Conv(why="batch 2", size=(6, 7), channels=16, filters=32, batch=2, epilogue="residual"),
+    Conv(why="batch 3, gated", size=(5, 9), channels=16, filters=16, batch=3,
+         epilogue="gate per channel"),
+    Conv(why="gate per pixel", size=(8, 9), channels=16, filters=32, epilogue="gate per pixel"),
+]  # fmt: skip
+
+
 @pytest.fixture(params=TARGETS)
 def target(request: pytest.FixtureRequest) -> Target:
     found = get_target(request.param)
@@ -180,7 +200,7 @@ def target(request: pytest.FixtureRequest) -> Target:
     return found
 
 
-def _kernel(case: Conv, target: Target) -> tuple[Any, np.ndarray, float]:
+def _kernel(case: Conv, target: Target, algorithm: str) -> tuple[Any, np.ndarray, float]:
     data, weight = case.arrays()
     plain = conv2d_reference(data, weight, **case.geometry)
     shapes, emitter, meaning = EPILOGUES[case.epilogue]
@@ -197,29 +217,52 @@ def _kernel(case: Conv, target: Target) -> tuple[Any, np.ndarray, float]:
         conv = builder.emit(conv)
         return builder.emit(builder.normalize(emitter(conv, *rest)))
 
-    kernel = only_kernel(emit, [data, *operands], target)
+    kernel = only_kernel(emit, [data, *operands], target, algorithm)
     # float32 sums of n products of unit normals are off by about 1e-7 * sqrt(n) * sqrt(n).
     terms = weight[0].size
     scale = max(1.0, *(float(np.abs(o).max()) for o in operands)) if operands else 1.0
     return kernel, meaning(plain, *operands), 4e-7 * terms * scale + 2e-6
 
 
-def _check(case: Conv, target: Target, pick: Callable[[int], list[int]]) -> None:
-    kernel, expected, atol = _kernel(case, target)
-    depthwise = case.groups == case.channels == case.filters
-    assert kernel.template.name == (DEPTHWISE if depthwise else DENSE)
+def _check(
+    case: Conv, target: Target, pick: Callable[[int], list[int]], algorithm: str = "direct"
+) -> None:
+    kernel, expected, atol = _kernel(case, target, algorithm)
+    if algorithm == "winograd":
+        assert kernel.template.name == WINOGRAD
+        atol *= 100  # The transforms multiply rounding errors; see tvmdet/passes/winograd.py.
+    else:
+        depthwise = case.groups == case.channels == case.filters
+        assert kernel.template.name == (DEPTHWISE if depthwise else DENSE)
     chosen = [kernel.decisions[i] for i in pick(len(kernel.decisions))]
     results = run_decisions(kernel, chosen, target)
     for decision, (result,) in zip(chosen, results, strict=True):
         assert_close(result, expected, rtol=3e-5, atol=atol, name=f"{case.why}: {decision}")
 
 
+def _some(target: Target) -> Callable[[int], list[int]]:
+    """The default, and the middle one or the last: enough for every run; the rest are slow."""
+    wide = target.vector_lanes_f32 == 16
+    return lambda n: sorted({0, n - 1 if wide else n // 2})
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.why)
-def test_first_middle_and_last_decision_are_right(case: Conv, target: Target) -> None:
-    _check(case, target, lambda n: sorted({0, n // 2, n - 1}))
+def test_some_decisions_are_right(case: Conv, target: Target) -> None:
+    _check(case, target, _some(target))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.why)
 def test_every_decision_is_right(case: Conv, target: Target) -> None:
     _check(case, target, lambda n: list(range(n)))
+
+
+@pytest.mark.parametrize("case", WINOGRAD_CASES, ids=lambda case: case.why)
+def test_winograd_is_right(case: Conv, target: Target) -> None:
+    _check(case, target, _some(target), "winograd")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", WINOGRAD_CASES, ids=lambda case: case.why)
+def test_every_winograd_decision_is_right(case: Conv, target: Target) -> None:
+    _check(case, target, lambda n: list(range(n)), "winograd")

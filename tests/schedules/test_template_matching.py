@@ -9,7 +9,6 @@ import pytest
 from assertions import assert_close
 from scheduled_kernels import conv2d_reference, only_kernel, run_decisions
 from tvm import relax
-
 from tvmdet.targets import Target, get_target
 
 # Shape of the convolution's picture, filters, and a second operand that is larger than its result:
@@ -35,10 +34,12 @@ def target(request: pytest.FixtureRequest) -> Target:
     return found
 
 
-@pytest.mark.parametrize("kernel_side", [1, 3])
+@pytest.mark.parametrize(
+    ("kernel_side", "algorithm"), [(1, "direct"), (3, "direct"), (3, "winograd")]
+)
 @pytest.mark.parametrize("name", LARGER)
 def test_an_epilogue_larger_than_the_convolution(
-    name: str, kernel_side: int, target: Target
+    name: str, kernel_side: int, algorithm: str, target: Target
 ) -> None:
     shape, filters, operand_shape = LARGER[name]
     rng = np.random.default_rng(0)
@@ -53,8 +54,8 @@ def test_an_epilogue_larger_than_the_convolution(
         )
         return builder.emit(relax.op.multiply(builder.emit(conv), other))
 
-    kernel = only_kernel(emit, [data, operand], target)
+    kernel = only_kernel(emit, [data, operand], target, algorithm)
     expected = conv2d_reference(data, weight, padding=pad) * operand
     chosen = [kernel.decisions[i] for i in sorted({0, len(kernel.decisions) - 1})]
     for decision, (result,) in zip(chosen, run_decisions(kernel, chosen, target), strict=True):
-        assert_close(result, expected, rtol=3e-5, atol=2e-4, name=str(decision))
+        assert_close(result, expected, rtol=1e-4, atol=2e-3, name=str(decision))

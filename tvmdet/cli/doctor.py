@@ -10,7 +10,7 @@ from tvmdet.cli.options import Debug, Json, OnnxFile, Size, parse_size
 from tvmdet.cli.progress import Phases
 
 if TYPE_CHECKING:
-    from tvmdet.frontend import Diagnosis
+    from tvmdet.frontend import Diagnosis, Model
 
 __all__ = ["doctor"]
 
@@ -27,12 +27,20 @@ def doctor(
         phase(f"examining {model}")
         from tvmdet.frontend import diagnose
 
-        found = diagnose(model, size_hw=size_hw)
+        found = diagnose(model, size_hw=size_hw, dry_run=_lower)
     if json:
         output.print_json(found.to_dict())
     else:
         _print(found)
     return 0 if found.ok else 1
+
+
+def _lower(model: Model) -> None:
+    """Lowers a model as for this machine, which names what has no kernel."""
+    from tvmdet.passes import lower
+    from tvmdet.targets import get_target
+
+    lower(model, (1,), get_target("host"))
 
 
 def _print(found: Diagnosis) -> None:

@@ -57,8 +57,8 @@ def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
             # Stripped, and without a build id: nothing in it may depend on where it was built.
             executable.export_library(str(path), options=["-s", "-Wl,--build-id=none"])
             data = path.read_bytes()
-    except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+    except Exception as error:  # TVM raises anything
+        reason = (str(error).strip() or repr(error)).splitlines()[-1]
         raise ModelError(
             f"compiling for {target.name} failed: {reason}; "
             "a C compiler (gcc) must be installed to link; --debug shows the whole message"

@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,13 @@ from tvmdet import runtime
 from tvmdet.artifact import write_artifact
 from tvmdet.compiler.build import BuiltLibrary, build_library
 from tvmdet.compiler.images import NamedImage, draw_images, read_images
+from tvmdet.compiler.manifest import make_manifest
 from tvmdet.compiler.parity import Tolerance, check_detector, check_raw
 from tvmdet.compiler.reference import Reference
-from tvmdet.compiler.schedule import ScheduledKernels, schedule_kernels
-from tvmdet.errors import InputError
+from tvmdet.compiler.schedule import ScheduledKernels, measured_algorithm, schedule_kernels
+from tvmdet.cpus import check_threads
+from tvmdet.errors import ArtifactError, InputError
 from tvmdet.passes.lower import lower
-from tvmdet.runtime.cpus import usable_cpu_count
 from tvmdet.targets import Target, resolve_target
 from tvmdet.tuning.store import default_store
 
@@ -101,8 +101,11 @@ def compile(
     listed = [target] if isinstance(target, str | Target) else list(target)
     targets = list(dict.fromkeys(resolve_target(entry) for entry in listed))
     sizes = _check_batch_sizes(batch_sizes)
-    threads = threads or usable_cpu_count()
+    threads = check_threads(threads)
     say = progress or (lambda _line: None)
+    folder_of_output = Path(output).absolute().parent
+    if not folder_of_output.is_dir() or Path(output).is_dir():
+        raise ArtifactError(f"cannot write {output}: give --output a file in a folder that exists")
     pictures = _pictures(model, images)
     store = default_store(logs)
 
@@ -110,12 +113,13 @@ def compile(
     for one in targets:
         say(f"lowering for {one.name}")
         folder = Path(dump) / one.name if dump is not None else None
-        module = lower(model, sizes, one, dump=folder)
+        algorithm = measured_algorithm(one, store, threads)
+        module = lower(model, sizes, one, algorithm=algorithm, dump=folder)
         kernels = schedule_kernels(module, one, store, threads)
         say(f"compiling {len(kernels.decisions)} kernels for {one.name}")
         built[one.name] = (one, kernels, build_library(kernels.module, one))
 
-    manifest = _manifest(model, sizes, built)
+    manifest = make_manifest(model, sizes, built)
     members = {f"lib/{name}.so": entry[2].data for name, entry in built.items()}
     manifest["parity"] = _check_parity(
         model, manifest, members, sizes, targets, pictures, threads, tolerance, say
@@ -150,61 +154,6 @@ def _pictures(model: Any, images: str | os.PathLike[str] | None) -> Sequence[Nam
     return read_images(Path(images)) if images else draw_images(model.spec.input.size_hw)
 
 
-def _manifest(
-    model: Any,
-    sizes: Sequence[int],
-    built: Mapping[str, tuple[Target, ScheduledKernels, BuiltLibrary]],
-) -> dict[str, Any]:
-    entries = []
-    for name, (target, kernels, library) in built.items():
-        planned = {entry.rpartition("_b")[2]: n for entry, n in library.planned_bytes.items()}
-        entries.append(
-            {
-                "name": name,
-                "arch": target.arch,
-                "rank": target.rank,
-                "required_features": list(target.required_features),
-                "library": f"lib/{name}.so",
-                "planned_bytes": planned,
-                "tuning": {**kernels.sources, "decisions_sha256": kernels.digest()},
-            }
-        )
-    return {
-        "format": 1,
-        "tvmdet": metadata.version("tvmdet"),
-        "tvm": metadata.version("apache-tvm"),
-        "model": {"name": model.name, "sha256": model.sha256},
-        "spec": model.spec.to_dict(),
-        "recognition": list(model.recognition),
-        "batch_sizes": list(sizes),
-        "raw": _raw_description(model) if model.spec.family == "raw" else None,
-        "targets": entries,
-        "parity": None,
-    }
-
-
-def _raw_description(model: Any) -> dict[str, Any]:
-    from onnx import helper
-
-    graph = model.onnx_at(1).graph
-
-    def describe(values: Any, names: Sequence[str]) -> list[dict[str, Any]]:
-        by_name = {value.name: value.type.tensor_type for value in values}
-        return [
-            {
-                "name": name,
-                "shape": [dim.dim_value for dim in by_name[name].shape.dim],
-                "dtype": str(helper.tensor_dtype_to_np_dtype(by_name[name].elem_type)),
-            }
-            for name in names
-        ]
-
-    return {
-        "inputs": describe(graph.input, model.input_names),
-        "outputs": describe(graph.output, model.output_names),
-    }
-
-
 def _check_parity(
     model: Any,
     manifest: dict[str, Any],
@@ -233,7 +182,8 @@ def _check_parity(
             with runtime.load(path, threads=threads, target=target.name) as detector:
                 if model.spec.family == "raw":
                     inputs = _random_inputs(manifest["raw"]["inputs"], sizes[-1])
-                    checked = check_raw(detector, reference, inputs, sizes, tolerance)
+                    whole = {e["name"] for e in manifest["raw"]["outputs"] if not e["batched"]}
+                    checked = check_raw(detector, reference, inputs, sizes, whole, tolerance)
                 else:
                     checked = check_detector(detector, reference, pictures, tolerance)
             certificates[target.name] = checked
@@ -244,7 +194,9 @@ def _random_inputs(described: Sequence[Mapping[str, Any]], rows: int) -> dict[st
     rng = np.random.default_rng(0)
     made = {}
     for entry in described:
-        shape, dtype = (rows, *entry["shape"][1:]), np.dtype(entry["dtype"])
+        shape, dtype = tuple(entry["shape"]), np.dtype(entry["dtype"])
+        if entry["batched"]:
+            shape = (rows, *shape[1:])
         if dtype.kind == "f":
             made[entry["name"]] = rng.random(shape, np.float32).astype(dtype)
         elif dtype.kind == "b":

@@ -35,6 +35,14 @@ class Candidates:
     scores: npt.NDArray[np.float32]
     class_ids: npt.NDArray[np.int32]
 
+    def __add__(self, other: Candidates) -> Candidates:
+        """Returns the rows of both, these first."""
+        return Candidates(
+            boxes_xyxy=np.concatenate([self.boxes_xyxy, other.boxes_xyxy]),
+            scores=np.concatenate([self.scores, other.scores]),
+            class_ids=np.concatenate([self.class_ids, other.class_ids]),
+        )
+
     def take(self, rows: Any) -> Candidates:
         """Returns some rows."""
         return Candidates(
@@ -57,6 +65,8 @@ class Reference:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # Its threads would go on spinning beside those of the compiled detector.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self.spec: DetectorSpec = model.spec
         self.version = f"onnxruntime {onnxruntime.__version__}"
@@ -77,8 +87,14 @@ class Reference:
         results = self._session.run(list(self._output_names), inputs)
         return dict(zip(self._output_names, results, strict=True))
 
-    def candidates(self, image_bgr: npt.NDArray[np.uint8], transform: ImageTransform) -> Candidates:
-        """Returns every scored box of an image, best first."""
+    def candidates(
+        self, image_bgr: npt.NDArray[np.uint8], transform: ImageTransform
+    ) -> tuple[Candidates, Candidates]:
+        """Returns every scored box of an image, best first, and their second choices.
+
+        A second choice is the same box with its second best class; where a box is reported for
+        one class only, rounding may prefer it. It is empty where a box may have several classes.
+        """
         spec = self.spec.input
         canvas = np.empty((*spec.size_hw, 3), np.uint8)
         place_image(image_bgr, transform, spec.pad_value, canvas)
@@ -87,7 +103,18 @@ class Reference:
         network_input = ((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None]
         outputs = self.run({self.input_names[0]: np.ascontiguousarray(network_input)})
         boxes, scores = get_head(self.spec.family).decode_reference(outputs, self.spec)
-        return _flatten(boxes[0], scores[0], multi_label=self.spec.postprocess.multi_label)
+        if self.spec.postprocess.multi_label:
+            every = np.arange(scores[0].size)
+            return _best_first(boxes[0], scores[0], every), _best_first(
+                boxes[0], scores[0], every[:0]
+            )
+        ranked = np.argsort(-scores[0], axis=1, kind="stable")
+        first = np.arange(len(ranked)) * scores.shape[2]
+        second = first + ranked[:, 1] if scores.shape[2] > 1 else first[:0]
+        return (
+            _best_first(boxes[0], scores[0], first + ranked[:, 0]),
+            _best_first(boxes[0], scores[0], second),
+        )
 
 
 def suppress(
@@ -123,14 +150,11 @@ def to_image(found: Candidates, transform: ImageTransform) -> Candidates:
     return Candidates(boxes_xyxy=boxes, scores=found.scores, class_ids=found.class_ids)
 
 
-def _flatten(
-    boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], *, multi_label: bool
+def _best_first(
+    boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], flat: npt.NDArray[np.intp]
 ) -> Candidates:
+    """Returns entries of a score table ``[A, C]``, given by flat index, as candidates."""
     classes = scores.shape[1]
-    if multi_label:
-        flat = np.arange(scores.size)
-    else:
-        flat = np.arange(len(scores)) * classes + scores.argmax(axis=1)
     values = scores.reshape(-1)[flat]
     order = np.lexsort((flat, -values))
     flat = flat[order]

@@ -6,18 +6,18 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import tvm
 from tvm import tirx
-from tvm.s_tir.schedule import ScheduleError
 
 from tvmdet import schedules
+from tvmdet.passes.pack_conv2d import Algorithm, usual_algorithm
 from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
 from tvmdet.targets import Target
 from tvmdet.tuning.store import TuningStore
 
-__all__ = ["ScheduledKernels", "schedule_kernels"]
+__all__ = ["ScheduledKernels", "measured_algorithm", "schedule_kernels"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,22 @@ class ScheduledKernels:
         """Returns the SHA-256 of all decisions: equal digests mean equal schedules."""
         listed = [[name, decision.to_dict()] for name, decision in sorted(self.decisions.items())]
         return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+
+
+def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algorithm:
+    """Returns the choice of convolution algorithm that the tuning records speak for.
+
+    Without records of both, the usual one is chosen.
+    """
+
+    def choose(anchor: str) -> Literal["direct", "winograd"]:
+        direct = store.fastest_of_anchor(target.name, anchor, threads)
+        winograd = store.fastest_of_anchor(target.name, f"winograd_{anchor}", threads)
+        if direct is None or winograd is None:
+            return usual_algorithm(anchor)
+        return "winograd" if winograd.score_s < direct.score_s else "direct"
+
+    return choose
 
 
 def schedule_kernels(
@@ -99,14 +115,23 @@ def _schedule(
         if near is not None:
             candidates.append((near.decision, "borrowed"))
     candidates += [(decision, "default" if len(valid) > 1 else "single") for decision in valid]
+    broken = {
+        decision: record
+        for decision, record in store.measured(target.name, key).items()
+        if not record.ok
+    }
     for decision, source in candidates:
         if decision not in valid:
             fallbacks[name] = f"{decision} is not one that {template.name} makes any more"
             continue
+        if decision in broken and len(broken) < len(valid):
+            fallbacks[name] = f"{decision} failed when it was measured: {broken[decision].error}"
+            continue
         try:
             return _apply(template, func, workload, decision), decision, source
-        except ScheduleError as error:
-            fallbacks[name] = f"{decision}: {str(error).strip().splitlines()[-1]}"
+        except Exception as error:  # TVM raises anything; the next candidate is tried
+            reason = (str(error).strip() or repr(error)).splitlines()[-1]
+            fallbacks[name] = f"{decision}: {reason}"
     last = schedules.get_template("common.as_is")
     decision = last.decisions(workload, target)[0]
     return _apply(last, func, workload, decision), decision, "default"

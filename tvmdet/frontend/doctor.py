@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,19 @@ from tvmdet.errors import InputError, ModelError, TvmdetError
 from tvmdet.frontend.converters import OWN_CONVERTERS, converter_map
 from tvmdet.frontend.cost import count_flops, count_parameters
 from tvmdet.frontend.diagnosis import Diagnosis, NodeVerdict
-from tvmdet.frontend.import_onnx import check_image_input, choose_size
-from tvmdet.frontend.importer import import_relax
+from tvmdet.frontend.import_onnx import check_image_input, choose_size, raw_recognition
+from tvmdet.frontend.importer import import_relax, trace_operators
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel, load_onnx
+from tvmdet.frontend.model import Model
 from tvmdet.frontend.network import Network
-from tvmdet.frontend.onnx_tools import graph_inputs, value_summary
+from tvmdet.frontend.onnx_tools import first_line, graph_inputs, input_summary, value_summary
 from tvmdet.frontend.operators import Block, find_blocks, find_foreign
 from tvmdet.frontend.prove import TOLERANCE
 from tvmdet.frontend.recognise import recognise
 from tvmdet.frontend.specialise import static_values
 from tvmdet.frontend.summary import summarise
+from tvmdet.heads import Recognition
 
 __all__ = ["diagnose"]
 
@@ -32,7 +34,11 @@ _PROBED_BATCH = 2
 
 
 def diagnose(
-    path: str | Path, *, size_hw: tuple[int, int] | None = None, limits: Limits | None = None
+    path: str | Path,
+    *,
+    size_hw: tuple[int, int] | None = None,
+    limits: Limits | None = None,
+    dry_run: Callable[[Model], object] | None = None,
 ) -> Diagnosis:
     """Says what of a model imports, what is rewritten, and what blocks.
 
@@ -42,6 +48,8 @@ def diagnose(
         path: The ONNX file.
         size_hw: Height and width in pixels for an export that leaves them open.
         limits: Bounds on what the file may ask for.
+        dry_run: Tried on a model that imports, such as the passes after the import; what it
+            raises is a problem too. A network that no family claims is given without a head.
 
     Returns:
         The diagnosis, also for a file that cannot be loaded.
@@ -52,7 +60,7 @@ def diagnose(
     except ModelError as error:
         return Diagnosis(path=str(path), problems=(str(error),))
     examination = _Examination(loaded, size_hw, limits)
-    examination.run()
+    examination.run(dry_run)
     return Diagnosis(path=str(path), **examination.found)
 
 
@@ -74,11 +82,11 @@ class _Examination:
             "ir_version": int(loaded.proto.ir_version),
             "opset": loaded.opset,
             "sha256": loaded.sha256,
-            "inputs": {v.name: str(value_summary(v)) for v in graph_inputs(graph)},
+            "inputs": {v.name: str(input_summary(v)) for v in graph_inputs(graph)},
             "operators": dict(sorted(counts.items())),
         }
 
-    def run(self) -> None:
+    def run(self, dry_run: Callable[[Model], object] | None) -> None:
         """Runs every step that can still run."""
         foreign = find_foreign(self._loaded.proto.graph)
         static, network = None, None
@@ -89,8 +97,10 @@ class _Examination:
         self.found["nodes"] = _verdicts(self._loaded.proto, static, blocks)
         if static is not None and network is not None:
             self._describe(static)
-            self._recognise(static)
+            found = self._recognise(static)
             self._try_batch(network, static)
+            if dry_run is not None and found is not None and not blocks:
+                self._try(dry_run, self._model(network, static, found), static)
         self.found["problems"] = tuple(dict.fromkeys(self._problems))
 
     def _specialise(self) -> tuple[Network | None, onnx.ModelProto | None]:
@@ -139,15 +149,53 @@ class _Examination:
             gflops=round(count_flops(static, shapes) / batch[0] / 1e9, 4),
         )
 
-    def _recognise(self, static: onnx.ModelProto) -> None:
-        if self._size_hw is None:
-            return
+    def _recognise(self, static: onnx.ModelProto) -> Recognition | None:
+        """Returns the recognition, that of a raw network when no family claims it."""
+        summary = summarise(static)
+        if self._size_hw is not None:
+            try:
+                found = recognise(summary, self._size_hw, {})
+            except TvmdetError as error:
+                self._problems.append(str(error))
+            else:
+                self.found.update(family=found.family, recognition=found.reasons)
+                return found
         try:
-            found = recognise(summarise(static), self._size_hw, {})
-        except TvmdetError as error:
+            return raw_recognition(summary, {})
+        except ModelError as error:
             self._problems.append(str(error))
+            return None
+
+    def _model(self, network: Network, static: onnx.ModelProto, found: Recognition) -> Model:
+        return Model(
+            name=self._loaded.name,
+            sha256=self._loaded.sha256,
+            spec=found.spec,
+            recognition=found.reasons,
+            input_names=tuple(value.name for value in graph_inputs(static.graph)),
+            output_names=tuple(value.name for value in static.graph.output),
+            network=network,
+        )
+
+    def _try(
+        self, dry_run: Callable[[Model], object], model: Model, static: onnx.ModelProto
+    ) -> None:
+        try:
+            dry_run(model)
+        except TvmdetError as error:
+            message = str(error)
+        except Exception as error:  # TVM raises anything
+            message = f"the network imports, but cannot be lowered: {first_line(error)}"
         else:
-            self.found.update(family=found.family, recognition=found.reasons)
+            return
+        named = sorted(set(re.findall(r"\brelax\.[\w.]*\w", message)))
+        if named:
+            origins = trace_operators(static, self._loaded.opset)
+            lines = [
+                f"{name} from {', '.join(origins[name][:5])}" for name in named if name in origins
+            ]
+            message = "; ".join([message, *lines])
+        self._problems.append(message)
 
     def _try_batch(self, network: Network, static: onnx.ModelProto) -> None:
         fixed = network.fixed_batch

@@ -13,7 +13,7 @@ from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel, load_onnx
 from tvmdet.frontend.model import Model
 from tvmdet.frontend.network import Network
-from tvmdet.frontend.onnx_tools import graph_inputs, value_summary
+from tvmdet.frontend.onnx_tools import graph_inputs, input_summary
 from tvmdet.frontend.operators import find_blocks, refuse
 from tvmdet.frontend.recognise import recognise
 from tvmdet.frontend.specialise import image_axes
@@ -139,19 +139,31 @@ def raw_recognition(summary: GraphSummary, given: Mapping[str, Any]) -> Recognit
     spec = DetectorSpec(
         family="raw", labels=(), input=InputSpec(size_hw=(int(height or 1), int(width or 1)))
     )
+    spec.override({**given, "family": "raw"})  # refuses malformed values, used or not
     overrides = {key: value for key, value in given.items() if key in ("input", "options")}
     reasons = (
         "raw: the network without a head, inputs and outputs as in the ONNX file",
         *(f"input {name} {value}" for name, value in summary.inputs.items()),
         *(f"output {name} {value}" for name, value in summary.outputs.items()),
+        *_unused(spec, given),
     )
     return Recognition(family="raw", reasons=reasons, spec=spec.override(overrides))
+
+
+def _unused(raw: DetectorSpec, given: Mapping[str, Any]) -> list[str]:
+    """Returns a line on what the user's spec says in vain of a network without a head."""
+    plain = raw.to_dict()
+    said = {key: given[key] for key in ("family", "labels", "postprocess") if given.get(key)}
+    unused = [key for key, value in said.items() if value != plain[key]]
+    if not unused:
+        return []
+    return [f"from the spec, not used without a head: {', '.join(unused)}"]
 
 
 def _inputs(loaded: LoadedModel) -> dict[str, TensorSummary]:
     found = {}
     for value in graph_inputs(loaded.proto.graph):
-        summary = value_summary(value)
+        summary = input_summary(value)
         if summary is None:
             raise ShapeError(
                 f"input {value.name!r} is no tensor of known rank; export it with its shape"

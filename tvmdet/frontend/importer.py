@@ -15,7 +15,7 @@ from tvmdet.frontend.converters import converter_map, plain_operands
 from tvmdet.frontend.onnx_tools import describe, first_line
 from tvmdet.frontend.operators import find_blocks, refuse
 
-__all__ = ["import_relax"]
+__all__ = ["import_relax", "trace_operators"]
 
 
 def import_relax(model: onnx.ModelProto, opset: int) -> tvm.IRModule:
@@ -51,6 +51,20 @@ def import_relax(model: onnx.ModelProto, opset: int) -> tvm.IRModule:
     module = relax.transform.CanonicalizeBindings()(module)
     module = relax.transform.FoldConstant()(module)
     return relax.transform.DeadCodeElimination(["main"])(module)
+
+
+def trace_operators(model: onnx.ModelProto, opset: int) -> dict[str, list[str]]:
+    """Returns for each Relax operator which ONNX nodes become it, as messages call them.
+
+    Args:
+        model: A network that :func:`import_relax` imports.
+        opset: Version of its default operator set.
+    """
+    importer = _Tracer({}, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importer.from_onnx(model.graph, opset)
+    return importer.origins
 
 
 class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
@@ -103,3 +117,34 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
         for name, value in zip(node.output, fields, strict=False):
             if name:
                 self._nodes[name] = self.bb.normalize(value)
+
+
+class _Tracer(_Importer):
+    """Notes which operators each node is converted to."""
+
+    def __init__(self, shapes: dict[str, Any], dtypes: Any) -> None:
+        super().__init__(shapes, dtypes)
+        self.origins: dict[str, list[str]] = {}
+
+    def _construct_node(self, node: onnx.NodeProto) -> None:
+        super()._construct_node(node)
+        stack = [self._nodes[name] for name in node.output if name]
+        known = [self._nodes[name] for name in node.input if name]
+        while stack:
+            expr = stack.pop()
+            if any(expr.same_as(other) for other in known):
+                continue
+            if isinstance(expr, relax.Var):
+                known.append(expr)
+                bound = self.bb.lookup_binding(expr)
+                stack.extend([] if bound is None else [bound])
+            elif isinstance(expr, relax.Tuple):
+                stack.extend(expr.fields)
+            elif isinstance(expr, relax.TupleGetItem):
+                stack.append(expr.tuple_value)
+            elif isinstance(expr, relax.Call):
+                stack.extend(expr.args)
+                if isinstance(expr.op, tvm.ir.Op):
+                    nodes = self.origins.setdefault(str(expr.op.name), [])
+                    if describe(node) not in nodes:
+                        nodes.append(describe(node))

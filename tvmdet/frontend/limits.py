@@ -18,7 +18,7 @@ class Limits:
         max_file_bytes: Size of the ONNX file; protobuf itself cannot hold more than 2 GiB.
         max_external_bytes: Sum of the external tensors' sizes, each counted as often as it is
             referenced.
-        max_nodes: Nodes in the graph, subgraphs included.
+        max_nodes: Nodes in the graph, subgraphs included and functions written out.
         max_tensor_bytes: Size of any single tensor at the static shapes. A file of a few
             bytes can ask for any amount of memory (ConstantOfShape, Expand, Tile).
         min_opset: Lowest version of the default operator set. TVM's importer takes the lowest

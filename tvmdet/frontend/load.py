@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx.inliner
 import onnx.shape_inference
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from tvmdet.errors import ModelError
 from tvmdet.frontend.external_data import embed_external_data
+from tvmdet.frontend.functions import inline_functions
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.onnx_tools import (
     DEFAULT_DOMAINS,
     first_line,
-    iter_graphs,
     iter_tensors,
     name_nodes,
     tensor_bytes,
@@ -64,14 +63,9 @@ def load_onnx(
     data = _read(path, limits)
     proto = _parse(path, data)
     opset = _check_opset(path, proto, limits)
-    count = sum(len(graph.node) for graph in iter_graphs(proto.graph))
-    if count > limits.max_nodes:
-        raise ModelError(
-            f"{path} has {count} nodes; allowed: {limits.max_nodes} (Limits.max_nodes)"
-        )
     files = embed_external_data(proto, path.parent, limits)
     _check_tensors(path, proto)
-    proto = _inline(path, proto)
+    proto = inline_functions(path, proto, limits)
     name_nodes(proto.graph)
     foreign = find_foreign(proto.graph)
     if not allow_foreign:
@@ -174,19 +168,6 @@ def _check_tensors(path: Path, model: onnx.ModelProto) -> None:
                 f"{path}: tensor {tensor.name!r} of shape {list(tensor.dims)} holds {stored} "
                 f"bytes and needs {expected}; the file is damaged: export or copy it again"
             )
-
-
-def _inline(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns the model with its own functions (torch's newer exporter) written out."""
-    if not model.functions:
-        return model
-    try:
-        return onnx.inliner.inline_local_functions(model)
-    except (ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"{path}: its functions cannot be written out: {first_line(error)}; "
-            "export it again without functions"
-        ) from error
 
 
 def _check_model(path: Path, model: onnx.ModelProto) -> None:

@@ -9,7 +9,7 @@ import onnx
 from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel
-from tvmdet.frontend.onnx_tools import graph_inputs, value_summary
+from tvmdet.frontend.onnx_tools import graph_inputs, input_summary
 from tvmdet.frontend.rebatch import prove_batch, rewrite_batch
 from tvmdet.frontend.specialise import input_shapes, record_outputs, specialise
 
@@ -33,7 +33,7 @@ class Network:
     def fixed_batch(self) -> int | None:
         """The batch size that the export fixes, or None when it is open."""
         for value in graph_inputs(self.loaded.proto.graph):
-            summary = value_summary(value)
+            summary = input_summary(value)
             if summary is not None and summary.shape and summary.shape[0] is not None:
                 return summary.shape[0]
         return None

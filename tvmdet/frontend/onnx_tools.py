@@ -18,6 +18,7 @@ __all__ = [
     "describe",
     "first_line",
     "graph_inputs",
+    "input_summary",
     "iter_graphs",
     "iter_tensors",
     "name_nodes",
@@ -101,12 +102,15 @@ _PACKED = tuple(
 
 
 def value_summary(value: onnx.ValueInfoProto) -> TensorSummary | None:
-    """Returns the shape and type of a value, or None when it is no tensor of known rank."""
+    """Returns the shape and type of a value, or None when it is no tensor of known rank.
+
+    A dimension of 0 is a size: the value has no elements. See :func:`input_summary`.
+    """
     if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
         return None
     tensor = value.type.tensor_type
     dims = tuple(
-        int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None
+        int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value >= 0 else None
         for dim in tensor.shape.dim
     )
     try:
@@ -114,6 +118,17 @@ def value_summary(value: onnx.ValueInfoProto) -> TensorSummary | None:
     except (KeyError, TypeError, ValueError):
         dtype = "unknown"
     return TensorSummary(shape=dims, dtype=dtype)
+
+
+def input_summary(value: onnx.ValueInfoProto) -> TensorSummary | None:
+    """Returns what :func:`value_summary` does, for an input as exported.
+
+    Some exporters write an open dimension as 0; no input has zero pixels.
+    """
+    summary = value_summary(value)
+    if summary is None:
+        return None
+    return TensorSummary(shape=tuple(dim or None for dim in summary.shape), dtype=summary.dtype)
 
 
 def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:

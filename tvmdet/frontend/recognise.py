@@ -23,20 +23,22 @@ def recognise(
 
     Raises:
         ModelError: No family, or several, claim the network, or the given one cannot be.
-        InputError: The spec names an unknown family or key.
+        InputError: The spec names an unknown family or key, or a value that does not fit.
     """
     if "family" in given:
         found = _ask_for(str(given["family"]), summary, size_hw, given)
     else:
         found = _ask_all(summary, size_hw, given)
     overrides = {key: value for key, value in given.items() if value not in ({}, None)}
+    spec = found.spec.override(overrides)
+    get_head(found.family).validate(spec, summary)
     if not overrides:
         return found
     line = f"from the spec: {', '.join(sorted(overrides))}"
     return Recognition(
         family=found.family,
         reasons=(*found.reasons, line),
-        spec=found.spec.override(overrides),
+        spec=spec,
     )
 
 

@@ -11,8 +11,15 @@ import onnx
 
 from tvmdet.errors import ModelError, ShapeError
 from tvmdet.frontend.limits import Limits
-from tvmdet.frontend.onnx_tools import describe, first_line, graph_inputs, value_summary
+from tvmdet.frontend.onnx_tools import (
+    describe,
+    first_line,
+    graph_inputs,
+    input_summary,
+    value_summary,
+)
 from tvmdet.frontend.prove import differing_output, random_feeds, run_onnx
+from tvmdet.frontend.shape_values import fold_shape_values
 from tvmdet.frontend.simplify import simplify
 
 __all__ = [
@@ -38,7 +45,7 @@ def input_shapes(
     """
     shapes = {}
     for value in graph_inputs(model.graph):
-        summary = value_summary(value)
+        summary = input_summary(value)
         if summary is None:
             raise ShapeError(
                 f"input {value.name!r} is no tensor of known rank; export it with its shape"
@@ -98,8 +105,7 @@ def specialise(
     """
     static = with_input_shapes(model, shapes)
     _check_sizes(static, limits)
-    simple = simplify(static)
-    static_values(simple)
+    simple = _simplify(static)
     feeds = random_feeds(simple)
     (expected,), (got,) = run_onnx(static, [feeds]), run_onnx(simple, [feeds])
     names = [value.name for value in model.graph.output]
@@ -110,6 +116,25 @@ def specialise(
             "after; this model cannot be used safely: please report it"
         )
     record_outputs(simple)
+    return simple
+
+
+def _simplify(static: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns the simplified network, in which every shape is known.
+
+    Raises:
+        ShapeError: A shape cannot be known; names the node.
+    """
+    simple = simplify(static)
+    try:
+        static_values(simple)
+    except ShapeError:
+        # ONNX's inference stops at longer computations of shapes, which ONNX Runtime can run.
+        folded = fold_shape_values(simple)
+        if folded is None:
+            raise
+        simple = simplify(folded)
+        static_values(simple)
     return simple
 
 
@@ -160,7 +185,7 @@ def _check_sizes(model: onnx.ModelProto, limits: Limits) -> None:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
         return  # the strict inference after simplifying says what is wrong
-    for value in inferred.graph.value_info:
+    for value in (*inferred.graph.value_info, *inferred.graph.output):
         _check_size(value, limits)
 
 

@@ -59,7 +59,8 @@ def _check(given: dict[str, Any], where: str) -> dict[str, Any]:
         if key in _TABLES and not isinstance(value, Mapping):
             raise InputError(f"{where}: {key} is {value!r}; give a table of values")
     labels = given.get("labels", [])
-    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+    names = isinstance(labels, list | tuple)
+    if not names or not all(isinstance(label, str) and label.strip() for label in labels):
         raise InputError(f"{where}: labels is {labels!r}; give a list of class names")
     size = given.get("input", {}).get("size_hw")
     if size is not None and not (

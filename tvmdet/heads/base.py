@@ -1,8 +1,9 @@
 """What a detector family is: how it is recognised, and how its raw outputs become boxes.
 
-A family is one module in this folder with one subclass of :class:`Head`. It answers three
-questions: is this network one of mine (:meth:`Head.examine`), what do its outputs mean inside
-the compiled graph (:meth:`Head.decode`), and what do they mean in plain numpy
+A family is one module in this folder with one subclass of :class:`Head`. It answers four
+questions: is this network one of mine (:meth:`Head.examine`), does the spec fit it once the
+user's part is in (:meth:`Head.validate`), what do its outputs mean inside the compiled graph
+(:meth:`Head.decode`), and what do they mean in plain numpy
 (:meth:`Head.decode_reference`, written independently, which the tests and the parity check
 hold the first against).
 """
@@ -103,6 +104,21 @@ class Head(ABC):
 
         Returns:
             The recognition, or one sentence that says why the network is not of this family.
+
+        Raises:
+            InputError: An option in ``given`` is malformed.
+        """
+
+    @abstractmethod
+    def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
+        """Checks a whole spec of this family, the user's part merged in, against the network.
+
+        Args:
+            spec: The detector.
+            summary: The network at batch size 1.
+
+        Raises:
+            InputError: An option is unknown, missing, malformed or does not fit the network.
         """
 
     def recognise(self, summary: GraphSummary, size_hw: tuple[int, int]) -> Recognition | None:

@@ -25,12 +25,14 @@ def labels_from_metadata(metadata: Mapping[str, str]) -> tuple[tuple[str, ...] |
     """
     if "names" in metadata:
         labels = _literal_names(metadata["names"])
-        if labels is None:
+        if labels is None or not all(label.strip() for label in labels):
             return None, "the metadata key 'names' is not a dictionary or list of names"
         return labels, "labels from the metadata key 'names'"
     if metadata.get("character", "").strip():
-        lines = metadata["character"].strip("\n").splitlines()
-        return tuple(line.strip() for line in lines), "labels from the metadata key 'character'"
+        lines = [line.strip() for line in metadata["character"].strip("\n").splitlines()]
+        if not all(lines):
+            return None, "the metadata key 'character' has empty lines"
+        return tuple(lines), "labels from the metadata key 'character'"
     return None, "the file's metadata hold no class names"
 
 

@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvmdet.errors import ShapeError
+from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import GraphSummary, Head, Recognition
 from tvmdet.heads.labels import choose_labels, labels_from_metadata
+from tvmdet.heads.options import (
+    choice,
+    names_of,
+    refuse_unknown_options,
+    strides_of,
+    whole_number,
+)
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -22,6 +29,9 @@ __all__ = ["PicoDetHead"]
 _MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 _FIRST_STRIDES = (8, 4, 16)
+_ACTIVATIONS = ("none", "sigmoid")
+_LARGEST_REG_MAX = 32
+_OPTIONS = ("box_outputs", "class_outputs", "reg_max", "score_activation", "strides")
 
 
 class PicoDetHead(Head):
@@ -43,10 +53,11 @@ class PicoDetHead(Head):
         self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
     ) -> Recognition | str:
         """Implements :meth:`tvmdet.heads.base.Head.examine`."""
-        levels = _pair_levels(summary)
+        options = given.get("options", {})
+        levels = _pair_levels(summary, options)
         if isinstance(levels, str):
             return levels
-        strides = _find_strides([level.cells for level in levels], size_hw, given)
+        strides = _find_strides([level.cells for level in levels], size_hw, options)
         if strides is None:
             cells = ", ".join(str(level.cells) for level in levels)
             return (
@@ -61,7 +72,8 @@ class PicoDetHead(Head):
         if isinstance(labels, str):
             return labels
         activated = [_is_sigmoid(summary, n) for n in class_names]
-        if any(activated) != all(activated):
+        activation = choice(options, "score_activation", _ACTIVATIONS)
+        if activation is None and any(activated) != all(activated):
             return "some class outputs end in a Sigmoid and some do not"
         spec = DetectorSpec(
             family=self.name,
@@ -78,12 +90,34 @@ class PicoDetHead(Head):
                 "box_outputs": list(box_names),
                 "class_outputs": list(class_names),
                 "reg_max": box_channels // 4 - 1,
-                "score_activation": "none" if all(activated) else "sigmoid",
+                "score_activation": activation or ("none" if all(activated) else "sigmoid"),
                 "strides": list(strides),
             },
         )
         reasons = _reasons(spec, size_hw, [level.cells for level in levels], labels[1])
         return Recognition(family=self.name, reasons=reasons, spec=spec)
+
+    def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
+        """Implements :meth:`tvmdet.heads.base.Head.validate`."""
+        options = spec.options
+        refuse_unknown_options(options, self.name, _OPTIONS)
+        missing = [name for name in _OPTIONS if options.get(name) is None]
+        if missing:
+            raise InputError(
+                f"the spec's options lack {missing[0]!r}; needed: {', '.join(_OPTIONS)}"
+            )
+        choice(options, "score_activation", _ACTIVATIONS)
+        bins = (whole_number(options, "reg_max", 0, _LARGEST_REG_MAX) or 0) + 1
+        strides = strides_of(options) or ()
+        for key, channels in (("class_outputs", len(spec.labels)), ("box_outputs", 4 * bins)):
+            names = names_of(options, key, summary.outputs) or ()
+            _check_count(strides, len(names), key)
+            for name, stride in zip(names, strides, strict=True):
+                shape = tuple(dim or 0 for dim in summary.outputs[name].shape)
+                try:
+                    _check_shape(name, shape, _cells(spec.input.size_hw, stride), channels)
+                except ShapeError as error:
+                    raise InputError(str(error)) from error
 
     def decode(
         self, bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], spec: DetectorSpec
@@ -143,12 +177,20 @@ class _Level:
     outputs: tuple[tuple[str, int], ...]  # name and channels
 
 
-def _pair_levels(summary: GraphSummary) -> list[_Level] | str:
-    """Returns the levels, finest first, or why the outputs are no pairs."""
-    if len(summary.outputs) < 4 or len(summary.outputs) % 2:
-        return f"it has {len(summary.outputs)} outputs; this family has two for each level"
+def _pair_levels(summary: GraphSummary, options: Mapping[str, Any]) -> list[_Level] | str:
+    """Returns the levels, finest first, or why the outputs are no pairs.
+
+    Outputs that the spec does not name are left away when it names both kinds.
+    """
+    considered = dict(summary.outputs)
+    if options.get("class_outputs") is not None and options.get("box_outputs") is not None:
+        keys = ("class_outputs", "box_outputs")
+        named = {name for key in keys for name in names_of(options, key, summary.outputs) or ()}
+        considered = {name: considered[name] for name in considered if name in named}
+    if len(considered) < 4 or len(considered) % 2:
+        return f"it has {len(considered)} outputs; this family has two for each level"
     by_cells: dict[int, list[tuple[str, int]]] = {}
-    for name, output in summary.outputs.items():
+    for name, output in considered.items():
         dims = [dim for dim in output.shape if dim is not None]
         if len(dims) != len(output.shape) or len(dims) not in (3, 4):
             return f"{name} is {output}; this family's are [N, cells, C] or [N, C, H, W]"
@@ -166,12 +208,21 @@ def _cells(size_hw: tuple[int, int], stride: int) -> int:
 
 
 def _find_strides(
-    cells: Sequence[int], size_hw: tuple[int, int], given: Mapping[str, Any]
+    cells: Sequence[int], size_hw: tuple[int, int], options: Mapping[str, Any]
 ) -> tuple[int, ...] | None:
-    """Returns the doubling strides that give these cells, usual pyramids first."""
-    wanted = given.get("options", {}).get("strides")
-    starts = _FIRST_STRIDES if not wanted else (int(wanted[0]),)
-    for start in starts:
+    """Returns the doubling strides that give these cells, or those of the spec."""
+    wanted = strides_of(options)
+    if wanted is not None:
+        _check_count(wanted, len(cells), "levels")
+        needed = [_cells(size_hw, stride) for stride in wanted]
+        if needed != list(cells):
+            raise InputError(
+                f"the spec's options.strides {list(wanted)} mean levels of {needed} cells at "
+                f"{size_hw[0]}x{size_hw[1]}; the network's have {list(cells)}: correct them, or "
+                "leave them away to have them recognised"
+            )
+        return wanted
+    for start in _FIRST_STRIDES:
         strides = tuple(start * 2**level for level in range(len(cells)))
         if [_cells(size_hw, stride) for stride in strides] == list(cells):
             return strides
@@ -188,6 +239,9 @@ def _assign_roles(
         told apart.
     """
     options = given.get("options", {})
+    boxes = names_of(options, "box_outputs", summary.outputs) or ()
+    scores = names_of(options, "class_outputs", summary.outputs) or ()
+    reg_max = whole_number(options, "reg_max", 0, _LARGEST_REG_MAX)
     labels = given.get("labels") or labels_from_metadata(summary.metadata)[0]
     found = []
     for level in levels:
@@ -195,10 +249,10 @@ def _assign_roles(
         fits = [
             pair
             for pair in pairs
-            if _is_box(pair[1][1])
+            if (_is_box(pair[1][1]) if reg_max is None else pair[1][1] == 4 * (reg_max + 1))
             and (not labels or pair[0][1] == len(labels))
-            and pair[0][0] not in options.get("box_outputs", ())
-            and pair[1][0] not in options.get("class_outputs", ())
+            and pair[0][0] not in boxes
+            and pair[1][0] not in scores
         ]
         if len(fits) == 2:
             # Both channel counts could be either: a sigmoid is on scores only.
@@ -222,12 +276,20 @@ def _assign_roles(
     return class_names, tuple(pair[1][0] for pair in found), classes, box_channels
 
 
+def _check_count(strides: Sequence[int], count: int, what: str) -> None:
+    if len(strides) != count:
+        raise InputError(
+            f"the spec's options.strides {list(strides)} has {len(strides)} entries for {count} "
+            f"{what}; give one for each"
+        )
+
+
 def _is_sigmoid(summary: GraphSummary, name: str) -> bool:
     return summary.output_sources.get(name, frozenset()) == frozenset({"Sigmoid"})
 
 
 def _is_box(channels: int) -> bool:
-    return channels % 4 == 0 and 4 <= channels // 4 <= 33
+    return channels % 4 == 0 and 4 <= channels // 4 <= _LARGEST_REG_MAX + 1
 
 
 def _reasons(

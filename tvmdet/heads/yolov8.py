@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tvmdet.errors import ShapeError
-from tvmdet.heads.base import GraphSummary, Head, Recognition
+from tvmdet.errors import InputError, ShapeError
+from tvmdet.heads.base import GraphSummary, Head, Recognition, TensorSummary
 from tvmdet.heads.labels import choose_labels, labels_from_metadata
+from tvmdet.heads.options import choice, refuse_unknown_options, strides_of
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["YoloV8Head"]
 
 # Pyramid levels that this family is trained with: the usual one, and its -p2 and -p6 variants.
+_LAYOUTS = ("channels_first", "channels_last")
+_OPTIONS = ("layout", "output", "strides")
 _PYRAMIDS = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
 
 
@@ -41,14 +44,15 @@ class YoloV8Head(Head):
     ) -> Recognition | str:
         """Implements :meth:`tvmdet.heads.base.Head.examine`."""
         task = summary.metadata.get("task", "detect")
-        if task != "detect":
+        if task != "detect" and given.get("family") != self.name:
             return f"the metadata say task {task!r}; only 'detect' is this family"
-        if len(summary.outputs) != 1:
-            return f"it has {len(summary.outputs)} outputs; this family has one"
-        (name, output), *_ = summary.outputs.items()
+        chosen = _choose_output(summary, given)
+        if isinstance(chosen, str):
+            return chosen
+        name, output = chosen
         if len(output.shape) != 3 or None in output.shape:
             return f"{name} is {output}; this family's is [N, 4 + classes, anchors]"
-        found = _find_layout(output.shape, size_hw, given)
+        found = _find_layout(output.shape, size_hw, given.get("options", {}))
         if isinstance(found, str):
             return f"{name} is {output}: {found}"
         layout, strides, rows = found
@@ -74,6 +78,24 @@ class YoloV8Head(Head):
             options={"layout": layout, "output": name, "strides": list(strides)},
         )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
+
+    def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
+        """Implements :meth:`tvmdet.heads.base.Head.validate`."""
+        refuse_unknown_options(spec.options, self.name, _OPTIONS)
+        missing = [name for name in _OPTIONS if spec.options.get(name) is None]
+        if missing:
+            raise InputError(
+                f"the spec's options lack {missing[0]!r}; leave the table away or "
+                "give all of layout, output and strides"
+            )
+        choice(spec.options, "layout", _LAYOUTS)
+        choice(spec.options, "output", tuple(summary.outputs))
+        strides_of(spec.options)
+        try:
+            shape = summary.outputs[spec.options["output"]].shape
+            _check_shape(tuple(dim or 0 for dim in shape), spec)
+        except ShapeError as error:
+            raise InputError(str(error)) from error
 
     def decode(
         self, bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], spec: DetectorSpec
@@ -110,23 +132,48 @@ class YoloV8Head(Head):
         return boxes.astype(np.float32), np.ascontiguousarray(scores, dtype=np.float32)
 
 
+def _choose_output(
+    summary: GraphSummary, given: Mapping[str, Any]
+) -> tuple[str, TensorSummary] | str:
+    """Returns the only output, or the one that the spec names; or why there is none."""
+    wanted = given.get("options", {}).get("output")
+    if wanted is None and len(summary.outputs) != 1:
+        return (
+            f"it has {len(summary.outputs)} outputs; this family has one: "
+            "name it in the spec's options.output"
+        )
+    name = next(iter(summary.outputs))
+    if wanted is not None:
+        name = choice(given["options"], "output", tuple(summary.outputs)) or name
+    return name, summary.outputs[name]
+
+
 def _anchors(size_hw: tuple[int, int], strides: tuple[int, ...]) -> int:
     return sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in strides)
 
 
 def _find_layout(
-    shape: tuple[int | None, ...], size_hw: tuple[int, int], given: Mapping[str, Any]
+    shape: tuple[int | None, ...], size_hw: tuple[int, int], options: Mapping[str, Any]
 ) -> tuple[str, tuple[int, ...], int] | str:
     """Returns the layout, the strides and the number of rows, or why there is none."""
-    wanted = given.get("options", {}).get("strides")
-    pyramids = (tuple(int(stride) for stride in wanted),) if wanted else _PYRAMIDS
+    wanted, layout = strides_of(options), choice(options, "layout", _LAYOUTS)
+    pyramids = (wanted,) if wanted else _PYRAMIDS
     first, second = int(shape[1] or 0), int(shape[2] or 0)
     for strides in pyramids:
         anchors = _anchors(size_hw, strides)
-        if second == anchors and first > 4:
+        if second == anchors and first > 4 and layout != "channels_last":
             return "channels_first", strides, first
-        if first == anchors and second > 4:
+        if first == anchors and second > 4 and layout != "channels_first":
             return "channels_last", strides, second
+    if wanted or layout:
+        counts = ", ".join(str(_anchors(size_hw, strides)) for strides in pyramids)
+        where = {"channels_first": "last", "channels_last": "middle"}.get(layout or "", "any")
+        raise InputError(
+            f"the spec's options.strides {list(wanted or pyramids[0])} and layout "
+            f"{layout or 'either'} mean {counts} anchors at {size_hw[0]}x{size_hw[1]} in the "
+            f"{where} dimension of the output, which is [N, {first}, {second}]: correct them, or "
+            "leave them away to have them recognised"
+        )
     usual = _anchors(size_hw, pyramids[0])
     if 3 * usual in (first, second):
         return (

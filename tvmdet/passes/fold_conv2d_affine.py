@@ -125,7 +125,7 @@ def _per_channel(constant: Any, channels: int) -> np.ndarray | None:
     array = constant_array(constant)
     if array.dtype.kind != "f" or not np.all(np.isfinite(array)):
         return None
-    if array.size == 1:
+    if array.size == 1 and array.ndim <= 4:  # of more axes, it adds axes to the result
         return np.full(channels, float(array.reshape(())), "f8")
     if array.shape in ((channels, 1, 1), (1, channels, 1, 1)):
         return array.reshape(channels).astype("f8")

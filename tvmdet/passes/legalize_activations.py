@@ -11,6 +11,8 @@ from typing import Any
 
 from tvm import relax, te, tirx, topi
 
+from tvmdet.passes.relax_tools import legalize_as_usual
+
 __all__ = ["ACTIVATIONS"]
 
 
@@ -42,7 +44,7 @@ def _softmax(x: te.Tensor, axis: int) -> te.Tensor:
 def _unary(compute: Any) -> Any:
     def legalize(builder: relax.BlockBuilder, call: Any) -> Any:
         if str(call.ty.dtype) != "float32":
-            return call
+            return legalize_as_usual(builder, call)
         name = call.op.name.split(".")[-1]
         return builder.call_te(compute, call.args[0], primfunc_name_hint=name)
 
@@ -51,7 +53,7 @@ def _unary(compute: Any) -> Any:
 
 def _legalize_softmax(builder: relax.BlockBuilder, call: Any) -> Any:
     if str(call.ty.dtype) != "float32":
-        return call
+        return legalize_as_usual(builder, call)
     axis = int(call.attrs.axis)
     return builder.call_te(_softmax, call.args[0], axis, primfunc_name_hint="softmax")
 

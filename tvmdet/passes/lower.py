@@ -9,6 +9,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from tvmdet.errors import ModelError, TvmdetError
 from tvmdet.passes.attach_head import attach_head, attach_nothing
 from tvmdet.passes.check_legalized import CheckLegalized
 from tvmdet.passes.convert_to_nhwc import ConvertToNHWC
@@ -17,7 +18,7 @@ from tvmdet.passes.fold_conv2d_affine import FoldConv2dAffine
 from tvmdet.passes.legalize_activations import ACTIVATIONS
 from tvmdet.passes.legalize_take import legalize_take
 from tvmdet.passes.lower_sorting import LowerSorting
-from tvmdet.passes.pack_conv2d import Conv2dPacker
+from tvmdet.passes.pack_conv2d import Algorithm, Conv2dPacker, usual_algorithm
 from tvmdet.passes.rewrite_dense import RewriteDense
 from tvmdet.targets import Target
 
@@ -26,11 +27,11 @@ __all__ = ["lower", "lowering_phases", "tvm_target"]
 Phase = tuple[str, Callable[[tvm.IRModule], tvm.IRModule]]
 
 
-def lowering_phases(target: Target) -> list[Phase]:
+def lowering_phases(target: Target, algorithm: Algorithm = usual_algorithm) -> list[Phase]:
     """Returns the phases by name; each takes and returns a module."""
     legalize: dict[str, Any] = {
         **ACTIVATIONS,
-        "relax.nn.conv2d": Conv2dPacker(target),
+        "relax.nn.conv2d": Conv2dPacker(target, algorithm),
         "relax.take": legalize_take,
     }
     return [
@@ -60,6 +61,7 @@ def lower(
     batch_sizes: Sequence[int],
     target: Target,
     *,
+    algorithm: Algorithm = usual_algorithm,
     dump: Path | None = None,
 ) -> tvm.IRModule:
     """Lowers a detector to a module of fused, unscheduled TIR functions.
@@ -68,10 +70,16 @@ def lower(
         model: A :class:`tvmdet.frontend.Model`.
         batch_sizes: One entry function per batch size is made.
         target: Whose vectors the weights are packed for.
+        algorithm: Chooses for each convolution that Winograd's algorithm could compute.
         dump: A folder that receives the module's text after every phase.
 
     Returns:
         A module with the functions ``detect_b<N>`` (``run_b<N>`` for raw networks).
+
+    Raises:
+        ModelError: A phase fails; names it.
+        ShapeError: The network does not fit its spec.
+        UnsupportedOperatorError: An operator has no kernel.
     """
     builder = relax.BlockBuilder()
     for batch_size in batch_sizes:
@@ -83,13 +91,28 @@ def lower(
             attach_head(builder, network, model.output_names, model.spec, entry)
     mod = builder.get()
     with tvm_target(target):
-        for index, (name, phase) in enumerate(lowering_phases(target)):
-            mod = phase(mod)
+        for index, (name, phase) in enumerate(lowering_phases(target, algorithm)):
+            mod = _run(name, phase, mod)
             if dump is not None:
                 dump.mkdir(parents=True, exist_ok=True)
                 text = mod.script(show_meta=False)
                 (dump / f"{index:02}_{name}.py").write_text(text, encoding="utf-8")
     return mod
+
+
+def _run(
+    name: str, phase: Callable[[tvm.IRModule], tvm.IRModule], mod: tvm.IRModule
+) -> tvm.IRModule:
+    try:
+        return phase(mod)
+    except TvmdetError:
+        raise
+    except Exception as error:  # TVM raises anything
+        reason = (str(error).strip() or repr(error)).splitlines()[-1]
+        raise ModelError(
+            f"the network cannot be lowered, phase {name}: {reason}; report it with the model, "
+            "or simplify the model (onnxslim) and compile it again"
+        ) from error
 
 
 def tvm_target(target: Target, threads: int | None = None) -> tvm.target.Target:

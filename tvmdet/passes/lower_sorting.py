@@ -68,7 +68,8 @@ def top_k_func(
                         entry[0] = heap[size[0]]
                     child[0] = 2 * parent[0] + 1
                     while child[0] < size[0]:
-                        if child[0] + 1 < size[0]:
+                        # Two ifs: TIR evaluates both sides of an `and`, even past the end.
+                        if child[0] + 1 < size[0]:  # noqa: SIM102
                             if (
                                 (
                                     largest_first == 1

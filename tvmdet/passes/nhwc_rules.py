@@ -12,17 +12,62 @@ import numpy as np
 from tvm import relax
 
 from tvmdet.passes.convert_to_nhwc import NHWC, NWHC, Rewriter, Rule, Value
-from tvmdet.passes.relax_tools import constant_array, is_constant, make_call, static_shape
+from tvmdet.passes.relax_tools import is_constant, make_call, static_shape
 
 __all__ = ["RULES"]
 
-_ELEMENTWISE = """
-    abs add astype ceil clip cos divide equal erf exp floor floor_divide floor_mod greater
-    greater_equal isfinite isinf isnan less less_equal log logical_and logical_not logical_or
-    maximum minimum mod multiply negative not_equal power round rsqrt sigmoid sign sin sqrt
-    square subtract tan tanh where
-    nn.gelu nn.gelu_tanh nn.leakyrelu nn.relu nn.relu6 nn.selu nn.silu nn.softplus
-""".split()
+_ELEMENTWISE = [
+    "abs",
+    "add",
+    "astype",
+    "ceil",
+    "clip",
+    "cos",
+    "divide",
+    "equal",
+    "erf",
+    "exp",
+    "floor",
+    "floor_divide",
+    "floor_mod",
+    "greater",
+    "greater_equal",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "less",
+    "less_equal",
+    "log",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "maximum",
+    "minimum",
+    "mod",
+    "multiply",
+    "negative",
+    "not_equal",
+    "power",
+    "round",
+    "rsqrt",
+    "sigmoid",
+    "sign",
+    "sin",
+    "sqrt",
+    "square",
+    "subtract",
+    "tan",
+    "tanh",
+    "where",
+    "nn.gelu",
+    "nn.gelu_tanh",
+    "nn.leakyrelu",
+    "nn.relu",
+    "nn.relu6",
+    "nn.selu",
+    "nn.silu",
+    "nn.softplus",
+]
 
 
 def _elementwise(rewriter: Rewriter, call: Any) -> Value | None:
@@ -47,6 +92,8 @@ def _conv2d(rewriter: Rewriter, call: Any) -> Value | None:
     attrs = call.attrs
     if attrs.data_layout != "NCHW" or attrs.kernel_layout != "OIHW":
         return None
+    if not is_constant(call.args[1]):
+        return None  # weights that cannot be packed: TVM has a kernel for NCHW only
     data = rewriter.value(call.args[0])
     # A network may have left the picture on its side (N, W, H, C): convolve it as it lies.
     swapped = data.order == NWHC
@@ -193,11 +240,9 @@ def _pad(rewriter: Rewriter, call: Any) -> Value:
     data = rewriter.value(call.args[0])
     width = [int(w) for w in call.attrs.pad_width]
     stored = [w for axis in data.order for w in width[2 * axis : 2 * axis + 2]]
-    rest = [rewriter.materialize(rewriter.value(arg)) for arg in call.args[1:]]
-    value = float(constant_array(rest[0])) if rest and is_constant(rest[0]) else 0.0
-    if rest and not is_constant(rest[0]):
-        value = float(rest[0].value)
-    result = relax.op.nn.pad(data.expr, stored, pad_mode=call.attrs.pad_mode, pad_value=value)
+    result = relax.op.nn.pad(
+        data.expr, stored, pad_mode=call.attrs.pad_mode, pad_value=float(call.attrs.pad_value)
+    )
     return Value(rewriter.emit(result), data.order)
 
 

@@ -12,20 +12,36 @@ template recognises it after fusion.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from tvm import relax, te, topi
 
-from tvmdet.passes.relax_tools import constant_array, is_constant, static_shape
+from tvmdet.passes.relax_tools import (
+    constant_array,
+    is_constant,
+    legalize_as_usual,
+    static_shape,
+)
+from tvmdet.passes.winograd import pack_weights, winograd_conv2d
 from tvmdet.targets import Target
 
-__all__ = ["WIDTH_SLACK", "Conv2dPacker"]
+__all__ = ["WIDTH_SLACK", "Algorithm", "Conv2dPacker", "usual_algorithm"]
 
-# One column less than the widest tile of any template.
+# Which algorithm computes the convolution of an anchor ("conv2d n1 h80 ...").
+Algorithm: TypeAlias = Callable[[str], Literal["direct", "winograd"]]
+
+# No template's tile is wider than this and one.
 WIDTH_SLACK = 31
 
 _OUT_ELEMENTWISE_FUSABLE = 4  # tvm::relax::OpPatternKind::kOutEWiseFusable
+
+
+def usual_algorithm(anchor: str) -> Literal["direct", "winograd"]:
+    """Returns Winograd, which was faster on every eligible layer measured so far."""
+    del anchor
+    return "winograd"
 
 
 class Conv2dPacker:
@@ -34,17 +50,23 @@ class Conv2dPacker:
     Weights that several functions share (one per batch bucket) are packed once.
     """
 
-    def __init__(self, target: Target) -> None:
-        """Packs for the vectors of ``target``."""
+    def __init__(self, target: Target, algorithm: Algorithm = usual_algorithm) -> None:
+        """Packs for the vectors of ``target``.
+
+        Args:
+            target: Whose vectors the weights are packed for.
+            algorithm: Asked for each convolution that Winograd's algorithm could compute.
+        """
         self._lanes = target.vector_lanes_f32
+        self._algorithm = algorithm
         self._packed: dict[tuple[str, str, int], Any] = {}
 
     def __call__(self, builder: relax.BlockBuilder, call: Any) -> Any:
-        """Returns the legalised call, or the call itself where it has no packed form."""
+        """Returns the legalised call; TVM's own where there is no packed form."""
         attrs = call.attrs
         data, weight = call.args
         if attrs.data_layout != "NHWC" or not is_constant(weight):
-            return call
+            return legalize_as_usual(builder, call)
         channels, filters = static_shape(data)[3], static_shape(weight)[0]
         groups = int(attrs.groups)
         if groups == channels and filters == channels:
@@ -53,7 +75,38 @@ class Conv2dPacker:
         if groups > 1:
             while (filters // groups) % lanes:
                 lanes //= 2
+        if self._winograd_fits(call):
+            anchor = dense_anchor(
+                static_shape(data), static_shape(weight), str(data.ty.dtype), **_geometry(attrs)
+            )
+            if self._algorithm(anchor) == "winograd":
+                return self._winograd(builder, call, anchor)
         return self._dense(builder, call, lanes)
+
+    def _winograd_fits(self, call: Any) -> bool:
+        filters, kernel_h, kernel_w, depth = static_shape(call.args[1])
+        plain = _geometry(call.attrs)
+        return (
+            (kernel_h, kernel_w) == (3, 3)
+            and plain["strides"] == plain["dilation"] == (1, 1)
+            and plain["groups"] == 1
+            and filters % self._lanes == 0
+            and depth % self._lanes == 0
+            and str(call.args[0].ty.dtype) == "float32"
+        )
+
+    def _winograd(self, builder: relax.BlockBuilder, call: Any, anchor: str) -> Any:
+        kernel = self._constant(
+            "winograd", self._lanes, call.args[1], lambda array: pack_weights(array, self._lanes)
+        )
+        padding = _geometry(call.attrs)["padding"]
+        return builder.call_te(
+            lambda data, packed: winograd_conv2d(data, packed, padding, anchor),
+            call.args[0],
+            kernel,
+            primfunc_name_hint="winograd_conv2d",
+            primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
+        )
 
     def _constant(self, kind: str, lanes: int, weight: Any, pack: Any) -> Any:
         array = constant_array(weight)
@@ -139,10 +192,14 @@ def dense_conv2d(
         ]
         return te.sum(picture * packed[c // lanes, kh, kw, ic, c % lanes], axis=[kh, kw, ic])
 
-    anchor = (
-        f"conv2d n{batch} h{height} w{width} c{int(data.shape[3])} oc{filters} "
-        f"k{kernel_h}x{kernel_w} s{strides[0]}x{strides[1]} p{'.'.join(map(str, padding))} "
-        f"d{dilation[0]}x{dilation[1]} g{groups} {data.dtype}"
+    anchor = dense_anchor(
+        (batch, height, width, int(data.shape[3])),
+        (filters, kernel_h, kernel_w, depth),
+        str(data.dtype),
+        strides=strides,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
     )
     flop = 2 * batch * out_h * out_w * filters * kernel_h * kernel_w * depth
     conv = te.compute(
@@ -152,6 +209,25 @@ def dense_conv2d(
         attrs={"tvmdet.conv2d": anchor, "tvmdet.flop": flop, "tvmdet.lanes": lanes},
     )
     return _cut(conv, (batch, out_h, out_w, filters))
+
+
+def dense_anchor(
+    shape: tuple[int, ...],
+    weight: tuple[int, ...],
+    dtype: str,
+    *,
+    strides: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> str:
+    """Returns a convolution of NHWC data with OHWI weights as one line of text."""
+    batch, height, width, channels = shape
+    return (
+        f"conv2d n{batch} h{height} w{width} c{channels} oc{weight[0]} "
+        f"k{weight[1]}x{weight[2]} s{strides[0]}x{strides[1]} p{'.'.join(map(str, padding))} "
+        f"d{dilation[0]}x{dilation[1]} g{groups} {dtype}"
+    )
 
 
 def depthwise_conv2d(

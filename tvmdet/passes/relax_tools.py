@@ -11,7 +11,14 @@ from tvm import relax
 
 from tvmdet.errors import ShapeError
 
-__all__ = ["constant_array", "is_call_to", "is_constant", "make_call", "static_shape"]
+__all__ = [
+    "constant_array",
+    "legalize_as_usual",
+    "is_call_to",
+    "is_constant",
+    "make_call",
+    "static_shape",
+]
 
 
 def is_constant(expr: Any) -> bool:
@@ -49,3 +56,8 @@ def is_call_to(expr: Any, name: str) -> bool:
 def make_call(call: Any, args: Sequence[Any]) -> Any:
     """Returns the same call on other arguments; its type is inferred again."""
     return relax.Call(call.op, list(args), call.attrs, call.ty_args)
+
+
+def legalize_as_usual(builder: relax.BlockBuilder, call: Any) -> Any:
+    """Legalises a call as TVM does, for what a rule of ours does not cover."""
+    return call.op.get_attr("FLegalize")(builder, call)

@@ -192,7 +192,8 @@ def suppress_boxes_func(
                     index[0] = heap_index[size[0]]
                 child[0] = 2 * parent[0] + 1
                 while child[0] < size[0]:
-                    if child[0] + 1 < size[0]:
+                    # Two ifs: TIR evaluates both sides of an `and`, even past the end.
+                    if child[0] + 1 < size[0]:  # noqa: SIM102
                         if heap_score[child[0] + 1] > heap_score[child[0]] or (
                             heap_score[child[0] + 1] == heap_score[child[0]]
                             and heap_index[child[0] + 1] < heap_index[child[0]]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvmdet.artifact import Artifact, TargetEntry
+from tvmdet.cpus import check_threads
 from tvmdet.errors import ArtifactError, InputError, TargetError
-from tvmdet.runtime.cpus import check_threads
 from tvmdet.runtime.detector import Detector
 from tvmdet.runtime.native import NativeModule, configure_workers
 from tvmdet.runtime.threads import native_thread

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tvmdet.cpus import usable_cpu_count
 from tvmdet.errors import InputError, TargetError
 from tvmdet.passes.lower import lower
 from tvmdet.targets import Target, resolve_target
-from tvmdet.tuning.measure import MeasureOptions, usable_cpus
+from tvmdet.tuning.measure import MeasureOptions
 from tvmdet.tuning.progress import TuningProgress, TuningReport
 from tvmdet.tuning.run import TuningRun
 from tvmdet.tuning.store import TuningStore, default_store
@@ -55,9 +56,9 @@ def tune(
     if not batch_sizes or min(batch_sizes) < 1:
         raise InputError(f"batch_sizes is {tuple(batch_sizes)}; give one or more sizes from 1")
     start = time.monotonic()
-    module = lower(model, tuple(dict.fromkeys(batch_sizes)), chosen)
+    sizes = tuple(dict.fromkeys(batch_sizes))
     return tune_tasks(
-        extract_tasks(module, chosen),
+        _tasks_of(model, sizes, chosen),
         target=chosen,
         store=default_store(logs),
         budget_s=budget_s,
@@ -109,7 +110,7 @@ def tune_tasks(
         store=store,
         budget_s=budget_s,
         progress=progress,
-        threads=threads or usable_cpus(),
+        threads=threads or usable_cpu_count(),
         model_name=model_name,
         options=options or MeasureOptions(),
         min_gain=min_gain,
@@ -131,3 +132,14 @@ def _check(target: Target, budget_s: float, threads: int | None) -> None:
             f"this machine cannot run target {target.name}: it lacks {', '.join(missing)}; "
             "tune on a machine that has them, or choose another target (see `tvmdet targets`)"
         )
+
+
+def _tasks_of(model: Any, sizes: tuple[int, ...], target: Target) -> list[Task]:
+    """Returns the kernels of a model, with both algorithms where there is a choice.
+
+    Which of two algorithms is faster is known once both are tuned: the compiler asks the records.
+    """
+    winograd = extract_tasks(lower(model, sizes, target, algorithm=lambda _: "winograd"), target)
+    direct = extract_tasks(lower(model, sizes, target, algorithm=lambda _: "direct"), target)
+    known = {task.fingerprint for task in winograd}
+    return winograd + [task for task in direct if task.fingerprint not in known]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -23,10 +22,11 @@ from tvm.ir.utils import derived_object
 from tvm.s_tir.meta_schedule.builder import BuilderInput, BuilderResult, PyBuilder
 from tvm.s_tir.meta_schedule.runner import PyRunner, PyRunnerFuture, RunnerInput, RunnerResult
 
+from tvmdet.cpus import usable_cpu_count
 from tvmdet.targets import Target
 from tvmdet.tuning.pool import WorkerPool
 
-__all__ = ["MeasureOptions", "Measurer", "split_error", "usable_cpus"]
+__all__ = ["MeasureOptions", "Measurer", "split_error"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class Measurer:
 
     def __post_init__(self) -> None:
         """Makes the pools; processes start with the context."""
-        size = self.options.builders or min(usable_cpus(), 8)
+        size = self.options.builders or min(usable_cpu_count(), 8)
         self._builders = WorkerPool(size, threads=1, stop=self.stop)
         self._runners = WorkerPool(1, threads=self.threads, stop=self.stop)
         self._cleanup = contextlib.ExitStack()
@@ -181,16 +181,6 @@ def split_error(text: str) -> tuple[str, str]:
     """Splits the error text of a builder's or runner's result into its kind and message."""
     kind, _, message = text.partition(": ")
     return kind, message
-
-
-def usable_cpus() -> int:
-    """Returns how many CPUs this process may use, by its affinity and its cgroup's quota."""
-    count = len(os.sched_getaffinity(0))
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        if quota != "max":
-            count = min(count, max(1, math.ceil(int(quota) / int(period))))
-    return count
 
 
 def _target_dict(target: Target, threads: int) -> dict[str, Any]:

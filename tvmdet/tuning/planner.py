@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tvmdet.cpus import cpuinfo
 from tvmdet.targets import Target
 from tvmdet.tuning.task import Task
 
-__all__ = ["TaskState", "cpu_model", "peak_flop_per_s", "total_latency", "worth_tuning"]
+__all__ = ["TaskState", "peak_flop_per_s", "total_latency", "worth_tuning"]
 
 # A slice finds about this share of the distance to the roofline while a task is fresh, ...
 _HOPE = 0.3
@@ -21,6 +22,8 @@ _FLOOR = 0.05
 # For kernels whose operations say nothing, such as copies and reductions.
 _UNKNOWN = 0.3
 _DEFAULT_HZ = 3.0e9
+# A kernel that is so many times slower than its rival will not catch up by tuning.
+_HOPELESS = 1.4
 # Tasks that no candidate of the first few works for are given up.
 _GIVE_UP = 12
 
@@ -95,29 +98,49 @@ class TaskState:
 def worth_tuning(states: Iterable[TaskState], min_gain: float) -> list[TaskState]:
     """Returns the tasks whose next slice promises enough, the most promising first.
 
+    A kernel that is far behind its rival, the same layer by another algorithm, is left alone.
+
     Args:
         states: Every task.
         min_gain: Share of the estimated latency of the model that is worth a slice.
     """
     states = list(states)
-    total = sum(s.task.count * s.best_s for s in states if s.best_s is not None)
-    worth = [s for s in states if s.expected_gain_s > min_gain * total]
+    total = total_latency((s, s.best_s) for s in states if s.best_s is not None) or 0.0
+    fastest: dict[str, float] = {}
+    for state in states:
+        if state.best_s is not None:
+            layer = _layer(state.task)
+            fastest[layer] = min(fastest.get(layer, state.best_s), state.best_s)
+    worth = [
+        s
+        for s in states
+        if s.expected_gain_s > min_gain * total
+        and (s.best_s is None or s.best_s <= _HOPELESS * fastest[_layer(s.task)])
+    ]
     return sorted(worth, key=lambda s: -s.expected_gain_s)
 
 
 def total_latency(pairs: Iterable[tuple[TaskState, float | None]]) -> float | None:
     """Returns the sum of calls times latency, or ``None`` while one is not measured.
 
-    Tasks that were given up without a single success do not count.
+    Tasks that were given up without a single success do not count; of a layer that several
+    algorithms can compute, the fastest counts.
     """
-    total, some = 0.0, False
+    layers: dict[str, dict[str, float]] = {}
     for state, latency in pairs:
         if latency is None:
             if state.failed:
                 continue
             return None
-        total, some = total + state.task.count * latency, True
-    return total if some else None
+        by_template = layers.setdefault(_layer(state.task), {})
+        name = state.task.template.name
+        by_template[name] = by_template.get(name, 0.0) + state.task.count * latency
+    return sum(min(times.values()) for times in layers.values()) if layers else None
+
+
+def _layer(task: Task) -> str:
+    """Returns what a task computes, whichever algorithm does it."""
+    return task.anchor.removeprefix("winograd_")
 
 
 def peak_flop_per_s(target: Target, threads: int) -> float:
@@ -125,25 +148,9 @@ def peak_flop_per_s(target: Target, threads: int) -> float:
     return target.flop_per_cycle_f32 * threads * _clock_hz()
 
 
-def cpu_model() -> str:
-    """Returns the model name of this machine's processor, empty if the kernel has none."""
-    for key, value in _cpuinfo():
-        if key in ("model name", "CPU part", "Model"):
-            return value
-    return ""
-
-
 def _clock_hz() -> float:
     with contextlib.suppress(OSError, ValueError):
         path = Path("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
         return int(path.read_text(encoding="ascii")) * 1e3
-    clocks = [float(value) * 1e6 for key, value in _cpuinfo() if key == "cpu MHz"]
+    clocks = [float(value) * 1e6 for key, value in cpuinfo() if key == "cpu MHz"]
     return max(clocks, default=_DEFAULT_HZ) or _DEFAULT_HZ
-
-
-def _cpuinfo() -> list[tuple[str, str]]:
-    text = ""
-    with contextlib.suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    pairs = (line.partition(":") for line in text.splitlines())
-    return [(key.strip(), value.strip()) for key, _, value in pairs]

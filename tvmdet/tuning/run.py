@@ -18,6 +18,7 @@ from tvm.s_tir.meta_schedule.builder import BuilderInput
 from tvm.s_tir.meta_schedule.runner import RunnerInput, RunnerResult
 from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
 
+from tvmdet.cpus import cpu_model
 from tvmdet.errors import TuningError, TvmdetError
 from tvmdet.passes.lower import tvm_target
 from tvmdet.schedules.base import Decision
@@ -26,7 +27,6 @@ from tvmdet.tuning.interrupt import InterruptFlag
 from tvmdet.tuning.measure import MeasureOptions, Measurer, split_error
 from tvmdet.tuning.planner import (
     TaskState,
-    cpu_model,
     peak_flop_per_s,
     total_latency,
     worth_tuning,
@@ -123,7 +123,9 @@ class TuningRun:
             self._measure(measurer, [(state, self._next_batch(state))])
             state.end_slice(before)
             if state.stale >= _STAGNANT:
-                self._searches[state].release()
+                search = self._searches.get(state)
+                if search is not None:
+                    search.release()
         return why
 
     def _defaults(self, measurer: Measurer) -> None:

@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tvmdet.cpus import cpu_model
 from tvmdet.errors import TuningError
 from tvmdet.schedules.base import Decision
 from tvmdet.tuning.record import RETRIED_ERRORS, FutureRecordError, TuningRecord
@@ -41,13 +42,21 @@ class TuningStore:
         skipped_malformed: Lines passed over because they are no records.
     """
 
-    def __init__(self, *folders: str | os.PathLike[str], writable: Path | None = None) -> None:
+    def __init__(
+        self,
+        *folders: str | os.PathLike[str],
+        writable: Path | None = None,
+        cpu: str | None = None,
+    ) -> None:
         """Opens a store; nothing is read or made until it is asked for.
 
         Args:
             *folders: Roots to read. Those that do not exist are empty.
             writable: Root to read and to write. Without it the last of ``folders`` is written.
+            cpu: Model of the processor whose records win over those of others; by default this
+                machine's.
         """
+        self._cpu = cpu_model() if cpu is None else cpu
         roots = [Path(folder) for folder in folders]
         if writable is not None:
             roots.append(Path(writable))
@@ -73,14 +82,20 @@ class TuningStore:
                 says less about this machine. ``None`` takes them as equals.
         """
         found = self._index(target).by_fingerprint.get(fingerprint, ())
-        return _fastest(found, threads)
+        return self._fastest(found, threads)
 
     def borrow(
         self, target: str, anchor: str, template: str, threads: int | None = None
     ) -> TuningRecord | None:
         """Returns the fastest record of the same anchor and template, whatever the epilogue."""
         found = self._index(target).by_anchor.get(anchor, ())
-        return _fastest((r for r in found if r.decision.template == template), threads)
+        return self._fastest((r for r in found if r.decision.template == template), threads)
+
+    def fastest_of_anchor(
+        self, target: str, anchor: str, threads: int | None = None
+    ) -> TuningRecord | None:
+        """Returns the fastest record of an anchor, whatever the epilogue and the template."""
+        return self._fastest(self._index(target).by_anchor.get(anchor, ()), threads)
 
     def measured(
         self, target: str, fingerprint: str, threads: int | None = None
@@ -88,11 +103,12 @@ class TuningStore:
         """Returns what needs no measuring again: each decision tried, with its best record.
 
         A candidate that timed out or was killed counts only after its second time, since a busy
-        machine may have caused the first. Records on another number of threads do not count.
+        machine may have caused the first. Records of another processor, or on another number of
+        threads, do not count: what they say of this machine's speed is a guess.
         """
         tried: dict[Decision, list[TuningRecord]] = defaultdict(list)
         for record in self._index(target).by_fingerprint.get(fingerprint, ()):
-            if threads is None or record.threads == threads:
+            if record.cpu in ("", self._cpu) and threads in (None, record.threads):
                 tried[record.decision].append(record)
         return {
             decision: min(records, key=lambda r: r.score_s)
@@ -151,6 +167,18 @@ class TuningStore:
             ) from error
         self._loaded.pop(target, None)
         return len(kept)
+
+    def _fastest(self, records: Iterable[TuningRecord], threads: int | None) -> TuningRecord | None:
+        """Returns the fastest of this processor on so many threads, else of this processor."""
+        return min(
+            (record for record in records if record.ok),
+            key=lambda r: (
+                r.cpu not in ("", self._cpu),
+                threads is not None and r.threads != threads,
+                r.score_s,
+            ),
+            default=None,
+        )
 
     def _path(self, target: str) -> Path:
         if self._writable is None:
@@ -227,18 +255,10 @@ def default_store(logs: str | os.PathLike[str] | None = None) -> TuningStore:
     return TuningStore(*shipped, user, writable=Path(logs if logs is not None else user))
 
 
-def _fastest(records: Iterable[TuningRecord], threads: int | None) -> TuningRecord | None:
-    return min(
-        (record for record in records if record.ok),
-        key=lambda r: (threads is not None and r.threads != threads, r.score_s),
-        default=None,
-    )
-
-
 def _keep_best(records: Iterable[TuningRecord], keep: int) -> list[TuningRecord]:
-    groups: dict[tuple[str, int], dict[Decision, TuningRecord]] = defaultdict(dict)
+    groups: dict[tuple[str, int, str], dict[Decision, TuningRecord]] = defaultdict(dict)
     for record in sorted((r for r in records if r.ok), key=lambda r: r.score_s):
-        groups[record.fingerprint, record.threads].setdefault(record.decision, record)
+        groups[record.fingerprint, record.threads, record.cpu].setdefault(record.decision, record)
     # By name and not by speed, so that a new run changes few lines of a committed log.
     ordered = sorted(
         groups.items(), key=lambda item: (min(r.anchor for r in item[1].values()), item[0])

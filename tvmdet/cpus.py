@@ -93,3 +93,21 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError:
         return ""
+
+
+def cpu_model() -> str:
+    """Returns the model name of this machine's processor, empty if the kernel has none."""
+    for key, value in cpuinfo():
+        if key in ("model name", "CPU part", "Model"):
+            return value
+    return ""
+
+
+def cpuinfo() -> list[tuple[str, str]]:
+    """Returns the lines of ``/proc/cpuinfo`` as keys and values; empty where there is none."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return []
+    pairs = (line.partition(":") for line in text.splitlines())
+    return [(key.strip(), value.strip()) for key, _, value in pairs]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tvmdet.errors import InputError
-from tvmdet.runtime import cpus
+from tvmdet import cpus
 
 
 def write(root: Path, files: dict[str, str]) -> None:

@@ -1,0 +1,76 @@
+"""Activations as the compiler emits them, against float64 over wide ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scheduled_kernels import run_default
+from tvm import relax
+from tvmdet.targets import Target, get_target
+
+# What is allowed: relative to the value, and absolutely near zero.
+ACTIVATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any], float, float]] = {
+    "exp": (relax.op.exp, np.exp, 1e-6, 1e-37),
+    "sigmoid": (relax.op.sigmoid, lambda x: 1 / (1 + np.exp(-x)), 1e-6, 1e-37),
+    "silu": (relax.op.nn.silu, lambda x: x / (1 + np.exp(-x)), 1e-6, 1e-35),
+    "tanh": (relax.op.tanh, np.tanh, 1e-6, 3e-7),
+}
+
+
+@pytest.fixture(params=("x86-64-v3", "x86-64-v4"))
+def target(request: pytest.FixtureRequest) -> Target:
+    found = get_target(request.param)
+    if missing := found.missing_features():
+        pytest.skip(f"this machine lacks {', '.join(missing)}")
+    return found
+
+
+def _within(got: np.ndarray, want: np.ndarray, x: np.ndarray, rtol: float, atol: float) -> None:
+    assert np.all(np.isfinite(got)), f"not finite at {x[~np.isfinite(got)][:5]}"
+    error = np.abs(got.astype(np.float64) - want)
+    worst = int(np.argmax(error - rtol * np.abs(want) - atol))
+    assert error[worst] <= rtol * abs(want[worst]) + atol, (
+        f"f({x[worst]!r}) is {got[worst]!r}, expected {want[worst]!r}"
+    )
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_over_a_wide_range(name: str, target: Target) -> None:
+    emitter, meaning, rtol, atol = ACTIVATIONS[name]
+    # exp itself is float32's range at most: 87.3 is 8.5e37.
+    end = 87.0 if name == "exp" else 100.0
+    x = np.concatenate(
+        [
+            np.linspace(-end, end, 20011),
+            np.random.default_rng(0).normal(0, 3, 20001),
+            np.array([0.0, -0.0, 1e-30, -1e-30, 1e-7, -1e-7]),
+        ]
+    ).astype("float32")
+    _, (got,) = run_default(lambda b, v: b.emit(emitter(v)), [x], target)
+    _within(got, meaning(x.astype(np.float64)), x, rtol, atol)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "silu", "tanh"])
+def test_saturates_far_out(name: str, target: Target) -> None:
+    emitter, _, _, _ = ACTIVATIONS[name]
+    x = np.array([-3e38, -1e5, -1000, -200, 200, 1000, 1e5, 3e38], "float32")
+    _, (got,) = run_default(lambda b, v: b.emit(emitter(v)), [x], target)
+    low, high = {"sigmoid": (0, 1), "silu": (0, None), "tanh": (-1, 1)}[name]
+    # The smallest that fast_exp gives is 1.2e-38, and 3e38 times that is still 4.
+    assert np.all(np.abs(got[1:4] - low) <= 1e-30)
+    np.testing.assert_allclose(got[4:], x[4:] if high is None else high, rtol=1e-6)
+    assert np.all(np.isfinite(got))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3, -1])
+@pytest.mark.parametrize("scale", [1.0, 100.0, 1e4])
+def test_softmax(axis: int, scale: float, target: Target) -> None:
+    x = (np.random.default_rng(0).standard_normal((2, 7, 5, 16)) * scale).astype("float32")
+    _, (got,) = run_default(lambda b, v: b.emit(relax.op.nn.softmax(v, axis=axis)), [x], target)
+    shifted = x.astype(np.float64) - x.max(axis=axis, keepdims=True)
+    want = np.exp(shifted) / np.exp(shifted).sum(axis=axis, keepdims=True)
+    np.testing.assert_allclose(got, want, rtol=3e-6, atol=1e-7)
+    np.testing.assert_allclose(got.sum(axis=axis), 1, rtol=2e-6)
