@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tvmdet.errors import InputError
 from tvmdet import cpus
+from tvmdet.errors import InputError
 
 
 def write(root: Path, files: dict[str, str]) -> None:

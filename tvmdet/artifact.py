@@ -13,7 +13,6 @@ import io
 import json
 import os
 import re
-import secrets
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from tvmdet.errors import ArtifactError
+from tvmdet.files import whole_file
 
 __all__ = ["FORMAT_VERSION", "Artifact", "TargetEntry", "write_artifact"]
 
@@ -188,17 +188,9 @@ def write_artifact(
     """
     path = Path(path)
     data = _pack(path, manifest, members)
-    # Not tempfile.mkstemp: that gives the file to its owner only, whatever the umask says.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(path) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
         raise ArtifactError(
             f"cannot write {path} ({len(data)} bytes): {error.strerror or error}; "
@@ -274,6 +266,8 @@ def _check_manifest(path: Path, manifest: object) -> None:
             "compile it again with this version, or use the version that wrote it"
         )
     _check_keys(path, _MANIFEST, manifest, _MANIFEST_KEYS)
+    if not all(isinstance(line, str) for line in manifest["recognition"]):
+        raise _damaged(path, f"{_MANIFEST} has a recognition that is not text")
     sizes = manifest["batch_sizes"]
     if not sizes or any(type(size) is not int or size < 1 for size in sizes):
         raise _damaged(path, f"{_MANIFEST} has batch_sizes {sizes!r}")

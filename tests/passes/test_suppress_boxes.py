@@ -11,9 +11,8 @@ import pytest
 import tvm
 from assertions import assert_close
 
-from tvmdet.passes.suppress_boxes import suppress_boxes_func
+from tvmdet.passes.suppress_boxes_kernel import suppress_boxes_func
 from tvmdet.spec import PostprocessSpec
-
 
 FEW_ROWS = PostprocessSpec(max_detections=10, pre_nms_top_k=1000)
 

@@ -259,7 +259,7 @@ def test_an_output_that_feeds_another_beside_a_reduction(target: Target) -> None
 
 
 def test_a_function_of_plain_loops_is_taken_as_it_is(target: Target) -> None:
-    from tvmdet.passes.suppress_boxes import suppress_boxes_func
+    from tvmdet.passes.suppress_boxes_kernel import suppress_boxes_func
     from tvmdet.spec import PostprocessSpec
 
     func = suppress_boxes_func(1, 8, 2, PostprocessSpec(max_detections=3))

@@ -107,12 +107,26 @@ def _print(report: CompileReport, family: str, recognition: tuple[str, ...]) -> 
         gap=True,
     )
     print_certificate(report.parity)
+    passed_over = [
+        (target, kernel, reason)
+        for target, reasons in report.fallbacks.items()
+        for kernel, reason in reasons.items()
+    ]
+    if passed_over:
+        output.table(
+            ("target", "kernel", "tuning record passed over because"), passed_over, gap=True
+        )
 
 
 def _advise(report: CompileReport, model: Path, batch: str) -> None:
     """Says what would make the file faster."""
     same = "" if batch == "1" else f" --batch {batch}"
     for name in report.targets:
+        if report.fallbacks.get(name):
+            output.warning(
+                f"{len(report.fallbacks[name])} tuning records for {name} cannot be used, as listed "
+                f"above; measure those kernels again: tvmdet tune {model} --target {name}{same}"
+            )
         counts = report.tuning[name]
         untuned = counts.get("borrowed", 0) + counts.get("default", 0)
         total = untuned + counts.get("tuned", 0)

@@ -17,6 +17,7 @@ from tvmdet.cli.progress import Bar
 from tvmdet.cli.records import Records, open_records
 from tvmdet.cli.sources import Found, find_sources
 from tvmdet.cli.tally import Tally
+from tvmdet.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,20 +70,9 @@ def detect(
         # read this when cv2 is imported.
         os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    from tvmdet.runtime import load
-
     found = find_sources(sources, left_out=save)
     tally = Tally()
-    with load(model, threads=threads) as detector:
-        head = {"file": str(model), "model": detector.manifest["model"], "target": detector.target}
-        pictures = None if save is None else PictureFolder(save, found)
-        with (
-            open_records(json, head) as records,
-            Bar("detecting", total=len(found)) as bar,
-        ):
-            work = _Work(detector, {"score": score, "iou": iou}, pictures, records, tally)
-            for done in work.through(found):
-                bar.update(done, f"{done}/{len(found)}, {tally.objects} objects")
+    pictures = _detect_in(found, model, {"score": score, "iou": iou}, save, json, threads, tally)
     if json != "-":
         tally.print()
         if pictures is not None:
@@ -91,9 +81,34 @@ def detect(
             output.stdout().print(f"every detection in {json}")
         _name_next_step(model, sources, save, json)
     if tally.failures:
-        output.error(f"{tally.failures} of {len(found)} sources cannot be used, as said above")
+        output.error(f"{tally.failures} of {len(found)} sources failed, as said above")
         return 1
     return 0
+
+
+def _detect_in(
+    found: Sequence[Found],
+    model: Path,
+    thresholds: dict[str, float | None],
+    save: Path | None,
+    json: str | None,
+    threads: int | None,
+    tally: Tally,
+) -> PictureFolder | None:
+    """Works through the sources; returns where pictures were saved, if anywhere."""
+    from tvmdet.runtime import load
+
+    with load(model, threads=threads) as detector:
+        head = {"file": str(model), "model": detector.manifest["model"], "target": detector.target}
+        pictures = None if save is None else PictureFolder(save, found)
+        with (
+            open_records(json, head) as records,
+            Bar("detecting", total=len(found)) as bar,
+        ):
+            work = _Work(detector, thresholds, pictures, records, tally)
+            for done in work.through(found):
+                bar.update(done, f"{done}/{len(found)}, {tally.objects} objects")
+    return pictures
 
 
 class _Work:
@@ -137,26 +152,29 @@ class _Work:
                 self._tally.fail(found.error)
                 continue
             self._tally.add_image(str(source.path), found)
-            if self._pictures is not None:
-                self._pictures.save(source, found)
+            if self._pictures is None:
+                continue
+            try:
+                picture = self._pictures.draw(source, found)
+            except InputError as error:
+                self._tally.fail(str(error))
+                continue
+            self._pictures.save(picture)
 
     def _video(self, source: Found) -> Iterator[None]:
         """Works through one video; yields after every frame."""
-        from tvmdet.errors import InputError
-
         try:
             frames = self._detector.detect_video(source.path, **self._thresholds)
+            with self._pictures.video(source) if self._pictures else nullcontext() as video:
+                for number, (image, found) in enumerate(frames):
+                    self._record({**found.to_dict(), "source": str(source.path), "frame": number})
+                    self._tally.add_frame(str(source.path), found)
+                    if video is not None:
+                        video.add(found.draw(image))
+                    yield
         except InputError as error:
             self._record({"source": str(source.path), "error": str(error), "detections": []})
             self._tally.fail(str(error))
-            return
-        with self._pictures.video(source) if self._pictures else nullcontext() as video:
-            for number, (image, found) in enumerate(frames):
-                self._record({**found.to_dict(), "source": str(source.path), "frame": number})
-                self._tally.add_frame(str(source.path), found)
-                if video is not None:
-                    video.add(found.draw(image))
-                yield
 
     def _record(self, record: dict[str, Any]) -> None:
         if self._records is not None:

@@ -1,22 +1,20 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that the command line writes, with the option that named them."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tvmdet.errors import InputError
+from tvmdet.files import whole_file
 
 __all__ = ["make_folder", "written_whole"]
 
 
 @contextmanager
 def written_whole(path: Path, option: str) -> Iterator[Path]:
-    """Yields a temporary path beside ``path`` that takes its place when all went well.
-
-    Whatever goes wrong, the temporary file is removed and an older file stays as it was.
+    """Yields a temporary path that becomes ``path``, as :func:`tvmdet.files.whole_file` does.
 
     Args:
         path: The file to make; its folder exists.
@@ -25,14 +23,9 @@ def written_whole(path: Path, option: str) -> Iterator[Path]:
     Raises:
         InputError: The file cannot be written.
     """
-    # The suffix stays: video writers choose the container by it.
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.part{path.suffix}")
     try:
-        try:
+        with whole_file(path) as temporary:
             yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except BrokenPipeError:
         raise
     except OSError as error:

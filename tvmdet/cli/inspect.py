@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,8 @@ from tvmdet.cli.options import Debug, Json
 
 if TYPE_CHECKING:
     from tvmdet.artifact import Artifact
+    from tvmdet.runtime.raw import RawSignature, RawTensor
+    from tvmdet.spec import DetectorSpec
 
 __all__ = ["inspect"]
 
@@ -25,14 +28,16 @@ def inspect(
 ) -> int:
     """Show what a compiled file holds and where it runs."""
     from tvmdet.artifact import Artifact
+    from tvmdet.runtime.loader import read_signature, read_spec
 
     artifact = Artifact.open(file)
+    spec, signature = read_spec(artifact), read_signature(artifact)
     here = _here(artifact)
     size = file.stat().st_size
     if json:
         output.print_json({"file": str(file), "bytes": size, "here": here, **artifact.manifest})
         return 0
-    _print_model(artifact, size)
+    _print_model(artifact, size, spec, signature)
     _print_targets(artifact, here["targets"])
     print_certificate(artifact.manifest["parity"])
     members = artifact.manifest["members"]
@@ -65,25 +70,30 @@ def _here(artifact: Artifact) -> dict[str, Any]:
     return {"target": None if best is None else best.name, "targets": verdicts}
 
 
-def _print_model(artifact: Artifact, size: int) -> None:
+def _print_model(
+    artifact: Artifact, size: int, spec: DetectorSpec, signature: RawSignature | None
+) -> None:
     manifest = artifact.manifest
-    model, spec = manifest["model"], manifest["spec"]
+    model = manifest["model"]
     rows: list[tuple[str, object]] = [
         ("file", f"{artifact.path} ({output.megabytes(size)}, format {manifest['format']})"),
         ("made by", f"tvmdet {manifest['tvmdet']}, TVM {manifest['tvm']}"),
         ("model", f"{model.get('name')} (sha256 {model.get('sha256')})"),
-        ("family", spec["family"]),
+        ("family", spec.family),
         ("because", "\n".join(manifest["recognition"])),
         ("batch sizes", ", ".join(str(batch) for batch in manifest["batch_sizes"])),
     ]
-    if manifest["raw"] is None:
+    if signature is None:
         rows += [
-            ("labels", f"{len(spec['labels'])}: {', '.join(spec['labels'])}"),
-            ("input", _in_words(spec["input"])),
-            ("postprocess", _in_words(spec.get("postprocess", {}))),
+            ("labels", f"{len(spec.labels)}: {', '.join(spec.labels)}"),
+            ("input", _in_words(dataclasses.asdict(spec.input))),
+            ("postprocess", _in_words(dataclasses.asdict(spec.postprocess))),
         ]
     else:
-        rows += [(kind, _tensors(manifest["raw"][kind])) for kind in ("inputs", "outputs")]
+        rows += [
+            ("inputs", _tensors(signature.inputs)),
+            ("outputs", _tensors(signature.outputs)),
+        ]
     output.facts(rows)
 
 
@@ -118,12 +128,12 @@ def _in_words(values: Mapping[str, Any]) -> str:
     for key, value in values.items():
         if key == "size_hw":
             parts.append(f"{value[0]}x{value[1]}")
-        elif isinstance(value, list):
+        elif isinstance(value, tuple):
             parts.append(f"{key} {' '.join(f'{number:g}' for number in value)}")
         else:
             parts.append(f"{key} {value}")
     return ", ".join(parts)
 
 
-def _tensors(entries: list[Mapping[str, Any]]) -> str:
-    return "\n".join(f"{e['name']} {e['shape']} {e['dtype']}" for e in entries)
+def _tensors(tensors: Sequence[RawTensor]) -> str:
+    return "\n".join(f"{tensor.name} {tensor}" for tensor in tensors)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvmdet.cli.files import make_folder, written_whole
 from tvmdet.errors import InputError
+from tvmdet.suffixes import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,10 +20,26 @@ if TYPE_CHECKING:
     from tvmdet.cli.sources import Found
     from tvmdet.detections import Detections
 
-__all__ = ["PictureFolder", "VideoFile"]
+__all__ = ["Picture", "PictureFolder", "VideoFile"]
 
-_KEPT = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+# Formats that OpenCV reads; boxes in colour are written in others.
+_AS_PNG = frozenset({".jp2", ".pgm", ".pnm", ".ppm"})
 _OPTION = "--save"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An annotated picture, ready to be written.
+
+    Attributes:
+        source: What it shows.
+        suffix: Of its file's name.
+        encoded: Its file's contents.
+    """
+
+    source: Found
+    suffix: str
+    encoded: bytes
 
 
 class PictureFolder:
@@ -42,24 +60,42 @@ class PictureFolder:
         self._taken = {os.path.realpath(source.path) for source in sources}
         make_folder(folder, _OPTION)
 
-    def save(self, source: Found, found: Detections) -> Path:
-        """Draws the detections on the image and writes it; returns where.
+    def draw(self, source: Found, found: Detections) -> Picture:
+        """Draws the detections on the image.
 
         Raises:
-            InputError: The image cannot be read any more, or the picture not be written.
+            InputError: The image cannot be read any more, or the picture not be encoded: of
+                this source nothing can be saved, of others it can.
         """
         import cv2
 
         from tvmdet.runtime.images import load_image
 
         suffix = source.path.suffix.lower()
-        path = self._claim(source, suffix if suffix in _KEPT else ".png")
+        if suffix not in IMAGE_SUFFIXES - _AS_PNG:
+            suffix = ".png"
         drawn = found.draw(load_image(source.path))
-        encoded, data = cv2.imencode(path.suffix, drawn)
-        if not encoded:
-            raise InputError(f"{path} cannot be encoded as {path.suffix}; convert the source")
+        try:
+            encoded, data = cv2.imencode(suffix, drawn)
+        except cv2.error:
+            encoded, data = False, None
+        if not encoded or data is None:
+            size = "x".join(str(side) for side in drawn.shape[:2])
+            raise InputError(
+                f"image {source.path} ({size}) cannot be saved as {suffix}: it is too large for "
+                "that format; convert it to PNG, or use --json alone"
+            )
+        return Picture(source=source, suffix=suffix, encoded=data.tobytes())
+
+    def save(self, picture: Picture) -> Path:
+        """Writes a picture; returns where.
+
+        Raises:
+            InputError: The folder cannot be written.
+        """
+        path = self._claim(picture.source, picture.suffix)
         with written_whole(path, _OPTION) as temporary:
-            temporary.write_bytes(data.tobytes())
+            temporary.write_bytes(picture.encoded)
         self.count += 1
         return path
 
@@ -138,12 +174,10 @@ class VideoFile:
         """Makes sure that all frames arrived: OpenCV does not say when the disk is full.
 
         Raises:
-            InputError: The video is incomplete, or has no frame.
+            InputError: The video is incomplete.
         """
         import cv2
 
-        if not self._frames:
-            raise InputError(f"cannot write {path}: the video has no frame that can be decoded")
         written = cv2.VideoCapture(str(self._path))
         count = max(int(written.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         written.release()

@@ -9,15 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvmdet.errors import InputError
+from tvmdet.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
-__all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "Found", "find_sources"]
-
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".jpeg", ".jpg", ".jp2", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
-)
-VIDEO_SUFFIXES = frozenset(
-    {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
-)
+__all__ = ["Found", "find_sources"]
 
 
 @dataclass(frozen=True, kw_only=True)

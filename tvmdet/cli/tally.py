@@ -30,7 +30,7 @@ class Tally:
 
     Attributes:
         objects: Boxes found so far.
-        failures: Sources that cannot be used.
+        failures: Sources that cannot be used, or saved.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Tally:
         self._count(found)
 
     def fail(self, reason: str) -> None:
-        """Says that a source cannot be used, and why."""
+        """Says that a source cannot be used, or its picture not saved, and why."""
         self.failures += 1
         print(f"skipped: {reason}", file=sys.stderr)
 

@@ -110,7 +110,7 @@ def _allocated_bytes(expr: Any) -> int:
             count *= int(dim)
         return count
     if expr.op.name == "relax.builtin.alloc_tensor":
-        count = tvm.DataType(str(expr.ty.dtype)).itemsize
+        count = int(tvm.DataType(str(expr.ty.dtype)).itemsize)
         for dim in expr.args[0].values:
             count *= int(dim)
         return count

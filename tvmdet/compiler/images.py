@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tvmdet.errors import InputError
 from tvmdet.runtime.images import decode_file
+from tvmdet.suffixes import IMAGE_SUFFIXES
 
 __all__ = ["NamedImage", "draw_images", "read_images"]
 
@@ -39,10 +40,10 @@ def read_images(folder: Path) -> list[NamedImage]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give --images a folder of pictures")
-    suffixes = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise InputError(f"{folder} holds no picture; looked for {', '.join(sorted(suffixes))}")
+        looked_for = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError(f"{folder} holds no picture; looked for {looked_for}")
     return [NamedImage(name=p.name, pixels=decode_file(p)) for p in paths[:_MAX_IMAGES]]
 
 
@@ -95,7 +96,8 @@ def _shapes(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np
             cv2.fillPoly(picture, [corners], color)
     noisy = cv2.GaussianBlur(picture, (3, 3), 0).astype(np.int16)
     noisy += rng.integers(-8, 9, noisy.shape, np.int16)
-    return np.clip(noisy, 0, 255).astype(np.uint8)
+    picture[...] = np.clip(noisy, 0, 255)
+    return picture
 
 
 def _page(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.uint8]:

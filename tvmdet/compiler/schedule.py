@@ -11,8 +11,8 @@ from typing import Any, Literal
 import tvm
 from tvm import tirx
 
-from tvmdet import schedules
 from tvmdet.passes.pack_conv2d import Algorithm, usual_algorithm
+from tvmdet.schedules import find, get_template
 from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
 from tvmdet.targets import Target
 from tvmdet.tuning.store import TuningStore
@@ -104,7 +104,7 @@ def _schedule(
     fallbacks: dict[str, str],
     name: str,
 ) -> tuple[tirx.PrimFunc, Decision, str]:
-    template, workload = schedules.find(func, target)
+    template, workload = find(func, target)
     valid = template.decisions(workload, target)
     candidates: list[tuple[Decision, str]] = []
     if len(valid) > 1:
@@ -132,7 +132,7 @@ def _schedule(
         except Exception as error:  # TVM raises anything; the next candidate is tried
             reason = (str(error).strip() or repr(error)).splitlines()[-1]
             fallbacks[name] = f"{decision}: {reason}"
-    last = schedules.get_template("common.as_is")
+    last = get_template("common.as_is")
     decision = last.decisions(workload, target)[0]
     return _apply(last, func, workload, decision), decision, "default"
 

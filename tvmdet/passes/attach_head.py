@@ -114,7 +114,7 @@ def emit_network(
     renamed = dict(zip(func.params, args, strict=True))
 
     @relax.expr_functor.mutator
-    class Rename(relax.PyExprMutator):
+    class Rename(relax.PyExprMutator):  # type: ignore[misc]
         def visit_var_(self, var: Any) -> Any:
             return renamed.get(var, var)
 

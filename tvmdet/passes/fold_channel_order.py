@@ -38,7 +38,7 @@ class FoldChannelOrder:
 
 
 @relax.expr_functor.mutator
-class _Folder(relax.PyExprMutator):
+class _Folder(relax.PyExprMutator):  # type: ignore[misc]
     def visit_call_(self, call: Any) -> Any:
         call = self.visit_expr_post_order(call)
         if not is_call_to(call, "relax.nn.conv2d") or not is_constant(call.args[1]):

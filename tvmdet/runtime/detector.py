@@ -18,7 +18,7 @@ from tvmdet.errors import InputError
 from tvmdet.runtime.image_batches import ImageBatcher
 from tvmdet.runtime.images import Image, Source
 from tvmdet.runtime.native import NativeModule
-from tvmdet.runtime.raw import RawRunner
+from tvmdet.runtime.raw import RawRunner, RawSignature
 from tvmdet.runtime.threads import NativeThread
 from tvmdet.runtime.video import VideoSource, iterate_video
 from tvmdet.spec import DetectorSpec
@@ -49,6 +49,7 @@ class Detector:
         explanation: str,
         module: NativeModule,
         thread: NativeThread,
+        signature: RawSignature | None = None,
     ) -> None:
         """Takes what :func:`tvmdet.runtime.load` has loaded and checked."""
         self.spec = spec
@@ -62,12 +63,7 @@ class Detector:
         self._thread = thread
         self._module: NativeModule | None = module
         self._batcher = ImageBatcher(spec, self.batch_sizes, self._submit)
-        described = self.manifest["raw"]
-        self._raw = (
-            None
-            if described is None
-            else RawRunner(described, self.batch_sizes, self._submit, name=self._name)
-        )
+        self._raw = None if signature is None else RawRunner(signature, self._submit, self._name)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -158,6 +154,8 @@ class Detector:
         Args:
             inputs: An array for each input that the file names, of its type and, but for the
                 first dimension, of its shape. The first dimension is the batch, of any size.
+                Where a tensor of the network has no batch dimension, one item is run at a
+                time, and every input has exactly the shape that the file names.
 
         Returns:
             The network's outputs by name, as arrays that the caller owns.
@@ -180,7 +178,8 @@ class Detector:
     def close(self) -> None:
         """Frees the compiled code and its memory; closing twice does nothing."""
         module, self._module = self._module, None
-        if module is not None:
+        # In a forked child the thread is not there, and the code is the parent's to free.
+        if module is not None and self._thread.is_here:
             self._thread.submit(module.close).result()
 
     def __enter__(self) -> Self:

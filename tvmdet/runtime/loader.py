@@ -12,11 +12,12 @@ from tvmdet.cpus import check_threads
 from tvmdet.errors import ArtifactError, InputError, TargetError
 from tvmdet.runtime.detector import Detector
 from tvmdet.runtime.native import NativeModule, configure_workers
+from tvmdet.runtime.raw import RawSignature
 from tvmdet.runtime.threads import native_thread
 from tvmdet.spec import DetectorSpec
 from tvmdet.targets import host_features
 
-__all__ = ["Host", "choose_target", "explain_targets", "load"]
+__all__ = ["Host", "choose_target", "explain_targets", "load", "read_signature", "read_spec"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ def load(
     host = host or Host.this_machine()
     artifact = Artifact.open(path)
     chosen = choose_target(artifact.targets, host, target, where=str(path))
-    spec = _read_spec(artifact)
+    spec, signature = read_spec(artifact), read_signature(artifact)
     library = artifact.read_member(chosen.library)
     thread.wait_until_configured()
     name = f"{path} ({chosen.name})"
@@ -84,6 +85,7 @@ def load(
         explanation=explain_targets(artifact.targets, host, chosen),
         module=module,
         thread=thread,
+        signature=signature,
     )
 
 
@@ -124,11 +126,41 @@ def explain_targets(targets: Sequence[TargetEntry], host: Host, chosen: TargetEn
     return "\n".join(lines)
 
 
-def _read_spec(artifact: Artifact) -> DetectorSpec:
+# What reading a value of an unexpected type or shape raises; a manifest may hold any JSON.
+_MALFORMED = (InputError, AttributeError, KeyError, TypeError, ValueError)
+
+
+def read_spec(artifact: Artifact) -> DetectorSpec:
+    """Returns the spec in a file.
+
+    Raises:
+        ArtifactError: It cannot be used.
+    """
     try:
         return DetectorSpec.from_dict(artifact.manifest["spec"])
-    except InputError as error:
-        raise ArtifactError(
-            f"{artifact.path} has a spec that cannot be used: {error}; "
-            "compile it again with this version of tvmdet"
-        ) from error
+    except _MALFORMED as error:
+        raise _unusable(artifact, "a spec", error) from error
+
+
+def read_signature(artifact: Artifact) -> RawSignature | None:
+    """Returns the inputs and outputs of a network without a head, or None for a detector.
+
+    Raises:
+        ArtifactError: Their description cannot be used.
+    """
+    described = artifact.manifest["raw"]
+    if described is None:
+        return None
+    try:
+        return RawSignature.from_manifest(described, artifact.manifest["batch_sizes"])
+    except _MALFORMED as error:
+        raise _unusable(artifact, "a description of inputs and outputs", error) from error
+
+
+def _unusable(artifact: Artifact, what: str, error: Exception) -> ArtifactError:
+    # A KeyError's own text is the key alone.
+    reason = f"no {error}" if isinstance(error, KeyError) else error
+    return ArtifactError(
+        f"{artifact.path} has {what} that cannot be used: {reason}; "
+        "compile it again with this version of tvmdet"
+    )

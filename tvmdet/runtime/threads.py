@@ -18,6 +18,8 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from tvmdet.errors import InputError
+
 __all__ = ["NativeThread", "native_thread"]
 
 Result = TypeVar("Result")
@@ -29,6 +31,8 @@ _one_call_at_a_time = threading.Lock()
 class NativeThread:
     """Runs functions one after the other on one daemon thread.
 
+    A forked child does not have the thread: :meth:`submit` refuses there.
+
     Attributes:
         workers: Threads that TVM computes with when called from here.
     """
@@ -36,10 +40,16 @@ class NativeThread:
     def __init__(self, workers: int, configure: Callable[[int], None]) -> None:
         """Starts the thread, which calls ``configure(workers)`` first, and returns at once."""
         self.workers = workers
+        self._process = os.getpid()
         self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         # A daemon, so that a program that ends need not close its detectors.
         threading.Thread(target=self._work, name="tvmdet-native", daemon=True).start()
         self._configured = self.submit(functools.partial(configure, workers))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the thread runs in this process, and not in one that this was forked from."""
+        return os.getpid() == self._process
 
     def wait_until_configured(self) -> None:
         """Waits for ``configure`` and raises what it raised."""
@@ -50,7 +60,15 @@ class NativeThread:
 
         Returns:
             A future with what the function returns or raises.
+
+        Raises:
+            InputError: The process was forked from the one that has the thread.
         """
+        if not self.is_here:
+            raise InputError(
+                f"the detector was loaded in another process ({self._process}, this one is "
+                f"{os.getpid()}), whose threads a fork does not copy; load it after the fork"
+            )
         future: Future[Result] = Future()
         self._queue.put((future, function))
         return future

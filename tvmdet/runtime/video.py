@@ -27,12 +27,13 @@ def iterate_video(
         detect: Called on every frame.
 
     Raises:
-        InputError: The video cannot be opened.
+        InputError: The video cannot be opened; from the iterator, no frame of a path's video
+            can be decoded.
     """
     if isinstance(video, cv2.VideoCapture):
         if not video.isOpened():
             raise InputError("the video capture is not opened; open it, or give a path")
-        return _frames(video, detect, release=False)
+        return _frames(video, detect)
     if not isinstance(video, str | os.PathLike):
         raise InputError(
             f"video is a {type(video).__name__}; allowed: a path or a cv2.VideoCapture"
@@ -45,19 +46,30 @@ def iterate_video(
         raise InputError(
             f"video {path} cannot be decoded; allowed: what OpenCV reads, such as MP4, AVI, MKV"
         )
-    return _frames(capture, detect, release=True)
+    return _frames(capture, detect, path=path)
 
 
 def _frames(
-    capture: cv2.VideoCapture, detect: Callable[[Image], Detections], *, release: bool
+    capture: cv2.VideoCapture,
+    detect: Callable[[Image], Detections],
+    *,
+    path: str | None = None,
 ) -> Iterator[tuple[Image, Detections]]:
+    """Reads to the end; a capture of a path was opened here, and is released here."""
+    frames = 0
     try:
         while True:
             more, frame = capture.read()
             if not more:
-                return
+                break
+            frames += 1
             image = as_bgr(frame)
             yield image, detect(image)
     finally:
-        if release:
+        if path is not None:
             capture.release()
+    # A file whose header is whole opens, whatever follows it.
+    if path is not None and not frames:
+        raise InputError(
+            f"video {path} has no frame that can be decoded; copy it again or convert it"
+        )

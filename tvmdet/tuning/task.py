@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import tvm
 from tvm import relax, tirx
 
-from tvmdet import schedules
+from tvmdet.schedules import find
 from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
 from tvmdet.targets import Target
 
@@ -66,7 +66,7 @@ def extract_tasks(mod: tvm.IRModule, target: Target) -> list[Task]:
         if key in tasks:
             tasks[key] = dataclasses.replace(tasks[key], count=tasks[key].count + count)
             continue
-        template, workload = schedules.find(func, target)
+        template, workload = find(func, target)
         tasks[key] = Task(
             func=func,
             fingerprint=key,

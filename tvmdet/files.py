@@ -1,0 +1,33 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["whole_file"]
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside ``path`` that takes its place when the block ends well.
+
+    It is flushed to the disk first. Whatever goes wrong, the temporary file is removed and an
+    older file stays as it was. An ``OSError`` is the caller's to map.
+
+    Args:
+        path: The file to make; its folder exists.
+    """
+    # The suffix stays: video writers choose the container by it. Not tempfile.mkstemp: that
+    # gives the file to its owner only, whatever the umask says.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.part{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

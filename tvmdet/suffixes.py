@@ -1,0 +1,17 @@
+"""Which files are taken for pictures and videos when a folder is searched."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES"]
+
+IMAGE_SUFFIXES: Final = frozenset(
+    {".bmp", ".jpeg", ".jpg", ".jp2", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
+"""In lower case. A picture that is named by itself is tried whatever its suffix."""
+
+VIDEO_SUFFIXES: Final = frozenset(
+    {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
+)
+"""In lower case. They tell videos from pictures, also where a file is named by itself."""
