@@ -16,7 +16,7 @@ make_environment() {
         return
     fi
     if ! command -v "$base" >/dev/null; then
-        echo "error: $base is not installed; on Debian: sudo apt install python3 python3-venv" >&2
+        echo "error: $base is not installed; on Debian and Ubuntu, as root: apt install python3 python3-venv" >&2
         exit 1
     fi
     if ! "$base" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'; then
@@ -24,13 +24,18 @@ make_environment() {
         exit 1
     fi
     if ! "$python" -m pip --version >/dev/null 2>&1; then
-        if ! "$base" -c 'import ensurepip, venv' 2>/dev/null; then
-            echo "error: $base cannot make environments; on Debian: sudo apt install" \
+        echo "making the environment .venv"
+        # Debian's python3 has venv but, without the package python3-venv, no pip to put into it.
+        if "$base" -c 'import ensurepip, venv' 2>/dev/null; then
+            "$base" -m venv --clear "$root/.venv"
+        elif "$base" -m virtualenv --version >/dev/null 2>&1; then
+            "$base" -m virtualenv --quiet --clear "$root/.venv"
+        else
+            echo "error: $base cannot make environments: it has neither ensurepip nor virtualenv." \
+                "On Debian and Ubuntu, as root: apt install" \
                 "python$("$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv" >&2
             exit 1
         fi
-        echo "making the environment .venv"
-        "$base" -m venv --clear "$root/.venv"
     fi
     echo "installing tvmdet and what it needs into .venv (minutes the first time)"
     _pip install --editable "$root[$extras]"

@@ -139,6 +139,24 @@ def compile_toy_network(path: Path) -> bytes:
     return _export(builder, path)
 
 
+def compile_whole_network(path: Path) -> bytes:
+    """Compiles ``scaled = factor table + row`` and ``total``, its sum; only the row is batched."""
+    from tvm import relax, topi
+
+    builder = relax.BlockBuilder()
+    shapes = {"table": (7, 5), "factor": (), "row": (1, 5)}
+    inputs = [relax.Var(name, relax.TensorType(s, "float32")) for name, s in shapes.items()]
+    with builder.function("run_b1", inputs):
+        with builder.dataflow():
+            scaled = builder.emit_te(
+                lambda table, factor, row: topi.add(topi.multiply(table, factor), row), *inputs
+            )
+            total = builder.emit_te(topi.sum, scaled)
+            output = builder.emit_output(relax.Tuple([scaled, total]))
+        builder.emit_func_output(output)
+    return _export(builder, path)
+
+
 def _export(builder: Any, path: Path) -> bytes:
     import tvm
 

@@ -268,6 +268,8 @@ def _check_manifest(path: Path, manifest: object) -> None:
     _check_keys(path, _MANIFEST, manifest, _MANIFEST_KEYS)
     if not all(isinstance(line, str) for line in manifest["recognition"]):
         raise _damaged(path, f"{_MANIFEST} has a recognition that is not text")
+    if not all(isinstance(checked, dict) for checked in (manifest["parity"] or {}).values()):
+        raise _damaged(path, f"{_MANIFEST} has a parity that is not a table of tables")
     sizes = manifest["batch_sizes"]
     if not sizes or any(type(size) is not int or size < 1 for size in sizes):
         raise _damaged(path, f"{_MANIFEST} has batch_sizes {sizes!r}")
@@ -294,6 +296,8 @@ def _check_targets(path: Path, manifest: Mapping[str, Any]) -> None:
             for key, planned in entry["planned_bytes"].items()
         ):
             raise _damaged(path, f"target {entry['name']} has malformed planned_bytes")
+        if not isinstance(entry.get("tuning", {}), dict):
+            raise _damaged(path, f"target {entry['name']} has a tuning that is not a table")
 
 
 def _check_keys(

@@ -56,7 +56,7 @@ def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pair]:
     """Compiles with the tuning records that are committed, and the user's own."""
-    if request.config.getoption("benchmark_skip"):
+    if not request.config.getoption("benchmark_only"):
         pytest.skip("runs with --benchmark-only")
     package, file, picture = FILES[request.param]
     found = importlib.util.find_spec(package)

@@ -8,10 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import onnx_models
 import pytest
 import toy_modules
 
-from tvmdet import compiler, frontend, tuning
+from tvmdet import compiler, frontend, passes, tuning
 from tvmdet.compiler import CompileReport
 from tvmdet.errors import ParityError, UnsupportedOperatorError
 from tvmdet.frontend import Diagnosis, NodeVerdict
@@ -88,6 +89,19 @@ def test_doctor_of_a_good_model(run: Callable, monkeypatch: pytest.MonkeyPatch) 
     assert "1 nodes import, 1 rewritten, nothing blocks" in done.out
     assert "next: tvmdet tune x.onnx" in done.out
     assert json.loads(run("doctor", "x.onnx", "--json").out)["ok"] is True
+
+
+def test_doctor_lowers_what_imports(
+    run: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recorder = Recorder(UnsupportedOperatorError("no kernel for relax.sigmoid; replace it"))
+    monkeypatch.setattr(passes, "lower", recorder)
+    path = onnx_models.save(onnx_models.yolov8(), tmp_path / "m.onnx")
+    done = run("doctor", str(path))
+    assert done.code == 1
+    assert recorder.args[1] == (1,)
+    assert "blocks: no kernel for relax.sigmoid; replace it; relax.sigmoid from node" in done.out
+    assert "(Sigmoid)" in done.out
 
 
 def test_doctor_of_a_model_that_blocks(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +220,19 @@ def test_compile_passes_its_options_on(
     assert "warning" not in done.err
     assert "next: tvmdet detect toy.tvmdet IMAGE.jpg" in done.out
     assert json.loads(run("compile", "x.onnx", "--json").out)["bytes"] == 3_000_000
+
+
+def test_compile_lists_the_records_that_it_passed_over(
+    run: Callable, importer: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = compile_report(fallbacks={"toy": {"fused_conv2d_3": "tile 9 is not allowed"}})
+    monkeypatch.setattr(compiler, "compile", Recorder(report))
+    done = run("compile", "x.onnx", "--batch", "1,4")
+    assert done.code == 0
+    assert "fused_conv2d_3" in done.out
+    assert "tile 9 is not allowed" in done.out
+    assert "warning: 1 tuning records for toy cannot be used" in done.err
+    assert "tvmdet tune x.onnx --target toy --batch 1,4" in done.err
 
 
 def test_compile_says_when_most_kernels_are_untuned(

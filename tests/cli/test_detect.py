@@ -76,7 +76,7 @@ def test_bad_images_are_told_and_the_others_done(
     assert done.err.count("skipped: ") == 2
     assert "b.png cannot be decoded" in done.err
     assert "missing.jpg cannot be read" in done.err
-    assert "2 of 5 sources cannot be used" in done.error
+    assert "2 of 5 sources failed, as said above" in done.error
     assert "9 objects in 3 sources" in done.out
     errors = [entry["error"] for entry in json.loads(path.read_text())["images"]]
     assert sum(error is not None for error in errors) == 2
@@ -175,6 +175,47 @@ def test_video_that_cannot_be_decoded(
     assert done.code == 1
     assert "bad.mp4 cannot be decoded" in done.err
     assert "3 objects" in done.out
+
+
+def test_video_without_a_frame_is_told_and_the_others_done(
+    run: Callable, toy_path: Path, images: Path, video: Path, tmp_path: Path
+) -> None:
+    whole = video.read_bytes()
+    start = whole.index(b"mdat") + 4
+    end = whole.index(b"moov") - 4
+    # The header is as it was, so that the file opens; what it points to is no picture.
+    video.write_bytes(whole[:start] + bytes(end - start) + whole[end:])
+    capture = cv2.VideoCapture(str(video))
+    if not capture.isOpened() or capture.read()[0]:
+        pytest.skip("this OpenCV decodes a video without pictures, or does not open it")
+    out, path = tmp_path / "out", tmp_path / "found.json"
+    words = [video, images / "a.png"]
+    for options in (["--json", path], ["--json", path, "--save", out]):
+        done = run("detect", toy_path, *words, *options)
+        assert done.code == 1
+        assert done.err.count("skipped: ") == 1
+        assert "clip.mp4 has no frame that can be decoded" in done.err
+        assert "1 of 2 sources failed" in done.error
+        entries = json.loads(path.read_text())["images"]
+        assert [entry["error"] is None for entry in entries] == [False, True]
+    assert [entry.name for entry in out.iterdir()] == ["a.png"]
+
+
+def test_picture_that_cannot_be_encoded_is_told_and_the_others_done(
+    run: Callable, toy_path: Path, images: Path, tmp_path: Path
+) -> None:
+    encoded = cv2.imencode(".png", np.full((2, 66000, 3), 255, np.uint8))[1]
+    # A PNG by its contents; no JPEG is wider than 65535.
+    (images / "a.jpg").write_bytes(encoded.tobytes())
+    out, path = tmp_path / "out", tmp_path / "found.json"
+    done = run("detect", toy_path, images, "--save", out, "--json", path)
+    assert done.code == 1
+    assert done.err.count("skipped: ") == 1
+    assert "a.jpg (2x66000) cannot be saved as .jpg" in done.err
+    assert "1 of 3 sources failed" in done.error
+    assert len(json.loads(path.read_text())["images"]) == 3
+    saved = sorted(str(entry.relative_to(out)) for entry in out.rglob("*.*"))
+    assert saved == ["a.png", "deep/a.png"]
 
 
 def test_raw_network_is_refused(run: Callable, raw_path: Path, images: Path) -> None:

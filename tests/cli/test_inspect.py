@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import toy_modules
 
 PARITY = {
@@ -67,7 +68,26 @@ def test_file_for_another_machine_is_described(run: Callable, tmp_path: Path) ->
 def test_raw_network_shows_its_tensors(run: Callable, tmp_path: Path) -> None:
     spec = toy_modules.toy_spec(family="raw", labels=()).to_dict()
     done = run("inspect", write(tmp_path / "raw.tvmdet", raw=toy_modules.RAW, spec=spec))
-    assert "rowsum [1, 3] float32" in done.out
+    assert "rowsum [n, 3] float32" in done.out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param(
+            {"spec": {}}, "a spec that cannot be used: the spec has no 'family'", id="spec"
+        ),
+        pytest.param({"raw": {}}, "cannot be used: no 'inputs'", id="raw"),
+    ],
+)
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_malformed_manifest(
+    run: Callable, tmp_path: Path, changes: dict[str, object], message: str, words: tuple[str, ...]
+) -> None:
+    done = run("inspect", write(tmp_path / "toy.tvmdet", **changes), *words)
+    assert (done.code, done.out) == (1, "")
+    assert message in done.error
+    assert "compile it again" in done.error
 
 
 def test_damaged_file(run: Callable, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import platform
 import random
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +146,73 @@ def test_refuses_a_spec_that_it_does_not_know(toy_library: bytes, tmp_path: Path
     path = write_toy(tmp_path / "x.tvmdet", toy_library, spec=spec)
     with pytest.raises(ArtifactError, match="unknown key 'novelty'"):
         load(path)
+
+
+def tensor(**changes: object) -> dict[str, object]:
+    return {"name": "x", "shape": [1, 3], "dtype": "float32", **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"spec": {}}, "the spec has no 'family'", id="empty spec"),
+        pytest.param({"spec": {**toy_spec().to_dict(), "labels": 5}}, "a spec that", id="labels"),
+        pytest.param({"spec": {**toy_spec().to_dict(), "options": 5}}, "a spec that", id="options"),
+        pytest.param({"raw": {}}, "no 'inputs'", id="empty raw"),
+        pytest.param({"raw": {"inputs": 5, "outputs": []}}, "not iterable", id="no list"),
+        pytest.param({"raw": {"inputs": [5], "outputs": []}}, "cannot be used", id="no tensor"),
+        pytest.param(
+            {"raw": {"inputs": [tensor(dtype="odd")], "outputs": []}}, "'odd'", id="dtype"
+        ),
+        pytest.param(
+            {"raw": {"inputs": [tensor(shape=["n"])], "outputs": []}}, r"shape \['n'\]", id="shape"
+        ),
+        pytest.param(
+            {"raw": {"inputs": [tensor(batched=1)], "outputs": []}}, "batched 1", id="batched"
+        ),
+        pytest.param(
+            {"raw": {"inputs": [tensor(shape=[], batched=True)], "outputs": []}},
+            "a batch of 1",
+            id="batched scalar",
+        ),
+        pytest.param(
+            {"raw": {"inputs": [tensor(batched=False)], "outputs": []}, "batch_sizes": [2, 4]},
+            r"x has no batch dimension, and the batch sizes are \[2, 4\] without 1",
+            id="no batch of 1",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("no_native_code")
+def test_refuses_a_malformed_manifest_before_loading_code(
+    toy_library: bytes, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    path = write_toy(tmp_path / "x.tvmdet", toy_library, **changes)
+    with pytest.raises(ArtifactError, match=message):
+        load(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_must_load_its_own(toy_path: Path) -> None:
+    image = np.full((4, 4, 3), 255, np.uint8)
+    with load(toy_path, threads=1) as detector:
+        expected = detector.detect(image).to_dict()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            signal.alarm(20)  # a child that hangs ends by the signal
+            try:
+                try:
+                    detector.detect(image)
+                except InputError as error:
+                    code = 0 if "load it after the fork" in str(error) else 2
+                detector.close()
+                with load(toy_path, threads=1) as own:
+                    if own.detect(image).to_dict() != expected:
+                        code = 3
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        assert detector.detect(image).to_dict() == expected
 
 
 def test_refuses_a_thread_count(toy_path: Path) -> None:

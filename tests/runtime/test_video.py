@@ -52,6 +52,34 @@ def test_a_capture_stays_the_callers_and_is_read_lazily(detector: Detector, vide
         detector.detect_video(capture)
 
 
+def test_a_video_without_a_frame_is_refused_when_read(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Blank:
+        """A video whose header is whole and whose frames are not."""
+
+        released = False
+
+        def __init__(self, path: str) -> None:
+            assert path == str(tmp_path / "x.avi")
+
+        def isOpened(self) -> bool:
+            return True
+
+        def read(self) -> tuple[bool, None]:
+            return False, None
+
+        def release(self) -> None:
+            Blank.released = True
+
+    (tmp_path / "x.avi").touch()
+    monkeypatch.setattr(cv2, "VideoCapture", Blank)
+    frames = detector.detect_video(tmp_path / "x.avi")
+    with pytest.raises(InputError, match=r"x\.avi has no frame that can be decoded"):
+        list(frames)
+    assert Blank.released
+
+
 def test_refuses_at_once_what_is_no_video(detector: Detector, tmp_path: Path) -> None:
     text = tmp_path / "x.mp4"
     text.write_text("no video")

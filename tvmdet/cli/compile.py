@@ -113,9 +113,8 @@ def _print(report: CompileReport, family: str, recognition: tuple[str, ...]) -> 
         for kernel, reason in reasons.items()
     ]
     if passed_over:
-        output.table(
-            ("target", "kernel", "tuning record passed over because"), passed_over, gap=True
-        )
+        columns = ("target", "kernel", "its tuning record is passed over because")
+        output.table(columns, passed_over, gap=True)
 
 
 def _advise(report: CompileReport, model: Path, batch: str) -> None:
@@ -124,8 +123,8 @@ def _advise(report: CompileReport, model: Path, batch: str) -> None:
     for name in report.targets:
         if report.fallbacks.get(name):
             output.warning(
-                f"{len(report.fallbacks[name])} tuning records for {name} cannot be used, as listed "
-                f"above; measure those kernels again: tvmdet tune {model} --target {name}{same}"
+                f"{len(report.fallbacks[name])} tuning records for {name} cannot be used; "
+                f"measure those kernels again: tvmdet tune {model} --target {name}{same}"
             )
         counts = report.tuning[name]
         untuned = counts.get("borrowed", 0) + counts.get("default", 0)

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import GraphSummary, Head, Recognition
-from tvmdet.heads.labels import choose_labels, labels_from_metadata
+from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.options import (
     choice,
     names_of,
     refuse_unknown_options,
     strides_of,
     whole_number,
+)
+from tvmdet.heads.picodet_levels import (
+    LARGEST_REG_MAX,
+    assign_roles,
+    check_count,
+    count_cells,
+    find_strides,
+    is_sigmoid,
+    pair_levels,
 )
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
@@ -28,9 +36,7 @@ __all__ = ["PicoDetHead"]
 # ImageNet statistics in pixel units, RGB: what PaddleDetection's PicoDet configs normalise by.
 _MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
-_FIRST_STRIDES = (8, 4, 16)
 _ACTIVATIONS = ("none", "sigmoid")
-_LARGEST_REG_MAX = 32
 _OPTIONS = ("box_outputs", "class_outputs", "reg_max", "score_activation", "strides")
 
 
@@ -54,24 +60,24 @@ class PicoDetHead(Head):
     ) -> Recognition | str:
         """Implements :meth:`tvmdet.heads.base.Head.examine`."""
         options = given.get("options", {})
-        levels = _pair_levels(summary, options)
+        levels = pair_levels(summary, options)
         if isinstance(levels, str):
             return levels
-        strides = _find_strides([level.cells for level in levels], size_hw, options)
+        strides = find_strides([level.cells for level in levels], size_hw, options)
         if strides is None:
             cells = ", ".join(str(level.cells) for level in levels)
             return (
                 f"levels of {cells} cells are no pyramid of doubling strides "
                 f"at {size_hw[0]}x{size_hw[1]}"
             )
-        roles = _assign_roles(levels, summary, given)
+        roles = assign_roles(levels, summary, given)
         if isinstance(roles, str):
             return roles
         class_names, box_names, classes, box_channels = roles
         labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):
             return labels
-        activated = [_is_sigmoid(summary, n) for n in class_names]
+        activated = [is_sigmoid(summary, n) for n in class_names]
         activation = choice(options, "score_activation", _ACTIVATIONS)
         if activation is None and any(activated) != all(activated):
             return "some class outputs end in a Sigmoid and some do not"
@@ -107,15 +113,15 @@ class PicoDetHead(Head):
                 f"the spec's options lack {missing[0]!r}; needed: {', '.join(_OPTIONS)}"
             )
         choice(options, "score_activation", _ACTIVATIONS)
-        bins = (whole_number(options, "reg_max", 0, _LARGEST_REG_MAX) or 0) + 1
+        bins = (whole_number(options, "reg_max", 0, LARGEST_REG_MAX) or 0) + 1
         strides = strides_of(options) or ()
         for key, channels in (("class_outputs", len(spec.labels)), ("box_outputs", 4 * bins)):
             names = names_of(options, key, summary.outputs) or ()
-            _check_count(strides, len(names), key)
+            check_count(strides, len(names), key)
             for name, stride in zip(names, strides, strict=True):
                 shape = tuple(dim or 0 for dim in summary.outputs[name].shape)
                 try:
-                    _check_shape(name, shape, _cells(spec.input.size_hw, stride), channels)
+                    _check_shape(name, shape, count_cells(spec.input.size_hw, stride), channels)
                 except ShapeError as error:
                     raise InputError(str(error)) from error
 
@@ -169,129 +175,6 @@ class PicoDetHead(Head):
         return boxes, np.concatenate(all_scores, axis=1).astype(np.float32)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Level:
-    """Two outputs that have the same number of cells."""
-
-    cells: int
-    outputs: tuple[tuple[str, int], ...]  # name and channels
-
-
-def _pair_levels(summary: GraphSummary, options: Mapping[str, Any]) -> list[_Level] | str:
-    """Returns the levels, finest first, or why the outputs are no pairs.
-
-    Outputs that the spec does not name are left away when it names both kinds.
-    """
-    considered = dict(summary.outputs)
-    if options.get("class_outputs") is not None and options.get("box_outputs") is not None:
-        keys = ("class_outputs", "box_outputs")
-        named = {name for key in keys for name in names_of(options, key, summary.outputs) or ()}
-        considered = {name: considered[name] for name in considered if name in named}
-    if len(considered) < 4 or len(considered) % 2:
-        return f"it has {len(considered)} outputs; this family has two for each level"
-    by_cells: dict[int, list[tuple[str, int]]] = {}
-    for name, output in considered.items():
-        dims = [dim for dim in output.shape if dim is not None]
-        if len(dims) != len(output.shape) or len(dims) not in (3, 4):
-            return f"{name} is {output}; this family's are [N, cells, C] or [N, C, H, W]"
-        cells, channels = (dims[1], dims[2]) if len(dims) == 3 else (dims[2] * dims[3], dims[1])
-        by_cells.setdefault(cells, []).append((name, channels))
-    for cells, outputs in by_cells.items():
-        if len(outputs) != 2:
-            return f"{len(outputs)} outputs have {cells} cells; this family has two for each level"
-    ordered = sorted(by_cells.items(), reverse=True)
-    return [_Level(cells=cells, outputs=tuple(outputs)) for cells, outputs in ordered]
-
-
-def _cells(size_hw: tuple[int, int], stride: int) -> int:
-    return -(-size_hw[0] // stride) * -(-size_hw[1] // stride)
-
-
-def _find_strides(
-    cells: Sequence[int], size_hw: tuple[int, int], options: Mapping[str, Any]
-) -> tuple[int, ...] | None:
-    """Returns the doubling strides that give these cells, or those of the spec."""
-    wanted = strides_of(options)
-    if wanted is not None:
-        _check_count(wanted, len(cells), "levels")
-        needed = [_cells(size_hw, stride) for stride in wanted]
-        if needed != list(cells):
-            raise InputError(
-                f"the spec's options.strides {list(wanted)} mean levels of {needed} cells at "
-                f"{size_hw[0]}x{size_hw[1]}; the network's have {list(cells)}: correct them, or "
-                "leave them away to have them recognised"
-            )
-        return wanted
-    for start in _FIRST_STRIDES:
-        strides = tuple(start * 2**level for level in range(len(cells)))
-        if [_cells(size_hw, stride) for stride in strides] == list(cells):
-            return strides
-    return None
-
-
-def _assign_roles(
-    levels: Sequence[_Level], summary: GraphSummary, given: Mapping[str, Any]
-) -> tuple[tuple[str, ...], tuple[str, ...], int, int] | str:
-    """Tells class outputs from box outputs.
-
-    Returns:
-        Class outputs, box outputs, number of classes and box channels; or why they cannot be
-        told apart.
-    """
-    options = given.get("options", {})
-    boxes = names_of(options, "box_outputs", summary.outputs) or ()
-    scores = names_of(options, "class_outputs", summary.outputs) or ()
-    reg_max = whole_number(options, "reg_max", 0, _LARGEST_REG_MAX)
-    labels = given.get("labels") or labels_from_metadata(summary.metadata)[0]
-    found = []
-    for level in levels:
-        pairs = (level.outputs, level.outputs[::-1])
-        fits = [
-            pair
-            for pair in pairs
-            if (_is_box(pair[1][1]) if reg_max is None else pair[1][1] == 4 * (reg_max + 1))
-            and (not labels or pair[0][1] == len(labels))
-            and pair[0][0] not in boxes
-            and pair[1][0] not in scores
-        ]
-        if len(fits) == 2:
-            # Both channel counts could be either: a sigmoid is on scores only.
-            fits = [
-                pair
-                for pair in fits
-                if _is_sigmoid(summary, pair[0][0]) and not _is_sigmoid(summary, pair[1][0])
-            ]
-        if len(fits) != 1:
-            shown = " and ".join(f"{name} ({channels})" for name, channels in level.outputs)
-            return (
-                f"{shown} cannot be told apart as class scores and 4 * (reg_max + 1) box "
-                "channels; give labels, or options.class_outputs and options.box_outputs"
-            )
-        found.append(fits[0])
-    channels = {(pair[0][1], pair[1][1]) for pair in found}
-    if len(channels) != 1:
-        return f"the levels differ in channels (classes, box): {sorted(channels)}"
-    ((classes, box_channels),) = channels
-    class_names = tuple(pair[0][0] for pair in found)
-    return class_names, tuple(pair[1][0] for pair in found), classes, box_channels
-
-
-def _check_count(strides: Sequence[int], count: int, what: str) -> None:
-    if len(strides) != count:
-        raise InputError(
-            f"the spec's options.strides {list(strides)} has {len(strides)} entries for {count} "
-            f"{what}; give one for each"
-        )
-
-
-def _is_sigmoid(summary: GraphSummary, name: str) -> bool:
-    return summary.output_sources.get(name, frozenset()) == frozenset({"Sigmoid"})
-
-
-def _is_box(channels: int) -> bool:
-    return channels % 4 == 0 and 4 <= channels // 4 <= _LARGEST_REG_MAX + 1
-
-
 def _reasons(
     spec: DetectorSpec, size_hw: tuple[int, int], cells: Sequence[int], labels_line: str
 ) -> tuple[str, ...]:
@@ -341,7 +224,7 @@ def _emit_levels(
     for name, stride in zip(spec.options[key], spec.options["strides"], strict=True):
         part = _pick(outputs, name, key)
         shape = tuple(int(dim) for dim in part.ty.shape)
-        cells = _cells(spec.input.size_hw, stride)
+        cells = count_cells(spec.input.size_hw, stride)
         _check_shape(name, shape, cells, channels)
         if len(shape) == 4:
             part = bb.emit(relax.op.permute_dims(part, [0, 2, 3, 1]))
