@@ -315,7 +315,12 @@ def test_raw_with_several_inputs_and_outputs(tmp_path: Path) -> None:
     report = _compare_raw(model, feeds, tmp_path, batch_sizes=(1, 2))
     raw = Artifact.open(report.output).manifest["raw"]
     assert [entry["name"] for entry in raw["inputs"]] == ["picture", "gate"]
-    assert raw["inputs"][0] == {"name": "picture", "shape": [1, 5, 9, 6], "dtype": "float32"}
+    assert raw["inputs"][0] == {
+        "name": "picture",
+        "shape": [1, 5, 9, 6],
+        "dtype": "float32",
+        "batched": True,
+    }
     assert [entry["shape"][0] for entry in raw["outputs"]] == [1, 1, 1]
     (certificate,) = report.parity.values()
     assert certificate["batch_sizes"] == [1, 2]

@@ -57,8 +57,8 @@ def test_an_empty_store_knows_nothing(tmp_path):
 
 @pytest.mark.parametrize("record", [make_record(), failure("build")])
 def test_a_record_reads_back_as_it_was_written(tmp_path, record):
-    TuningStore(tmp_path).append(record)
-    assert TuningStore(tmp_path).records("x86-64-v4") == (record,)
+    TuningStore(tmp_path, cpu="some chip").append(record)
+    assert TuningStore(tmp_path, cpu="some chip").records("x86-64-v4") == (record,)
 
 
 def test_the_figures_of_a_record():
@@ -71,14 +71,14 @@ def test_the_figures_of_a_record():
 
 
 def test_best_is_the_lowest_latency_and_never_a_failure(tmp_path):
-    store = TuningStore(tmp_path)
+    store = TuningStore(tmp_path, cpu="some chip")
     for record in (tiled(1, 3.0), tiled(2, 1.0), failure("crash"), tiled(4, 2.0)):
         store.append(record)
     assert store.best("x86-64-v4", "00ff").decision["tile"] == 2
 
 
 def test_no_record_crosses_to_another_target(tmp_path, caplog):
-    store = TuningStore(tmp_path)
+    store = TuningStore(tmp_path, cpu="some chip")
     store.append(make_record())
     assert store.best("x86-64-v3", "00ff") is None
     assert store.borrow("x86-64-v3", "conv 3x3", "x86.conv") is None
@@ -86,14 +86,14 @@ def test_no_record_crosses_to_another_target(tmp_path, caplog):
     (tmp_path / "x86-64-v3").mkdir()
     line = make_record().to_line()
     (tmp_path / "x86-64-v3" / "copied.jsonl").write_bytes(line)
-    fresh = TuningStore(tmp_path)
+    fresh = TuningStore(tmp_path, cpu="some chip")
     with caplog.at_level(logging.WARNING):
         assert fresh.best("x86-64-v3", "00ff") is None
     assert "copied.jsonl line 1 is of target x86-64-v4" in caplog.text
 
 
 def test_the_same_number_of_threads_comes_first(tmp_path):
-    store = TuningStore(tmp_path)
+    store = TuningStore(tmp_path, cpu="some chip")
     store.append(tiled(1, 1.0, threads=8))
     assert store.best("x86-64-v4", "00ff", 2).threads == 8  # better than nothing
     store.append(tiled(2, 5.0, threads=2))
@@ -103,7 +103,7 @@ def test_the_same_number_of_threads_comes_first(tmp_path):
 
 
 def test_borrow_takes_the_same_anchor_and_template_with_any_epilogue(tmp_path):
-    store = TuningStore(tmp_path)
+    store = TuningStore(tmp_path, cpu="some chip")
     store.append(tiled(1, 2.0, fingerprint="aa"))
     store.append(tiled(2, 1.0, fingerprint="bb"))
     store.append(tiled(3, 0.1, fingerprint="cc", anchor="conv 5x5"))
@@ -124,7 +124,7 @@ def test_borrow_takes_the_same_anchor_and_template_with_any_epilogue(tmp_path):
     ],
 )
 def test_only_what_a_busy_machine_may_have_caused_is_tried_again(tmp_path, kinds, settled):
-    store = TuningStore(tmp_path)
+    store = TuningStore(tmp_path, cpu="some chip")
     for kind in kinds:
         store.append(failure(kind))
     assert (make_record().decision in store.measured("x86-64-v4", "00ff", 2)) is settled
@@ -134,13 +134,13 @@ def test_only_what_a_busy_machine_may_have_caused_is_tried_again(tmp_path, kinds
 def test_a_torn_last_line_is_passed_over_and_removed_by_the_next_append(
     tmp_path, log_file, caplog, cut
 ):
-    store = TuningStore(tmp_path)
+    store = TuningStore(tmp_path, cpu="some chip")
     store.append(tiled(1, 1.0))
     whole = log_file.read_bytes()
     torn = tiled(2, 2.0).to_line()
     log_file.write_bytes(whole + torn[:-cut] if cut > 1 else whole + torn[: len(torn) // 2])
     with caplog.at_level(logging.WARNING):
-        again = TuningStore(tmp_path)
+        again = TuningStore(tmp_path, cpu="some chip")
         assert again.records("x86-64-v4") == (tiled(1, 1.0),)
     assert caplog.text == ""
     again.append(tiled(3, 3.0))
@@ -148,12 +148,12 @@ def test_a_torn_last_line_is_passed_over_and_removed_by_the_next_append(
 
 
 def test_a_last_line_that_lacks_only_its_newline_is_kept(tmp_path, log_file):
-    store = TuningStore(tmp_path)
+    store = TuningStore(tmp_path, cpu="some chip")
     store.append(tiled(1, 1.0))
     log_file.write_bytes(log_file.read_bytes().rstrip(b"\n"))
-    assert len(TuningStore(tmp_path).records("x86-64-v4")) == 1
-    TuningStore(tmp_path).append(tiled(2, 2.0))
-    assert TuningStore(tmp_path).records("x86-64-v4") == (tiled(1, 1.0), tiled(2, 2.0))
+    assert len(TuningStore(tmp_path, cpu="some chip").records("x86-64-v4")) == 1
+    TuningStore(tmp_path, cpu="some chip").append(tiled(2, 2.0))
+    assert TuningStore(tmp_path, cpu="some chip").records("x86-64-v4") == (tiled(1, 1.0), tiled(2, 2.0))
 
 
 @pytest.mark.parametrize(
@@ -170,10 +170,10 @@ def test_a_last_line_that_lacks_only_its_newline_is_kept(tmp_path, log_file):
     ],
 )
 def test_a_damaged_line_is_skipped_with_its_file_and_number(tmp_path, log_file, caplog, line):
-    store = TuningStore(tmp_path)
+    store = TuningStore(tmp_path, cpu="some chip")
     store.append(tiled(1, 1.0))
     log_file.write_bytes(line + b"\n" + log_file.read_bytes())
-    again = TuningStore(tmp_path)
+    again = TuningStore(tmp_path, cpu="some chip")
     with caplog.at_level(logging.WARNING):
         assert again.records("x86-64-v4") == (tiled(1, 1.0),)
     assert "records.jsonl line 1 is no tuning record" in caplog.text
@@ -181,11 +181,11 @@ def test_a_damaged_line_is_skipped_with_its_file_and_number(tmp_path, log_file, 
 
 
 def test_records_of_a_later_version_are_skipped_counted_and_kept(tmp_path, log_file):
-    store = TuningStore(tmp_path)
+    store = TuningStore(tmp_path, cpu="some chip")
     store.append(tiled(1, 1.0))
     future = json.dumps({"version": 99, "anything": "else"}).encode() + b"\n"
     log_file.write_bytes(log_file.read_bytes() + future)
-    again = TuningStore(tmp_path)
+    again = TuningStore(tmp_path, cpu="some chip")
     assert len(again.records("x86-64-v4")) == 1
     assert (again.skipped_future, again.skipped_malformed) == (1, 0)
     again.append(tiled(2, 2.0))
@@ -228,7 +228,7 @@ def test_merge_adds_what_is_missing_and_nothing_twice(tmp_path):
 
 
 def test_compact_keeps_the_best_decisions_of_each_function_and_thread_count(tmp_path, log_file):
-    store = TuningStore(tmp_path)
+    store = TuningStore(tmp_path, cpu="some chip")
     for tile in (5, 1, 4, 2, 3):
         store.append(tiled(tile, float(tile)))
         store.append(tiled(tile, tile + 0.5))  # measured again, slower
@@ -255,11 +255,11 @@ def test_a_store_that_cannot_be_written_says_so(tmp_path):
     with pytest.raises(TuningError, match="no folder"):
         TuningStore().append(make_record())
     with pytest.raises(TuningError, match="cannot name a folder"):
-        TuningStore(tmp_path).append(make_record(target="../outside"))
+        TuningStore(tmp_path, cpu="some chip").append(make_record(target="../outside"))
 
 
 def test_a_full_disk_leaves_no_torn_line(tmp_path, log_file, monkeypatch):
-    store = TuningStore(tmp_path)
+    store = TuningStore(tmp_path, cpu="some chip")
     store.append(tiled(1, 1.0))
     real_write = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real_write(fd, data[:20]))
@@ -287,10 +287,10 @@ def test_four_processes_may_append_and_compact_at_once(tmp_path):
         for n in range(4)
     ]
     while any(writer.poll() is None for writer in writers):
-        TuningStore(tmp_path).compact("x86-64-v4", keep=10**6)
+        TuningStore(tmp_path, cpu="some chip").compact("x86-64-v4", keep=10**6)
         time.sleep(0.05)
     assert [writer.returncode for writer in writers] == [0] * 4
-    store = TuningStore(tmp_path)
+    store = TuningStore(tmp_path, cpu="some chip")
     tiles = sorted(record.decision["tile"] for record in store.records("x86-64-v4"))
     assert tiles == sorted(n * 1000 + i for n in range(4) for i in range(40))
     assert store.skipped_malformed == 0

@@ -44,6 +44,7 @@ def input_shapes(
         ShapeError: A dimension stays open, or the export fixes another size than ``size_hw``.
     """
     shapes = {}
+    picture_seen = False
     for value in graph_inputs(model.graph):
         summary = input_summary(value)
         if summary is None:
@@ -53,7 +54,10 @@ def input_shapes(
         dims = list(summary.shape)
         if dims and dims[0] is None:
             dims[0] = batch_size
-        if len(dims) == 4 and size_hw is not None:
+        # The size is that of the first picture; a further input may be fixed to its own.
+        fixed = len(dims) == 4 and None not in [dims[axis] for axis in image_axes(summary.shape)]
+        if len(dims) == 4 and size_hw is not None and not (picture_seen and fixed):
+            picture_seen = True
             for axis, size in zip(image_axes(summary.shape), size_hw, strict=True):
                 if dims[axis] is None:
                     dims[axis] = size

@@ -106,17 +106,21 @@ def worth_tuning(states: Iterable[TaskState], min_gain: float) -> list[TaskState
     """
     states = list(states)
     total = total_latency((s, s.best_s) for s in states if s.best_s is not None) or 0.0
-    fastest: dict[str, float] = {}
+    fastest: dict[str, dict[str, float]] = {}
     for state in states:
         if state.best_s is not None:
-            layer = _layer(state.task)
-            fastest[layer] = min(fastest.get(layer, state.best_s), state.best_s)
-    worth = [
-        s
-        for s in states
-        if s.expected_gain_s > min_gain * total
-        and (s.best_s is None or s.best_s <= _HOPELESS * fastest[_layer(s.task)])
-    ]
+            by_template = fastest.setdefault(_layer(state.task), {})
+            name = state.task.template.name
+            by_template[name] = min(by_template.get(name, state.best_s), state.best_s)
+
+    def beaten(state: TaskState) -> bool:
+        rivals = fastest.get(_layer(state.task), {}).items()
+        others = [best for name, best in rivals if name != state.task.template.name]
+        return state.best_s is not None and state.best_s > _HOPELESS * min(
+            others, default=state.best_s
+        )
+
+    worth = [s for s in states if s.expected_gain_s > min_gain * total and not beaten(s)]
     return sorted(worth, key=lambda s: -s.expected_gain_s)
 
 
