@@ -67,8 +67,13 @@ class Elementwise(Template):
                 continue
             extents = loop_extents(schedule, block)
             lanes = workload["lanes"]
-            if extents[-1] % lanes and math.prod(extents) % lanes == 0:
-                loops = [schedule.fuse(*loops)]
+            # As few trailing axes as hold whole vectors: an index that crosses more of them
+            # costs a division per vector.
+            count = 1
+            while count < len(loops) and math.prod(extents[-count:]) % lanes:
+                count += 1
+            if count > 1 and math.prod(extents[-count:]) % lanes == 0:
+                loops = [*loops[:-count], schedule.fuse(*loops[-count:])]
             split_vector(schedule, loops[-1], lanes)
             run_in_parallel(schedule, block, math.prod(extents))
         return schedule

@@ -153,7 +153,10 @@ def test_a_last_line_that_lacks_only_its_newline_is_kept(tmp_path, log_file):
     log_file.write_bytes(log_file.read_bytes().rstrip(b"\n"))
     assert len(TuningStore(tmp_path, cpu="some chip").records("x86-64-v4")) == 1
     TuningStore(tmp_path, cpu="some chip").append(tiled(2, 2.0))
-    assert TuningStore(tmp_path, cpu="some chip").records("x86-64-v4") == (tiled(1, 1.0), tiled(2, 2.0))
+    assert TuningStore(tmp_path, cpu="some chip").records("x86-64-v4") == (
+        tiled(1, 1.0),
+        tiled(2, 2.0),
+    )
 
 
 @pytest.mark.parametrize(
