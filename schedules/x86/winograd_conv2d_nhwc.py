@@ -1,22 +1,27 @@
-"""Winograd F(4x4, 3x3) on NHWC data, fused from the input transform to the epilogue.
+"""Winograd F(4x4, 3x3) on NHWC data: transforms, products and epilogue in one kernel.
 
-Strategy:
+The output is cut into slabs of ``rows`` rows of 4x4 tiles and into chunks of ``chunk`` vectors of
+output channels. Per slab and chunk, the 36 matrix products run with register tiles of ``tile``
+tiles by ``oc_blocks`` vectors; their results stay in L2, are transformed back one vector at a time,
+and bias, activation and residual are computed before the only store. The two ways to split the
+work differ in who transforms the input:
 
-1. ``rows`` rows of 4x4 tiles form one parallel task. Its input tiles are transformed to a scratch
-   buffer that fits L2, one vector of channels at a time, all in registers.
-2. The 36 matrix products run over that buffer with register tiles of ``tile`` tiles by
-   ``oc_blocks`` vectors of output channels, as a pointwise convolution does.
-3. The results are transformed back one vector of channels at a time, and bias, activation and
-   residual are computed before the only store.
+- ``split=slabs``: a slab is a task. It transforms its own input to a private buffer, then passes
+  over all chunks. The transformed input never leaves the core, the weights are read once a slab:
+  for large pictures of few channels.
+- ``split=chunks``: the input is transformed once, by all cores, to a shared buffer; a chunk of a
+  slab is a task. With one slab the weights are read once, each core its own share of them: for
+  small pictures of many channels, whose weights (4 times those of the direct convolution) are
+  far greater than L2.
 
-Why not one kernel per stage: the transformed input is 2.25 times the picture, and would go to
-memory and back twice.
+Why not one kernel per stage: the products alone are 2.25 times the picture, and would go to memory
+and back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tvm import tirx
 from tvm.s_tir import Schedule
@@ -36,6 +41,8 @@ __all__ = ["WinogradConv2dNhwc"]
 
 MARK = "tvmdet.winograd_conv2d"
 STAGES = ("pad", "input_columns", "input_tiles", "product", "output_rows", "output_tiles")
+PRODUCTS = 36
+"""Matrix products of F(4x4, 3x3), one per element of a 6x6 input tile."""
 
 
 class WinogradConv2dNhwc(Template):
@@ -53,48 +60,38 @@ class WinogradConv2dNhwc(Template):
         if sum(is_reduction(schedule, block) for block in blocks) != 1:
             return None
         shape = buffer_shape(schedule, blocks[-1])
-        batch, tiles_h, _, _, tiles_w, filters = buffer_shape(schedule, product)
-        if len(shape) != 4 or shape[0] != batch or shape[3] != filters:
+        batch, _, _, tiles, padded = buffer_shape(schedule, product)
+        lanes = int(schedule.get(product).annotations["tvmdet.lanes"])
+        if len(shape) != 4 or shape[0] != batch or -(-shape[3] // lanes) * lanes != padded:
             return None
-        if (-(-shape[1] // 4), -(-shape[2] // 4)) != (tiles_h, tiles_w):
+        tiles_h, tiles_w = -(-shape[1] // 4), -(-shape[2] // 4)
+        if tiles_h * tiles_w != tiles:
             return None
         notes = schedule.get(product).annotations
         return Workload(
             anchor=str(notes[MARK]),
             flop=int(notes["tvmdet.flop"]),
             facts=(
-                ("lanes", int(notes["tvmdet.lanes"])),
-                ("vectors", filters // int(notes["tvmdet.lanes"])),
+                ("lanes", lanes),
+                ("vectors", padded // lanes),
+                ("filters", shape[3]),
                 ("batch", batch),
                 ("tiles_h", tiles_h),
                 ("tiles_w", tiles_w),
+                ("depth", buffer_shape(schedule, schedule.get_sblock("input_tiles"))[-1]),
             ),
         )
 
     def decisions(self, workload: Workload, target: Target) -> Sequence[Decision]:
-        """Returns register tiles that fit, the fullest first."""
-        budget = target.vector_registers - 3
-        ranked = []
-        for oc_blocks in (1, 2, 4, 8):
-            if workload["vectors"] % oc_blocks:
-                continue
-            for tile in range(1, min(workload["tiles_w"], budget) + 1):
-                if workload["tiles_w"] % tile or oc_blocks * tile > budget:
-                    continue
-                loads = 1 / tile + 1 / (4 * oc_blocks)
-                cost = (1 + loads) * max(1.0, 10 / (oc_blocks * tile))
-                ranked.append((cost, tile, oc_blocks))
-        ranked.sort()
-        return [
-            Decision.of(self.name, tile=tile, oc_blocks=oc_blocks, rows=rows)
-            for _, tile, oc_blocks in ranked[:8]
-            for rows in (1, 2, 4)
-            if workload["tiles_h"] % rows == 0
-            and (rows == 1 or workload["batch"] * workload["tiles_h"] // rows >= 4)
+        """Returns slabs and chunks that fit L2 with full register tiles, least traffic first."""
+        ranked = [
+            (_cost(workload, target, knobs), knobs) for knobs in _settings(workload, target)
         ]
+        ranked.sort(key=lambda entry: entry[0])
+        return [Decision.of(self.name, **knobs) for _, knobs in ranked[:48]]
 
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
-        """Applies one register tile; see :class:`Template`."""
+        """Applies one way to split the work; see :class:`Template`."""
         schedule = schedule_of(func)
         lanes = workload["lanes"]
         stages = {name: schedule.get_sblock(name) for name in STAGES}
@@ -104,16 +101,22 @@ class WinogradConv2dNhwc(Template):
         ho, hi = schedule.split(h, [None, 4 * decision["rows"]])
         hm, hi = schedule.split(hi, [None, 4])
         wo, wi = schedule.split(w, [None, 4])
-        oo, oi = schedule.split(o, [None, lanes])
-        schedule.reorder(n, ho, hm, wo, oo, hi, wi, oi)
-        task = schedule.fuse(n, ho)
+        chunk, oi = schedule.split(o, [None, decision["chunk"] * lanes])
+        oo, oi = schedule.split(oi, [None, lanes])
+        if decision["split"] == "slabs":
+            schedule.reorder(n, ho, chunk, hm, wo, oo, hi, wi, oi)
+            task, part = schedule.fuse(n, ho), chunk
+        else:
+            schedule.reorder(chunk, n, ho, hm, wo, oo, hi, wi, oi)
+            task = part = schedule.fuse(chunk, n, ho)
         schedule.parallel(task)
         schedule.vectorize(oi)
         for name in ("output_tiles", "output_rows"):
             schedule.compute_at(stages[name], oo, preserve_unit_loops=True)
-        for name in ("product", "input_tiles"):
-            schedule.compute_at(stages[name], task, preserve_unit_loops=True)
-        self._input(schedule, stages, task, lanes)
+        schedule.compute_at(stages["product"], part, preserve_unit_loops=True)
+        if decision["split"] == "slabs":
+            schedule.compute_at(stages["input_tiles"], task, preserve_unit_loops=True)
+        self._input(schedule, stages, workload, own_task=decision["split"] == "chunks")
         self._products(schedule, stages["product"], lanes, decision)
         for name in ("output_rows", "output_tiles"):
             _in_registers(schedule, stages[name])
@@ -124,29 +127,37 @@ class WinogradConv2dNhwc(Template):
         return schedule
 
     @staticmethod
-    def _input(schedule: Schedule, stages: dict[str, SBlockRV], task: object, lanes: int) -> None:
-        th, e, f, tw, c = schedule.get_loops(stages["input_tiles"])[-5:]
-        co, ci = schedule.split(c, [None, lanes])
-        schedule.reorder(th, tw, co, e, f, ci)
+    def _input(
+        schedule: Schedule, stages: dict[str, SBlockRV], workload: Workload, *, own_task: bool
+    ) -> None:
+        loops = schedule.get_loops(stages["input_tiles"])
+        n, e, f, t, c = loops[-5:]
+        th, tw = schedule.split(t, [None, workload["tiles_w"]])
+        co, ci = schedule.split(c, [None, workload["lanes"]])
+        schedule.reorder(n, th, tw, co, e, f, ci)
+        row = schedule.fuse(n, th)
+        if own_task:
+            schedule.parallel(row)
         schedule.compute_at(stages["input_columns"], co, preserve_unit_loops=True)
-        schedule.compute_at(stages["pad"], task, preserve_unit_loops=True)
+        around = row if own_task else loops[0]
+        schedule.compute_at(stages["pad"], around, preserve_unit_loops=True)
         for name in ("input_tiles", "input_columns"):
             _in_registers(schedule, stages[name])
         schedule.set_scope(stages["input_columns"], 0, "local")
-        split_vector(schedule, schedule.get_loops(stages["pad"])[-1], lanes)
+        split_vector(schedule, schedule.get_loops(stages["pad"])[-1], workload["lanes"])
 
     @staticmethod
     def _products(schedule: Schedule, product: SBlockRV, lanes: int, decision: Decision) -> None:
-        th, e, f, tw, o, k = schedule.get_loops(product)[-6:]
-        two, twi = schedule.split(tw, [None, decision["tile"]])
+        e, f, t, o, k = schedule.get_loops(product)[-5:]
+        to, ti = schedule.split(t, [None, decision["tile"]])
         oo, oi = schedule.split(o, [None, decision["oc_blocks"] * lanes])
         blocks, vector = schedule.split(oi, [None, lanes])
-        schedule.reorder(e, f, th, two, oo, k, twi, blocks, vector)
+        schedule.reorder(e, f, oo, to, k, ti, blocks, vector)
         store = schedule.cache_write(product, 0, "local")
-        schedule.reverse_compute_at(store, oo, preserve_unit_loops=True)
+        schedule.reverse_compute_at(store, to, preserve_unit_loops=True)
         schedule.vectorize(vector)
         schedule.unroll(blocks)
-        schedule.unroll(twi)
+        schedule.unroll(ti)
         init = schedule.decompose_reduction(product, k)
         loops = schedule.get_loops(init)
         schedule.unroll(loops[-2])
@@ -155,6 +166,60 @@ class WinogradConv2dNhwc(Template):
         schedule.vectorize(inner)
         schedule.unroll(outer)
         schedule.unroll(schedule.get_loops(store)[-3])
+
+
+def _settings(workload: Workload, target: Target) -> list[dict[str, Any]]:
+    """Returns every setting whose register tiles are full and whose tasks keep cores busy."""
+    budget = target.vector_registers - 3
+    tiles_h, tiles_w = workload["tiles_h"], workload["tiles_w"]
+    found = []
+    for rows in (r for r in range(1, tiles_h + 1) if tiles_h % r == 0):
+        slabs = workload["batch"] * tiles_h // rows
+        tiles = rows * tiles_w
+        for tile in (t for t in range(1, budget + 1) if tiles % t == 0):
+            for oc_blocks in (b for b in (1, 2, 3, 4, 5, 6, 8) if b * tile <= budget):
+                if oc_blocks * tile < 4 and tiles * workload["vectors"] >= 4:
+                    continue
+                for groups in (1, 2, 4, 8, 16):
+                    chunk = oc_blocks * groups
+                    if workload["vectors"] % chunk:
+                        continue
+                    for split in ("slabs", "chunks"):
+                        tasks = slabs * (1 if split == "slabs" else workload["vectors"] // chunk)
+                        if tasks < 2 and (slabs > 1 or workload["vectors"] > oc_blocks):
+                            continue
+                        knobs = {"split": split, "rows": rows, "chunk": chunk}
+                        found.append({**knobs, "tile": tile, "oc_blocks": oc_blocks})
+    return found
+
+
+def _cost(workload: Workload, target: Target, knobs: dict[str, Any]) -> float:
+    """Returns a guess of the time, in FMA cycles of one core, to rank settings with.
+
+    The bytes that move between L2 and what lies beyond are charged 8 a cycle.
+    """
+    lanes, depth, vectors = workload["lanes"], workload["depth"], workload["vectors"]
+    tile, oc_blocks, rows, chunk = (knobs[k] for k in ("tile", "oc_blocks", "rows", "chunk"))
+    slabs = workload["batch"] * workload["tiles_h"] // rows
+    tiles = rows * workload["tiles_w"]
+    chunks = vectors // chunk
+    fma = PRODUCTS * slabs * tiles * vectors * depth
+    loads = 1 / tile + 1 / (4 * oc_blocks)
+    cycles = fma * (1 + loads) * max(1.0, 10 / (tile * oc_blocks))
+    weights = 4 * PRODUCTS * depth * vectors * lanes
+    inputs = 4 * PRODUCTS * tiles * depth
+    products = 4 * PRODUCTS * tiles * chunk * lanes
+    moved = weights if slabs == 1 else weights * slabs if weights > target.l2_bytes / 2 else 0
+    if knobs["split"] == "slabs":
+        moved += slabs * chunks * inputs if inputs + products > target.l2_bytes else 0
+        tasks = slabs
+    else:
+        moved += slabs * inputs * (chunks + 1)
+        tasks = slabs * chunks
+    moved += 2 * slabs * chunks * products if products > target.l2_bytes / 2 else 0
+    # Two cores and an odd task too many.
+    uneven = 2 * -(-tasks // 2) / tasks
+    return float((cycles + moved / 8) * uneven)
 
 
 def _in_registers(schedule: Schedule, block: SBlockRV) -> None:

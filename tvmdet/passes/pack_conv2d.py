@@ -90,8 +90,8 @@ class Conv2dPacker:
             (kernel_h, kernel_w) == (3, 3)
             and plain["strides"] == plain["dilation"] == (1, 1)
             and plain["groups"] == 1
-            and filters % self._lanes == 0
             and depth % self._lanes == 0
+            and filters * 2 >= self._lanes
             and str(call.args[0].ty.dtype) == "float32"
         )
 
@@ -99,9 +99,9 @@ class Conv2dPacker:
         kernel = self._constant(
             "winograd", self._lanes, call.args[1], lambda array: pack_weights(array, self._lanes)
         )
-        padding = _geometry(call.attrs)["padding"]
+        padding, filters = _geometry(call.attrs)["padding"], static_shape(call.args[1])[0]
         return builder.call_te(
-            lambda data, packed: winograd_conv2d(data, packed, padding, anchor),
+            lambda data, packed: winograd_conv2d(data, packed, filters, padding, anchor),
             call.args[0],
             kernel,
             primfunc_name_hint="winograd_conv2d",

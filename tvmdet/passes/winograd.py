@@ -57,27 +57,33 @@ _A_T = np.array(
 
 
 def pack_weights(weight: npt.NDArray[np.float32], lanes: int) -> npt.NDArray[np.float32]:
-    """Returns transformed weights ``[36, OC/v, IC, v]`` of OHWI weights ``[OC, 3, 3, IC]``."""
+    """Returns transformed weights ``[36, ceil(OC/v), IC, v]`` of weights ``[OC, 3, 3, IC]``."""
     filters, depth = weight.shape[0], weight.shape[3]
-    moved = np.einsum("ar,orsi,bs->abio", _G, weight.astype("f8"), _G)
-    blocked = moved.reshape(_INPUT_TILE**2, depth, filters // lanes, lanes)
+    blocks = -(-filters // lanes)
+    moved = np.zeros((_INPUT_TILE, _INPUT_TILE, depth, blocks * lanes))
+    moved[..., :filters] = np.einsum("ar,orsi,bs->abio", _G, weight.astype("f8"), _G)
+    blocked = moved.reshape(_INPUT_TILE**2, depth, blocks, lanes)
     return np.ascontiguousarray(blocked.transpose(0, 2, 1, 3), dtype=np.float32)
 
 
 def winograd_conv2d(
-    data: te.Tensor, packed: te.Tensor, padding: tuple[int, int, int, int], anchor: str
+    data: te.Tensor,
+    packed: te.Tensor,
+    filters: int,
+    padding: tuple[int, int, int, int],
+    anchor: str,
 ) -> te.Tensor:
     """Returns the tensor expression of a 3x3 convolution with stride and dilation 1.
 
     Args:
         data: ``[N, H, W, C]``.
-        packed: ``[36, OC/v, C, v]``.
+        packed: ``[36, ceil(OC/v), C, v]``.
+        filters: OC.
         padding: Top, left, bottom, right.
         anchor: Of the direct convolution; the template's mark.
     """
     batch, height, width, depth = (int(d) for d in data.shape)
     blocks, lanes = int(packed.shape[1]), int(packed.shape[3])
-    filters = blocks * lanes
     top, left, bottom, right = padding
     out_h, out_w = height + top + bottom - 2, width + left + right - 2
     tiles_h, tiles_w = -(-out_h // OUTPUT_TILE), -(-out_w // OUTPUT_TILE)
@@ -92,45 +98,49 @@ def winograd_conv2d(
         ),
         name="pad",
     )
+    # The tiles of a picture are one axis, so that a register tile may run over the end of a row.
+    tiles = tiles_h * tiles_w
     columns = te.compute(
-        (batch, tiles_h, tiles_w, edge, edge, depth),
-        lambda n, th, tw, e, x, c: _row_of(
-            _B_T, e, lambda r: padded[n, th * OUTPUT_TILE + r, tw * OUTPUT_TILE + x, c]
+        (batch, tiles, edge, edge, depth),
+        lambda n, t, e, x, c: _row_of(
+            _B_T,
+            e,
+            lambda r: padded[n, t // tiles_w * OUTPUT_TILE + r, t % tiles_w * OUTPUT_TILE + x, c],
         ),
         name="input_columns",
     )
     moved = te.compute(
-        (batch, tiles_h, edge, edge, tiles_w, depth),
-        lambda n, th, e, f, tw, c: _row_of(_B_T, f, lambda r: columns[n, th, tw, e, r, c]),
+        (batch, edge, edge, tiles, depth),
+        lambda n, e, f, t, c: _row_of(_B_T, f, lambda r: columns[n, t, e, r, c]),
         name="input_tiles",
     )
     k = te.reduce_axis((0, depth), name="k")
     product = te.compute(
-        (batch, tiles_h, edge, edge, tiles_w, filters),
-        lambda n, th, e, f, tw, o: te.sum(
-            moved[n, th, e, f, tw, k] * packed[e * edge + f, o // lanes, k, o % lanes], axis=k
+        (batch, edge, edge, tiles, blocks * lanes),
+        lambda n, e, f, t, o: te.sum(
+            moved[n, e, f, t, k] * packed[e * edge + f, o // lanes, k, o % lanes], axis=k
         ),
         name="product",
         attrs={
             "tvmdet.winograd_conv2d": f"winograd_{anchor}",
-            "tvmdet.flop": 2 * batch * tiles_h * tiles_w * edge * edge * depth * filters,
+            "tvmdet.flop": 2 * batch * tiles * edge * edge * depth * filters,
             "tvmdet.lanes": lanes,
         },
     )
     rows = te.compute(
-        (batch, tiles_h, tiles_w, OUTPUT_TILE, edge, filters),
-        lambda n, th, tw, i, f, o: _row_of(_A_T, i, lambda r: product[n, th, r, f, tw, o]),
+        (batch, tiles, OUTPUT_TILE, edge, blocks * lanes),
+        lambda n, t, i, f, o: _row_of(_A_T, i, lambda r: product[n, r, f, t, o]),
         name="output_rows",
     )
-    tiles = te.compute(
-        (batch, tiles_h, tiles_w, OUTPUT_TILE, OUTPUT_TILE, filters),
-        lambda n, th, tw, i, j, o: _row_of(_A_T, j, lambda r: rows[n, th, tw, i, r, o]),
+    results = te.compute(
+        (batch, tiles, OUTPUT_TILE, OUTPUT_TILE, blocks * lanes),
+        lambda n, t, i, j, o: _row_of(_A_T, j, lambda r: rows[n, t, i, r, o]),
         name="output_tiles",
     )
-    t = OUTPUT_TILE
+    side = OUTPUT_TILE
     return te.compute(
         (batch, out_h, out_w, filters),
-        lambda n, h, w, o: tiles[n, h // t, w // t, h % t, w % t, o],
+        lambda n, h, w, o: results[n, h // side * tiles_w + w // side, h % side, w % side, o],
         name="cut",
     )
 
