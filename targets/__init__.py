@@ -6,17 +6,20 @@ outside this folder and the schedule folders asks for a target's name.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import platform
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from tvmdet.cpus import cpuinfo
 from tvmdet.errors import TargetError
 
-__all__ = ["Target", "get_target", "host_features", "list_targets", "resolve_target"]
+__all__ = ["Precision", "Target", "get_target", "host_features", "list_targets", "resolve_target"]
+
+Precision: TypeAlias = Literal["fp32", "bf16"]
 
 _FOLDER = Path(__file__).parent
 
@@ -37,6 +40,9 @@ class Target:
         flop_per_cycle_f32: Peak float32 operations of one core per clock cycle.
         l1d_bytes: Level-1 data cache of one core.
         l2_bytes: Level-2 cache of one core.
+        bf16: What products of bfloat16 need besides, ``required_features`` and TVM's ``mattr``;
+            empty when the target has no instruction for them.
+        precision: ``bf16`` when layers may round the factors of their products to bfloat16.
     """
 
     name: str
@@ -50,6 +56,34 @@ class Target:
     flop_per_cycle_f32: int
     l1d_bytes: int
     l2_bytes: int
+    bf16: dict[str, Any] = dataclasses.field(default_factory=dict)
+    precision: Precision = "fp32"
+
+    def at_precision(self, precision: str) -> Target:
+        """Returns the target with what it may compute in.
+
+        Args:
+            precision: ``fp32``, or ``bf16``: each layer may then round the factors of its
+                products to bfloat16, where that is faster. Sums are float32 in either.
+
+        Raises:
+            TargetError: The precision is unknown, or the target has no instruction for it.
+        """
+        if precision == self.precision:
+            return self
+        if precision == "bf16" and self.bf16:
+            return dataclasses.replace(
+                self,
+                tvm={**self.tvm, "mattr": [*self.tvm.get("mattr", ()), *self.bf16["mattr"]]},
+                required_features=(*self.required_features, *self.bf16["required_features"]),
+                precision="bf16",
+            )
+        if precision == "fp32":
+            return get_target(self.name)
+        raise TargetError(
+            f"target {self.name} cannot compute in {precision!r}; it can in "
+            f"{'fp32 and bf16' if self.bf16 else 'fp32'}"
+        )
 
     def __hash__(self) -> int:
         """Targets are told apart by name."""
@@ -125,6 +159,7 @@ def _read(path: Path) -> Target:
             flop_per_cycle_f32=cpu["flop_per_cycle_f32"],
             l1d_bytes=cpu["l1d_bytes"],
             l2_bytes=cpu["l2_bytes"],
+            bf16=data.get("bf16", {}),
         )
     except (tomllib.TOMLDecodeError, KeyError) as error:
         raise TargetError(f"target file {path.name} cannot be read: {error!r}") from error

@@ -41,18 +41,18 @@ from tvmdet.targets import Target
 
 __all__ = ["Conv2dNhwc"]
 
-MARK = "tvmdet.conv2d"
-
 
 class Conv2dNhwc(Template):
     """Direct convolution with register tiles; see the module's text."""
 
     name: ClassVar[str] = "x86.conv2d_nhwc"
+    mark: ClassVar[str] = "tvmdet.conv2d"
+    """Annotation of the main block."""
 
     def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:
         """Matches a function with one packed convolution whose epilogue keeps its shape."""
         schedule = schedule_of(func)
-        conv = annotated_block(schedule, MARK)
+        conv = annotated_block(schedule, self.mark)
         if conv is None:
             return None
         blocks = child_blocks(schedule)
@@ -65,7 +65,7 @@ class Conv2dNhwc(Template):
         extents = loop_extents(schedule, conv)
         notes = schedule.get(conv).annotations
         return Workload(
-            anchor=str(notes[MARK]),
+            anchor=str(notes[self.mark]),
             flop=int(notes["tvmdet.flop"]),
             facts=(
                 ("lanes", int(notes["tvmdet.lanes"])),
@@ -76,7 +76,7 @@ class Conv2dNhwc(Template):
                 ("filters", filters),
                 ("taps", extents[4] * extents[5]),
                 ("depth", extents[6]),
-                ("unpadded", "p0.0.0.0" in str(notes[MARK]).split()),
+                ("unpadded", "p0.0.0.0" in str(notes[self.mark]).split()),
             ),
         )
 
@@ -115,7 +115,7 @@ class Conv2dNhwc(Template):
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
         """Applies one register tile; see :class:`Template`."""
         schedule = schedule_of(func)
-        conv = annotated_block(schedule, MARK)
+        conv = annotated_block(schedule, self.mark)
         pad, last = frame_blocks(schedule, conv)
         lanes = workload["lanes"]
         vector = decision["oc_blocks"] * lanes
@@ -132,8 +132,8 @@ class Conv2dNhwc(Template):
         schedule.parallel(task)
         schedule.compute_at(conv, tile, preserve_unit_loops=True)
         schedule.set_scope(conv, 0, "local")
+        self._place_padding(schedule, pad, task, workload, decision["tile_w"])
         self._registers(schedule, conv, lanes)
-        place_padding(schedule, pad, task, workload, decision["tile_w"], lanes)
         columns, channels = schedule.get_loops(last)[-2:]
         if workload["filters"] % vector == 0:
             outer, inner = schedule.split(channels, [None, lanes])
@@ -142,8 +142,12 @@ class Conv2dNhwc(Template):
         schedule.unroll(columns)
         return schedule
 
-    @staticmethod
-    def _registers(schedule: Schedule, conv: SBlockRV, lanes: int) -> None:
+    def _place_padding(
+        self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload, tile_w: int
+    ) -> None:
+        place_padding(schedule, pad, task, workload, tile_w, workload["lanes"])
+
+    def _registers(self, schedule: Schedule, conv: SBlockRV, lanes: int) -> None:
         wi, ci, kh, kw, ic = schedule.get_loops(conv)[-5:]
         blocks, vector = schedule.split(ci, [None, lanes])
         schedule.reorder(kh, kw, ic, wi, blocks, vector)

@@ -84,9 +84,7 @@ class WinogradConv2dNhwc(Template):
 
     def decisions(self, workload: Workload, target: Target) -> Sequence[Decision]:
         """Returns slabs and chunks that fit L2 with full register tiles, least traffic first."""
-        ranked = [
-            (_cost(workload, target, knobs), knobs) for knobs in _settings(workload, target)
-        ]
+        ranked = [(_cost(workload, target, knobs), knobs) for knobs in _settings(workload, target)]
         ranked.sort(key=lambda entry: entry[0])
         return [Decision.of(self.name, **knobs) for _, knobs in ranked[:48]]
 

@@ -49,7 +49,9 @@ def lower_network(
             result = builder.emit_output(result)
         builder.emit_func_output(result)
     module = builder.get()
-    phases = lowering_phases(target, lambda _anchor: algorithm)
+    phases = lowering_phases(
+        target, lambda layer: algorithm if algorithm in layer.algorithms else "direct"
+    )
     names = [name for name, _ in phases]
     with tvm_target(target):
         for _, phase in phases[names.index("legalize") :]:

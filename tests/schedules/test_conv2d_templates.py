@@ -13,9 +13,12 @@ from scheduled_kernels import conv2d_reference, only_kernel, run_decisions
 from tvm import relax
 from tvmdet.targets import Target, get_target
 
+from tvmdet.passes.bf16_conv2d import round_to_bf16
+
 TARGETS = ("x86-64-v3", "x86-64-v4")
 DENSE, DEPTHWISE = "x86.conv2d_nhwc", "x86.depthwise_conv2d_nhwc"
 WINOGRAD = "x86.winograd_conv2d_nhwc"
+BF16 = "x86.bf16_conv2d_nhwc"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,8 +203,18 @@ def target(request: pytest.FixtureRequest) -> Target:
     return found
 
 
+@pytest.fixture
+def bf16_target() -> Target:
+    found = get_target("x86-64-v4").at_precision("bf16")
+    if missing := found.missing_features():
+        pytest.skip(f"this machine lacks {', '.join(missing)}")
+    return found
+
+
 def _kernel(case: Conv, target: Target, algorithm: str) -> tuple[Any, np.ndarray, float]:
     data, weight = case.arrays()
+    if algorithm == "bf16":  # exact but for the order of the sums, once the factors are rounded
+        data, weight = _rounded(data), _rounded(weight)
     plain = conv2d_reference(data, weight, **case.geometry)
     shapes, emitter, meaning = EPILOGUES[case.epilogue]
     operands = [_noise(shape, 2 + i) for i, shape in enumerate(shapes(plain.shape))]
@@ -224,11 +237,18 @@ def _kernel(case: Conv, target: Target, algorithm: str) -> tuple[Any, np.ndarray
     return kernel, meaning(plain, *operands), 4e-7 * terms * scale + 2e-6
 
 
+def _rounded(array: np.ndarray) -> np.ndarray:
+    """The nearest bfloat16 values."""
+    return (round_to_bf16(array).astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
 def _check(
     case: Conv, target: Target, pick: Callable[[int], list[int]], algorithm: str = "direct"
 ) -> None:
     kernel, expected, atol = _kernel(case, target, algorithm)
-    if algorithm == "winograd":
+    if algorithm == "bf16":
+        assert kernel.template.name == BF16
+    elif algorithm == "winograd":
         assert kernel.template.name == WINOGRAD
         atol *= 100  # The transforms multiply rounding errors; see tvmdet/passes/winograd.py.
     else:
@@ -260,6 +280,20 @@ def test_every_decision_is_right(case: Conv, target: Target) -> None:
 @pytest.mark.parametrize("case", WINOGRAD_CASES, ids=lambda case: case.why)
 def test_winograd_is_right(case: Conv, target: Target) -> None:
     _check(case, target, _some(target), "winograd")
+
+
+BF16_CASES = [case for case in CASES if case.groups == 1 and case.channels > 1]
+
+
+@pytest.mark.parametrize("case", BF16_CASES, ids=lambda case: case.why)
+def test_bf16_is_right(case: Conv, bf16_target: Target) -> None:
+    _check(case, bf16_target, _some(bf16_target), "bf16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", BF16_CASES, ids=lambda case: case.why)
+def test_every_bf16_decision_is_right(case: Conv, bf16_target: Target) -> None:
+    _check(case, bf16_target, lambda n: list(range(n)), "bf16")
 
 
 @pytest.mark.slow

@@ -12,13 +12,14 @@ from tvm import relax
 from tvmdet.errors import ModelError, TvmdetError
 from tvmdet.passes.attach_head import attach_head, attach_nothing
 from tvmdet.passes.check_legalized import CheckLegalized
+from tvmdet.passes.conv_algorithms import Algorithm, usual_algorithm
 from tvmdet.passes.convert_to_nhwc import ConvertToNHWC
 from tvmdet.passes.fold_channel_order import FoldChannelOrder
 from tvmdet.passes.fold_conv2d_affine import FoldConv2dAffine
 from tvmdet.passes.legalize_activations import ACTIVATIONS
 from tvmdet.passes.legalize_take import legalize_take
 from tvmdet.passes.lower_sorting import LowerSorting
-from tvmdet.passes.pack_conv2d import Algorithm, Conv2dPacker, usual_algorithm
+from tvmdet.passes.pack_conv2d import Conv2dPacker
 from tvmdet.passes.rewrite_dense import RewriteDense
 from tvmdet.targets import Target
 
@@ -70,7 +71,7 @@ def lower(
         model: A :class:`tvmdet.frontend.Model`.
         batch_sizes: One entry function per batch size is made.
         target: Whose vectors the weights are packed for.
-        algorithm: Chooses for each convolution that Winograd's algorithm could compute.
+        algorithm: Chooses for each convolution that several algorithms could compute.
         dump: A folder that receives the module's text after every phase.
 
     Returns:

@@ -7,17 +7,28 @@ computed domain is given some slack, so that every tile is full: only the stores
 
 Each function's main block is annotated with what it computes (``tvmdet.conv2d``), which is how a
 template recognises it after fusion.
+
+A convolution may be computed in several ways, its algorithms: directly, by Winograd's algorithm, or
+directly with both factors of every product rounded to bfloat16, where the target's precision allows
+it. Pictures are float32 between kernels whichever is chosen, so the choice is each layer's own.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
-from tvm import relax, te, topi
+from tvm import relax, te
 
+from tvmdet.passes.bf16_conv2d import bf16_conv2d, pack_bf16_weights
+from tvmdet.passes.conv2d_expressions import dense_anchor, dense_conv2d, depthwise_conv2d
+from tvmdet.passes.conv_algorithms import (
+    Algorithm,
+    AlgorithmName,
+    ConvLayer,
+    usual_algorithm,
+)
 from tvmdet.passes.relax_tools import (
     constant_array,
     is_constant,
@@ -27,21 +38,9 @@ from tvmdet.passes.relax_tools import (
 from tvmdet.passes.winograd import pack_weights, winograd_conv2d
 from tvmdet.targets import Target
 
-__all__ = ["WIDTH_SLACK", "Algorithm", "Conv2dPacker", "usual_algorithm"]
-
-# Which algorithm computes the convolution of an anchor ("conv2d n1 h80 ...").
-Algorithm: TypeAlias = Callable[[str], Literal["direct", "winograd"]]
-
-# No template's tile is wider than this and one.
-WIDTH_SLACK = 31
+__all__ = ["Conv2dPacker"]
 
 _OUT_ELEMENTWISE_FUSABLE = 4  # tvm::relax::OpPatternKind::kOutEWiseFusable
-
-
-def usual_algorithm(anchor: str) -> Literal["direct", "winograd"]:
-    """Returns Winograd, which was faster on every eligible layer measured so far."""
-    del anchor
-    return "winograd"
 
 
 class Conv2dPacker:
@@ -55,9 +54,10 @@ class Conv2dPacker:
 
         Args:
             target: Whose vectors the weights are packed for.
-            algorithm: Asked for each convolution that Winograd's algorithm could compute.
+            algorithm: Asked for each convolution that several algorithms could compute.
         """
         self._lanes = target.vector_lanes_f32
+        self._bf16_allowed = target.precision == "bf16"
         self._algorithm = algorithm
         self._packed: dict[tuple[str, str, int], Any] = {}
 
@@ -75,13 +75,55 @@ class Conv2dPacker:
         if groups > 1:
             while (filters // groups) % lanes:
                 lanes //= 2
-        if self._winograd_fits(call):
-            anchor = dense_anchor(
-                static_shape(data), static_shape(weight), str(data.ty.dtype), **_geometry(attrs)
-            )
-            if self._algorithm(anchor) == "winograd":
-                return self._winograd(builder, call, anchor)
+        layer = self._layer(call)
+        if len(layer.algorithms) > 1:
+            chosen = self._algorithm(layer)
+            if chosen == "winograd":
+                return self._winograd(builder, call, layer.anchor)
+            if chosen == "bf16":
+                return self._bf16(builder, call)
         return self._dense(builder, call, lanes)
+
+    def _layer(self, call: Any) -> ConvLayer:
+        data, weight = call.args
+        algorithms: list[AlgorithmName] = ["direct"]
+        if self._winograd_fits(call):
+            algorithms.append("winograd")
+        if self._bf16_fits(call):
+            algorithms.append("bf16")
+        shape, dtype = static_shape(data), str(data.ty.dtype)
+        return ConvLayer(
+            anchor=dense_anchor(shape, static_shape(weight), dtype, **_geometry(call.attrs)),
+            weights_sha256=hashlib.sha256(constant_array(weight).tobytes()).hexdigest(),
+            algorithms=tuple(algorithms),
+        )
+
+    def _bf16_fits(self, call: Any) -> bool:
+        depth = static_shape(call.args[1])[3]
+        return (
+            self._bf16_allowed
+            and int(call.attrs.groups) == 1
+            and depth > 1
+            and str(call.args[0].ty.dtype) == "float32"
+        )
+
+    def _bf16(self, builder: relax.BlockBuilder, call: Any) -> Any:
+        lanes = self._lanes
+        kernel = self._constant(
+            "bf16", lanes, call.args[1], lambda array: pack_bf16_weights(array, lanes)
+        )
+        filters = static_shape(call.args[1])[0]
+
+        def compute(data: te.Tensor, packed: te.Tensor) -> te.Tensor:
+            return bf16_conv2d(data, packed, filters, **_geometry(call.attrs))
+
+        return builder.call_te(
+            compute,
+            call.args[0],
+            kernel,
+            primfunc_name_hint="bf16_conv2d",
+            primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
+        )
 
     def _winograd_fits(self, call: Any) -> bool:
         filters, kernel_h, kernel_w, depth = static_shape(call.args[1])
@@ -155,126 +197,6 @@ class Conv2dPacker:
         )
 
 
-def dense_conv2d(
-    data: te.Tensor,
-    packed: te.Tensor,
-    filters: int,
-    *,
-    strides: tuple[int, int],
-    padding: tuple[int, int, int, int],
-    dilation: tuple[int, int],
-    groups: int,
-) -> te.Tensor:
-    """Returns the tensor expression of a dense or grouped convolution.
-
-    Args:
-        data: ``[N, H, W, C]``.
-        packed: ``[ceil(OC/v), KH, KW, C/groups, v]``.
-        filters: OC.
-        strides: Vertical and horizontal.
-        padding: Top, left, bottom, right.
-        dilation: Vertical and horizontal.
-        groups: Groups of channels; OC/groups is a multiple of v when there are several.
-    """
-    batch, height, width, _ = (int(d) for d in data.shape)
-    blocks, kernel_h, kernel_w, depth, lanes = (int(d) for d in packed.shape)
-    out_h, out_w = _out_size((height, width), (kernel_h, kernel_w), strides, padding, dilation)
-    padded = _pad(data, padding, strides)
-    kh = te.reduce_axis((0, kernel_h), name="kh")
-    kw = te.reduce_axis((0, kernel_w), name="kw")
-    ic = te.reduce_axis((0, depth), name="ic")
-    per_group = filters // groups
-
-    def product(n: Any, h: Any, w: Any, c: Any) -> Any:
-        channel = ic if groups == 1 else c // per_group * depth + ic
-        picture = padded[
-            n, h * strides[0] + kh * dilation[0], w * strides[1] + kw * dilation[1], channel
-        ]
-        return te.sum(picture * packed[c // lanes, kh, kw, ic, c % lanes], axis=[kh, kw, ic])
-
-    anchor = dense_anchor(
-        (batch, height, width, int(data.shape[3])),
-        (filters, kernel_h, kernel_w, depth),
-        str(data.dtype),
-        strides=strides,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-    )
-    flop = 2 * batch * out_h * out_w * filters * kernel_h * kernel_w * depth
-    conv = te.compute(
-        (batch, out_h, out_w + WIDTH_SLACK, blocks * lanes),
-        product,
-        name="conv2d",
-        attrs={"tvmdet.conv2d": anchor, "tvmdet.flop": flop, "tvmdet.lanes": lanes},
-    )
-    return _cut(conv, (batch, out_h, out_w, filters))
-
-
-def dense_anchor(
-    shape: tuple[int, ...],
-    weight: tuple[int, ...],
-    dtype: str,
-    *,
-    strides: tuple[int, int],
-    padding: tuple[int, int, int, int],
-    dilation: tuple[int, int],
-    groups: int,
-) -> str:
-    """Returns a convolution of NHWC data with OHWI weights as one line of text."""
-    batch, height, width, channels = shape
-    return (
-        f"conv2d n{batch} h{height} w{width} c{channels} oc{weight[0]} "
-        f"k{weight[1]}x{weight[2]} s{strides[0]}x{strides[1]} p{'.'.join(map(str, padding))} "
-        f"d{dilation[0]}x{dilation[1]} g{groups} {dtype}"
-    )
-
-
-def depthwise_conv2d(
-    data: te.Tensor,
-    packed: te.Tensor,
-    *,
-    strides: tuple[int, int],
-    padding: tuple[int, int, int, int],
-    dilation: tuple[int, int],
-    groups: int,
-) -> te.Tensor:
-    """Returns the tensor expression of a depthwise convolution with one filter per channel.
-
-    Args:
-        data: ``[N, H, W, C]``.
-        packed: ``[KH, KW, C]``.
-        strides: Vertical and horizontal.
-        padding: Top, left, bottom, right.
-        dilation: Vertical and horizontal.
-        groups: C.
-    """
-    batch, height, width, channels = (int(d) for d in data.shape)
-    kernel_h, kernel_w, _ = (int(d) for d in packed.shape)
-    out_h, out_w = _out_size((height, width), (kernel_h, kernel_w), strides, padding, dilation)
-    padded = _pad(data, padding, strides)
-    kh = te.reduce_axis((0, kernel_h), name="kh")
-    kw = te.reduce_axis((0, kernel_w), name="kw")
-
-    def product(n: Any, h: Any, w: Any, c: Any) -> Any:
-        picture = padded[n, h * strides[0] + kh * dilation[0], w * strides[1] + kw * dilation[1], c]
-        return te.sum(picture * packed[kh, kw, c], axis=[kh, kw])
-
-    anchor = (
-        f"depthwise_conv2d n{batch} h{height} w{width} c{channels} k{kernel_h}x{kernel_w} "
-        f"s{strides[0]}x{strides[1]} p{'.'.join(map(str, padding))} d{dilation[0]}x{dilation[1]} "
-        f"{data.dtype}"
-    )
-    flop = 2 * batch * out_h * out_w * channels * kernel_h * kernel_w
-    conv = te.compute(
-        (batch, out_h, out_w + WIDTH_SLACK, channels),
-        product,
-        name="depthwise_conv2d",
-        attrs={"tvmdet.depthwise_conv2d": anchor, "tvmdet.flop": flop},
-    )
-    return _cut(conv, (batch, out_h, out_w, groups))
-
-
 def _geometry(attrs: Any) -> dict[str, Any]:
     return {
         "strides": tuple(int(v) for v in attrs.strides),
@@ -282,28 +204,3 @@ def _geometry(attrs: Any) -> dict[str, Any]:
         "dilation": tuple(int(v) for v in attrs.dilation),
         "groups": int(attrs.groups),
     }
-
-
-def _out_size(
-    size: tuple[int, int],
-    kernel: tuple[int, int],
-    strides: tuple[int, int],
-    padding: tuple[int, int, int, int],
-    dilation: tuple[int, int],
-) -> tuple[int, int]:
-    top, left, bottom, right = padding
-    height = size[0] + top + bottom - (kernel[0] - 1) * dilation[0] - 1
-    width = size[1] + left + right - (kernel[1] - 1) * dilation[1] - 1
-    return height // strides[0] + 1, width // strides[1] + 1
-
-
-def _pad(
-    data: te.Tensor, padding: tuple[int, int, int, int], strides: tuple[int, int]
-) -> te.Tensor:
-    top, left, bottom, right = padding
-    slack = WIDTH_SLACK * strides[1]
-    return topi.nn.pad(data, (0, top, left, 0), (0, bottom, right + slack, 0), name="pad")
-
-
-def _cut(conv: te.Tensor, shape: tuple[int, ...]) -> te.Tensor:
-    return te.compute(shape, lambda *i: conv(*i), name="cut")

@@ -9,6 +9,7 @@ from typing import Any
 
 from tvmdet.cpus import usable_cpu_count
 from tvmdet.errors import InputError, TargetError
+from tvmdet.passes.conv_algorithms import Algorithm, AlgorithmName, ConvLayer, usual_algorithm
 from tvmdet.passes.lower import lower
 from tvmdet.targets import Target, resolve_target
 from tvmdet.tuning.measure import MeasureOptions
@@ -135,11 +136,23 @@ def _check(target: Target, budget_s: float, threads: int | None) -> None:
 
 
 def _tasks_of(model: Any, sizes: tuple[int, ...], target: Target) -> list[Task]:
-    """Returns the kernels of a model, with both algorithms where there is a choice.
+    """Returns the kernels of a model, with every algorithm where there is a choice.
 
-    Which of two algorithms is faster is known once both are tuned: the compiler asks the records.
+    Which of several is faster is known once all are tuned: the compiler asks the records.
     """
-    winograd = extract_tasks(lower(model, sizes, target, algorithm=lambda _: "winograd"), target)
-    direct = extract_tasks(lower(model, sizes, target, algorithm=lambda _: "direct"), target)
-    known = {task.fingerprint for task in winograd}
-    return winograd + [task for task in direct if task.fingerprint not in known]
+    found: dict[str, Task] = {}
+    names: list[AlgorithmName] = ["winograd", "direct"]
+    if target.precision == "bf16":
+        names.insert(0, "bf16")
+    for name in names:
+        module = lower(model, sizes, target, algorithm=_prefer(name))
+        for task in extract_tasks(module, target):
+            found.setdefault(task.fingerprint, task)
+    return list(found.values())
+
+
+def _prefer(name: AlgorithmName) -> Algorithm:
+    def choose(layer: ConvLayer) -> AlgorithmName:
+        return name if name in layer.algorithms else usual_algorithm(layer)
+
+    return choose

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvmdet.cpus import cpuinfo
+from tvmdet.passes.conv_algorithms import ALGORITHMS
 from tvmdet.targets import Target
 from tvmdet.tuning.task import Task
 
@@ -144,7 +145,10 @@ def total_latency(pairs: Iterable[tuple[TaskState, float | None]]) -> float | No
 
 def _layer(task: Task) -> str:
     """Returns what a task computes, whichever algorithm does it."""
-    return task.anchor.removeprefix("winograd_")
+    anchor = task.anchor
+    for prefix in filter(None, ALGORITHMS.values()):
+        anchor = anchor.removeprefix(prefix)
+    return anchor
 
 
 def peak_flop_per_s(target: Target, threads: int) -> float:

@@ -1,0 +1,93 @@
+"""The dot product instruction of AVX-512 BF16, ``VDPBF16PS``, as a TVM tensor intrinsic.
+
+Sixteen float32 sums take two products each: one pair of neighbouring channels of a pixel, the same
+for all, times a pair of weights for each sum. The instruction is called from a small LLVM function,
+which the code generator links in and inlines: TVM has no type for its operands.
+
+Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, VDPBF16PS.
+"""
+
+# TVMScript is not Python to a type checker.
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import functools
+
+from tvm.s_tir import TensorIntrin
+from tvm.script import tirx as T
+
+__all__ = ["BF16_DOT_LANES", "BF16_DOT_LLVM", "bf16_dot"]
+
+BF16_DOT_LANES = 16
+"""Sums of one instruction."""
+
+_NAME = "tvmdet.x86.bf16_dot"
+
+# linkonce_odr: every kernel of a library brings the function along.
+BF16_DOT_LLVM = """
+define linkonce_odr <16 x float> @tvmdet_bf16_dot(<16 x float> %sum, <16 x i32> %a, <16 x i32> %b)
+#0 {
+  %x = bitcast <16 x i32> %a to <32 x bfloat>
+  %y = bitcast <16 x i32> %b to <32 x bfloat>
+  %r = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(
+    <16 x float> %sum, <32 x bfloat> %x, <32 x bfloat> %y)
+  ret <16 x float> %r
+}
+declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
+attributes #0 = { alwaysinline nounwind "target-cpu"="x86-64-v4" "target-features"="+avx512bf16" }
+"""
+
+
+@functools.cache
+def bf16_dot() -> str:
+    """Registers the intrinsic with TVM, once per process.
+
+    Returns:
+        Its name, for ``Schedule.tensorize``. The function around the loop must carry
+        :data:`BF16_DOT_LLVM` as a ``pragma_import_llvm`` annotation.
+    """
+    TensorIntrin.register(_NAME, _described, _implemented)
+    return _NAME
+
+
+# fmt: off
+@T.prim_func(s_tir=True, private=True)
+def _described(
+    a: T.Buffer((2,), "uint16", offset_factor=1),
+    b: T.Buffer((16, 2), "uint16", offset_factor=1),
+    c: T.Buffer((16,), "float32", offset_factor=1, scope="local"),
+) -> None:
+    with T.sblock("root"):
+        T.reads(c[0:16], a[0:2], b[0:16, 0:2])
+        T.writes(c[0:16])
+        for lane in T.serial(0, 16):
+            for half in T.serial(0, 2):
+                with T.sblock("dot"):
+                    vl, vh = T.axis.remap("SR", [lane, half])
+                    c[vl] = c[vl] + T.reinterpret(
+                        T.shift_left(T.cast(a[vh], "uint32"), T.uint32(16)), dtype="float32"
+                    ) * T.reinterpret(
+                        T.shift_left(T.cast(b[vl, vh], "uint32"), T.uint32(16)), dtype="float32"
+                    )
+
+
+@T.prim_func(s_tir=True, private=True)
+def _implemented(
+    a: T.Buffer((2,), "uint16", offset_factor=1),
+    b: T.Buffer((16, 2), "uint16", offset_factor=1),
+    c: T.Buffer((16,), "float32", offset_factor=1, scope="local"),
+) -> None:
+    with T.sblock("root"):
+        T.reads(c[0:16], a[0:2], b[0:16, 0:2])
+        T.writes(c[0:16])
+        pair = T.reinterpret(a.vload([0], "uint16x2"), dtype="int32")
+        pairs = T.reinterpret(b.vload([0, 0], dtype="uint16x32"), dtype="int32x16")
+        c[T.ramp(T.int32(0), 1, 16)] = T.call_pure_extern(
+            "tvmdet_bf16_dot",
+            c.vload([0], dtype="float32x16"),
+            T.broadcast(pair, 16),
+            pairs,
+            dtype="float32x16",
+        )
+# fmt: on
