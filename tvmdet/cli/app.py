@@ -12,6 +12,7 @@ import typer
 
 import tvmdet
 from tvmdet.cli import output
+from tvmdet.cli.bench import bench
 from tvmdet.cli.compile import compile_
 from tvmdet.cli.detect import detect
 from tvmdet.cli.doctor import doctor
@@ -64,6 +65,7 @@ app.command("tune")(tune)
 app.command("compile")(compile_)
 app.command("inspect")(inspect)
 app.command("detect")(detect)
+app.command("bench")(bench)
 app.command("targets")(targets)
 
 

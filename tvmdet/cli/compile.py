@@ -15,6 +15,7 @@ from tvmdet.cli.options import (
     Json,
     Logs,
     OnnxFile,
+    Precision,
     Size,
     Spec,
     Threads,
@@ -48,6 +49,7 @@ def compile_(
     ] = None,
     logs: Logs = None,
     threads: Threads = None,
+    precision: Precision = "fp32",
     output_: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="By default MODEL.tvmdet, here."),
@@ -75,6 +77,7 @@ def compile_(
             images=images,
             logs=logs,
             threads=threads,
+            precision=precision,
             progress=phase,
         )
     if json:

@@ -14,6 +14,7 @@ __all__ = [
     "Json",
     "Logs",
     "OnnxFile",
+    "Precision",
     "Size",
     "Spec",
     "Threads",
@@ -36,6 +37,14 @@ Logs = Annotated[
         metavar="DIR",
         help="Folder of tuning records, beside those that come with tvmdet.",
         file_okay=False,
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="P",
+        help="fp32, or bf16: layers may round factors to bfloat16 where that is faster.",
     ),
 ]
 Size = Annotated[
@@ -99,13 +108,13 @@ def parse_names(text: str) -> tuple[str, ...]:
     return names
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, option: str = "--budget") -> float:
     """Reads ``90``, ``90s``, ``10m`` or ``1.5h`` as seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
     seconds = float(found[1]) * _UNIT_S[found[2]] if found else 0.0
     if not seconds:
         raise typer.BadParameter(
             f"{text!r} is no time; give seconds, minutes or hours, such as 90s, 10m or 1h",
-            param_hint="--budget",
+            param_hint=option,
         )
     return seconds

@@ -13,6 +13,7 @@ from tvmdet.cli.options import (
     Json,
     Logs,
     OnnxFile,
+    Precision,
     Size,
     Spec,
     Threads,
@@ -49,6 +50,7 @@ def tune(
     raw: Annotated[bool, typer.Option("--raw", help="The network without a head.")] = False,
     logs: Logs = None,
     threads: Threads = None,
+    precision: Precision = "fp32",
     json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -75,6 +77,7 @@ def tune(
             batch_sizes=batch_sizes,
             logs=logs,
             threads=threads,
+            precision=precision,
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted. {_RESUME}") from None
@@ -90,6 +93,7 @@ def tune(
         same |= {"--logs": logs, "-o": f"{model.stem}.tvmdet"}
         options = [word for pair in same.items() if pair[1] is not None for word in pair]
         options += ["--raw"] if raw else []
+        options += ["--precision", precision] if precision != "fp32" else []
         output.next_step("tvmdet", "compile", model, "--target", report.target, *options)
     return 0
 
@@ -102,6 +106,7 @@ def _tune_showing(
     batch_sizes: tuple[int, ...],
     logs: Path | None,
     threads: int | None,
+    precision: str,
 ) -> TuningReport:
     with Bar("tuning", total=budget_s) as bar:
         bar.update(0, "listing the kernels")
@@ -114,6 +119,7 @@ def _tune_showing(
             batch_sizes=batch_sizes,
             logs=logs,
             threads=threads,
+            precision=precision,
             progress=lambda now: bar.update(now.elapsed_s, _line(now)),
         )
 

@@ -13,14 +13,15 @@ import numpy as np
 
 from tvmdet import runtime
 from tvmdet.artifact import write_artifact
-from tvmdet.compiler.build import BuiltLibrary, build_library
+from tvmdet.compiler.build import build_library
 from tvmdet.compiler.images import NamedImage, draw_images, read_images
-from tvmdet.compiler.manifest import make_manifest
+from tvmdet.compiler.manifest import Built, make_manifest
 from tvmdet.compiler.parity import Tolerance, check_detector, check_raw
+from tvmdet.compiler.precision import SHARES_KEPT, LayerPrecision
 from tvmdet.compiler.reference import Reference
-from tvmdet.compiler.schedule import ScheduledKernels, measured_algorithm, schedule_kernels
+from tvmdet.compiler.schedule import measured_algorithm, schedule_kernels
 from tvmdet.cpus import check_threads
-from tvmdet.errors import ArtifactError, InputError
+from tvmdet.errors import ArtifactError, InputError, ParityError, TargetError
 from tvmdet.passes.lower import lower
 from tvmdet.targets import Target, resolve_target
 from tvmdet.tuning.store import default_store
@@ -73,6 +74,7 @@ def compile(
     images: str | os.PathLike[str] | None = None,
     logs: str | os.PathLike[str] | None = None,
     threads: int | None = None,
+    precision: str = "fp32",
     tolerance: Tolerance | None = None,
     dump: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] | None = None,
@@ -87,19 +89,22 @@ def compile(
         images: A folder of pictures for the parity check, instead of drawn ones.
         logs: A folder of tuning records to read besides the usual ones.
         threads: Threads that the file will mostly run on; records measured so are preferred.
-        tolerance: Of the parity check.
+        precision: ``fp32``, or ``bf16``: layers may round the factors of their products to
+            bfloat16 where that is faster; those that would break the parity check may not.
+        tolerance: Of the parity check; by default what :meth:`Tolerance.at_precision` says.
         dump: A folder that receives the module's text after every lowering phase.
         progress: Called with one line at the start of each step.
 
     Raises:
         InputError: A batch size or the folder of pictures cannot be used.
-        TargetError: A target is unknown.
+        TargetError: A target is unknown, or cannot compute in the precision.
         ModelError: The model cannot be lowered or compiled.
         ParityError: The result differs from ONNX Runtime's; nothing is written then.
         ArtifactError: The file cannot be written.
     """
     listed = [target] if isinstance(target, str | Target) else list(target)
-    targets = list(dict.fromkeys(resolve_target(entry) for entry in listed))
+    targets = list(dict.fromkeys(_at_precision(entry, precision) for entry in listed))
+    tolerance = tolerance or Tolerance.at_precision(precision)
     sizes = _check_batch_sizes(batch_sizes)
     threads = check_threads(threads)
     say = progress or (lambda _line: None)
@@ -109,21 +114,31 @@ def compile(
     pictures = _pictures(model, images)
     store = default_store(logs)
 
-    built: dict[str, tuple[Target, ScheduledKernels, BuiltLibrary]] = {}
+    built: dict[str, Built] = {}
+    parity: dict[str, Any] = {}
     for one in targets:
-        say(f"lowering for {one.name}")
         folder = Path(dump) / one.name if dump is not None else None
-        algorithm = measured_algorithm(one, store, threads)
-        module = lower(model, sizes, one, algorithm=algorithm, dump=folder)
-        kernels = schedule_kernels(module, one, store, threads)
-        say(f"compiling {len(kernels.decisions)} kernels for {one.name}")
-        built[one.name] = (one, kernels, build_library(kernels.module, one))
+        layers = LayerPrecision(measured_algorithm(one, store, threads))
+        for kept in layers.attempts():
+            if kept:
+                say(f"{one.name} is too far from ONNX Runtime: {len(layers.kept)} layers in fp32")
+            say(f"lowering for {one.name}")
+            module = lower(model, sizes, one, algorithm=layers, dump=folder)
+            kernels = schedule_kernels(module, one, store, threads)
+            say(f"compiling {len(kernels.decisions)} kernels for {one.name}")
+            entry = Built(one, kernels, build_library(kernels.module, one), layers.rounded)
+            try:
+                found = _check_parity(model, sizes, entry, pictures, threads, tolerance, say)
+            except ParityError:
+                if one.precision == "fp32" or kept == SHARES_KEPT[-1] or not layers.rounded:
+                    raise
+            else:
+                built[one.name], parity[one.name] = entry, found
+                break
 
     manifest = make_manifest(model, sizes, built)
-    members = {f"lib/{name}.so": entry[2].data for name, entry in built.items()}
-    manifest["parity"] = _check_parity(
-        model, manifest, members, sizes, targets, pictures, threads, tolerance, say
-    )
+    manifest["parity"] = parity
+    members = {f"lib/{name}.so": entry.library.data for name, entry in built.items()}
     say(f"writing {output}")
     write_artifact(output, manifest, members)
     return CompileReport(
@@ -131,9 +146,9 @@ def compile(
         bytes=Path(output).stat().st_size,
         targets=tuple(built),
         batch_sizes=tuple(sizes),
-        tuning={name: entry[1].sources for name, entry in built.items()},
-        parity=manifest["parity"],
-        fallbacks={name: entry[1].fallbacks for name, entry in built.items()},
+        tuning={name: entry.kernels.sources for name, entry in built.items()},
+        parity=parity,
+        fallbacks={name: entry.kernels.fallbacks for name, entry in built.items()},
     )
 
 
@@ -154,40 +169,44 @@ def _pictures(model: Any, images: str | os.PathLike[str] | None) -> Sequence[Nam
     return read_images(Path(images)) if images else draw_images(model.spec.input.size_hw)
 
 
+def _at_precision(entry: str | Target, precision: str) -> Target:
+    target = resolve_target(entry).at_precision(precision)
+    missing = target.missing_features()
+    if entry == "host" and missing:
+        raise TargetError(
+            f"this machine cannot compute in {precision}: it lacks {', '.join(missing)}; "
+            f"name the target to compile for another machine, or use --precision fp32"
+        )
+    return target
+
+
 def _check_parity(
     model: Any,
-    manifest: dict[str, Any],
-    members: Mapping[str, bytes],
     sizes: Sequence[int],
-    targets: Sequence[Target],
+    built: Built,
     pictures: Sequence[NamedImage],
     threads: int,
-    tolerance: Tolerance | None,
+    tolerance: Tolerance,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Runs every target that this machine can run, from a file as a user would load it."""
+    """Runs one target, if this machine can, from a file as a user would load it."""
+    target = built.target
+    missing = target.missing_features()
+    if missing:
+        lacks = ", ".join(missing)
+        return {"skipped": f"this machine lacks {lacks}; check where it has them"}
     reference = Reference(model, threads)
-    certificates: dict[str, Any] = {}
+    manifest = make_manifest(model, sizes, {target.name: built})
     with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
         path = Path(folder) / "candidate.tvmdet"
-        write_artifact(path, manifest, members)
-        for target in targets:
-            missing = target.missing_features()
-            if missing:
-                certificates[target.name] = {
-                    "skipped": f"this machine lacks {', '.join(missing)}; check where it has them"
-                }
-                continue
-            say(f"checking {target.name} against ONNX Runtime")
-            with runtime.load(path, threads=threads, target=target.name) as detector:
-                if model.spec.family == "raw":
-                    inputs = _random_inputs(manifest["raw"]["inputs"], sizes[-1])
-                    whole = {e["name"] for e in manifest["raw"]["outputs"] if not e["batched"]}
-                    checked = check_raw(detector, reference, inputs, sizes, whole, tolerance)
-                else:
-                    checked = check_detector(detector, reference, pictures, tolerance)
-            certificates[target.name] = checked
-    return certificates
+        write_artifact(path, manifest, {f"lib/{target.name}.so": built.library.data})
+        say(f"checking {target.name} against ONNX Runtime")
+        with runtime.load(path, threads=threads, target=target.name) as detector:
+            if model.spec.family == "raw":
+                inputs = _random_inputs(manifest["raw"]["inputs"], sizes[-1])
+                whole = {e["name"] for e in manifest["raw"]["outputs"] if not e["batched"]}
+                return check_raw(detector, reference, inputs, sizes, whole, tolerance)
+            return check_detector(detector, reference, pictures, tolerance)
 
 
 def _random_inputs(described: Sequence[Mapping[str, Any]], rows: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -13,26 +14,44 @@ from tvmdet.compiler.schedule import ScheduledKernels
 from tvmdet.errors import InputError
 from tvmdet.targets import Target
 
-__all__ = ["make_manifest"]
+__all__ = ["Built", "make_manifest"]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was made for one target.
+
+    Attributes:
+        target: The target, at the precision of the build.
+        kernels: The schedules.
+        library: The machine code.
+        bf16_layers: Convolutions that round the factors of their products to bfloat16.
+    """
+
+    target: Target
+    kernels: ScheduledKernels
+    library: BuiltLibrary
+    bf16_layers: int
 
 
 def make_manifest(
     model: Any,
     sizes: Sequence[int],
-    built: Mapping[str, tuple[Target, ScheduledKernels, BuiltLibrary]],
+    built: Mapping[str, Built],
 ) -> dict[str, Any]:
     """Returns the manifest without its certificate; ``members`` are filled in when writing.
 
     Args:
         model: A :class:`tvmdet.frontend.Model`.
         sizes: The batch buckets.
-        built: Target, schedules and library, by target name.
+        built: What was made, by target name.
 
     Raises:
         InputError: A raw network has a tensor without a batch axis, and several batch sizes.
     """
     entries = []
-    for name, (target, kernels, library) in built.items():
+    for name, one in built.items():
+        target, kernels, library = one.target, one.kernels, one.library
         planned = {entry.rpartition("_b")[2]: n for entry, n in library.planned_bytes.items()}
         entries.append(
             {
@@ -40,9 +59,12 @@ def make_manifest(
                 "arch": target.arch,
                 "rank": target.rank,
                 "required_features": list(target.required_features),
+                "precision": target.precision,
+                "bf16_layers": one.bf16_layers,
                 "library": f"lib/{name}.so",
                 "planned_bytes": planned,
                 "tuning": {**kernels.sources, "decisions_sha256": kernels.digest()},
+                "kernels": kernels.facts,
             }
         )
     return {

@@ -6,12 +6,19 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import tvm
 from tvm import tirx
 
-from tvmdet.passes.pack_conv2d import Algorithm, usual_algorithm
+from tvmdet.compiler.kernel_facts import kernel_facts
+from tvmdet.passes.conv_algorithms import (
+    ALGORITHMS,
+    Algorithm,
+    AlgorithmName,
+    ConvLayer,
+    usual_algorithm,
+)
 from tvmdet.schedules import find, get_template
 from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
 from tvmdet.targets import Target
@@ -30,12 +37,14 @@ class ScheduledKernels:
             with another epilogue), ``default``, or have a ``single`` way to be scheduled.
         decisions: The decision of each kernel, by the kernel's name.
         fallbacks: Why a decision from the store was passed over, by kernel.
+        facts: What the manifest says of each kernel, by its name.
     """
 
     module: tvm.IRModule
     sources: dict[str, int]
     decisions: dict[str, Decision]
     fallbacks: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def digest(self) -> str:
         """Returns the SHA-256 of all decisions: equal digests mean equal schedules."""
@@ -46,15 +55,18 @@ class ScheduledKernels:
 def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algorithm:
     """Returns the choice of convolution algorithm that the tuning records speak for.
 
-    Without records of both, the usual one is chosen.
+    Unless all that can compute a layer have records, the usual one is chosen.
     """
 
-    def choose(anchor: str) -> Literal["direct", "winograd"]:
-        direct = store.fastest_of_anchor(target.name, anchor, threads)
-        winograd = store.fastest_of_anchor(target.name, f"winograd_{anchor}", threads)
-        if direct is None or winograd is None:
-            return usual_algorithm(anchor)
-        return "winograd" if winograd.score_s < direct.score_s else "direct"
+    def choose(layer: ConvLayer) -> AlgorithmName:
+        measured: dict[AlgorithmName, float] = {}
+        for name in layer.algorithms:
+            anchor = ALGORITHMS[name] + layer.anchor
+            record = store.fastest_of_anchor(target.name, anchor, threads)
+            if record is None:
+                return usual_algorithm(layer)
+            measured[name] = record.score_s
+        return min(measured, key=measured.__getitem__)
 
     return choose
 
@@ -76,6 +88,7 @@ def schedule_kernels(
     sources: Counter[str] = Counter()
     decisions: dict[str, Decision] = {}
     fallbacks: dict[str, str] = {}
+    facts: dict[str, dict[str, Any]] = {}
     done: dict[str, tuple[tirx.PrimFunc, Decision, str]] = {}
     for var in sorted(module.get_global_vars(), key=lambda v: v.name_hint):
         func = module[var]
@@ -87,11 +100,16 @@ def schedule_kernels(
         scheduled, decision, source = done[key]
         sources[source] += 1
         decisions[var.name_hint] = decision
+        facts[var.name_hint] = kernel_facts(func, target, decision, source)
         result[var] = scheduled.with_attr("global_symbol", var.name_hint).with_attr(
             "tirx.noalias", True
         )
     return ScheduledKernels(
-        module=result, sources=dict(sources), decisions=decisions, fallbacks=fallbacks
+        module=result,
+        sources=dict(sources),
+        decisions=decisions,
+        fallbacks=fallbacks,
+        facts=facts,
     )
 
 

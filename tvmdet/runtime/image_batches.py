@@ -21,12 +21,18 @@ from tvmdet.runtime.native import aligned_empty
 from tvmdet.runtime.resize import place_image
 from tvmdet.spec import DetectorSpec
 
-__all__ = ["ImageBatcher"]
+__all__ = ["ImageBatcher", "Lap"]
 
 _log = logging.getLogger(__name__)
 
 Arrays: TypeAlias = tuple[npt.NDArray[Any], ...]
 Submit: TypeAlias = Callable[[str, Arrays], Future[Arrays]]
+Lap: TypeAlias = Callable[[str], None]
+"""Told the name of each phase as it ends: decode, resize, network, map."""
+
+
+def _no_lap(_phase: str) -> None:
+    """Takes no time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,18 +76,26 @@ class ImageBatcher:
         self._submit = submit
         self._buffers = BufferPool(self._make_buffers)
 
-    def detect_one(self, source: Source, thresholds: tuple[float, float]) -> Detections:
-        """Returns the detections of one image.
+    def detect_one(
+        self, source: Source, thresholds: tuple[float, float], lap: Lap = _no_lap
+    ) -> Detections:
+        """Returns the detections of one image, and tells ``lap`` of each phase as it ends.
 
         Raises:
             InputError: The image cannot be used.
         """
         image = load_image(source)
+        lap("decode")
         (batch,) = plan_batches(1, self._batch_sizes)
         buffers = self._buffers.lend(batch.size)
         row = self._place(image, source, buffers.images[0])
+        lap("resize")
         running = self._start((row,), batch.size, buffers, thresholds)
-        return self._finish(running)[0]
+        running.outputs.result()
+        lap("network")
+        (found,) = self._finish(running)
+        lap("map")
+        return found
 
     def detect_many(
         self, sources: Sequence[Source], thresholds: tuple[float, float]

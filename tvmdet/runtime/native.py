@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -172,6 +172,14 @@ class NativeModule:
             raise ArtifactError(
                 f"{self._name} failed in {function}: {_first_line(error)}; compile it again"
             ) from error
+
+    def watch(self, watcher: Callable[..., int]) -> None:
+        """Has a function called before and after every kernel and built-in, from now on.
+
+        It gets the callee, its name, whether this is before, the result and the arguments, and
+        returns 0. It makes every call slower by about a microsecond.
+        """
+        self._executable["set_instrument"](_tvm_ffi().convert_func(watcher))
 
     def close(self) -> None:
         """Lets go of the compiled code and its memory."""

@@ -32,6 +32,7 @@ def tune(
     logs: Path | None = None,
     progress: Callable[[TuningProgress], None] | None = None,
     threads: int | None = None,
+    precision: str = "fp32",
 ) -> TuningReport:
     """Measures schedules for a model's kernels and keeps what it finds in the tuning store.
 
@@ -43,6 +44,7 @@ def tune(
         logs: Folder to write records to; the user's own store by default.
         progress: Called after every trial, in this thread.
         threads: Threads to measure on; by default the CPUs that this process may use.
+        precision: ``fp32``, or ``bf16`` to measure layers with bfloat16 products too.
 
     Returns:
         What was tried and gained. Ctrl-C ends the run early and is told by the report.
@@ -52,7 +54,7 @@ def tune(
         TargetError: The target is unknown, or this machine cannot run it.
         TuningError: xgboost is missing, or the store cannot be written.
     """
-    chosen = resolve_target(target)
+    chosen = resolve_target(target).at_precision(precision)
     _check(chosen, budget_s, threads)
     if not batch_sizes or min(batch_sizes) < 1:
         raise InputError(f"batch_sizes is {tuple(batch_sizes)}; give one or more sizes from 1")

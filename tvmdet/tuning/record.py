@@ -14,12 +14,14 @@ from tvmdet.schedules.base import Decision
 __all__ = [
     "FORMAT_VERSION",
     "RETRIED_ERRORS",
-    "FutureRecordError",
+    "OtherVersionError",
     "TuningRecord",
     "typical_latency",
 ]
 
-FORMAT_VERSION = 1
+# 2: measured with cold weights; 1 was measured with everything in the caches, and the two do not
+# compare.
+FORMAT_VERSION = 2
 
 # What a busy machine may cause by itself; such a candidate is tried once more.
 RETRIED_ERRORS = frozenset({"timeout", "killed"})
@@ -30,8 +32,8 @@ def typical_latency(latencies_s: Sequence[float]) -> float:
     return sorted(latencies_s)[len(latencies_s) // 4]
 
 
-class FutureRecordError(TuningError):
-    """The line was written by a later version of tvmdet."""
+class OtherVersionError(TuningError):
+    """The line was written by a version of tvmdet whose measurements do not compare."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +123,12 @@ class TuningRecord:
         """Builds a record from what :meth:`to_dict` wrote.
 
         Raises:
-            FutureRecordError: The record is of a later format.
+            OtherVersionError: The record is of an earlier or a later format.
             KeyError, TypeError, ValueError: A field is missing or of the wrong type.
         """
         version = int(data["version"])
-        if version > FORMAT_VERSION:
-            raise FutureRecordError(f"tuning record of version {version}; known: {FORMAT_VERSION}")
+        if version != FORMAT_VERSION:
+            raise OtherVersionError(f"tuning record of version {version}; known: {FORMAT_VERSION}")
         latencies = tuple(float(value) for value in data.get("latencies_s", ()))
         error = str(data.get("error", ""))
         if not error and (not latencies or not all(0.0 < t < 1e6 for t in latencies)):
@@ -151,7 +153,7 @@ class TuningRecord:
         """Reads one line of a log.
 
         Raises:
-            FutureRecordError: The record is of a later format.
+            OtherVersionError: The record is of an earlier or a later format.
             ValueError: The line is not a record.
         """
         try:

@@ -24,7 +24,7 @@ from pathlib import Path
 from tvmdet.cpus import cpu_model
 from tvmdet.errors import TuningError
 from tvmdet.schedules.base import Decision
-from tvmdet.tuning.record import RETRIED_ERRORS, FutureRecordError, TuningRecord
+from tvmdet.tuning.record import RETRIED_ERRORS, OtherVersionError, TuningRecord
 
 __all__ = ["TuningStore", "default_store"]
 
@@ -38,7 +38,7 @@ class TuningStore:
     """Tuning records in folders, read once per target and kept up to date by :meth:`append`.
 
     Attributes:
-        skipped_future: Records passed over because a later tvmdet wrote them.
+        skipped_other_version: Records passed over because another version of tvmdet measured them.
         skipped_malformed: Lines passed over because they are no records.
     """
 
@@ -63,7 +63,7 @@ class TuningStore:
         self._roots = list(dict.fromkeys(roots))
         self._writable = roots[-1] if roots else None
         self._loaded: dict[str, _Index] = {}
-        self.skipped_future = 0
+        self.skipped_other_version = 0
         self.skipped_malformed = 0
 
     def records(self, target: str) -> tuple[TuningRecord, ...]:
@@ -209,8 +209,8 @@ class TuningStore:
                 continue
             try:
                 record = TuningRecord.from_line(line)
-            except FutureRecordError:
-                self.skipped_future += 1
+            except OtherVersionError:
+                self.skipped_other_version += 1
             except ValueError as error:
                 if number < torn:
                     self.skipped_malformed += 1
@@ -295,7 +295,7 @@ def _repair(descriptor: int) -> None:
     last = tail.rpartition(b"\n")[2]
     try:
         TuningRecord.from_line(last)
-    except FutureRecordError:
+    except OtherVersionError:
         _write_all(descriptor, b"\n")
     except ValueError:
         os.ftruncate(descriptor, size - len(last))

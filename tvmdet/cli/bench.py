@@ -1,0 +1,167 @@
+"""``tvmdet bench``: how fast a compiled file is, and against whom."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tvmdet.cli import output
+from tvmdet.cli.files import written_whole
+from tvmdet.cli.options import Batch, Debug, Logs, Threads, parse_batch, parse_duration
+from tvmdet.cli.progress import Bar, Phases
+
+if TYPE_CHECKING:
+    from tvmdet.report import BenchReport
+
+__all__ = ["bench"]
+
+
+def bench(
+    model: Annotated[
+        Path | None, typer.Argument(metavar="FILE.tvmdet", help="A compiled file.")
+    ] = None,
+    onnx: Annotated[
+        Path | None,
+        typer.Option("--onnx", metavar="MODEL.onnx", help="What it was compiled from."),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="NAME[,NAME...]",
+            help="Rivals: onnxruntime, openvino, ncnn, mnn, torch; or torch-eager, torch-compile.",
+        ),
+    ] = None,
+    batch: Batch = "1",
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision", metavar="P[,P]", help="What rivals may compute in: fp32, bf16."
+        ),
+    ] = "fp32",
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--rounds", min=1, max=100_000, metavar="N", help="Timed calls of each, not a time."
+        ),
+    ] = None,
+    duration: Annotated[
+        str, typer.Option("--duration", metavar="TIME", help="How long each table is measured.")
+    ] = "20s",
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="IMAGE", help="For end-to-end calls; else a drawn one."),
+    ] = None,
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer", help="Time every kernel; what tuning could still win.")
+    ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", metavar="T", help="Whose code to run, instead of the best."),
+    ] = None,
+    logs: Logs = None,
+    threads: Threads = None,
+    json: Annotated[
+        str | None,
+        typer.Option("--json", metavar="FILE", help="Write everything as JSON; - is stdout."),
+    ] = None,
+    install: Annotated[
+        str | None,
+        typer.Option(
+            "--install", metavar="NAME[,NAME...]", help="Install rivals, apart from tvmdet."
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> int:
+    """Measure a compiled file, alone or against other runtimes.
+
+    Answers are compared before anything is timed; contestants are timed in turn.
+    """
+    if install is not None:
+        _install(install)
+    if model is None:
+        if install is not None:
+            return 0
+        raise typer.BadParameter("give a compiled FILE.tvmdet, or --install", param_hint="FILE")
+    with Phases() as phase:
+        phase("starting")
+        from tvmdet.report import BenchOptions, Plan
+        from tvmdet.report import bench as bench_file
+
+        options = BenchOptions(
+            onnx=onnx,
+            against=_names(against, "--against"),
+            precisions=_names(precision, "--precision"),
+            batch_sizes=parse_batch(batch),
+            threads=threads,
+            target=target,
+            plan=Plan(rounds=rounds, duration_s=parse_duration(duration, "--duration")),
+            picture=picture,
+            per_layer=per_layer,
+            logs=logs,
+        )
+        with Bar("timing") as bar:
+            report = bench_file(
+                model,
+                options,
+                say=phase,
+                progress=lambda what, n, s: bar.update(n, f"{what}: {n} rounds, {s:.0f} s"),
+                command=("tvmdet", *sys.argv[1:]),
+            )
+    if json == "-":
+        output.print_json(report.to_dict())
+        return 0
+    _print(report)
+    if json is not None:
+        with written_whole(Path(json), "--json") as temporary:
+            temporary.write_text(json_module.dumps(report.to_dict(), indent=1), encoding="utf-8")
+        output.stdout().print(f"\neverything, with every timed call, in {json}")
+    _name_next_step(report, model, onnx)
+    return 0
+
+
+def _install(names: str) -> None:
+    from tvmdet.report import find_rivals
+    from tvmdet.report import install as install_rivals
+
+    with Phases() as phase:
+        places = install_rivals(find_rivals(_names(names, "--install")), say=phase)
+    for place in places:
+        output.stdout().print(f"installed in {place}", soft_wrap=True)
+
+
+def _names(text: str | None, option: str) -> tuple[str, ...]:
+    """Reads ``onnxruntime,openvino``."""
+    if text is None:
+        return ()
+    names = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+    if not all(names):
+        raise typer.BadParameter(f"{text!r} is no list of names", param_hint=option)
+    return names
+
+
+def _print(report: BenchReport) -> None:
+    from tvmdet.report.render import grids, machine_lines, remarks
+
+    output.facts(machine_lines(report))
+    for grid in grids(report):
+        numbers = [column for column in grid.columns if column not in grid.words]
+        output.table(grid.columns, grid.rows, title=grid.title, right=numbers, gap=True)
+        for line in grid.below:
+            output.stdout().print(line, soft_wrap=True)
+    for line in remarks(report):
+        output.warning(line)
+
+
+def _name_next_step(report: BenchReport, model: Path, onnx: Path | None) -> None:
+    source = onnx or "MODEL.onnx"
+    if report.is_slower:
+        output.next_step("tvmdet", "tune", source, "--target", report.target)
+    elif not report.layers:
+        output.next_step("tvmdet", "bench", model, "--per-layer")
+    else:
+        output.next_step("tvmdet", "bench", model, "--onnx", source, "--against", "onnxruntime")

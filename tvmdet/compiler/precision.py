@@ -1,0 +1,62 @@
+"""Which layers of a build round the factors of their products, and which are kept in float32.
+
+A build that may use bfloat16 takes it wherever the tuning records say that it is fastest. When the
+result is further from ONNX Runtime than its tolerance allows, layers are taken back to float32,
+those nearest to the outputs first: what they round goes to boxes and scores without passing through
+anything else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from tvmdet.passes.conv_algorithms import Algorithm, AlgorithmName, ConvLayer
+
+__all__ = ["SHARES_KEPT", "LayerPrecision"]
+
+SHARES_KEPT = (0.0, 0.125, 0.25, 0.5)
+"""Shares of the layers in bfloat16 that are taken back, one attempt after the other."""
+
+
+class LayerPrecision:
+    """Chooses algorithms as another choice does, but for layers that are kept in float32.
+
+    Attributes:
+        kept: Hashes of the weights of the layers kept in float32 that would not be otherwise.
+    """
+
+    def __init__(self, choose: Algorithm) -> None:
+        """Wraps the choice by speed."""
+        self._choose = choose
+        self._rounded: dict[str, None] = {}
+        self.kept: frozenset[str] = frozenset()
+
+    def __call__(self, layer: ConvLayer) -> AlgorithmName:
+        """Returns the algorithm of a layer."""
+        chosen = self._choose(layer)
+        if chosen != "bf16":
+            return chosen
+        self._rounded.setdefault(layer.weights_sha256)
+        if layer.weights_sha256 not in self.kept:
+            return "bf16"
+        others = tuple(name for name in layer.algorithms if name != "bf16")
+        return self._choose(dataclasses.replace(layer, algorithms=others))
+
+    @property
+    def rounded(self) -> int:
+        """Layers that are computed in bfloat16."""
+        return len(self._rounded) - len(self.kept)
+
+    def attempts(self) -> Iterator[float]:
+        """Yields the share of layers that each attempt takes back, nothing at first.
+
+        Between two of them the network must be lowered with this choice.
+        """
+        yield SHARES_KEPT[0]
+        for share in SHARES_KEPT[1:]:
+            layers = list(self._rounded)
+            kept = frozenset(layers[len(layers) - round(share * len(layers)) :])
+            if kept != self.kept and kept:
+                self.kept = kept
+                yield share

@@ -1,0 +1,252 @@
+"""The whole benchmark: check, time in turn, profile."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tvmdet.artifact import Artifact
+from tvmdet.cpus import check_threads
+from tvmdet.errors import ArtifactError, InputError
+from tvmdet.report.agreement import TOLERANCES
+from tvmdet.report.contest import Contest, Side, ranked
+from tvmdet.report.end_to_end import end_to_end_table
+from tvmdet.report.environments import find_python
+from tvmdet.report.machine import CpuClock, describe_machine
+from tvmdet.report.network import (
+    Network,
+    compile_network,
+    import_network,
+    signature_of_raw,
+)
+from tvmdet.report.peak import Peak, measure_peak
+from tvmdet.report.per_layer import LayerTable, profile_layers
+from tvmdet.report.results import BenchReport, Table
+from tvmdet.report.rivals import find_rivals
+from tvmdet.report.timing import Plan, time_in_turn
+from tvmdet.report.worker import WorkerError
+from tvmdet.runtime.loader import Host, choose_target, read_spec
+
+__all__ = ["BenchOptions", "bench"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """What to measure, and how.
+
+    Attributes:
+        onnx: What the file was compiled from; rivals are given it.
+        against: Names of rivals.
+        precisions: What rivals may compute in: ``fp32``, ``bf16``.
+        batch_sizes: Rows of one call; one table each.
+        threads: Of every contestant; None for every usable CPU.
+        target: Whose code to run; None for the best.
+        plan: How long each table is measured.
+        picture: The image file of end-to-end calls; None for a drawn one.
+        per_layer: Whether to time every kernel.
+        logs: A folder of tuning records to read besides the usual ones.
+    """
+
+    onnx: Path | None = None
+    against: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ("fp32",)
+    batch_sizes: tuple[int, ...] = (1,)
+    threads: int | None = None
+    target: str | None = None
+    plan: Plan = field(default_factory=Plan)
+    picture: Path | None = None
+    per_layer: bool = False
+    logs: Path | None = None
+
+
+def bench(
+    path: str | Path,
+    options: BenchOptions,
+    *,
+    say: Callable[[str], None] = lambda _line: None,
+    progress: Callable[[str, int, float], None] = lambda _what, _rounds, _elapsed_s: None,
+    command: Sequence[str] = (),
+) -> BenchReport:
+    """Measures a compiled file, alone or against other runtimes.
+
+    Args:
+        path: A ``.tvmdet`` file.
+        options: What to measure.
+        say: Called with one line at the start of each step.
+        progress: Called after each timed round with what is timed, the rounds and the seconds.
+        command: What was typed, for the report.
+
+    Raises:
+        InputError: An option does not fit the file, or a rival is not installed.
+        ArtifactError: The file cannot be run.
+        TargetError: This machine cannot run it.
+        ModelError: The ONNX file cannot be used.
+    """
+    run = _Run(path, options, say, progress)
+    try:
+        return run.report(tuple(command))
+    except WorkerError as error:
+        raise ArtifactError(
+            f"{path} cannot be measured: {error}; check it with `tvmdet inspect`, or compile it "
+            "again"
+        ) from error
+
+
+class _Run:
+    def __init__(
+        self,
+        path: str | Path,
+        options: BenchOptions,
+        say: Callable[[str], None],
+        progress: Callable[[str, int, float], None],
+    ) -> None:
+        self._options = options
+        self._say = say
+        self._progress = progress
+        self._threads = check_threads(options.threads)
+        self._artifact = Artifact.open(path)
+        host = Host.this_machine()
+        self._target = choose_target(
+            self._artifact.targets, host, options.target, where=str(path)
+        ).name
+        self._is_raw = self._artifact.manifest["raw"] is not None
+        self._check()
+        # Before anything that takes long: a rival that is missing stops everything.
+        self._sides = [
+            Side(rival=rival, precision=precision, python=find_python(rival))
+            for rival in find_rivals(options.against)
+            for precision in options.precisions
+        ]
+
+    def report(self, command: tuple[str, ...]) -> BenchReport:
+        self._say("measuring what this machine can do at most")
+        peak = measure_peak(self._target, self._threads)
+        with tempfile.TemporaryDirectory(prefix="tvmdet-bench-") as folder:
+            tables = self._tables(Path(folder))
+        layers = self._layers(peak) if self._options.per_layer else ()
+        return BenchReport(
+            artifact=str(self._artifact.path),
+            model=self._artifact.manifest["model"],
+            target=self._target,
+            threads=self._threads,
+            machine=describe_machine(),
+            peak=peak,
+            tables=tuple(tables),
+            layers=layers,
+            command=command,
+        )
+
+    def _check(self) -> None:
+        options, held = self._options, self._artifact.manifest["batch_sizes"]
+        if options.against and options.onnx is None:
+            raise InputError(
+                "rivals run the ONNX file that the artifact was compiled from: give --onnx with "
+                "--against"
+            )
+        missing = sorted(set(options.batch_sizes).difference(held))
+        if missing:
+            raise InputError(
+                f"{self._artifact.path} has no code for batch {missing[0]}, it has "
+                f"{', '.join(map(str, held))}; compile it with --batch, or measure those"
+            )
+        unknown = set(options.precisions).difference(TOLERANCES)
+        if unknown:
+            raise InputError(
+                f"no precision is called {min(unknown)!r}; there are: {', '.join(TOLERANCES)}"
+            )
+        if options.picture is not None and not options.picture.is_file():
+            raise InputError(f"there is no file {options.picture}; give --picture an image file")
+
+    def _tables(self, folder: Path) -> list[Table]:
+        compiled, networks = self._networks(folder)
+        tables = []
+        for size in self._options.batch_sizes:
+            if size in networks:
+                with Contest(networks[size], compiled, self._threads) as contest:
+                    contest.open(self._sides, self._say)
+                    tables.append(self._network_table(contest))
+                    if size == 1 and not self._is_raw:
+                        tables.append(self._end_to_end(contest, folder))
+            elif size == 1:
+                tables.append(self._end_to_end(None, folder))
+        return tables
+
+    def _networks(self, folder: Path) -> tuple[Path, dict[int, Network]]:
+        """Returns tvmdet's file of the network alone, and what rivals are given."""
+        path, sizes = self._artifact.path, self._options.batch_sizes
+        if self._options.onnx is None:
+            if not self._is_raw:
+                return path, {}
+            return path, {
+                size: Network(
+                    batch_size=size,
+                    onnx=None,
+                    onnx_row=None,
+                    signature=signature_of_raw(self._artifact, size),
+                    flop=None,
+                )
+                for size in sizes
+            }
+        self._say(f"importing {self._options.onnx}")
+        model, networks = import_network(self._artifact, self._options.onnx, sizes, folder)
+        if self._is_raw:
+            return path, networks
+        compiled = compile_network(
+            model,
+            self._target,
+            sizes,
+            folder / "network.tvmdet",
+            threads=self._threads,
+            logs=self._options.logs,
+            say=self._say,
+        )
+        return compiled, networks
+
+    def _network_table(self, contest: Contest) -> Table:
+        what = f"network, batch {contest.network.batch_size}"
+        self._say(f"timing {what}")
+        clock = CpuClock(worker.pid for worker in contest.workers.values())
+        timings = time_in_turn(
+            contest.workers, self._options.plan, lambda n, s: self._progress(what, n, s)
+        )
+        return Table(
+            what="network",
+            batch_size=contest.network.batch_size,
+            entries=ranked(contest.entries, timings),
+            disturbance=clock.read(),
+            restless=tuple(sorted(timings.restless)),
+        )
+
+    def _end_to_end(self, contest: Contest | None, folder: Path) -> Table:
+        self._say("timing end to end, from the image file to the boxes")
+        spec = read_spec(self._artifact)
+        return end_to_end_table(
+            self._artifact.path,
+            self._target,
+            spec,
+            contest,
+            self._options.picture or _drawn_picture(spec.input.size_hw, folder),
+            self._options.plan,
+            threads=self._threads,
+            progress=lambda n, s: self._progress("end to end", n, s),
+        )
+
+    def _layers(self, peak: Peak) -> tuple[LayerTable, ...]:
+        self._say("timing every kernel")
+        return tuple(
+            profile_layers(self._artifact, self._target, size, peak)
+            for size in self._options.batch_sizes
+        )
+
+
+def _drawn_picture(size_hw: tuple[int, int], folder: Path) -> Path:
+    import cv2
+
+    from tvmdet.compiler.images import draw_images
+
+    path = folder / "drawn.png"
+    picture = next(image for image in draw_images(size_hw) if image.name == "shapes 2")
+    cv2.imwrite(str(path), picture.pixels)
+    return path

@@ -1,0 +1,173 @@
+"""The contestants of one batch size: started, loaded and checked before anything is timed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tvmdet.report.agreement import SPARED_SHARE, TOLERANCES, compare_outputs
+from tvmdet.report.environments import environment_variables, find_python
+from tvmdet.report.network import Network, make_inputs
+from tvmdet.report.results import Entry
+from tvmdet.report.rivals import RIVALS, TVMDET, Rival
+from tvmdet.report.statistics import compare, summarise
+from tvmdet.report.timing import Timings
+from tvmdet.report.worker import Arrays, Worker, WorkerError
+
+__all__ = ["OURS", "Contest", "Side", "one_line", "ranked"]
+
+OURS = "tvmdet"
+_LONGEST_PROBLEM = 200
+_REFERENCE = next(rival for rival in RIVALS if rival.name == "onnxruntime")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """A rival in one precision, and the interpreter that has it."""
+
+    rival: Rival
+    precision: str
+    python: Path
+
+    @property
+    def name(self) -> str:
+        """As results name it."""
+        plain = self.precision == "fp32"
+        return self.rival.name if plain else f"{self.rival.name} {self.precision}"
+
+
+class Contest:
+    """Contestants with a network loaded, each asleep in its process.
+
+    Attributes:
+        entries: What is known of each, by name, tvmdet first.
+        workers: Those that gave right answers.
+    """
+
+    def __init__(self, network: Network, compiled: Path, threads: int) -> None:
+        """Takes the network.
+
+        Args:
+            network: As rivals are given it.
+            compiled: As tvmdet is: without a head.
+            threads: Of every contestant.
+        """
+        self.network = network
+        self.entries: dict[str, Entry] = {}
+        self.workers: dict[str, Worker] = {}
+        self._compiled = compiled
+        self._threads = threads
+        self._inputs = make_inputs(network.signature)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Ends every process."""
+        self._stack.close()
+
+    def open(self, sides: Sequence[Side], say: Callable[[str], None]) -> None:
+        """Loads every contestant, and compares its outputs with those of ONNX Runtime."""
+        ours = Side(rival=TVMDET, precision="fp32", python=Path(sys.executable))
+        reference = self._reference(say)
+        for side in (ours, *sides):
+            say(f"loading {side.name}")
+            self.entries[side.name] = self._open(side, reference)
+
+    def feed(self, inputs: Arrays | None = None) -> None:
+        """Gives all contestants other inputs, or the first ones again."""
+        for worker in self.workers.values():
+            worker.feed(self._inputs if inputs is None else inputs)
+
+    def _reference(self, say: Callable[[str], None]) -> Arrays | None:
+        if self.network.onnx is None:
+            return None
+        python = find_python(_REFERENCE)
+        say("computing what is right with ONNX Runtime")
+        side = Side(rival=_REFERENCE, precision="fp32", python=python)
+        with self._start(side) as worker:
+            self._load(worker, side)
+            worker.feed(self._inputs)
+            return worker.run()
+
+    def _start(self, side: Side) -> Worker:
+        environment = environment_variables(side.python)
+        file = side.rival.file
+        return Worker(side.python, file, threads=self._threads, environment=environment)
+
+    def _load(self, worker: Worker, side: Side) -> dict[str, Any]:
+        model = self.network.onnx_row if side.rival.one_row else self.network.onnx
+        model = self._compiled if side.rival is TVMDET else model
+        if model is None:
+            raise WorkerError("it runs one row at a time, and the export fixes a larger batch")
+        options = {
+            "threads": self._threads,
+            "precision": side.precision,
+            "mode": side.rival.mode,
+        }
+        return worker.load(model, self.network.signature, options)
+
+    def _open(self, side: Side, reference: Arrays | None) -> Entry:
+        entry = Entry(name=side.name, precision=side.precision, flop=self.network.flop)
+        if side.precision not in side.rival.precisions:
+            return replace(entry, problem=f"does not compute in {side.precision} on a CPU")
+        worker = self._stack.enter_context(self._start(side))
+        try:
+            loaded = self._load(worker, side)
+            entry = replace(entry, version=loaded["version"], settings=loaded["settings"])
+            worker.feed(self._inputs)
+            outputs = worker.run()
+        except WorkerError as error:
+            worker.close()
+            return replace(entry, problem=f"failed: {one_line(error)}")
+        if reference is not None:
+            spared = SPARED_SHARE if self.network.selects else 0.0
+            found = compare_outputs(outputs, reference, TOLERANCES[side.precision], spared)
+            entry = replace(entry, agreement=found)
+            if not found.ok:
+                worker.close()
+                return replace(entry, problem=f"wrong: {found}")
+        self.workers[side.name] = worker
+        return entry
+
+
+def one_line(problem: object) -> str:
+    """Returns the first lines of a runtime's complaint as one line of bearable length."""
+    text = " ".join(str(problem).split())
+    return text if len(text) <= _LONGEST_PROBLEM else f"{text[:_LONGEST_PROBLEM]} ..."
+
+
+def ranked(entries: Mapping[str, Entry], timings: Timings) -> tuple[Entry, ...]:
+    """Returns the entries with their timings, and how tvmdet relates to each."""
+    ours = timings.seconds.get(OURS)
+    done = []
+    for name, entry in entries.items():
+        if name in timings.failed:
+            done.append(replace(entry, problem=f"failed: {one_line(timings.failed[name])}"))
+            continue
+        seconds = timings.seconds.get(name)
+        if not seconds:
+            done.append(entry)
+            continue
+        other = name != OURS and ours
+        done.append(
+            replace(
+                entry,
+                seconds=tuple(seconds),
+                summary=summarise(seconds),
+                comparison=compare(ours, seconds) if other and ours else None,
+            )
+        )
+    return tuple(done)

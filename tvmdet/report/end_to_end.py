@@ -1,0 +1,182 @@
+"""From the image file to the boxes: tvmdet against the same pictures around every rival's network.
+
+tvmdet runs as its users run it. A rival's pre- and post-processing is
+:class:`tvmdet.report.pipeline.Pipeline` in this process and its network is in its own, timed there:
+what it takes to hand arrays from process to process is not counted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvmdet.boxes import iou_matrix
+from tvmdet.report.agreement import Agreement
+from tvmdet.report.contest import OURS, Contest, ranked
+from tvmdet.report.environments import environment_variables
+from tvmdet.report.machine import CpuClock
+from tvmdet.report.pipeline import Found, Pipeline
+from tvmdet.report.results import Entry, Table
+from tvmdet.report.timing import Plan, time_in_turn
+from tvmdet.report.worker import Worker
+from tvmdet.spec import DetectorSpec
+
+__all__ = ["compare_found", "end_to_end_table"]
+
+_SERVED = Path(__file__).with_name("serve_detector.py")
+_SAME_PLACE_PX = 0.5
+_IOU_TOLERANCES = {"fp32": 0.01, "bf16": 0.1}
+
+
+class _Phases:
+    """A contestant whose calls have phases; see :class:`tvmdet.report.timing.Contestant`."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self.phases: list[dict[str, float]] = []
+
+    def wait_until_asleep(self, *, at_least_s: float, at_most_s: float) -> bool:
+        return self._worker.wait_until_asleep(at_least_s=at_least_s, at_most_s=at_most_s)
+
+    def _note(self, phases: dict[str, float]) -> float:
+        self.phases.append(phases)
+        return sum(phases.values())
+
+
+class _Ours(_Phases):
+    def __init__(self, worker: Worker, picture: str) -> None:
+        super().__init__(worker)
+        self._picture = picture
+
+    def found(self) -> Found:
+        answer = self._worker.call("detect", picture=self._picture, untimed=0)
+        return Found(
+            boxes_xyxy=np.asarray(answer["boxes_xyxy"], np.float32).reshape(-1, 4),
+            scores=np.asarray(answer["scores"], np.float32),
+            class_ids=np.asarray(answer["class_ids"], np.int64),
+        )
+
+    def time(self, *, untimed: int = 1) -> float:
+        answer = self._worker.call("detect", picture=self._picture, untimed=untimed)
+        return self._note(answer["seconds"])
+
+
+class _Theirs(_Phases):
+    def __init__(self, worker: Worker, pipeline: Pipeline, picture: str, name: str) -> None:
+        super().__init__(worker)
+        self._pipeline = pipeline
+        self._picture = picture
+        blob, self._transform, _ = pipeline.prepare(picture)
+        worker.feed({name: blob})
+        self._outputs = worker.run()
+
+    def found(self) -> Found:
+        return self._pipeline.finish(self._outputs, self._transform)[0]
+
+    def time(self, *, untimed: int = 1) -> float:
+        for _ in range(untimed):
+            self._pipeline.prepare(self._picture)
+            self.found()
+        _, _, before = self._pipeline.prepare(self._picture)
+        network = self._worker.time(untimed=untimed)
+        _, after = self._pipeline.finish(self._outputs, self._transform)
+        return self._note({**before, "network": network, **after})
+
+
+def end_to_end_table(
+    artifact: Path,
+    target: str,
+    spec: DetectorSpec,
+    contest: Contest | None,
+    picture: Path,
+    plan: Plan,
+    *,
+    threads: int,
+    progress: Callable[[int, float], None],
+) -> Table:
+    """Times a detector from the image file to the boxes, one image a call.
+
+    Args:
+        artifact: The compiled detector.
+        target: Whose code to run.
+        spec: What is around the network.
+        contest: Rivals with the network of batch 1 loaded; None for tvmdet alone.
+        picture: The image file.
+        plan: How long.
+        threads: Of every contestant.
+        progress: As :func:`tvmdet.report.timing.time_in_turn` takes it.
+
+    Raises:
+        WorkerError: tvmdet itself fails.
+    """
+    python = Path(sys.executable)
+    environment = environment_variables(python)
+    with Worker(python, _SERVED, threads=threads, environment=environment) as worker:
+        version = worker.call("open", artifact=str(artifact), target=target, threads=threads)
+        ours = _Ours(worker, str(picture))
+        right = ours.found()
+        entries = {OURS: Entry(name=OURS, version=version)}
+        sides: dict[str, _Ours | _Theirs] = {OURS: ours}
+        for name, rival in _rivals(contest).items():
+            assert contest is not None
+            given = contest.network.signature["inputs"][0]["name"]
+            theirs = _Theirs(rival, Pipeline(spec), str(picture), given)
+            entry = replace(contest.entries[name], flop=None, agreement=None)
+            found = compare_found(theirs.found(), right, _IOU_TOLERANCES[entry.precision])
+            entries[name] = replace(entry, agreement=found, problem=found.reason)
+            if found.ok:
+                sides[name] = theirs
+        clock = CpuClock([worker.pid, *(rival.pid for rival in _rivals(contest).values())])
+        timings = time_in_turn(sides, plan, progress)
+        disturbance = clock.read()
+    found_entries = tuple(
+        replace(entry, phases_s=_medians(sides[entry.name].phases)) if entry.seconds else entry
+        for entry in ranked(entries, timings)
+    )
+    return Table(
+        what="end to end",
+        batch_size=1,
+        entries=found_entries,
+        disturbance=disturbance,
+        restless=tuple(sorted(timings.restless)),
+        note=f"{picture.name}: {len(right.scores)} boxes. Rivals with the numpy pre- and "
+        "post-processing of tvmdet.report.pipeline",
+    )
+
+
+def compare_found(got: Found, right: Found, tolerance: float) -> Agreement:
+    """Compares boxes: each of one side needs a partner of its class on the other.
+
+    Args:
+        got: A contestant's boxes.
+        right: The right ones.
+        tolerance: How far the IoU of partners may be from 1.
+    """
+    if len(got.scores) != len(right.scores):
+        reason = f"wrong: {len(got.scores)} boxes instead of {len(right.scores)}"
+        return Agreement(worst=float("inf"), output="boxes", tolerance=tolerance, reason=reason)
+    if not len(right.scores):
+        return Agreement(worst=0.0, output="boxes", tolerance=tolerance)
+    overlaps = iou_matrix(got.boxes_xyxy, right.boxes_xyxy)
+    # Boxes cut to a line at the picture's edge have no area to share, but a place.
+    apart = np.abs(got.boxes_xyxy[:, None] - right.boxes_xyxy[None, :]).max(axis=-1)
+    overlaps[apart < _SAME_PLACE_PX] = 1.0
+    overlaps *= got.class_ids[:, None] == right.class_ids[None, :]
+    worst = 1.0 - float(min(overlaps.max(axis=0).min(), overlaps.max(axis=1).min()))
+    reason = "" if worst <= tolerance else f"wrong: a box has no partner of IoU {1 - tolerance:g}"
+    return Agreement(worst=worst, output="boxes", tolerance=tolerance, reason=reason)
+
+
+def _rivals(contest: Contest | None) -> Mapping[str, Worker]:
+    if contest is None:
+        return {}
+    return {name: worker for name, worker in contest.workers.items() if name != OURS}
+
+
+def _medians(phases: list[dict[str, Any]]) -> dict[str, float]:
+    return {name: float(np.median([each[name] for each in phases])) for name in phases[0]}

@@ -1,0 +1,112 @@
+"""The machine that was measured on, and how busy others kept it meanwhile."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tvmdet.cpus import cpu_model, usable_cpu_count
+from tvmdet.targets import host_features
+
+__all__ = ["CpuClock", "Disturbance", "describe_machine"]
+
+_TOLD_FEATURES = (
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "avx_vnni",
+    "amx_tile",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "bf16",
+    "i8mm",
+    "sve",
+)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Returns what a reader of figures must know of this machine, as plain JSON values."""
+    features = host_features()
+    return {
+        "cpu": cpu_model(),
+        "arch": platform.machine(),
+        "cpus_usable": usable_cpu_count(),
+        "cpus_online": os.cpu_count(),
+        "features": [name for name in _TOLD_FEATURES if name in features],
+        "virtual": "hypervisor" in features,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "load_average": [round(value, 2) for value in os.getloadavg()],
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disturbance:
+    """What else the machine did during a measurement.
+
+    Attributes:
+        others_cpus: CPUs' worth of work that other processes did on average.
+        stolen_cpus: CPUs' worth of time that the hypervisor gave to other guests.
+    """
+
+    others_cpus: float
+    stolen_cpus: float
+
+    @property
+    def is_high(self) -> bool:
+        """Whether figures should not be trusted: over a tenth of a CPU was busy elsewhere."""
+        return self.others_cpus + self.stolen_cpus > 0.1
+
+    def to_dict(self) -> dict[str, float]:
+        """Returns plain JSON values."""
+        return {"others_cpus": self.others_cpus, "stolen_cpus": self.stolen_cpus}
+
+
+class CpuClock:
+    """Accounts for the CPU time between its making and :meth:`read`."""
+
+    def __init__(self, processes: Iterable[int]) -> None:
+        """Starts the account; work of these processes and of this one is not a disturbance."""
+        self._processes = [os.getpid(), *processes]
+        self._start = time.monotonic()
+        self._busy, self._stolen, self._own = self._now()
+
+    def read(self) -> Disturbance:
+        """Returns what happened since; all zero where the kernel does not tell."""
+        elapsed = max(time.monotonic() - self._start, 1e-6)
+        busy, stolen, own = self._now()
+        others = (busy - self._busy) - (own - self._own)
+        return Disturbance(
+            others_cpus=round(max(others, 0.0) / elapsed, 3),
+            stolen_cpus=round(max(stolen - self._stolen, 0.0) / elapsed, 3),
+        )
+
+    def _now(self) -> tuple[float, float, float]:
+        """Returns seconds of busy CPUs, stolen time, and CPU time of our own processes."""
+        tick = 1.0 / os.sysconf("SC_CLK_TCK")
+        # cpu user nice system idle iowait irq softirq steal (proc(5))
+        words = _read("/proc/stat").splitlines()[:1]
+        counts = [int(word) for word in words[0].split()[1:9]] if words else [0] * 8
+        own = 0
+        for process in self._processes:
+            after_name = _read(f"/proc/{process}/stat").rpartition(")")[2].split()
+            own += sum(int(word) for word in after_name[11:13])  # utime, stime
+        busy = sum(counts) - counts[3] - counts[4] - counts[7]
+        return busy * tick, counts[7] * tick, own * tick
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

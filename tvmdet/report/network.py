@@ -1,0 +1,190 @@
+"""What is compared: one network, as every contestant is given it.
+
+Rivals get the ONNX file that tvmdet itself compiles from: of fixed shape, simplified, proven equal
+to the original. It spares them shape arithmetic, which makes some faster and none slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tvmdet.artifact import Artifact
+from tvmdet.errors import InputError
+from tvmdet.report.worker import Arrays
+
+if TYPE_CHECKING:
+    from tvmdet.frontend import Model
+
+__all__ = ["Network", "import_network", "make_inputs", "signature_of_raw"]
+
+Signature = Mapping[str, Any]
+
+_SELECTING = frozenset({"ArgMax", "ArgMin", "NonMaxSuppression", "NonZero", "TopK"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """One network at one batch size.
+
+    Attributes:
+        batch_size: Rows of one call.
+        onnx: The file for rivals; None when there is none.
+        onnx_row: The same at batch 1, for rivals without a batch dimension.
+        signature: Names, shapes and types of inputs and outputs.
+        flop: Multiplications and additions of its convolutions and matrix products, as the ONNX
+            file defines them; None when there is no ONNX file.
+        selects: Whether rounding can make entries change places in the outputs.
+    """
+
+    batch_size: int
+    onnx: Path | None
+    onnx_row: Path | None
+    signature: Signature
+    flop: int | None
+    selects: bool = False
+
+
+def import_network(
+    artifact: Artifact, onnx: Path, batch_sizes: Sequence[int], folder: Path
+) -> tuple[Model, dict[int, Network]]:
+    """Imports the ONNX file of an artifact, and writes what rivals are given.
+
+    Args:
+        artifact: The compiled file.
+        onnx: What it was compiled from.
+        batch_sizes: Wanted ones.
+        folder: Where to write.
+
+    Returns:
+        The network without a head, and its forms by batch size.
+
+    Raises:
+        InputError: The artifact was not compiled from this file.
+        ModelError: The file cannot be imported.
+    """
+    from tvmdet.frontend import import_onnx
+    from tvmdet.frontend.cost import count_flops
+    from tvmdet.frontend.specialise import static_values
+
+    height, width = artifact.manifest["spec"]["input"]["size_hw"]
+    # A network that takes no picture has the size 1x1 in its spec.
+    size_hw = None if (height, width) == (1, 1) else (height, width)
+    model = import_onnx(onnx, raw=True, size_hw=size_hw)
+    promised = artifact.manifest["model"].get("sha256")
+    if model.sha256 != promised:
+        raise InputError(
+            f"{artifact.path} was not compiled from {onnx}: its SHA-256 is {model.sha256}, and the "
+            f"artifact names {promised}; give --onnx the file that it was compiled from, or "
+            "compile it again"
+        )
+    paths = {}
+    for size in {1, *batch_sizes} if _has_row(model) else set(batch_sizes):
+        paths[size] = folder / f"network_b{size}.onnx"
+        paths[size].write_bytes(model.onnx_at(size).SerializeToString())
+    networks = {}
+    for size in batch_sizes:
+        static = model.onnx_at(size)
+        networks[size] = Network(
+            batch_size=size,
+            onnx=paths[size],
+            onnx_row=paths.get(1),
+            signature=_signature(static, model.input_names, model.output_names),
+            flop=count_flops(static, static_values(static)),
+            selects=any(node.op_type in _SELECTING for node in static.graph.node),
+        )
+    return model, networks
+
+
+def signature_of_raw(artifact: Artifact, batch_size: int) -> Signature:
+    """Returns inputs and outputs of a network that was compiled without a head."""
+    described = artifact.manifest["raw"]
+    return {
+        group: [
+            {
+                "name": entry["name"],
+                "dtype": entry["dtype"],
+                "shape": [batch_size, *entry["shape"][1:]]
+                if entry.get("batched", entry["shape"][:1] == [1])
+                else list(entry["shape"]),
+            }
+            for entry in described[group]
+        ]
+        for group in ("inputs", "outputs")
+    }
+
+
+def make_inputs(signature: Signature, seed: int = 0) -> Arrays:
+    """Returns inputs for a network: floats from 0 to 1, small whole numbers; seeded."""
+    rng = np.random.default_rng(seed)
+    made: Arrays = {}
+    for entry in signature["inputs"]:
+        shape, dtype = tuple(entry["shape"]), np.dtype(entry["dtype"])
+        if dtype.kind == "f":
+            made[entry["name"]] = rng.random(shape, np.float32).astype(dtype)
+        elif dtype.kind == "b":
+            made[entry["name"]] = rng.integers(0, 2, shape).astype(dtype)
+        else:
+            made[entry["name"]] = rng.integers(0, 128, shape).astype(dtype)
+    return made
+
+
+def compile_network(
+    model: Model,
+    target: str,
+    batch_sizes: Sequence[int],
+    output: Path,
+    *,
+    threads: int,
+    logs: Path | None,
+    say: Callable[[str], None],
+) -> Path:
+    """Compiles the network of a detector without its head, with the records that it was built from.
+
+    In a detector's file the head is part of the one compiled function, so that the network alone
+    cannot be called.
+
+    Raises:
+        TvmdetError: As :func:`tvmdet.compile`.
+    """
+    from tvmdet.compiler import compile as compile_model
+
+    compile_model(
+        model,
+        target=target,
+        batch_sizes=batch_sizes,
+        output=output,
+        threads=threads,
+        logs=logs,
+        progress=lambda line: say(f"the network alone: {line}"),
+    )
+    return output
+
+
+def _has_row(model: Model) -> bool:
+    fixed = model.network.fixed_batch
+    return fixed in (None, 1)
+
+
+def _signature(static: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Signature:
+    from onnx import helper
+
+    def describe(values: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+        by_name = {value.name: value.type.tensor_type for value in values}
+        return [
+            {
+                "name": name,
+                "shape": [dim.dim_value for dim in by_name[name].shape.dim],
+                "dtype": str(helper.tensor_dtype_to_np_dtype(by_name[name].elem_type)),
+            }
+            for name in names
+        ]
+
+    return {
+        "inputs": describe(static.graph.input, inputs),
+        "outputs": describe(static.graph.output, outputs),
+    }

@@ -1,0 +1,171 @@
+"""Where the time of a network goes, kernel by kernel, and what is left to win."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tvmdet.artifact import Artifact
+from tvmdet.report.environments import environment_variables
+from tvmdet.report.peak import Peak
+from tvmdet.report.worker import Worker
+
+__all__ = ["Layer", "LayerTable", "profile_layers"]
+
+_SERVED = Path(__file__).with_name("serve_profile.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One kernel of a network, all its calls together.
+
+    Attributes:
+        name: Of the compiled function.
+        calls: In one call of the network.
+        seconds: Of all of them.
+        flop: Operations of all of them, as the kernel does them (a Winograd convolution does
+            fewer than the direct one); None where the file does not say.
+        bytes: Of all their arguments, weights and results included.
+        attainable_s: Least seconds by the roofline.
+        anchor: The operator and its shape.
+        template: What scheduled it.
+        knobs: The decision.
+        source: Where that came from: tuned, borrowed, default or single.
+    """
+
+    name: str
+    calls: int
+    seconds: float
+    flop: int | None
+    bytes: int
+    attainable_s: float
+    anchor: str = ""
+    template: str = ""
+    knobs: Mapping[str, int | str]
+    source: str = ""
+
+    @property
+    def winnable_s(self) -> float:
+        """Seconds that tuning could save at the very most."""
+        return max(self.seconds - self.attainable_s, 0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON values."""
+        rate = None if self.flop is None else round(self.flop / self.seconds / 1e9, 2)
+        return {
+            "name": self.name,
+            "calls": self.calls,
+            "ms": round(self.seconds * 1e3, 5),
+            "gflops": rate,
+            "flop": self.flop,
+            "bytes": self.bytes,
+            "attainable_ms": round(self.attainable_s * 1e3, 5),
+            "winnable_ms": round(self.winnable_s * 1e3, 5),
+            "anchor": self.anchor,
+            "template": self.template,
+            "knobs": dict(self.knobs),
+            "source": self.source,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerTable:
+    """The profile of one compiled function.
+
+    Attributes:
+        batch_size: Rows of one call.
+        whole_s: Median seconds of a call that nobody watches, copies of outputs included.
+        watched_s: The same while every kernel is timed.
+        built_in_s: What the virtual machine's own functions took, such as allocation.
+        layers: Slowest first.
+    """
+
+    batch_size: int
+    whole_s: float
+    watched_s: float
+    built_in_s: float
+    layers: tuple[Layer, ...]
+
+    @property
+    def kernels_s(self) -> float:
+        """Seconds of all kernels."""
+        return sum(layer.seconds for layer in self.layers)
+
+    @property
+    def closure(self) -> float:
+        """The kernels' share of the whole: how much of it the profile explains."""
+        return self.kernels_s / self.whole_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON values."""
+        return {
+            "batch_size": self.batch_size,
+            "whole_ms": round(self.whole_s * 1e3, 5),
+            "watched_ms": round(self.watched_s * 1e3, 5),
+            "kernels_ms": round(self.kernels_s * 1e3, 5),
+            "built_in_ms": round(self.built_in_s * 1e3, 5),
+            "closure": round(self.closure, 4),
+            "layers": [layer.to_dict() for layer in self.layers],
+        }
+
+
+def profile_layers(
+    artifact: Artifact, target: str, batch_size: int, peak: Peak, *, rounds: int = 40
+) -> LayerTable:
+    """Times every kernel of a compiled file.
+
+    Args:
+        artifact: The file, with or without a head.
+        target: Whose code to run.
+        batch_size: One of those that the file has.
+        peak: Of this machine, with the number of threads to run on.
+        rounds: Calls that are timed.
+
+    Raises:
+        WorkerError: The file cannot be run.
+    """
+    python = Path(sys.executable)
+    environment = environment_variables(python)
+    with Worker(python, _SERVED, threads=peak.threads, environment=environment) as worker:
+        found = worker.call(
+            "profile",
+            artifact=str(artifact.path),
+            target=target,
+            batch_size=batch_size,
+            threads=peak.threads,
+            rounds=rounds,
+        )
+    entries = {entry["name"]: entry for entry in artifact.manifest["targets"]}
+    facts = entries[target].get("kernels", {})
+    layers = [
+        _layer(name, measured, facts.get(name, {}), peak)
+        for name, measured in found["kernels"].items()
+    ]
+    return LayerTable(
+        batch_size=batch_size,
+        whole_s=found["whole_s"],
+        watched_s=found["watched_s"],
+        built_in_s=found["built_in_s"],
+        layers=tuple(sorted(layers, key=lambda layer: -layer.seconds)),
+    )
+
+
+def _layer(name: str, measured: Mapping[str, Any], facts: Mapping[str, Any], peak: Peak) -> Layer:
+    calls = measured["calls"]
+    flop = facts.get("flop")
+    each = peak.attainable_s(flop or 0, measured["bytes"] // calls)
+    return Layer(
+        name=name,
+        calls=calls,
+        seconds=measured["seconds"],
+        flop=None if flop is None else flop * calls,
+        bytes=measured["bytes"],
+        attainable_s=each * calls,
+        anchor=facts.get("anchor", ""),
+        template=facts.get("template", ""),
+        knobs=facts.get("knobs", {}),
+        source=facts.get("source", ""),
+    )

@@ -1,0 +1,122 @@
+"""What surrounds a rival's network: the image file to its input, its outputs to boxes, in numpy.
+
+Written as a careful engineer would ship it: nothing is allocated that can be kept, planes are
+normalised straight into the input, candidates are filtered before they are sorted, suppression is
+vectorised. Box decoding is the family's plain numpy code, which decodes every anchor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmdet.boxes import ImageTransform, clip_boxes
+from tvmdet.runtime.images import decode_file
+from tvmdet.runtime.resize import place_image
+from tvmdet.spec import DetectorSpec, PostprocessSpec
+
+__all__ = ["Found", "Pipeline"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Boxes in image pixels, best first.
+
+    Attributes:
+        boxes_xyxy: ``[n, 4]``.
+        scores: ``[n]``.
+        class_ids: ``[n]``.
+    """
+
+    boxes_xyxy: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    class_ids: npt.NDArray[np.int64]
+
+
+class Pipeline:
+    """Pre- and post-processing of one detector, batch 1."""
+
+    def __init__(self, spec: DetectorSpec) -> None:
+        """Allocates what is reused from call to call."""
+        from tvmdet.heads import get_head
+
+        self._spec = spec
+        self._head = get_head(spec.family)
+        self._canvas = np.empty((*spec.input.size_hw, 3), np.uint8)
+        self._blob = np.empty((1, 3, *spec.input.size_hw), np.float32)
+        std = np.asarray(spec.input.std, np.float32)
+        self._scale = np.float32(1) / std
+        self._offset = -np.asarray(spec.input.mean, np.float32) / std
+        self._order = (2, 1, 0) if spec.input.color == "rgb" else (0, 1, 2)
+
+    def prepare(
+        self, picture: str
+    ) -> tuple[npt.NDArray[np.float32], ImageTransform, dict[str, float]]:
+        """Returns the network's input, where the picture lies in it, and seconds by phase."""
+        start = time.perf_counter()
+        image = decode_file(picture)
+        decoded = time.perf_counter()
+        transform = ImageTransform.for_image(image.shape[:2], self._spec.input)
+        place_image(image, transform, self._spec.input.pad_value, self._canvas)
+        for index, plane in enumerate(self._blob[0]):
+            np.multiply(self._canvas[..., self._order[index]], self._scale[index], out=plane)
+            if self._offset[index]:
+                np.add(plane, self._offset[index], out=plane)
+        seconds = {"decode": decoded - start, "resize": time.perf_counter() - decoded}
+        return self._blob, transform, seconds
+
+    def finish(
+        self, outputs: Mapping[str, Any], transform: ImageTransform
+    ) -> tuple[Found, dict[str, float]]:
+        """Returns the boxes of an image, and seconds by phase."""
+        start = time.perf_counter()
+        post = self._spec.postprocess
+        boxes, scores = self._head.decode_reference(outputs, self._spec)
+        found = _select(boxes[0], scores[0], post)
+        mapped = clip_boxes(transform.to_image(found.boxes_xyxy), transform.image_size_hw)
+        found = Found(boxes_xyxy=mapped, scores=found.scores, class_ids=found.class_ids)
+        return found, {"map": time.perf_counter() - start}
+
+
+def _select(
+    boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], post: PostprocessSpec
+) -> Found:
+    if post.multi_label:
+        rows, classes = np.nonzero(scores > post.score_threshold)
+        values = scores[rows, classes]
+    else:
+        best = scores.max(axis=1)
+        rows = np.flatnonzero(best > post.score_threshold)
+        classes, values = scores[rows].argmax(axis=1), best[rows]
+    order = np.argsort(-values, kind="stable")[: post.pre_nms_top_k]
+    picked, classes, values = boxes[rows[order]], classes[order], values[order]
+    kept = _suppress(picked, classes, post)
+    return Found(boxes_xyxy=picked[kept], scores=values[kept], class_ids=classes[kept])
+
+
+def _suppress(
+    boxes: npt.NDArray[np.float32], classes: npt.NDArray[np.int64], post: PostprocessSpec
+) -> npt.NDArray[np.intp]:
+    """Returns the rows that greedy suppression keeps; rows come best first."""
+    moved = boxes.astype(np.float64)
+    if not post.class_agnostic and len(boxes):
+        # Boxes of different classes are moved apart, as torchvision's batched_nms does.
+        moved = moved + (classes * (np.ptp(moved) + 1))[:, None]
+    x1, y1, x2, y2 = moved.T
+    # A box that is turned inside out has no area, and overlaps nothing.
+    area = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
+    rows = np.arange(len(boxes))
+    kept: list[int] = []
+    while len(rows) and len(kept) < post.max_detections:
+        best, rest = rows[0], rows[1:]
+        kept.append(int(best))
+        width = np.minimum(x2[best], x2[rest]) - np.maximum(x1[best], x1[rest])
+        height = np.minimum(y2[best], y2[rest]) - np.maximum(y1[best], y1[rest])
+        shared = np.maximum(width, 0) * np.maximum(height, 0)
+        rows = rest[shared <= post.iou_threshold * (area[best] + area[rest] - shared)]
+    return np.array(kept, np.intp)

@@ -1,0 +1,206 @@
+"""A report as tables for people: columns and rows, whoever prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvmdet.report.contest import OURS
+from tvmdet.report.peak import Peak
+from tvmdet.report.per_layer import Layer, LayerTable
+from tvmdet.report.results import BenchReport, Entry, Table
+
+__all__ = ["Grid", "grids", "machine_lines", "remarks"]
+
+_PHASES = ("decode", "resize", "network", "map")
+_LATENCY = ("median", "p90", "p99", "min")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """One table.
+
+    Attributes:
+        title: A line above.
+        columns: Headings.
+        rows: One text per column.
+        words: Columns of text; all others are numbers.
+        below: Lines under it.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: tuple[str, ...] = ()
+    below: tuple[str, ...] = ()
+
+
+def machine_lines(report: BenchReport) -> list[tuple[str, str]]:
+    """Returns what was measured, on what, as pairs of a name and a value."""
+    machine = report.machine
+    cpus = f"{machine['cpus_usable']} of {machine['cpus_online']} CPUs usable"
+    kind = ", virtual" if machine["virtual"] else ""
+    lines = [
+        ("file", f"{report.artifact} ({report.model.get('name')})"),
+        ("machine", f"{machine['cpu']}, {cpus}{kind}"),
+        ("features", " ".join(machine["features"])),
+        ("system", f"{machine['system']}, Python {machine['python']}"),
+        ("load", " ".join(str(value) for value in machine["load_average"])),
+        ("code for", f"{report.target}, {report.threads} threads each"),
+    ]
+    if report.peak is not None:
+        rates = report.peak.bytes_per_s
+        text = ", ".join(f"{rate / 1e9:.0f} ({_size(size)})" for size, rate in rates.items())
+        lines.append(("peak", f"{report.peak.flop_per_s / 1e9:.0f} GFLOP/s float32, measured"))
+        lines.append(("memory", f"GB/s read from arrays of a size: {text}"))
+    return lines
+
+
+def grids(report: BenchReport) -> list[Grid]:
+    """Returns every table of a report, in the order to be read."""
+    found = [
+        _network(table, report.peak) if table.what == "network" else _end_to_end(table)
+        for table in report.tables
+    ]
+    return found + [_layers(table) for table in report.layers]
+
+
+def remarks(report: BenchReport) -> list[str]:
+    """Returns what makes the figures less trustworthy."""
+    said = []
+    if report.peak is not None and report.peak.disturbed:
+        said.append("the machine was never quiet while its peak was measured; it may be higher")
+    for table in report.tables:
+        where = f"{table.what}, batch {table.batch_size}"
+        noise = table.disturbance
+        if noise.is_high:
+            said.append(
+                f"{where}: the machine was not quiet (others used {noise.others_cpus:.2f} CPUs, "
+                f"{noise.stolen_cpus:.2f} were stolen); trust ratios more than milliseconds"
+            )
+        if table.restless:
+            names = ", ".join(table.restless)
+            said.append(f"{where}: threads of {names} went on spinning into the next one's turn")
+    return said
+
+
+def _network(table: Table, peak: Peak | None) -> Grid:
+    columns = (
+        "",
+        *(f"{name} ms" for name in _LATENCY),
+        "tvmdet / this",
+        "tvmdet is",
+        "GFLOP/s",
+        "of peak",
+        "max error",
+        "version",
+    )
+    rows = []
+    for entry in table.entries:
+        rate = entry.flop_per_s
+        share = "" if rate is None or peak is None else f"{rate / peak.flop_per_s:.0%}"
+        gflops = "" if rate is None else f"{rate / 1e9:.1f}"
+        error = "" if entry.agreement is None else f"{entry.agreement.worst:.1e}"
+        rows.append(
+            (entry.name, *_latency(entry), *_verdict(entry), gflops, share, error, entry.version)
+        )
+    return Grid(
+        title=f"network alone, batch {table.batch_size}: arrays in, arrays out{_rounds(table)}",
+        columns=columns,
+        rows=tuple(rows),
+        words=("", "tvmdet is", "version"),
+        below=_problems(table),
+    )
+
+
+def _end_to_end(table: Table) -> Grid:
+    columns = ("", *(f"{name} ms" for name in _LATENCY), *_PHASES, "tvmdet / this", "tvmdet is")
+    rows = []
+    for entry in table.entries:
+        phases = [
+            f"{entry.phases_s[name] * 1e3:.2f}" if name in entry.phases_s else ""
+            for name in _PHASES
+        ]
+        rows.append((entry.name, *_latency(entry), *phases, *_verdict(entry)))
+    return Grid(
+        title=f"end to end: image file in, boxes out{_rounds(table)}",
+        columns=columns,
+        rows=tuple(rows),
+        words=("", "tvmdet is"),
+        below=(table.note, *_problems(table)),
+    )
+
+
+def _layers(table: LayerTable) -> Grid:
+    columns = (
+        "kernel",
+        "calls",
+        "ms",
+        "share",
+        "GFLOP/s",
+        "MB",
+        "attainable ms",
+        "could win ms",
+        "schedule",
+        "operator",
+    )
+    whole = table.whole_s
+    winnable = sum(layer.winnable_s for layer in table.layers)
+    below = (
+        f"sum of kernels {table.kernels_s * 1e3:.3f} ms = {table.closure:.1%} of the call "
+        f"({whole * 1e3:.3f} ms); allocation and other built-ins {table.built_in_s * 1e3:.3f} ms",
+        f"timing each kernel made the call {table.watched_s / whole - 1:.1%} slower",
+        f"tuning could win at the very most {winnable * 1e3:.3f} ms, {winnable / whole:.0%}",
+    )
+    return Grid(
+        title=f"kernels, batch {table.batch_size}",
+        columns=columns,
+        rows=tuple(_layer(layer, whole) for layer in table.layers),
+        words=("kernel", "schedule", "operator"),
+        below=below,
+    )
+
+
+def _layer(layer: Layer, whole: float) -> tuple[str, ...]:
+    knobs = ", ".join(f"{name}={value}" for name, value in layer.knobs.items())
+    source = f" {layer.source}" if layer.source in ("borrowed", "default") else ""
+    return (
+        layer.name,
+        str(layer.calls),
+        f"{layer.seconds * 1e3:.3f}",
+        f"{layer.seconds / whole:.1%}",
+        "?" if layer.flop is None else f"{layer.flop / layer.seconds / 1e9:.0f}",
+        f"{layer.bytes / 1e6:.2f}",
+        f"{layer.attainable_s * 1e3:.3f}",
+        f"{layer.winnable_s * 1e3:.3f}",
+        f"{layer.template}({knobs}){source}" if layer.template else "?",
+        layer.anchor,
+    )
+
+
+def _latency(entry: Entry) -> tuple[str, ...]:
+    if entry.summary is None:
+        return ("",) * len(_LATENCY)
+    found = entry.summary
+    values = (found.median_s, found.p90_s, found.p99_s, found.min_s)
+    return tuple(f"{value * 1e3:.2f}" for value in values)
+
+
+def _verdict(entry: Entry) -> tuple[str, str]:
+    if entry.comparison is None:
+        return "", "" if entry.name == OURS else "not ranked"
+    found = entry.comparison
+    return f"{found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}]", found.verdict
+
+
+def _problems(table: Table) -> tuple[str, ...]:
+    return tuple(f"{entry.name}: {entry.problem}" for entry in table.entries if entry.problem)
+
+
+def _rounds(table: Table) -> str:
+    counts: Sequence[int] = [len(entry.seconds) for entry in table.entries]
+    return f" ({max(counts, default=0)} rounds in turn)"
+
+
+def _size(count: int) -> str:
+    return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count >> 10} KiB"

@@ -1,0 +1,34 @@
+"""tvmdet from the image file to the boxes; run by ``rivals/serve.py`` in a process of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvmdet
+
+__all__ = ["CALLS", "detect", "open_detector"]
+
+_opened: list[Any] = []
+
+
+def open_detector(artifact: str, target: str, threads: int) -> str:
+    """Loads a detector; returns its version."""
+    _opened[:] = [tvmdet.load(artifact, threads=threads, target=target)]
+    return f"tvmdet {tvmdet.__version__}"
+
+
+def detect(picture: str, untimed: int) -> dict[str, Any]:
+    """Detects in a picture; returns what it found, and the seconds of each phase."""
+    (detector,) = _opened
+    for _ in range(untimed):
+        detector.detect(picture)
+    found, seconds = detector.detect_timed(picture)
+    return {
+        "boxes_xyxy": found.boxes_xyxy.tolist(),
+        "scores": found.scores.tolist(),
+        "class_ids": found.class_ids.tolist(),
+        "seconds": seconds,
+    }
+
+
+CALLS = {"open": open_detector, "detect": detect}

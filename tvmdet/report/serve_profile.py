@@ -1,0 +1,131 @@
+"""Times every kernel inside a running network; run by ``rivals/serve.py`` in its own process.
+
+The virtual machine calls a watcher before and after each kernel. So the kernels are the compiled
+ones of the file, on the data and in the caches of a real call, and TVM's compiler is not needed.
+The same code is loaded a second time without a watcher, and both are called in turn: what watching
+costs is seen, and the sum of the kernels can be held against the undisturbed whole.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tvmdet.artifact import Artifact
+from tvmdet.report.network import make_inputs, signature_of_raw
+from tvmdet.runtime.loader import Host, choose_target, read_spec
+from tvmdet.runtime.native import NativeModule, aligned_empty, configure_workers
+from tvmdet.runtime.threads import native_thread
+
+__all__ = ["CALLS", "profile"]
+
+_WARM_UP = 3
+_BUILT_IN = "vm.builtin."
+
+
+class _Watcher:
+    """Notes when each kernel begins and ends, and how many bytes it is given."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.calls: list[tuple[str, int]] = []
+        self.describing = True
+        self._start = 0.0
+
+    def __call__(self, _func: Any, name: str, before: bool, _result: Any, *arguments: Any) -> int:
+        if before:
+            if self.describing:
+                self.calls.append((name, _bytes_of(arguments)))
+            self._start = time.perf_counter()
+        else:
+            self.seconds.append(time.perf_counter() - self._start)
+        return 0
+
+
+def _bytes_of(arguments: Sequence[Any]) -> int:
+    """Adds up the tensors among a call's arguments: weights, inputs and results."""
+    total = 0
+    for tensor in arguments:
+        if hasattr(tensor, "shape") and hasattr(tensor, "dtype"):
+            count = int(np.prod([int(side) for side in tensor.shape], dtype=np.int64))
+            bits = int(tensor.dtype.bits) * int(tensor.dtype.lanes)
+            total += count * max(bits // 8, 1)
+    return total
+
+
+def profile(
+    artifact: str, target: str, batch_size: int, threads: int, rounds: int
+) -> dict[str, Any]:
+    """Profiles one entry function of a compiled file.
+
+    Returns:
+        ``whole_s``, the median seconds of undisturbed calls; ``watched_s``, of watched ones;
+        ``kernels``, by name the number of calls, the seconds of all of them (medians added up)
+        and the bytes of all their arguments; ``built_in_s``, what the virtual machine's own
+        functions took.
+    """
+    opened = Artifact.open(artifact)
+    chosen = choose_target(opened.targets, Host.this_machine(), target)
+    library = opened.read_member(chosen.library)
+    function, arguments = _entry(opened, batch_size)
+    thread = native_thread(threads, configure_workers)
+
+    def work() -> dict[str, Any]:
+        plain, watched = (NativeModule(library, name=artifact) for _ in range(2))
+        watcher = _Watcher()
+        watched.watch(watcher)
+        wholes: tuple[list[float], list[float]] = ([], [])
+        each = []
+        for index in range(_WARM_UP + rounds):
+            watcher.describing = index == 0
+            watcher.seconds = []
+            for module, times in zip((plain, watched), wholes, strict=True):
+                start = time.perf_counter()
+                module.call(function, arguments)
+                times.append(time.perf_counter() - start)
+            each.append(watcher.seconds)
+        medians = np.median(np.asarray(each[_WARM_UP:]), axis=0)
+        whole, slowed = (float(np.median(times[_WARM_UP:])) for times in wholes)
+        return {"whole_s": whole, "watched_s": slowed, **_by_name(watcher.calls, medians)}
+
+    return thread.submit(work).result()
+
+
+def _by_name(calls: Sequence[tuple[str, int]], seconds: Any) -> dict[str, Any]:
+    kernels: dict[str, dict[str, Any]] = {}
+    built_in = 0.0
+    for (name, size), took in zip(calls, seconds, strict=True):
+        if name.startswith(_BUILT_IN):
+            built_in += float(took)
+            continue
+        kernel = kernels.setdefault(name, {"calls": 0, "seconds": 0.0, "bytes": 0})
+        kernel["calls"] += 1
+        kernel["seconds"] += float(took)
+        kernel["bytes"] += size
+    return {"kernels": kernels, "built_in_s": built_in}
+
+
+def _entry(artifact: Artifact, batch_size: int) -> tuple[str, tuple[Any, ...]]:
+    """Returns the name and arguments of the function that serves a batch size."""
+    if artifact.manifest["raw"] is not None:
+        given = make_inputs(signature_of_raw(artifact, batch_size)).values()
+        return f"run_b{batch_size}", tuple(_aligned(array) for array in given)
+    spec = read_spec(artifact)
+    pictures = np.random.default_rng(0).integers(
+        0, 256, (batch_size, *spec.input.size_hw, 3), np.uint8
+    )
+    limits = (spec.postprocess.score_threshold, spec.postprocess.iou_threshold)
+    arrays = (pictures, np.array(limits, np.float32))
+    return f"detect_b{batch_size}", tuple(_aligned(array) for array in arrays)
+
+
+def _aligned(array: Any) -> Any:
+    place = aligned_empty(array.shape, array.dtype)
+    place[...] = array
+    return place
+
+
+CALLS = {"profile": profile}
