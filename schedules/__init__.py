@@ -12,6 +12,7 @@ from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
 from tvmdet.schedules.common.as_is import AsIs
 from tvmdet.schedules.common.elementwise import Elementwise
 from tvmdet.schedules.common.reduction import Reduction
+from tvmdet.schedules.x86.batch_matmul import BatchMatmul
 from tvmdet.schedules.x86.bf16_conv2d_nhwc import Bf16Conv2dNhwc
 from tvmdet.schedules.x86.conv2d_nhwc import Conv2dNhwc
 from tvmdet.schedules.x86.depthwise_conv2d_nhwc import DepthwiseConv2dNhwc
@@ -24,7 +25,13 @@ __all__ = ["Decision", "Template", "Workload", "find", "fingerprint", "get_templ
 
 _COMMON: tuple[Template, ...] = (Elementwise(), Reduction(), AsIs())
 _BY_ARCH: dict[str, tuple[Template, ...]] = {
-    "x86_64": (Conv2dNhwc(), WinogradConv2dNhwc(), Bf16Conv2dNhwc(), DepthwiseConv2dNhwc()),
+    "x86_64": (
+        Conv2dNhwc(),
+        WinogradConv2dNhwc(),
+        Bf16Conv2dNhwc(),
+        DepthwiseConv2dNhwc(),
+        BatchMatmul(),
+    ),
 }
 
 

@@ -41,6 +41,9 @@ from tvmdet.targets import Target
 
 __all__ = ["Conv2dNhwc"]
 
+MIN_TASKS = 4
+"""Fewer leave cores idle."""
+
 
 class Conv2dNhwc(Template):
     """Direct convolution with register tiles; see the module's text."""
@@ -103,14 +106,18 @@ class Conv2dNhwc(Template):
                 ranked.append((cost, tile_w, oc_blocks))
         ranked.sort()
         tasks = workload["batch"] * height
-        found = []
+        found: list[tuple[bool, Decision]] = []
         for _, tile_w, oc_blocks in ranked[:12]:
             for order in ("co_inner", "wo_inner"):
                 for rows in (1, 2, 4):
                     if height % rows == 0 and (rows == 1 or tasks // rows >= 4):
                         knobs = {"oc_blocks": oc_blocks, "tile_w": tile_w}
-                        found.append(Decision.of(self.name, **knobs, order=order, rows=rows))
-        return found
+                        shares = workload["vectors"] // oc_blocks if order == "wo_inner" else 1
+                        decision = Decision.of(self.name, **knobs, order=order, rows=rows)
+                        found.append((tasks // rows * shares < MIN_TASKS, decision))
+        # A single row is shared out by channels or not at all.
+        found.sort(key=lambda entry: entry[0])
+        return [decision for _, decision in found]
 
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
         """Applies one register tile; see :class:`Template`."""

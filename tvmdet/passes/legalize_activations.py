@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from tvm import relax, te, tirx, topi
 
-from tvmdet.passes.relax_tools import legalize_as_usual
+from tvmdet.passes.relax_tools import constant_array, is_constant, legalize_as_usual
 
 __all__ = ["ACTIVATIONS"]
 
@@ -58,7 +59,20 @@ def _legalize_softmax(builder: relax.BlockBuilder, call: Any) -> Any:
     return builder.call_te(_softmax, call.args[0], axis, primfunc_name_hint="softmax")
 
 
+def _legalize_divide(builder: relax.BlockBuilder, call: Any) -> Any:
+    """A division by a constant is a product: hard-swish divides every output by 6."""
+    value, divisor = call.args
+    if str(call.ty.dtype) == "float32" and is_constant(divisor):
+        with np.errstate(divide="ignore", over="ignore"):
+            factor = (1.0 / constant_array(divisor).astype("float64")).astype("float32")
+        if np.isfinite(factor).all() and (factor != 0).all():
+            product = builder.normalize(relax.op.multiply(value, relax.const(factor)))
+            return legalize_as_usual(builder, product)
+    return legalize_as_usual(builder, call)
+
+
 ACTIVATIONS = {
+    "relax.divide": _legalize_divide,
     "relax.exp": _unary(_exp),
     "relax.sigmoid": _unary(_sigmoid),
     "relax.nn.silu": _unary(_silu),

@@ -11,6 +11,7 @@ from tvm import relax
 
 from tvmdet.errors import ModelError, TvmdetError
 from tvmdet.passes.attach_head import attach_head, attach_nothing
+from tvmdet.passes.batch_matmul import matmul_legalizer
 from tvmdet.passes.check_legalized import CheckLegalized
 from tvmdet.passes.conv_algorithms import Algorithm, usual_algorithm
 from tvmdet.passes.convert_to_nhwc import ConvertToNHWC
@@ -33,6 +34,7 @@ def lowering_phases(target: Target, algorithm: Algorithm = usual_algorithm) -> l
     legalize: dict[str, Any] = {
         **ACTIVATIONS,
         "relax.nn.conv2d": Conv2dPacker(target, algorithm),
+        "relax.matmul": matmul_legalizer(target),
         "relax.take": legalize_take,
     }
     return [

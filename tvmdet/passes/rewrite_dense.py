@@ -1,7 +1,7 @@
 """RewriteDense: a matrix product with constant weights is a pointwise convolution.
 
-``x [..., K] @ W [K, N]`` is a 1x1 convolution of a picture with one row, as many columns as ``x``
-has rows, K channels and N filters: the convolution templates, their packed weights and their
+``x [..., K] @ W [K, N]`` is a 1x1 convolution of a picture with as many pixels as ``x`` has rows, K
+channels and N filters: the convolution templates, their packed weights and their
 tuning records then serve linear layers too. A bias that follows is added before the result gets
 its shape back, so that it fuses.
 """
@@ -18,6 +18,8 @@ from tvm import relax
 from tvmdet.passes.relax_tools import constant_array, is_call_to, is_constant, static_shape
 
 __all__ = ["RewriteDense"]
+
+_NARROWEST, _WIDEST = 4, 32
 
 
 @tvm.ir.transform.module_pass(opt_level=0, name="RewriteDense")
@@ -58,7 +60,7 @@ class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
         filters = static_shape(weight)[1]
         packed = np.ascontiguousarray(constant_array(weight).T).reshape(filters, 1, 1, depth)
         emit = self.builder_.emit
-        picture = emit(relax.op.reshape(data, (1, 1, math.prod(lead), depth)))
+        picture = emit(relax.op.reshape(data, (1, *_rows_and_columns(math.prod(lead)), depth)))
         result = emit(
             relax.op.nn.conv2d(
                 picture, relax.const(packed), data_layout="NHWC", kernel_layout="OHWI"
@@ -80,3 +82,9 @@ class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
         row = relax.const(constant_array(bias).reshape(1, 1, 1, filters))
         summed = self.builder_.emit(relax.op.add(picture, row))
         return relax.op.reshape(summed, static_shape(reshape))
+
+
+def _rows_and_columns(pixels: int) -> tuple[int, int]:
+    """Returns the sides of a picture: rows enough for every core, as wide as a few tiles."""
+    width = max(w for w in range(1, _WIDEST + 1) if pixels % w == 0)
+    return (pixels // width, width) if width >= _NARROWEST else (1, pixels)

@@ -111,6 +111,8 @@ class _Run:
         self._target = choose_target(
             self._artifact.targets, host, options.target, where=str(path)
         ).name
+        entries = {entry["name"]: entry for entry in self._artifact.manifest["targets"]}
+        self._precision = entries[self._target].get("precision", "fp32")
         self._is_raw = self._artifact.manifest["raw"] is not None
         self._check()
         # Before anything that takes long: a rival that is missing stops everything.
@@ -164,7 +166,7 @@ class _Run:
         tables = []
         for size in self._options.batch_sizes:
             if size in networks:
-                with Contest(networks[size], compiled, self._threads) as contest:
+                with self._contest(networks[size], compiled) as contest:
                     contest.open(self._sides, self._say)
                     tables.append(self._network_table(contest))
                     if size == 1 and not self._is_raw:
@@ -198,11 +200,15 @@ class _Run:
             self._target,
             sizes,
             folder / "network.tvmdet",
+            precision=self._precision,
             threads=self._threads,
             logs=self._options.logs,
             say=self._say,
         )
         return compiled, networks
+
+    def _contest(self, network: Network, compiled: Path) -> Contest:
+        return Contest(network, compiled, self._threads, self._precision)
 
     def _network_table(self, contest: Contest) -> Table:
         what = f"network, batch {contest.network.batch_size}"
@@ -230,6 +236,7 @@ class _Run:
             self._options.picture or _drawn_picture(spec.input.size_hw, folder),
             self._options.plan,
             threads=self._threads,
+            precision=self._precision,
             progress=lambda n, s: self._progress("end to end", n, s),
         )
 

@@ -37,7 +37,8 @@ class Side:
     @property
     def name(self) -> str:
         """As results name it."""
-        plain = self.precision == "fp32"
+        # tvmdet has one precision, which its file was compiled in.
+        plain = self.precision == "fp32" or self.rival is TVMDET
         return self.rival.name if plain else f"{self.rival.name} {self.precision}"
 
 
@@ -49,19 +50,21 @@ class Contest:
         workers: Those that gave right answers.
     """
 
-    def __init__(self, network: Network, compiled: Path, threads: int) -> None:
+    def __init__(self, network: Network, compiled: Path, threads: int, precision: str) -> None:
         """Takes the network.
 
         Args:
             network: As rivals are given it.
             compiled: As tvmdet is: without a head.
             threads: Of every contestant.
+            precision: That tvmdet's file was compiled in.
         """
         self.network = network
         self.entries: dict[str, Entry] = {}
         self.workers: dict[str, Worker] = {}
         self._compiled = compiled
         self._threads = threads
+        self._precision = precision
         self._inputs = make_inputs(network.signature)
         self._stack = ExitStack()
 
@@ -80,7 +83,7 @@ class Contest:
 
     def open(self, sides: Sequence[Side], say: Callable[[str], None]) -> None:
         """Loads every contestant, and compares its outputs with those of ONNX Runtime."""
-        ours = Side(rival=TVMDET, precision="fp32", python=Path(sys.executable))
+        ours = Side(rival=TVMDET, precision=self._precision, python=Path(sys.executable))
         reference = self._reference(say)
         for side in (ours, *sides):
             say(f"loading {side.name}")

@@ -102,7 +102,7 @@ def _network(table: Table, peak: Peak | None) -> Grid:
         gflops = "" if rate is None else f"{rate / 1e9:.1f}"
         error = "" if entry.agreement is None else f"{entry.agreement.worst:.1e}"
         rows.append(
-            (entry.name, *_latency(entry), *_verdict(entry), gflops, share, error, entry.version)
+            (_name(entry), *_latency(entry), *_verdict(entry), gflops, share, error, entry.version)
         )
     return Grid(
         title=f"network alone, batch {table.batch_size}: arrays in, arrays out{_rounds(table)}",
@@ -121,7 +121,7 @@ def _end_to_end(table: Table) -> Grid:
             f"{entry.phases_s[name] * 1e3:.2f}" if name in entry.phases_s else ""
             for name in _PHASES
         ]
-        rows.append((entry.name, *_latency(entry), *phases, *_verdict(entry)))
+        rows.append((_name(entry), *_latency(entry), *phases, *_verdict(entry)))
     return Grid(
         title=f"end to end: image file in, boxes out{_rounds(table)}",
         columns=columns,
@@ -176,6 +176,11 @@ def _layer(layer: Layer, whole: float) -> tuple[str, ...]:
         f"{layer.template}({knobs}){source}" if layer.template else "?",
         layer.anchor,
     )
+
+
+def _name(entry: Entry) -> str:
+    said = entry.precision == "fp32" or entry.precision in entry.name
+    return entry.name if said else f"{entry.name} {entry.precision}"
 
 
 def _latency(entry: Entry) -> tuple[str, ...]:

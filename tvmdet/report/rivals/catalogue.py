@@ -43,7 +43,13 @@ class Rival:
 
 _TORCH = ("torch", "torchvision", "onnx", "onnx2torch", "numpy")
 
-TVMDET = Rival(name="tvmdet", group="tvmdet", module="tvmdet", requirements=())
+TVMDET = Rival(
+    name="tvmdet",
+    group="tvmdet",
+    module="tvmdet",
+    requirements=(),
+    precisions=("fp32", "bf16"),
+)
 
 RIVALS = (
     Rival(

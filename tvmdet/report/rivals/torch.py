@@ -29,7 +29,7 @@ def load(
 
         # Weights are folded and packed in advance; without it convolutions are slow.
         inductor.freezing = True
-        network = torch.compile(network, dynamic=False)
+        network = torch.compile(_with_fixed_shapes(network, signature), dynamic=False)
     inputs = [entry["name"] for entry in signature["inputs"]]
     outputs = [entry["name"] for entry in signature["outputs"]]
     lower = precision == "bf16"
@@ -45,6 +45,27 @@ def load(
         }
 
     return run
+
+
+def _with_fixed_shapes(network: Any, signature: Mapping[str, Any]) -> Any:
+    """Returns the network with every reshape to a constant.
+
+    What onnx2torch makes reads the new shape from a tensor as it runs, which the compiler cannot
+    follow.
+    """
+    from torch.fx.passes.shape_prop import ShapeProp
+
+    samples = [_tensor(np.zeros(entry["shape"], entry["dtype"])) for entry in signature["inputs"]]
+    with torch.no_grad():
+        ShapeProp(network).propagate(*samples)
+    modules = dict(network.named_modules())
+    for node in network.graph.nodes:
+        if node.op == "call_module" and type(modules[node.target]).__name__ == "OnnxReshape":
+            node.op, node.target = "call_function", torch.reshape
+            node.args = (node.args[0], tuple(node.meta["tensor_meta"].shape))
+    network.graph.eliminate_dead_code()
+    network.recompile()
+    return network
 
 
 def _tensor(array: Any) -> Any:

@@ -1,0 +1,144 @@
+"""Products of two matrices, many at a time: attention scores and their use.
+
+Strategy:
+
+1. The right matrices are packed to panels of one vector of columns, by all cores, in a loop of
+   its own: a panel is then read without a gap, and rows that end inside a vector are filled up.
+2. A tile of ``tile_m`` rows by ``vectors`` vectors of columns is held in registers, as a pointwise
+   convolution does (:mod:`.conv2d_nhwc`). ``tiles`` tiles of one matrix are a task, which keeps
+   each group of panels in L1 for all of its rows.
+3. What follows, a scale or a mask, is computed before the only store.
+
+Why not one convolution per matrix: its weights would have to be constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from tvm import tirx
+from tvm.s_tir import Schedule
+from tvm.s_tir.schedule import SBlockRV
+from tvmdet.schedules.base import Decision, Template, Workload, schedule_of
+from tvmdet.schedules.blocks import (
+    annotated_block,
+    buffer_shape,
+    child_blocks,
+    inline_between,
+    is_reduction,
+)
+from tvmdet.targets import Target
+
+__all__ = ["BatchMatmul"]
+
+MARK = "tvmdet.batch_matmul"
+
+
+class BatchMatmul(Template):
+    """Batched matrix product with register tiles; see the module's text."""
+
+    name: ClassVar[str] = "x86.batch_matmul"
+
+    def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:
+        """Matches a function with one packed product whose epilogue keeps its shape."""
+        schedule = schedule_of(func)
+        product = annotated_block(schedule, MARK)
+        if product is None:
+            return None
+        blocks = child_blocks(schedule)
+        if sum(is_reduction(schedule, block) for block in blocks) != 1:
+            return None
+        shape, whole = buffer_shape(schedule, blocks[-1]), buffer_shape(schedule, product)
+        notes = schedule.get(product).annotations
+        lanes = int(notes["tvmdet.lanes"])
+        if shape[:-2] != whole[:-2] or -(-shape[-1] // lanes) * lanes != whole[-1]:
+            return None
+        lead = 1
+        for extent in shape[:-2]:
+            lead *= extent
+        return Workload(
+            anchor=str(notes[MARK]),
+            flop=int(notes["tvmdet.flop"]),
+            facts=(
+                ("lanes", lanes),
+                ("vectors", whole[-1] // lanes),
+                ("rows", shape[-2]),
+                ("columns", shape[-1]),
+                ("lead", lead),
+            ),
+        )
+
+    def decisions(self, workload: Workload, target: Target) -> Sequence[Decision]:
+        """Returns register tiles that fit, the fullest with the least waste first."""
+        budget = target.vector_registers - 3
+        rows, lead = workload["rows"], workload["lead"]
+        ranked = []
+        for vectors in (v for v in (1, 2, 3, 4, 5, 6) if workload["vectors"] % v == 0):
+            for tile_m in range(1, min(rows, budget // vectors) + 1):
+                tiles = -(-rows // tile_m)
+                if tile_m != -(-rows // tiles):
+                    continue  # a lower tile covers the rows as well
+                waste = tiles * tile_m / rows
+                if waste > 1.25:
+                    continue
+                loads = 1 / tile_m + 1 / (4 * vectors)
+                cost = waste * (1 + loads) * max(1.0, 10 / (tile_m * vectors))
+                ranked += [
+                    (cost * (1 + (lead * pieces < 4)) + 0.01 * pieces, tile_m, vectors, pieces)
+                    for pieces in (1, 2, 4, 8)
+                    if tiles % pieces == 0 and (pieces == 1 or lead * pieces <= 64)
+                ]
+        ranked.sort()
+        return [
+            Decision.of(self.name, tile_m=tile_m, vectors=vectors, pieces=pieces)
+            for _, tile_m, vectors, pieces in ranked[:24]
+        ]
+
+    def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
+        """Applies one register tile; see :class:`Template`."""
+        schedule = schedule_of(func)
+        product = annotated_block(schedule, MARK)
+        pad, pack = schedule.get_sblock("pad"), schedule.get_sblock("pack")
+        last = child_blocks(schedule)[-1]
+        inline_between(schedule, (pad, pack, product, last))
+        lanes, tile_m = workload["lanes"], decision["tile_m"]
+        *lead, m, n = schedule.get_loops(last)
+        no, ni = schedule.split(n, [None, decision["vectors"] * lanes])
+        mo, mi = schedule.split(m, [None, tile_m])
+        piece, mo = schedule.split(mo, [decision["pieces"], None])
+        schedule.reorder(*lead, piece, no, mo, mi, ni)
+        task = schedule.fuse(*lead, piece)
+        schedule.parallel(task)
+        schedule.compute_at(product, mo, preserve_unit_loops=True)
+        schedule.set_scope(product, 0, "local")
+        if workload["rows"] % tile_m == 0:
+            schedule.compute_inline(pad)
+        else:
+            schedule.compute_at(pad, task)
+        self._registers(schedule, product, lanes)
+        *outer, _, vector = schedule.get_loops(pack)
+        schedule.parallel(schedule.fuse(*outer))
+        if workload["columns"] % lanes == 0:
+            schedule.vectorize(vector)
+        rows, columns = schedule.get_loops(last)[-2:]
+        if workload["columns"] % (decision["vectors"] * lanes) == 0:
+            vectors, inner = schedule.split(columns, [None, lanes])
+            schedule.vectorize(inner)
+            schedule.unroll(vectors)
+        schedule.unroll(rows)
+        return schedule
+
+    @staticmethod
+    def _registers(schedule: Schedule, product: SBlockRV, lanes: int) -> None:
+        m, n, k = schedule.get_loops(product)[-3:]
+        vectors, lane = schedule.split(n, [None, lanes])
+        schedule.reorder(k, m, vectors, lane)
+        schedule.unroll(m)
+        schedule.unroll(vectors)
+        schedule.vectorize(lane)
+        init = schedule.decompose_reduction(product, k)
+        m, vectors, lane = schedule.get_loops(init)[-3:]
+        schedule.vectorize(lane)
+        schedule.unroll(vectors)
+        schedule.unroll(m)

@@ -1,0 +1,79 @@
+"""Matrix products of two activations, as attention has them, in the form that a template schedules.
+
+The right factor is packed to ``[..., ceil(N/v), K, v]`` by the kernel itself, so that the innermost
+loop reads one aligned vector of columns; the left one is given some rows of slack, so that every
+register tile is full. Only the stores are cut to size.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tvm import relax, te, tirx
+
+from tvmdet.passes.conv2d_expressions import WIDTH_SLACK
+from tvmdet.passes.relax_tools import legalize_as_usual, static_shape
+from tvmdet.targets import Target
+
+__all__ = ["batch_matmul", "matmul_legalizer"]
+
+_OUT_ELEMENTWISE_FUSABLE = 4  # tvm::relax::OpPatternKind::kOutEWiseFusable
+
+
+def matmul_legalizer(target: Target) -> Any:
+    """Returns the legalisation of ``relax.matmul`` for the vectors of a target."""
+
+    def legalize(builder: relax.BlockBuilder, call: Any) -> Any:
+        left, right = (static_shape(arg) for arg in call.args)
+        plain = len(left) >= 2 and left[:-2] == right[:-2]
+        if not plain or any(str(arg.ty.dtype) != "float32" for arg in call.args):
+            return legalize_as_usual(builder, call)
+        return builder.call_te(
+            lambda a, b: batch_matmul(a, b, target.vector_lanes_f32),
+            *call.args,
+            primfunc_name_hint="batch_matmul",
+            primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
+        )
+
+    return legalize
+
+
+def batch_matmul(left: te.Tensor, right: te.Tensor, lanes: int) -> te.Tensor:
+    """Returns the tensor expression of ``left @ right``.
+
+    Args:
+        left: ``[..., M, K]``, float32.
+        right: ``[..., K, N]``, float32, with the same leading axes.
+        lanes: Elements of a vector.
+    """
+    *lead, rows, depth = (int(d) for d in left.shape)
+    columns = int(right.shape[-1])
+    blocks = -(-columns // lanes)
+    zero = tirx.const(0.0, "float32")
+    pad = te.compute(
+        (*lead, rows + WIDTH_SLACK, depth),
+        lambda *i: tirx.if_then_else(i[-2] < rows, left(*i), zero),
+        name="pad",
+    )
+
+    def pack(*i: Any) -> Any:
+        column = i[-3] * lanes + i[-1]
+        value = right(*i[:-3], i[-2], column)
+        return tirx.if_then_else(column < columns, value, zero) if columns % lanes else value
+
+    packed = te.compute((*lead, blocks, depth, lanes), pack, name="pack")
+    k = te.reduce_axis((0, depth), name="k")
+    product = te.compute(
+        (*lead, rows + WIDTH_SLACK, blocks * lanes),
+        lambda *i: te.sum(
+            pad(*i[:-1], k) * packed(*i[:-2], i[-1] // lanes, k, i[-1] % lanes), axis=k
+        ),
+        name="product",
+        attrs={
+            "tvmdet.batch_matmul": f"batch_matmul {math.prod(lead)}x{rows}x{depth}x{columns}",
+            "tvmdet.flop": 2 * math.prod(lead) * rows * depth * columns,
+            "tvmdet.lanes": lanes,
+        },
+    )
+    return te.compute((*lead, rows, columns), lambda *i: product(*i), name="cut")
