@@ -11,7 +11,15 @@ import typer
 
 from tvmdet.cli import output
 from tvmdet.cli.files import written_whole
-from tvmdet.cli.options import Batch, Debug, Logs, Threads, parse_batch, parse_duration
+from tvmdet.cli.options import (
+    Batch,
+    Debug,
+    Logs,
+    Threads,
+    ToleranceShare,
+    parse_batch,
+    parse_duration,
+)
 from tvmdet.cli.progress import Bar, Phases
 
 if TYPE_CHECKING:
@@ -64,6 +72,7 @@ def bench(
         typer.Option("--target", metavar="T", help="Whose code to run, instead of the best."),
     ] = None,
     logs: Logs = None,
+    tolerance: ToleranceShare = None,
     threads: Threads = None,
     json: Annotated[
         str | None,
@@ -103,6 +112,7 @@ def bench(
             picture=picture,
             per_layer=per_layer,
             logs=logs,
+            tolerance=tolerance,
         )
         with Bar("timing") as bar:
             report = bench_file(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,11 +20,13 @@ from tvmdet.cli.options import (
     Size,
     Spec,
     Threads,
+    ToleranceShare,
     parse_batch,
     parse_names,
     parse_size,
 )
 from tvmdet.cli.progress import Phases
+from tvmdet.errors import InputError
 
 if TYPE_CHECKING:
     from tvmdet.compiler import CompileReport
@@ -50,6 +53,7 @@ def compile_(
     logs: Logs = None,
     threads: Threads = None,
     precision: Precision = "fp32",
+    tolerance: ToleranceShare = None,
     output_: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="By default MODEL.tvmdet, here."),
@@ -66,8 +70,14 @@ def compile_(
     with Phases() as phase:
         phase(f"importing {model}")
         from tvmdet.compiler import compile as compile_model
+        from tvmdet.compiler.parity import Tolerance
         from tvmdet.frontend import import_onnx
 
+        allowed = None
+        if tolerance is not None:
+            if not raw:
+                raise InputError("--tolerance is for raw outputs: give it with --raw")
+            allowed = replace(Tolerance.at_precision(precision), raw=tolerance)
         imported = import_onnx(model, spec=spec, size_hw=size_hw, raw=raw)
         report = compile_model(
             imported,
@@ -78,6 +88,7 @@ def compile_(
             logs=logs,
             threads=threads,
             precision=precision,
+            tolerance=allowed,
             progress=phase,
         )
     if json:

@@ -18,6 +18,7 @@ __all__ = [
     "Size",
     "Spec",
     "Threads",
+    "ToleranceShare",
     "parse_batch",
     "parse_duration",
     "parse_names",
@@ -67,6 +68,17 @@ Threads = Annotated[
         max=1024,
         metavar="N",
         help="Threads to compute with; by default every CPU that this process may use.",
+    ),
+]
+
+ToleranceShare = Annotated[
+    float | None,
+    typer.Option(
+        "--tolerance",
+        min=0.0,
+        metavar="SHARE",
+        help="Greatest error of a raw output, as a share of its greatest value; "
+        "by default 0.001, in bf16 0.05.",
     ),
 ]
 

@@ -24,6 +24,7 @@ from tvmdet.boxes import ImageTransform, iou_matrix
 from tvmdet.compiler.images import NamedImage
 from tvmdet.compiler.reference import Candidates, Reference, suppress, to_image
 from tvmdet.errors import ParityError
+from tvmdet.rows import SPARED_SHARE, in_reference_order
 from tvmdet.runtime.detector import Detector
 from tvmdet.spec import PostprocessSpec
 
@@ -180,6 +181,7 @@ def check_raw(
     tolerance = tolerance or Tolerance()
     worst: dict[str, float] = {}
     breaches = []
+    moved = 0
     for batch_size in batch_sizes:
         rows = {n: a if len(batch_sizes) == 1 else a[:batch_size] for n, a in inputs.items()}
         compiled = detector.run(rows)
@@ -188,9 +190,15 @@ def check_raw(
                 n: a if list(batch_sizes) == [1] else a[row : row + 1] for n, a in inputs.items()
             }
             expected = reference.run(one)
+            mine = {n: a if n in whole else a[row : row + 1] for n, a in compiled.items()}
+            if reference.selects:
+                mine, count = in_reference_order(mine, expected, tolerance.raw)
+                moved += count
             for name, want in expected.items():
-                got = compiled[name] if name in whole else compiled[name][row : row + 1]
+                got = mine[name]
                 gap = _relative_gap(got, want)
+                if reference.selects:
+                    gap = _without_spared(gap, tolerance.raw)
                 drift = float(np.max(gap, initial=0.0))
                 worst[name] = max(worst.get(name, 0.0), drift)
                 if not drift <= tolerance.raw:
@@ -208,8 +216,21 @@ def check_raw(
         "reference": reference.version,
         "batch_sizes": list(batch_sizes),
         "worst_relative": {name: float(f"{value:.3g}") for name, value in worst.items()},
+        "rows_moved": moved,
         "tolerance": {"raw": tolerance.raw},
     }
+
+
+def _without_spared(gap: npt.NDArray[np.float64], tolerance: float) -> npt.NDArray[np.float64]:
+    """Returns the gaps without the few rows that may be other candidates altogether."""
+    if gap.ndim < 2:
+        return gap
+    worst = gap.reshape(*gap.shape[:2], -1).max(axis=2, initial=0.0)
+    off = worst > tolerance
+    if 0 < off.sum() <= SPARED_SHARE * off.size:
+        gap = gap.copy()
+        gap[off] = 0.0
+    return gap
 
 
 def _relative_gap(got: npt.NDArray[Any], want: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tvmdet.boxes import ImageTransform, clip_boxes, iou_matrix
 from tvmdet.errors import ModelError
 from tvmdet.heads import get_head
+from tvmdet.rows import selects
 from tvmdet.runtime.resize import place_image
 from tvmdet.spec import DetectorSpec, PostprocessSpec
 
@@ -53,7 +54,12 @@ class Candidates:
 
 
 class Reference:
-    """ONNX Runtime around one model."""
+    """ONNX Runtime around one model.
+
+    Attributes:
+        version: Of ONNX Runtime.
+        selects: Whether the network picks or sorts candidates, so that rounding can move rows.
+    """
 
     def __init__(self, model: Any, threads: int) -> None:
         """Opens a session for a :class:`tvmdet.frontend.Model`.
@@ -71,9 +77,11 @@ class Reference:
         self.spec: DetectorSpec = model.spec
         self.version = f"onnxruntime {onnxruntime.__version__}"
         self._output_names = tuple(model.output_names)
+        network = model.onnx_at(1)
+        self.selects = selects(node.op_type for node in network.graph.node)
         try:
             self._session = onnxruntime.InferenceSession(
-                model.onnx_at(1).SerializeToString(), options, providers=["CPUExecutionProvider"]
+                network.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its exceptions share no base class but this
             raise ModelError(

@@ -18,6 +18,7 @@ from tvmdet.passes.convert_to_nhwc import ConvertToNHWC
 from tvmdet.passes.fold_channel_order import FoldChannelOrder
 from tvmdet.passes.fold_conv2d_affine import FoldConv2dAffine
 from tvmdet.passes.legalize_activations import ACTIVATIONS
+from tvmdet.passes.legalize_gates import GATES
 from tvmdet.passes.legalize_take import legalize_take
 from tvmdet.passes.lower_sorting import LowerSorting
 from tvmdet.passes.pack_conv2d import Conv2dPacker
@@ -33,6 +34,7 @@ def lowering_phases(target: Target, algorithm: Algorithm = usual_algorithm) -> l
     """Returns the phases by name; each takes and returns a module."""
     legalize: dict[str, Any] = {
         **ACTIVATIONS,
+        **GATES,
         "relax.nn.conv2d": Conv2dPacker(target, algorithm),
         "relax.matmul": matmul_legalizer(target),
         "relax.take": legalize_take,

@@ -47,6 +47,8 @@ class BenchOptions:
         picture: The image file of end-to-end calls; None for a drawn one.
         per_layer: Whether to time every kernel.
         logs: A folder of tuning records to read besides the usual ones.
+        tolerance: Greatest error of a contestant, as a share of an output's greatest value; None
+            for what is usual in its precision.
     """
 
     onnx: Path | None = None
@@ -59,6 +61,7 @@ class BenchOptions:
     picture: Path | None = None
     per_layer: bool = False
     logs: Path | None = None
+    tolerance: float | None = None
 
 
 def bench(
@@ -208,7 +211,7 @@ class _Run:
         return compiled, networks
 
     def _contest(self, network: Network, compiled: Path) -> Contest:
-        return Contest(network, compiled, self._threads, self._precision)
+        return Contest(network, compiled, self._threads, self._precision, self._options.tolerance)
 
     def _network_table(self, contest: Contest) -> Table:
         what = f"network, batch {contest.network.batch_size}"

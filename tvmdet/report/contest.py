@@ -50,7 +50,14 @@ class Contest:
         workers: Those that gave right answers.
     """
 
-    def __init__(self, network: Network, compiled: Path, threads: int, precision: str) -> None:
+    def __init__(
+        self,
+        network: Network,
+        compiled: Path,
+        threads: int,
+        precision: str,
+        tolerance: float | None = None,
+    ) -> None:
         """Takes the network.
 
         Args:
@@ -58,6 +65,8 @@ class Contest:
             compiled: As tvmdet is: without a head.
             threads: Of every contestant.
             precision: That tvmdet's file was compiled in.
+            tolerance: Greatest error, as a share of an output's greatest value; None for what
+                is usual in each precision.
         """
         self.network = network
         self.entries: dict[str, Entry] = {}
@@ -65,6 +74,7 @@ class Contest:
         self._compiled = compiled
         self._threads = threads
         self._precision = precision
+        self._tolerance = tolerance
         self._inputs = make_inputs(network.signature)
         self._stack = ExitStack()
 
@@ -137,7 +147,8 @@ class Contest:
             return replace(entry, problem=f"failed: {one_line(error)}")
         if reference is not None:
             spared = SPARED_SHARE if self.network.selects else 0.0
-            found = compare_outputs(outputs, reference, TOLERANCES[side.precision], spared)
+            allowed = self._tolerance or TOLERANCES[side.precision]
+            found = compare_outputs(outputs, reference, allowed, spared)
             entry = replace(entry, agreement=found)
             if not found.ok:
                 worker.close()

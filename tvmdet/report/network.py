@@ -16,6 +16,7 @@ import numpy as np
 from tvmdet.artifact import Artifact
 from tvmdet.errors import InputError
 from tvmdet.report.worker import Arrays
+from tvmdet.rows import selects
 
 if TYPE_CHECKING:
     from tvmdet.frontend import Model
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Network", "import_network", "make_inputs", "signature_of_raw"]
 
 Signature = Mapping[str, Any]
-
-_SELECTING = frozenset({"ArgMax", "ArgMin", "NonMaxSuppression", "NonZero", "TopK"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +94,7 @@ def import_network(
             onnx_row=paths.get(1),
             signature=_signature(static, model.input_names, model.output_names),
             flop=count_flops(static, static_values(static)),
-            selects=any(node.op_type in _SELECTING for node in static.graph.node),
+            selects=selects(node.op_type for node in static.graph.node),
         )
     return model, networks
 

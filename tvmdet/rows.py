@@ -1,0 +1,102 @@
+"""Rows of outputs that a network has sorted, brought into the order of a reference.
+
+A network that picks its best candidates (TopK) writes them in the order of their scores. Rounding
+decides which of two nearly equal ones comes first; when two change places, whole rows differ
+although both answers are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["SELECTING_OPERATORS", "SPARED_SHARE", "in_reference_order", "selects"]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+SELECTING_OPERATORS = frozenset({"ArgMax", "ArgMin", "NonMaxSuppression", "NonZero", "TopK"})
+"""ONNX operators whose result a rounding can change by more than itself."""
+
+SPARED_SHARE = 0.01
+"""Share of the rows that may be others: the last one picked and the first one left out may tie."""
+
+_MOST_ROWS = 2000  # beyond which the table of distances is no longer small
+
+
+def selects(operators: Iterable[str]) -> bool:
+    """Returns whether a network with these operators picks or sorts candidates."""
+    return not SELECTING_OPERATORS.isdisjoint(operators)
+
+
+def in_reference_order(
+    got: Arrays, reference: Arrays, tolerance: float
+) -> tuple[dict[str, npt.NDArray[Any]], int]:
+    """Moves rows that are right but elsewhere to where the reference has them.
+
+    A row is what all outputs ``[batch, rows, ...]`` with the same batch and number of rows say
+    under one number, all of it: boxes move with their scores. A row is moved only to one that it
+    agrees with within the tolerance; the others are left over, and will differ.
+
+    Args:
+        got: Outputs by name.
+        reference: The right ones.
+        tolerance: Greatest difference, as a share of the greatest value of an output.
+
+    Returns:
+        The outputs, and how many rows were moved.
+    """
+    ordered = {name: array.copy() for name, array in got.items()}
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name, right in reference.items():
+        if right.ndim >= 2 and name in got and got[name].shape == right.shape:
+            groups.setdefault(right.shape[:2], []).append(name)
+    moved = 0
+    for (batch, rows), names in groups.items():
+        if rows > _MOST_ROWS:
+            continue
+        for item in range(batch):
+            place = _places(
+                _table(got, reference, names, item),
+                _table(reference, reference, names, item),
+                tolerance,
+            )
+            moved += int((place != np.arange(rows)).sum())
+            for name in names:
+                ordered[name][item] = got[name][item][place]
+    return ordered, moved
+
+
+def _table(
+    arrays: Arrays, reference: Arrays, names: list[str], item: int
+) -> npt.NDArray[np.float64]:
+    """Returns the rows of one batch item, each output as shares of its greatest value."""
+    columns = []
+    for name in names:
+        right = np.abs(reference[name][np.isfinite(reference[name])]).astype(np.float64)
+        values = arrays[name][item].astype(np.float64).reshape(arrays[name].shape[1], -1)
+        columns.append(values / (float(right.max(initial=0.0)) or 1.0))
+    return np.concatenate(columns, axis=1)
+
+
+def _places(
+    got: npt.NDArray[np.float64], right: npt.NDArray[np.float64], tolerance: float
+) -> npt.NDArray[np.intp]:
+    """Returns which row of ``got`` belongs to each row of ``right``; each is used once."""
+    place = np.arange(len(right))
+    off = np.flatnonzero(~(np.abs(got - right).max(axis=1, initial=0.0) <= tolerance))
+    if not len(off):
+        return place
+    distance = np.stack([np.abs(got[off] - right[row]).max(axis=1) for row in off])
+    free_rows, free_places = np.ones(len(off), bool), np.ones(len(off), bool)
+    for flat in np.argsort(distance, axis=None):
+        to, source = divmod(int(flat), len(off))
+        if not distance[to, source] <= tolerance:
+            break
+        if free_places[to] and free_rows[source]:
+            place[off[to]] = off[source]
+            free_places[to] = free_rows[source] = False
+    place[off[free_places]] = off[free_rows]
+    return place
