@@ -55,7 +55,7 @@ def in_reference_order(
             groups.setdefault(right.shape[:2], []).append(name)
     moved = 0
     for (batch, rows), names in groups.items():
-        if rows > _MOST_ROWS:
+        if not 0 < rows <= _MOST_ROWS:
             continue
         for item in range(batch):
             place = _places(

@@ -129,6 +129,7 @@ def test_tune_passes_its_options_on(
     recorder = Recorder(tuning_report())
     monkeypatch.setattr(tuning, "tune", recorder)
     words = ["--budget", text, "--batch", "4,1", "--threads", "2", "--logs", tmp_path]
+    words += ["--precision", "bf16"]
     done = run("tune", "x.onnx", "--size", "32x48", *words)
     assert done.code == 0
     assert importer.options == {"spec": None, "size_hw": (32, 48), "raw": False}
@@ -139,6 +140,7 @@ def test_tune_passes_its_options_on(
         "batch_sizes": (1, 4),
         "logs": tmp_path,
         "threads": 2,
+        "precision": "bf16",
     }
     assert "40 to tune, 31 of them already known" in done.out
     assert "20 ms -> 10 ms (2.00x)" in done.out
@@ -203,6 +205,7 @@ def test_compile_passes_its_options_on(
     recorder = Recorder(compile_report())
     monkeypatch.setattr(compiler, "compile", recorder)
     words = ["--target", "a,b", "--batch", "1,4", "--images", tmp_path, "-o", "y.tvmdet"]
+    words += ["--precision", "bf16"]
     done = run("compile", "x.onnx", "--spec", "s.toml", *words)
     assert done.code == 0
     assert importer.options["spec"] == Path("s.toml")
@@ -214,6 +217,8 @@ def test_compile_passes_its_options_on(
         "images": tmp_path,
         "logs": None,
         "threads": None,
+        "precision": "bf16",
+        "tolerance": None,
     }
     assert "toy.tvmdet (3.0 MB)" in done.out
     assert "not checked" in done.out
