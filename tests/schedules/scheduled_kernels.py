@@ -59,32 +59,54 @@ def lower_network(
     return module
 
 
+def kernels_of(
+    emit: Emit, inputs: Sequence[np.ndarray], target: Target, algorithm: str = "direct"
+) -> list[Kernel]:
+    """Lowers a network and returns its kernels in the order of their calls.
+
+    What a kernel gets from another one is zeros among its arguments.
+    """
+    module = lower_network(emit, inputs, target, algorithm)
+    values: Mapping[Any, np.ndarray] = dict(zip(module["main"].params, inputs, strict=True))
+    kernels = []
+    for block in module["main"].body.blocks:
+        for binding in block.bindings:
+            call = binding.value
+            if not isinstance(call, relax.Call) or call.op != tvm.ir.Op.get("relax.call_tir"):
+                continue
+            types = call.ty_args[0]
+            fields = types.fields if isinstance(types, relax.TupleType) else [types]
+            func = module[call.args[0]]
+            template, workload = schedules.find(func, target)
+            kernels.append(
+                Kernel(
+                    func,
+                    tuple(_value(arg, values) for arg in call.args[1].fields),
+                    tuple((tuple(int(d) for d in t.shape), str(t.dtype)) for t in fields),
+                    template,
+                    workload,
+                    tuple(template.decisions(workload, target)),
+                )
+            )
+    return kernels
+
+
+def _value(arg: Any, values: Mapping[Any, np.ndarray]) -> np.ndarray:
+    if not isinstance(arg, relax.Var):
+        constant: np.ndarray = arg.value.numpy()
+        return constant
+    if arg in values:
+        return values[arg]
+    return np.zeros([int(side) for side in arg.ty.shape], str(arg.ty.dtype))
+
+
 def only_kernel(
     emit: Emit, inputs: Sequence[np.ndarray], target: Target, algorithm: str = "direct"
 ) -> Kernel:
     """Lowers a network that must become exactly one kernel."""
-    module = lower_network(emit, inputs, target, algorithm)
-    calls = [
-        binding.value
-        for block in module["main"].body.blocks
-        for binding in block.bindings
-        if isinstance(binding.value, relax.Call)
-        and binding.value.op == tvm.ir.Op.get("relax.call_tir")
-    ]
-    assert len(calls) == 1, f"{len(calls)} kernels, expected one:\n{module['main']}"
-    (call,) = calls
-    values: Mapping[Any, np.ndarray] = dict(zip(module["main"].params, inputs, strict=True))
-    arguments = tuple(
-        values[arg] if isinstance(arg, relax.Var) else arg.value.numpy()
-        for arg in call.args[1].fields
-    )
-    types = call.ty_args[0]
-    fields = types.fields if isinstance(types, relax.TupleType) else [types]
-    outputs = tuple((tuple(int(d) for d in t.shape), str(t.dtype)) for t in fields)
-    func = module[call.args[0]]
-    template, workload = schedules.find(func, target)
-    decisions = tuple(template.decisions(workload, target))
-    return Kernel(func, arguments, outputs, template, workload, decisions)
+    kernels = kernels_of(emit, inputs, target, algorithm)
+    assert len(kernels) == 1, f"expected one kernel: {[kernel.workload for kernel in kernels]}"
+    return kernels[0]
 
 
 def build(funcs: Sequence[tirx.PrimFunc], target: Target) -> tvm.runtime.Module:
@@ -97,17 +119,23 @@ def build(funcs: Sequence[tirx.PrimFunc], target: Target) -> tvm.runtime.Module:
 
 
 def run_decisions(
-    kernel: Kernel, decisions: Sequence[Decision], target: Target
+    kernel: Kernel,
+    decisions: Sequence[Decision],
+    target: Target,
+    instead: Mapping[int, np.ndarray] | None = None,
 ) -> list[list[np.ndarray]]:
-    """Applies each decision, runs each result once, and returns the outputs of each."""
+    """Applies each decision, runs each result once, and returns the outputs of each.
+
+    ``instead`` replaces arguments by their index.
+    """
+    arguments = [(instead or {}).get(i, array) for i, array in enumerate(kernel.arguments)]
     scheduled = [
         kernel.template.apply(kernel.func, kernel.workload, decision).mod["main"]
         for decision in decisions
     ]
     library = build(scheduled, target)
     return [
-        call_guarded(library[f"k{i}"], kernel.arguments, kernel.outputs)
-        for i in range(len(decisions))
+        call_guarded(library[f"k{i}"], arguments, kernel.outputs) for i in range(len(decisions))
     ]
 
 

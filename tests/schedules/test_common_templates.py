@@ -177,10 +177,6 @@ OPS: dict[str, Op] = {
         ((2, 18, 32),),
         REDUCTION,
     ),
-    "matrix product": Op(relax.op.matmul, np.matmul, ((5, 7), (7, 9)), REDUCTION),
-    "matrix product of vectors": Op(
-        relax.op.matmul, np.matmul, ((3, 40, 24), (3, 24, 32)), REDUCTION
-    ),
 }
 
 
