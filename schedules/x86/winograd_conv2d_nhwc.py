@@ -1,7 +1,7 @@
-"""Winograd F(4x4, 3x3) on NHWC data: transforms, products and epilogue in one kernel.
+"""Winograd F(m x m, 3x3) on NHWC data: transforms, products and epilogue in one kernel.
 
-The output is cut into slabs of ``rows`` rows of 4x4 tiles and into chunks of ``chunk`` vectors of
-output channels. Per slab and chunk, the 36 matrix products run with register tiles of ``tile``
+The output is cut into slabs of ``rows`` rows of m x m tiles and into chunks of ``chunk`` vectors of
+output channels. Per slab and chunk, the (m+2)^2 matrix products run with register tiles of ``tile``
 tiles by ``oc_blocks`` vectors; their results stay in L2, are transformed back one vector at a time,
 and bias, activation and residual are computed before the only store. The two ways to split the
 work differ in who transforms the input:
@@ -11,11 +11,11 @@ work differ in who transforms the input:
   for large pictures of few channels.
 - ``split=chunks``: the input is transformed once, by all cores, to a shared buffer; a chunk of a
   slab is a task. With one slab the weights are read once, each core its own share of them: for
-  small pictures of many channels, whose weights (4 times those of the direct convolution) are
-  far greater than L2.
+  small pictures of many channels, whose weights (4 times those of the direct convolution for
+  4x4 tiles) are far greater than L2.
 
-Why not one kernel per stage: the products alone are 2.25 times the picture, and would go to memory
-and back.
+Why not one kernel per stage: the products alone are 2.25 times the picture (4x4 tiles), and would
+go to memory and back.
 """
 
 from __future__ import annotations
@@ -41,8 +41,6 @@ __all__ = ["WinogradConv2dNhwc"]
 
 MARK = "tvmdet.winograd_conv2d"
 STAGES = ("pad", "input_columns", "input_tiles", "product", "output_rows", "output_tiles")
-PRODUCTS = 36
-"""Matrix products of F(4x4, 3x3), one per element of a 6x6 input tile."""
 
 
 class WinogradConv2dNhwc(Template):
@@ -62,12 +60,13 @@ class WinogradConv2dNhwc(Template):
         shape = buffer_shape(schedule, blocks[-1])
         batch, _, _, tiles, padded = buffer_shape(schedule, product)
         lanes = int(schedule.get(product).annotations["tvmdet.lanes"])
-        if len(shape) != 4 or shape[0] != batch or -(-shape[3] // lanes) * lanes != padded:
+        notes = schedule.get(product).annotations
+        if len(shape) != 4 or shape[0] != batch or shape[3] != int(notes["tvmdet.filters"]):
             return None
-        tiles_h, tiles_w = -(-shape[1] // 4), -(-shape[2] // 4)
+        side = int(notes["tvmdet.winograd_side"])
+        tiles_h, tiles_w = -(-shape[1] // side), -(-shape[2] // side)
         if tiles_h * tiles_w != tiles:
             return None
-        notes = schedule.get(product).annotations
         return Workload(
             anchor=str(notes[MARK]),
             flop=int(notes["tvmdet.flop"]),
@@ -76,6 +75,7 @@ class WinogradConv2dNhwc(Template):
                 ("vectors", padded // lanes),
                 ("filters", shape[3]),
                 ("batch", batch),
+                ("side", side),
                 ("tiles_h", tiles_h),
                 ("tiles_w", tiles_w),
                 ("depth", buffer_shape(schedule, schedule.get_sblock("input_tiles"))[-1]),
@@ -84,21 +84,22 @@ class WinogradConv2dNhwc(Template):
 
     def decisions(self, workload: Workload, target: Target) -> Sequence[Decision]:
         """Returns slabs and chunks that fit L2 with full register tiles, least traffic first."""
-        ranked = [(_cost(workload, target, knobs), knobs) for knobs in _settings(workload, target)]
+        settings = _settings(workload, target) or _settings(workload, target, full=False)
+        ranked = [(_cost(workload, target, knobs), knobs) for knobs in settings]
         ranked.sort(key=lambda entry: entry[0])
         return [Decision.of(self.name, **knobs) for _, knobs in ranked[:48]]
 
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
         """Applies one way to split the work; see :class:`Template`."""
         schedule = schedule_of(func)
-        lanes = workload["lanes"]
+        lanes, side = workload["lanes"], workload["side"]
         stages = {name: schedule.get_sblock(name) for name in STAGES}
         last = child_blocks(schedule)[-1]
         inline_between(schedule, [*stages.values(), last])
         n, h, w, o = schedule.get_loops(last)[-4:]
-        ho, hi = schedule.split(h, [None, 4 * decision["rows"]])
-        hm, hi = schedule.split(hi, [None, 4])
-        wo, wi = schedule.split(w, [None, 4])
+        ho, hi = schedule.split(h, [None, side * decision["rows"]])
+        hm, hi = schedule.split(hi, [None, side])
+        wo, wi = schedule.split(w, [None, side])
         chunk, oi = schedule.split(o, [None, decision["chunk"] * lanes])
         oo, oi = schedule.split(oi, [None, lanes])
         if decision["split"] == "slabs":
@@ -116,6 +117,7 @@ class WinogradConv2dNhwc(Template):
             schedule.compute_at(stages["input_tiles"], task, preserve_unit_loops=True)
         self._input(schedule, stages, workload, own_task=decision["split"] == "chunks")
         self._products(schedule, stages["product"], lanes, decision)
+        _columns_first(schedule, stages["output_rows"])
         for name in ("output_rows", "output_tiles"):
             _in_registers(schedule, stages[name])
             schedule.set_scope(stages[name], 0, "local")
@@ -139,6 +141,7 @@ class WinogradConv2dNhwc(Template):
         schedule.compute_at(stages["input_columns"], co, preserve_unit_loops=True)
         around = row if own_task else loops[0]
         schedule.compute_at(stages["pad"], around, preserve_unit_loops=True)
+        _columns_first(schedule, stages["input_columns"])
         for name in ("input_tiles", "input_columns"):
             _in_registers(schedule, stages[name])
         schedule.set_scope(stages["input_columns"], 0, "local")
@@ -166,8 +169,11 @@ class WinogradConv2dNhwc(Template):
         schedule.unroll(schedule.get_loops(store)[-3])
 
 
-def _settings(workload: Workload, target: Target) -> list[dict[str, Any]]:
-    """Returns every setting whose register tiles are full and whose tasks keep cores busy."""
+def _settings(workload: Workload, target: Target, *, full: bool = True) -> list[dict[str, Any]]:
+    """Returns every setting whose register tiles are large and whose tasks keep cores busy.
+
+    A number of tiles that has no divisors may have none such: not ``full`` lifts both conditions.
+    """
     budget = target.vector_registers - 3
     tiles_h, tiles_w = workload["tiles_h"], workload["tiles_w"]
     found = []
@@ -176,7 +182,7 @@ def _settings(workload: Workload, target: Target) -> list[dict[str, Any]]:
         tiles = rows * tiles_w
         for tile in (t for t in range(1, budget + 1) if tiles % t == 0):
             for oc_blocks in (b for b in (1, 2, 3, 4, 5, 6, 8) if b * tile <= budget):
-                if oc_blocks * tile < 4 and tiles * workload["vectors"] >= 4:
+                if full and oc_blocks * tile < 4 and tiles * workload["vectors"] >= 4:
                     continue
                 for groups in (1, 2, 4, 8, 16):
                     chunk = oc_blocks * groups
@@ -184,7 +190,7 @@ def _settings(workload: Workload, target: Target) -> list[dict[str, Any]]:
                         continue
                     for split in ("slabs", "chunks"):
                         tasks = slabs * (1 if split == "slabs" else workload["vectors"] // chunk)
-                        if tasks < 2 and (slabs > 1 or workload["vectors"] > oc_blocks):
+                        if full and tasks < 2 and (slabs > 1 or workload["vectors"] > oc_blocks):
                             continue
                         knobs = {"split": split, "rows": rows, "chunk": chunk}
                         found.append({**knobs, "tile": tile, "oc_blocks": oc_blocks})
@@ -201,12 +207,13 @@ def _cost(workload: Workload, target: Target, knobs: dict[str, Any]) -> float:
     slabs = workload["batch"] * workload["tiles_h"] // rows
     tiles = rows * workload["tiles_w"]
     chunks = vectors // chunk
-    fma = PRODUCTS * slabs * tiles * vectors * depth
+    products_of_tile = (workload["side"] + 2) ** 2
+    fma = products_of_tile * slabs * tiles * vectors * depth
     loads = 1 / tile + 1 / (4 * oc_blocks)
     cycles = fma * (1 + loads) * max(1.0, 10 / (tile * oc_blocks))
-    weights = 4 * PRODUCTS * depth * vectors * lanes
-    inputs = 4 * PRODUCTS * tiles * depth
-    products = 4 * PRODUCTS * tiles * chunk * lanes
+    weights = 4 * products_of_tile * depth * vectors * lanes
+    inputs = 4 * products_of_tile * tiles * depth
+    products = 4 * products_of_tile * tiles * chunk * lanes
     moved = weights if slabs == 1 else weights * slabs if weights > target.l2_bytes / 2 else 0
     if knobs["split"] == "slabs":
         moved += slabs * chunks * inputs if inputs + products > target.l2_bytes else 0
@@ -218,6 +225,12 @@ def _cost(workload: Workload, target: Target, knobs: dict[str, Any]) -> float:
     # Two cores and an odd task too many.
     uneven = 2 * -(-tasks // 2) / tasks
     return float((cycles + moved / 8) * uneven)
+
+
+def _columns_first(schedule: Schedule, block: SBlockRV) -> None:
+    """Transforms a tile column by column: the rows of one share what they are computed from."""
+    row, column = schedule.get_loops(block)[-3:-1]
+    schedule.reorder(column, row)
 
 
 def _in_registers(schedule: Schedule, block: SBlockRV) -> None:

@@ -12,7 +12,12 @@ from tvmdet.passes.conv_algorithms import ConvLayer, usual_algorithm
 
 def _layers(count: int) -> list[ConvLayer]:
     return [
-        ConvLayer(anchor=f"conv2d {i}", weights_sha256=f"w{i}", algorithms=("direct", "bf16"))
+        ConvLayer(
+            anchor=f"conv2d {i}",
+            weights_sha256=f"w{i}",
+            possible=("direct", "bf16"),
+            algorithms=("bf16", "direct"),
+        )
         for i in range(count)
     ]
 

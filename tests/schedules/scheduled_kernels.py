@@ -50,7 +50,7 @@ def lower_network(
         builder.emit_func_output(result)
     module = builder.get()
     phases = lowering_phases(
-        target, lambda layer: algorithm if algorithm in layer.algorithms else "direct"
+        target, lambda layer: algorithm if algorithm in layer.possible else "direct"
     )
     names = [name for name, _ in phases]
     with tvm_target(target):

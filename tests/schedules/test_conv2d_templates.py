@@ -14,6 +14,7 @@ from tvm import relax
 from tvmdet.targets import Target, get_target
 
 from tvmdet.passes.bf16_conv2d import round_to_bf16
+from tvmdet.passes.conv_algorithms import WINOGRAD_SIDES
 
 TARGETS = ("x86-64-v3", "x86-64-v4")
 DENSE, DEPTHWISE = "x86.conv2d_nhwc", "x86.depthwise_conv2d_nhwc"
@@ -248,9 +249,10 @@ def _check(
     kernel, expected, atol = _kernel(case, target, algorithm)
     if algorithm == "bf16":
         assert kernel.template.name == BF16
-    elif algorithm == "winograd":
+    elif algorithm in WINOGRAD_SIDES:
         assert kernel.template.name == WINOGRAD
-        atol *= 100  # The transforms multiply rounding errors; see tvmdet/passes/winograd.py.
+        # The transforms multiply rounding errors; see tvmdet/passes/winograd.py.
+        atol *= {2: 10, 4: 100, 6: 200}[WINOGRAD_SIDES[algorithm]]
     else:
         depthwise = case.groups == case.channels == case.filters
         assert kernel.template.name == (DEPTHWISE if depthwise else DENSE)
@@ -277,9 +279,10 @@ def test_every_decision_is_right(case: Conv, target: Target) -> None:
     _check(case, target, lambda n: list(range(n)))
 
 
+@pytest.mark.parametrize("algorithm", WINOGRAD_SIDES)
 @pytest.mark.parametrize("case", WINOGRAD_CASES, ids=lambda case: case.why)
-def test_winograd_is_right(case: Conv, target: Target) -> None:
-    _check(case, target, _some(target), "winograd")
+def test_winograd_is_right(case: Conv, algorithm: str, target: Target) -> None:
+    _check(case, target, _some(target), algorithm)
 
 
 BF16_CASES = [case for case in CASES if case.groups == 1 and case.channels > 1]
@@ -297,6 +300,7 @@ def test_every_bf16_decision_is_right(case: Conv, bf16_target: Target) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("algorithm", WINOGRAD_SIDES)
 @pytest.mark.parametrize("case", WINOGRAD_CASES, ids=lambda case: case.why)
-def test_every_winograd_decision_is_right(case: Conv, target: Target) -> None:
-    _check(case, target, lambda n: list(range(n)), "winograd")
+def test_every_winograd_decision_is_right(case: Conv, algorithm: str, target: Target) -> None:
+    _check(case, target, lambda n: list(range(n)), algorithm)

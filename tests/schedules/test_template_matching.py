@@ -39,7 +39,7 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 
 ALGORITHMS = pytest.mark.parametrize(
-    ("kernel_side", "algorithm"), [(1, "direct"), (3, "direct"), (3, "winograd")]
+    ("kernel_side", "algorithm"), [(1, "direct"), (3, "direct"), (3, "winograd4")]
 )
 
 

@@ -55,7 +55,7 @@ class ScheduledKernels:
 def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algorithm:
     """Returns the choice of convolution algorithm that the tuning records speak for.
 
-    Unless all that can compute a layer have records, the usual one is chosen.
+    Where the usual one of a layer has no record, it is chosen: the records are of something else.
     """
 
     def choose(layer: ConvLayer) -> AlgorithmName:
@@ -63,9 +63,10 @@ def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algo
         for name in layer.algorithms:
             anchor = ALGORITHMS[name] + layer.anchor
             record = store.fastest_of_anchor(target.name, anchor, threads)
-            if record is None:
-                return usual_algorithm(layer)
-            measured[name] = record.score_s
+            if record is not None:
+                measured[name] = record.score_s
+        if usual_algorithm(layer) not in measured:
+            return usual_algorithm(layer)
         return min(measured, key=measured.__getitem__)
 
     return choose

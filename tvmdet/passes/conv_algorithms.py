@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["ALGORITHMS", "Algorithm", "AlgorithmName", "ConvLayer", "usual_algorithm"]
+__all__ = [
+    "ALGORITHMS",
+    "WINOGRAD_SIDES",
+    "Algorithm",
+    "AlgorithmName",
+    "ConvLayer",
+    "promising_algorithms",
+    "usual_algorithm",
+]
 
-AlgorithmName: TypeAlias = Literal["direct", "winograd", "bf16"]
+AlgorithmName: TypeAlias = Literal["direct", "winograd2", "winograd4", "winograd6", "bf16"]
 
-ALGORITHMS: dict[AlgorithmName, str] = {"direct": "", "winograd": "winograd_", "bf16": "bf16_"}
+ALGORITHMS: dict[AlgorithmName, str] = {
+    "direct": "",
+    "winograd2": "winograd2_",
+    "winograd4": "winograd4_",
+    "winograd6": "winograd6_",
+    "bf16": "bf16_",
+}
 """What each algorithm puts before the anchor of the direct convolution ("conv2d n1 h80 ...")."""
+
+
+WINOGRAD_SIDES: dict[AlgorithmName, int] = {"winograd2": 2, "winograd4": 4, "winograd6": 6}
+"""Side of the output tile of each Winograd algorithm."""
+
+_BYTES_PER_CYCLE = 8
+"""From beyond L2, a core."""
+
+_TRANSFORM_CYCLES = 6
+"""Of one vector of a tile's elements, into or out of the products' form, its load and store too."""
+
+_BF16_SPEED = 1.8
+"""Of bfloat16 dot products, compared with float32."""
+
+_HOPELESS = 1.3
+"""Times the least estimate: beyond it a Winograd algorithm is not tried."""
+
+_MOST_WINOGRAD = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +53,13 @@ class ConvLayer:
     Attributes:
         anchor: Its shape as one line of text.
         weights_sha256: Of its weights: tells layers of one shape apart, and buckets do not.
-        algorithms: Those that can compute it.
+        possible: The algorithms that can compute it.
+        algorithms: Those of them that may be the fastest, the most promising first.
     """
 
     anchor: str
     weights_sha256: str
+    possible: tuple[AlgorithmName, ...]
     algorithms: tuple[AlgorithmName, ...]
 
 
@@ -34,6 +68,50 @@ Algorithm: TypeAlias = Callable[[ConvLayer], AlgorithmName]
 
 
 def usual_algorithm(layer: ConvLayer) -> AlgorithmName:
-    """Returns what was fastest on most layers measured: Winograd, then bfloat16, then direct."""
-    preferred: tuple[AlgorithmName, ...] = ("winograd", "bf16", "direct")
-    return next(name for name in preferred if name in layer.algorithms)
+    """Returns what should be the fastest, without a measurement."""
+    return layer.algorithms[0]
+
+
+def promising_algorithms(
+    pixels_hw: tuple[int, int],
+    channels: tuple[int, int],
+    lanes: int,
+    *,
+    taps: int,
+    batch: int,
+    possible: Sequence[AlgorithmName],
+) -> tuple[AlgorithmName, ...]:
+    """Returns the algorithms that may be the fastest for a convolution, the best guess first.
+
+    Guesses count the multiplications, the transforms and the weights, which come from memory.
+
+    Args:
+        pixels_hw: Height and width of the result.
+        channels: Of the picture (per group) and of the result.
+        lanes: Floats of a vector.
+        taps: Elements of a filter, per channel.
+        batch: Pictures.
+        possible: Those that can compute it.
+    """
+    depth, filters = channels
+    height, width = pixels_hw
+    weight_bytes = 4 * depth * filters
+    multiplied = batch * height * width * taps * depth * filters / lanes
+    cycles: dict[AlgorithmName, float] = {
+        "direct": multiplied + taps * weight_bytes / _BYTES_PER_CYCLE
+    }
+    if "bf16" in possible:
+        cycles["bf16"] = multiplied / _BF16_SPEED + taps * weight_bytes / 2 / _BYTES_PER_CYCLE
+    winograd: dict[AlgorithmName, float] = {}
+    for name, side in WINOGRAD_SIDES.items():
+        if name in possible:
+            tiles = batch * -(-height // side) * -(-width // side)
+            elements = (side + 2) ** 2
+            transforms = tiles * elements * (depth + filters) * _TRANSFORM_CYCLES
+            products = tiles * elements * depth * filters
+            weights = elements * weight_bytes / _BYTES_PER_CYCLE
+            winograd[name] = (products + transforms) / lanes + weights
+    best = min((*cycles.values(), *winograd.values()))
+    kept = sorted(winograd, key=winograd.__getitem__)[:_MOST_WINOGRAD]
+    cycles |= {name: winograd[name] for name in kept if winograd[name] < _HOPELESS * best}
+    return tuple(sorted(cycles, key=cycles.__getitem__))

@@ -22,11 +22,19 @@ import numpy as np
 from tvm import relax, te
 
 from tvmdet.passes.bf16_conv2d import bf16_conv2d, pack_bf16_weights
-from tvmdet.passes.conv2d_expressions import dense_anchor, dense_conv2d, depthwise_conv2d
+from tvmdet.passes.conv2d_expressions import (
+    dense_anchor,
+    dense_conv2d,
+    depthwise_conv2d,
+    out_size,
+)
 from tvmdet.passes.conv_algorithms import (
+    ALGORITHMS,
+    WINOGRAD_SIDES,
     Algorithm,
     AlgorithmName,
     ConvLayer,
+    promising_algorithms,
     usual_algorithm,
 )
 from tvmdet.passes.relax_tools import (
@@ -35,7 +43,7 @@ from tvmdet.passes.relax_tools import (
     legalize_as_usual,
     static_shape,
 )
-from tvmdet.passes.winograd import pack_weights, winograd_conv2d
+from tvmdet.passes.winograd import VARIANTS, WinogradVariant, pack_weights, winograd_conv2d
 from tvmdet.targets import Target
 
 __all__ = ["Conv2dPacker"]
@@ -76,26 +84,43 @@ class Conv2dPacker:
             while (filters // groups) % lanes:
                 lanes //= 2
         layer = self._layer(call)
-        if len(layer.algorithms) > 1:
+        if len(layer.possible) > 1:
             chosen = self._algorithm(layer)
-            if chosen == "winograd":
-                return self._winograd(builder, call, layer.anchor)
+            if chosen in WINOGRAD_SIDES:
+                anchor = ALGORITHMS[chosen] + layer.anchor
+                return self._winograd(builder, call, anchor, VARIANTS[WINOGRAD_SIDES[chosen]])
             if chosen == "bf16":
                 return self._bf16(builder, call)
         return self._dense(builder, call, lanes)
 
     def _layer(self, call: Any) -> ConvLayer:
         data, weight = call.args
-        algorithms: list[AlgorithmName] = ["direct"]
-        if self._winograd_fits(call):
-            algorithms.append("winograd")
-        if self._bf16_fits(call):
-            algorithms.append("bf16")
         shape, dtype = static_shape(data), str(data.ty.dtype)
+        filters, kernel_h, kernel_w, depth = static_shape(weight)
+        geometry = _geometry(call.attrs)
+        possible: list[AlgorithmName] = ["direct"]
+        if self._winograd_fits(call):
+            possible += WINOGRAD_SIDES
+        if self._bf16_fits(call):
+            possible.append("bf16")
         return ConvLayer(
-            anchor=dense_anchor(shape, static_shape(weight), dtype, **_geometry(call.attrs)),
+            anchor=dense_anchor(shape, static_shape(weight), dtype, **geometry),
             weights_sha256=hashlib.sha256(constant_array(weight).tobytes()).hexdigest(),
-            algorithms=tuple(algorithms),
+            possible=tuple(possible),
+            algorithms=promising_algorithms(
+                out_size(
+                    (shape[1], shape[2]),
+                    (kernel_h, kernel_w),
+                    geometry["strides"],
+                    geometry["padding"],
+                    geometry["dilation"],
+                ),
+                (depth, filters),
+                self._lanes,
+                taps=kernel_h * kernel_w,
+                batch=shape[0],
+                possible=possible,
+            ),
         )
 
     def _bf16_fits(self, call: Any) -> bool:
@@ -137,13 +162,18 @@ class Conv2dPacker:
             and str(call.args[0].ty.dtype) == "float32"
         )
 
-    def _winograd(self, builder: relax.BlockBuilder, call: Any, anchor: str) -> Any:
+    def _winograd(
+        self, builder: relax.BlockBuilder, call: Any, anchor: str, variant: WinogradVariant
+    ) -> Any:
         kernel = self._constant(
-            "winograd", self._lanes, call.args[1], lambda array: pack_weights(array, self._lanes)
+            f"winograd{variant.side}",
+            self._lanes,
+            call.args[1],
+            lambda array: pack_weights(array, self._lanes, variant),
         )
         padding, filters = _geometry(call.attrs)["padding"], static_shape(call.args[1])[0]
         return builder.call_te(
-            lambda data, packed: winograd_conv2d(data, packed, filters, padding, anchor),
+            lambda data, packed: winograd_conv2d(data, packed, filters, padding, anchor, variant),
             call.args[0],
             kernel,
             primfunc_name_hint="winograd_conv2d",

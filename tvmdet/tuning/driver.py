@@ -9,7 +9,7 @@ from typing import Any
 
 from tvmdet.cpus import usable_cpu_count
 from tvmdet.errors import InputError, TargetError
-from tvmdet.passes.conv_algorithms import Algorithm, AlgorithmName, ConvLayer, usual_algorithm
+from tvmdet.passes.conv_algorithms import AlgorithmName, ConvLayer
 from tvmdet.passes.lower import lower
 from tvmdet.targets import Target, resolve_target
 from tvmdet.tuning.measure import MeasureOptions
@@ -143,18 +143,15 @@ def _tasks_of(model: Any, sizes: tuple[int, ...], target: Target) -> list[Task]:
     Which of several is faster is known once all are tuned: the compiler asks the records.
     """
     found: dict[str, Task] = {}
-    names: list[AlgorithmName] = ["winograd", "direct"]
-    if target.precision == "bf16":
-        names.insert(0, "bf16")
-    for name in names:
-        module = lower(model, sizes, target, algorithm=_prefer(name))
-        for task in extract_tasks(module, target):
+    choice, most = 0, 1
+    while choice < most:
+
+        def choose(layer: ConvLayer, choice: int = choice) -> AlgorithmName:
+            nonlocal most
+            most = max(most, len(layer.algorithms))
+            return layer.algorithms[min(choice, len(layer.algorithms) - 1)]
+
+        for task in extract_tasks(lower(model, sizes, target, algorithm=choose), target):
             found.setdefault(task.fingerprint, task)
+        choice += 1
     return list(found.values())
-
-
-def _prefer(name: AlgorithmName) -> Algorithm:
-    def choose(layer: ConvLayer) -> AlgorithmName:
-        return name if name in layer.algorithms else usual_algorithm(layer)
-
-    return choose

@@ -110,13 +110,13 @@ def worth_tuning(states: Iterable[TaskState], min_gain: float) -> list[TaskState
     fastest: dict[str, dict[str, float]] = {}
     for state in states:
         if state.best_s is not None:
-            by_template = fastest.setdefault(_layer(state.task), {})
-            name = state.task.template.name
-            by_template[name] = min(by_template.get(name, state.best_s), state.best_s)
+            layer, algorithm = _layer(state.task)
+            times = fastest.setdefault(layer, {})
+            times[algorithm] = min(times.get(algorithm, state.best_s), state.best_s)
 
     def beaten(state: TaskState) -> bool:
-        rivals = fastest.get(_layer(state.task), {}).items()
-        others = [best for name, best in rivals if name != state.task.template.name]
+        layer, algorithm = _layer(state.task)
+        others = [best for name, best in fastest.get(layer, {}).items() if name != algorithm]
         return state.best_s is not None and state.best_s > _HOPELESS * min(
             others, default=state.best_s
         )
@@ -137,18 +137,18 @@ def total_latency(pairs: Iterable[tuple[TaskState, float | None]]) -> float | No
             if state.failed:
                 continue
             return None
-        by_template = layers.setdefault(_layer(state.task), {})
-        name = state.task.template.name
-        by_template[name] = by_template.get(name, 0.0) + state.task.count * latency
+        layer, algorithm = _layer(state.task)
+        times_of = layers.setdefault(layer, {})
+        times_of[algorithm] = times_of.get(algorithm, 0.0) + state.task.count * latency
     return sum(min(times.values()) for times in layers.values()) if layers else None
 
 
-def _layer(task: Task) -> str:
-    """Returns what a task computes, whichever algorithm does it."""
-    anchor = task.anchor
-    for prefix in filter(None, ALGORITHMS.values()):
-        anchor = anchor.removeprefix(prefix)
-    return anchor
+def _layer(task: Task) -> tuple[str, str]:
+    """Returns what a task computes, whichever algorithm does it, and the algorithm."""
+    for name, prefix in ALGORITHMS.items():
+        if prefix and task.anchor.startswith(prefix):
+            return task.anchor.removeprefix(prefix), name
+    return task.anchor, task.template.name
 
 
 def peak_flop_per_s(target: Target, threads: int) -> float:
