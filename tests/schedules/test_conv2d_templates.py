@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from assertions import assert_close
-from scheduled_kernels import conv2d_reference, only_kernel, run_decisions
+from scheduled_kernels import conv2d_reference, nearest_bf16, only_kernel, run_decisions
 from tvm import relax
 from tvmdet.targets import Target, get_target
 
-from tvmdet.passes.bf16_conv2d import round_to_bf16
 from tvmdet.passes.conv_algorithms import WINOGRAD_SIDES
 
 TARGETS = ("x86-64-v3", "x86-64-v4")
@@ -215,7 +214,7 @@ def bf16_target() -> Target:
 def _kernel(case: Conv, target: Target, algorithm: str) -> tuple[Any, np.ndarray, float]:
     data, weight = case.arrays()
     if algorithm == "bf16":  # exact but for the order of the sums, once the factors are rounded
-        data, weight = _rounded(data), _rounded(weight)
+        data, weight = nearest_bf16(data), nearest_bf16(weight)
     plain = conv2d_reference(data, weight, **case.geometry)
     shapes, emitter, meaning = EPILOGUES[case.epilogue]
     operands = [_noise(shape, 2 + i) for i, shape in enumerate(shapes(plain.shape))]
@@ -236,11 +235,6 @@ def _kernel(case: Conv, target: Target, algorithm: str) -> tuple[Any, np.ndarray
     terms = weight[0].size
     scale = max(1.0, *(float(np.abs(o).max()) for o in operands)) if operands else 1.0
     return kernel, meaning(plain, *operands), 4e-7 * terms * scale + 2e-6
-
-
-def _rounded(array: np.ndarray) -> np.ndarray:
-    """The nearest bfloat16 values."""
-    return (round_to_bf16(array).astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def _check(

@@ -14,6 +14,7 @@ from tvmdet.schedules.base import Decision, Template, Workload
 from tvmdet.targets import Target
 
 from tvmdet import schedules
+from tvmdet.passes.bf16_conv2d import round_to_bf16
 from tvmdet.passes.lower import lowering_phases, tvm_target
 
 GUARD_BYTES = 512
@@ -187,6 +188,11 @@ class _Guarded:
         """Holds the bytes around the array to what they were."""
         assert np.all(self.room[: self.start] == 0xFF), f"{name}: written before its begin"
         assert np.all(self.room[self.stop :] == 0xFF), f"{name}: written past its end"
+
+
+def nearest_bf16(array: np.ndarray) -> np.ndarray:
+    """The nearest bfloat16 values, as float32."""
+    return (round_to_bf16(array).astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def conv2d_reference(
