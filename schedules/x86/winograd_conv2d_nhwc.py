@@ -1,6 +1,7 @@
 """Winograd F(m x m, 3x3) on NHWC data: transforms, products and epilogue in one kernel.
 
-The output is cut into slabs of ``rows`` rows of m x m tiles and into chunks of ``chunk`` vectors of
+The output is cut into slabs of ``rows`` rows of m x m tiles (a part of one picture, or several
+pictures of a batch) and into chunks of ``chunk`` vectors of
 output channels. Per slab and chunk, the (m+2)^2 matrix products run with register tiles of ``tile``
 tiles by ``oc_blocks`` vectors; their results stay in L2, are transformed back one vector at a time,
 and bias, activation and residual are computed before the only store. The two ways to split the
@@ -58,14 +59,14 @@ class WinogradConv2dNhwc(Template):
         if sum(is_reduction(schedule, block) for block in blocks) != 1:
             return None
         shape = buffer_shape(schedule, blocks[-1])
-        batch, _, _, tiles, padded = buffer_shape(schedule, product)
+        _, _, tiles, padded = buffer_shape(schedule, product)
         lanes = int(schedule.get(product).annotations["tvmdet.lanes"])
         notes = schedule.get(product).annotations
-        if len(shape) != 4 or shape[0] != batch or shape[3] != int(notes["tvmdet.filters"]):
+        if len(shape) != 4 or shape[3] != int(notes["tvmdet.filters"]):
             return None
         side = int(notes["tvmdet.winograd_side"])
         tiles_h, tiles_w = -(-shape[1] // side), -(-shape[2] // side)
-        if tiles_h * tiles_w != tiles:
+        if shape[0] * tiles_h * tiles_w != tiles:
             return None
         return Workload(
             anchor=str(notes[MARK]),
@@ -74,7 +75,7 @@ class WinogradConv2dNhwc(Template):
                 ("lanes", lanes),
                 ("vectors", padded // lanes),
                 ("filters", shape[3]),
-                ("batch", batch),
+                ("batch", shape[0]),
                 ("side", side),
                 ("tiles_h", tiles_h),
                 ("tiles_w", tiles_w),
@@ -97,17 +98,20 @@ class WinogradConv2dNhwc(Template):
         last = child_blocks(schedule)[-1]
         inline_between(schedule, [*stages.values(), last])
         n, h, w, o = schedule.get_loops(last)[-4:]
-        ho, hi = schedule.split(h, [None, side * decision["rows"]])
+        # A slab of more rows than a picture has is several pictures.
+        pictures = max(1, decision["rows"] // workload["tiles_h"])
+        no, ni = schedule.split(n, [None, pictures])
+        ho, hi = schedule.split(h, [None, side * min(decision["rows"], workload["tiles_h"])])
         hm, hi = schedule.split(hi, [None, side])
         wo, wi = schedule.split(w, [None, side])
         chunk, oi = schedule.split(o, [None, decision["chunk"] * lanes])
         oo, oi = schedule.split(oi, [None, lanes])
         if decision["split"] == "slabs":
-            schedule.reorder(n, ho, chunk, hm, wo, oo, hi, wi, oi)
-            task, part = schedule.fuse(n, ho), chunk
+            schedule.reorder(no, ho, chunk, ni, hm, wo, oo, hi, wi, oi)
+            task, part = schedule.fuse(no, ho), chunk
         else:
-            schedule.reorder(chunk, n, ho, hm, wo, oo, hi, wi, oi)
-            task = part = schedule.fuse(chunk, n, ho)
+            schedule.reorder(chunk, no, ho, ni, hm, wo, oo, hi, wi, oi)
+            task = part = schedule.fuse(chunk, no, ho)
         schedule.parallel(task)
         schedule.vectorize(oi)
         for name in ("output_tiles", "output_rows"):
@@ -131,11 +135,10 @@ class WinogradConv2dNhwc(Template):
         schedule: Schedule, stages: dict[str, SBlockRV], workload: Workload, *, own_task: bool
     ) -> None:
         loops = schedule.get_loops(stages["input_tiles"])
-        n, e, f, t, c = loops[-5:]
-        th, tw = schedule.split(t, [None, workload["tiles_w"]])
+        e, f, t, c = loops[-4:]
+        row, tw = schedule.split(t, [None, workload["tiles_w"]])
         co, ci = schedule.split(c, [None, workload["lanes"]])
-        schedule.reorder(n, th, tw, co, e, f, ci)
-        row = schedule.fuse(n, th)
+        schedule.reorder(row, tw, co, e, f, ci)
         if own_task:
             schedule.parallel(row)
         schedule.compute_at(stages["input_columns"], co, preserve_unit_loops=True)
@@ -175,10 +178,12 @@ def _settings(workload: Workload, target: Target, *, full: bool = True) -> list[
     A number of tiles that has no divisors may have none such: not ``full`` lifts both conditions.
     """
     budget = target.vector_registers - 3
-    tiles_h, tiles_w = workload["tiles_h"], workload["tiles_w"]
+    tiles_h, tiles_w, batch = workload["tiles_h"], workload["tiles_w"], workload["batch"]
     found = []
-    for rows in (r for r in range(1, tiles_h + 1) if tiles_h % r == 0):
-        slabs = workload["batch"] * tiles_h // rows
+    rows_of_slabs = [r for r in range(1, tiles_h + 1) if tiles_h % r == 0]
+    rows_of_slabs += [n * tiles_h for n in range(2, batch + 1) if batch % n == 0]
+    for rows in rows_of_slabs:
+        slabs = batch * tiles_h // rows
         tiles = rows * tiles_w
         for tile in (t for t in range(1, budget + 1) if tiles % t == 0):
             for oc_blocks in (b for b in (1, 2, 3, 4, 5, 6, 8) if b * tile <= budget):

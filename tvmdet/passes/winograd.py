@@ -178,56 +178,57 @@ def winograd_conv2d(
         ),
         name="pad",
     )
-    # The tiles of a picture are one axis, so that a register tile may run over the end of a row.
-    tiles = tiles_h * tiles_w
+    # All tiles are one axis, so that a register tile may run over the end of a row or a picture.
+    tiles = batch * tiles_h * tiles_w
     columns = te.compute(
-        (batch, tiles, edge, edge, depth),
-        lambda n, t, e, x, c: _input_row(
+        (tiles, edge, edge, depth),
+        lambda t, e, x, c: _input_row(
             variant.input_transform,
             e,
-            lambda r: padded[n, t // tiles_w * side + r, t % tiles_w * side + x, c],
+            lambda r: padded[
+                t // (tiles_h * tiles_w),
+                t // tiles_w % tiles_h * side + r,
+                t % tiles_w * side + x,
+                c,
+            ],
         ),
         name="input_columns",
     )
     moved = te.compute(
-        (batch, edge, edge, tiles, depth),
-        lambda n, e, f, t, c: _input_row(
-            variant.input_transform, f, lambda r: columns[n, t, e, r, c]
-        ),
+        (edge, edge, tiles, depth),
+        lambda e, f, t, c: _input_row(variant.input_transform, f, lambda r: columns[t, e, r, c]),
         name="input_tiles",
     )
     k = te.reduce_axis((0, depth), name="k")
     product = te.compute(
-        (batch, edge, edge, tiles, blocks * lanes),
-        lambda n, e, f, t, o: te.sum(
-            moved[n, e, f, t, k] * packed[e * edge + f, o // lanes, k, o % lanes], axis=k
+        (edge, edge, tiles, blocks * lanes),
+        lambda e, f, t, o: te.sum(
+            moved[e, f, t, k] * packed[e * edge + f, o // lanes, k, o % lanes], axis=k
         ),
         name="product",
         attrs={
             "tvmdet.winograd_conv2d": anchor,
             "tvmdet.winograd_side": side,
-            "tvmdet.flop": 2 * batch * tiles * edge * edge * depth * filters,
+            "tvmdet.flop": 2 * tiles * edge * edge * depth * filters,
             "tvmdet.lanes": lanes,
             "tvmdet.filters": filters,
         },
     )
     rows = te.compute(
-        (batch, tiles, side, edge, blocks * lanes),
-        lambda n, t, i, f, o: _output_row(
-            variant.output_transform, i, lambda r: product[n, r, f, t, o]
-        ),
+        (tiles, side, edge, blocks * lanes),
+        lambda t, i, f, o: _output_row(variant.output_transform, i, lambda r: product[r, f, t, o]),
         name="output_rows",
     )
     results = te.compute(
-        (batch, tiles, side, side, blocks * lanes),
-        lambda n, t, i, j, o: _output_row(
-            variant.output_transform, j, lambda r: rows[n, t, i, r, o]
-        ),
+        (tiles, side, side, blocks * lanes),
+        lambda t, i, j, o: _output_row(variant.output_transform, j, lambda r: rows[t, i, r, o]),
         name="output_tiles",
     )
     return te.compute(
         (batch, out_h, out_w, filters),
-        lambda n, h, w, o: results[n, h // side * tiles_w + w // side, h % side, w % side, o],
+        lambda n, h, w, o: results[
+            (n * tiles_h + h // side) * tiles_w + w // side, h % side, w % side, o
+        ],
         name="cut",
     )
 
