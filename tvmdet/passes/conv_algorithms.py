@@ -77,6 +77,7 @@ def promising_algorithms(
     channels: tuple[int, int],
     lanes: int,
     *,
+    dilation: tuple[int, int],
     taps: int,
     batch: int,
     possible: Sequence[AlgorithmName],
@@ -89,6 +90,7 @@ def promising_algorithms(
         pixels_hw: Height and width of the result.
         channels: Of the picture (per group) and of the result.
         lanes: Floats of a vector.
+        dilation: Vertical and horizontal.
         taps: Elements of a filter, per channel.
         batch: Pictures.
         possible: Those that can compute it.
@@ -105,7 +107,7 @@ def promising_algorithms(
     winograd: dict[AlgorithmName, float] = {}
     for name, side in WINOGRAD_SIDES.items():
         if name in possible:
-            tiles = batch * -(-height // side) * -(-width // side)
+            tiles = batch * _tiles(height, dilation[0], side) * _tiles(width, dilation[1], side)
             elements = (side + 2) ** 2
             transforms = tiles * elements * (depth + filters) * _TRANSFORM_CYCLES
             products = tiles * elements * depth * filters
@@ -115,3 +117,8 @@ def promising_algorithms(
     kept = sorted(winograd, key=winograd.__getitem__)[:_MOST_WINOGRAD]
     cycles |= {name: winograd[name] for name in kept if winograd[name] < _HOPELESS * best}
     return tuple(sorted(cycles, key=cycles.__getitem__))
+
+
+def _tiles(pixels: int, dilation: int, side: int) -> int:
+    """Returns the tiles along one axis: those of every picture of each ``dilation``-th pixel."""
+    return dilation * -(-pixels // (dilation * side))

@@ -43,7 +43,14 @@ from tvmdet.passes.relax_tools import (
     legalize_as_usual,
     static_shape,
 )
-from tvmdet.passes.winograd import VARIANTS, WinogradVariant, pack_weights, winograd_conv2d
+from tvmdet.passes.winograd import (
+    VARIANTS,
+    WinogradVariant,
+    join_phases,
+    pack_weights,
+    split_phases,
+    winograd_conv2d,
+)
 from tvmdet.targets import Target
 
 __all__ = ["Conv2dPacker"]
@@ -117,6 +124,7 @@ class Conv2dPacker:
                 ),
                 (depth, filters),
                 self._lanes,
+                dilation=geometry["dilation"],
                 taps=kernel_h * kernel_w,
                 batch=shape[0],
                 possible=possible,
@@ -155,7 +163,7 @@ class Conv2dPacker:
         plain = _geometry(call.attrs)
         return (
             (kernel_h, kernel_w) == (3, 3)
-            and plain["strides"] == plain["dilation"] == (1, 1)
+            and plain["strides"] == (1, 1)
             and plain["groups"] == 1
             and depth % self._lanes == 0
             and filters * 2 >= self._lanes
@@ -171,13 +179,29 @@ class Conv2dPacker:
             call.args[1],
             lambda array: pack_weights(array, self._lanes, variant),
         )
-        padding, filters = _geometry(call.attrs)["padding"], static_shape(call.args[1])[0]
-        return builder.call_te(
+        geometry, filters = _geometry(call.attrs), static_shape(call.args[1])[0]
+        dilation, padding = geometry["dilation"], geometry["padding"]
+        data = call.args[0]
+        if dilation != (1, 1):
+            phases = builder.call_te(
+                split_phases, data, padding, dilation, primfunc_name_hint="split_phases"
+            )
+            data, padding = builder.emit(phases), (0, 0, 0, 0)
+        result = builder.call_te(
             lambda data, packed: winograd_conv2d(data, packed, filters, padding, anchor, variant),
-            call.args[0],
+            data,
             kernel,
             primfunc_name_hint="winograd_conv2d",
             primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
+        )
+        if dilation == (1, 1):
+            return result
+        return builder.call_te(
+            join_phases,
+            builder.emit(result),
+            static_shape(call),
+            dilation,
+            primfunc_name_hint="join_phases",
         )
 
     def _constant(self, kind: str, lanes: int, weight: Any, pack: Any) -> Any:

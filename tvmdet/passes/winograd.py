@@ -23,7 +23,14 @@ import numpy as np
 import numpy.typing as npt
 from tvm import te, tirx
 
-__all__ = ["VARIANTS", "WinogradVariant", "pack_weights", "winograd_conv2d"]
+__all__ = [
+    "VARIANTS",
+    "WinogradVariant",
+    "join_phases",
+    "pack_weights",
+    "split_phases",
+    "winograd_conv2d",
+]
 
 Matrix = npt.NDArray[np.float64]
 
@@ -230,6 +237,51 @@ def winograd_conv2d(
             (n * tiles_h + h // side) * tiles_w + w // side, h % side, w % side, o
         ],
         name="cut",
+    )
+
+
+def split_phases(
+    data: te.Tensor, padding: tuple[int, int, int, int], dilation: tuple[int, int]
+) -> te.Tensor:
+    """Returns the pictures that every d-th pixel of a padded picture makes, as a batch.
+
+    To a convolution of dilation d each of the d^2 is a picture of its own, and it is a plain one.
+
+    Args:
+        data: ``[N, H, W, C]``.
+        padding: Top, left, bottom, right.
+        dilation: Vertical and horizontal.
+
+    Returns:
+        ``[N * dh * dw, ceil(padded H / dh), ceil(padded W / dw), C]``.
+    """
+    batch, height, width, depth = (int(d) for d in data.shape)
+    top, left, bottom, right = padding
+    down, across = dilation
+    rows, columns = -(-(height + top + bottom) // down), -(-(width + left + right) // across)
+
+    def pixel(p: Any, h: Any, w: Any, c: Any) -> Any:
+        row, column = h * down + p // across % down, w * across + p % across
+        return tirx.if_then_else(
+            tirx.all(row >= top, row < height + top, column >= left, column < width + left),
+            data[p // (down * across), row - top, column - left, c],
+            tirx.const(0.0, data.dtype),
+        )
+
+    return te.compute((batch * down * across, rows, columns, depth), pixel, name="split_phases")
+
+
+def join_phases(
+    data: te.Tensor, shape: tuple[int, int, int, int], dilation: tuple[int, int]
+) -> te.Tensor:
+    """Returns the picture ``[N, H, W, C]`` whose every d-th pixels are the pictures given."""
+    down, across = dilation
+    return te.compute(
+        shape,
+        lambda n, h, w, c: data[
+            (n * down + h % down) * across + w % across, h // down, w // across, c
+        ],
+        name="join_phases",
     )
 
 
