@@ -1,0 +1,68 @@
+"""Which algorithms of a convolution are tried, and in what order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tvmdet.passes.conv_algorithms import (
+    ALGORITHMS,
+    WINOGRAD_SIDES,
+    AlgorithmName,
+    ConvLayer,
+    promising_algorithms,
+    usual_algorithm,
+)
+
+ALL: tuple[AlgorithmName, ...] = tuple(ALGORITHMS)
+FLOAT32: tuple[AlgorithmName, ...] = tuple(name for name in ALL if name != "bf16")
+
+
+def guess(
+    side: int, depth: int, filters: int, possible: tuple[AlgorithmName, ...], **changes: Any
+) -> tuple[AlgorithmName, ...]:
+    options: dict[str, Any] = {"dilation": (1, 1), "taps": 9, "batch": 1, "possible": possible}
+    return promising_algorithms((side, side), (depth, filters), 16, **{**options, **changes})
+
+
+@pytest.mark.parametrize("side", [1, 5, 10, 20, 75, 300])
+@pytest.mark.parametrize("channels", [16, 64, 512])
+def test_the_direct_way_stays_and_winograd_is_tried_twice_at_most(side: int, channels: int) -> None:
+    tried = guess(side, channels, channels, ALL)
+    assert {"direct", "bf16"} <= set(tried) <= set(ALL)
+    assert sum(name in WINOGRAD_SIDES for name in tried) <= 2
+    assert len(set(tried)) == len(tried)
+
+
+def test_nothing_is_tried_that_is_not_possible() -> None:
+    assert guess(40, 64, 64, ("direct",)) == ("direct",)
+    assert set(guess(40, 64, 64, ("direct", "bf16"))) == {"direct", "bf16"}
+
+
+def test_large_tiles_for_large_pictures_and_small_ones_for_small() -> None:
+    assert guess(300, 64, 64, FLOAT32)[0] == "winograd6"
+    assert "winograd6" not in guess(2, 64, 64, FLOAT32)
+    assert "winograd2" in guess(2, 64, 64, FLOAT32, batch=64)
+
+
+def test_weights_that_are_read_for_one_pixel_stay_small() -> None:
+    assert not set(WINOGRAD_SIDES) & set(guess(1, 512, 512, FLOAT32))
+
+
+def test_bfloat16_before_float32_for_a_pointwise_convolution() -> None:
+    assert guess(40, 256, 256, ("direct", "bf16"), taps=1) == ("bf16", "direct")
+
+
+def test_a_dilated_picture_has_the_tiles_of_its_phases() -> None:
+    # 6 phases of 2x2 pixels per axis: a 4x4 tile would be three quarters empty.
+    plain, dilated = (guess(12, 256, 256, FLOAT32, dilation=(d, d)) for d in (1, 6))
+    assert "winograd4" in plain
+    assert "winograd2" in dilated and "winograd4" not in dilated
+
+
+def test_the_usual_one_is_the_best_guess() -> None:
+    layer = ConvLayer(
+        anchor="conv2d", weights_sha256="", possible=ALL, algorithms=("winograd4", "direct")
+    )
+    assert usual_algorithm(layer) == "winograd4"
