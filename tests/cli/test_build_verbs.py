@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -146,6 +147,17 @@ def test_tune_passes_its_options_on(
     assert "20 ms -> 10 ms (2.00x)" in done.out
     same = f"--batch 4,1 --size 32x48 --logs {tmp_path}"
     assert f"next: tvmdet compile x.onnx --target toy {same} -o x.tvmdet" in done.out
+
+
+def test_tune_says_what_more_time_would_bring(
+    run: Callable, importer: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tuning_report(recent_s=60.0, recent_gain=0.0123)
+    monkeypatch.setattr(tuning, "tune", Recorder(report))
+    assert "the last 1:00 of the search saved 1.2%" in run("tune", "x.onnx").out
+    ended = dataclasses.replace(report, stopped="converged")
+    monkeypatch.setattr(tuning, "tune", Recorder(ended))
+    assert "more time" not in run("tune", "x.onnx").out
 
 
 def test_tune_tells_how_far_it_is(

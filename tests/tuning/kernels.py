@@ -11,7 +11,7 @@ from tvmdet.targets import get_target
 
 from tvmdet.tuning import MeasureOptions, Task, TuningStore, tune_tasks
 
-FAST = MeasureOptions(measure_s=0.002, run_timeout_s=10.0)
+FAST = MeasureOptions(measure_s=0.002, run_timeout_s=10.0, confirm_share=0.0)
 
 
 @T.prim_func(s_tir=True)

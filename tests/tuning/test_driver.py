@@ -111,6 +111,27 @@ def test_a_run_ends_when_nothing_promises_enough(tmp_path):
     assert (report.stopped, report.trials) == ("converged", 1)
 
 
+def test_the_leaders_are_measured_again_side_by_side(tmp_path):
+    store = TuningStore(tmp_path)
+    same, other = kinds("fine", "fine too", "lacks"), kernels.tiles_task()
+    options = dataclasses.replace(kernels.FAST, confirm_share=0.5)
+    report = run([same, other], store, options=options)
+    assert report.stopped == "exhausted"
+    measured = Counter((r.fingerprint, r.decision) for r in store.records(TARGET.name) if r.ok)
+    leaders = {key for key, count in measured.items() if count == 2}
+    assert max(measured.values()) == 2
+    assert {decision["kind"] for key, decision in leaders if key == same.fingerprint} <= {
+        "fine",
+        "fine too",
+    }
+    assert report.trials == 67 + len(leaders)
+    # A store keeps the better of two measurements of one decision.
+    best = store.best(TARGET.name, other.fingerprint)
+    assert best.score_s == min(
+        r.score_s for r in store.records(TARGET.name) if r.fingerprint == other.fingerprint
+    )
+
+
 def written(logs):
     path = logs / TARGET.name / "records.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0

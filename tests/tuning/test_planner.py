@@ -1,9 +1,11 @@
 """Which task is tuned next, and when tuning has done enough."""
 
+import dataclasses
+
 import kernels
 import pytest
 
-from tvmdet.tuning.planner import TaskState, total_latency, worth_tuning
+from tvmdet.tuning.planner import TaskState, close_races, total_latency, worth_tuning
 
 
 def make_state(best_s, count=1, roofline_s=0.0, remaining=10, **more):
@@ -63,3 +65,32 @@ def test_the_estimate_waits_for_every_task_but_those_given_up():
     assert total_latency([(one, 1.0), (two, None)]) is None
     two.failed = "it broke"
     assert total_latency([(one, 1.0), (two, None)]) == 3.0
+
+
+def layer_state(anchor, best_s, count=1):
+    state = make_state(best_s, count)
+    state.task = dataclasses.replace(state.task, anchor=anchor)
+    return state
+
+
+def test_only_close_races_are_run_again_those_of_slow_layers_first():
+    direct = layer_state("conv2d n1", 1.05)
+    winograd = layer_state("winograd4_conv2d n1", 1.0)
+    clear = layer_state("conv2d n2", 5.0)
+    slow = layer_state("softmax", 2.0, count=3)
+    seconds = {
+        direct: {"a": 1.05, "b": 1.2},
+        winograd: {"c": 1.0, "d": 1.09, "e": 1.5},
+        clear: {"f": 5.0, "g": 9.0},
+        slow: {name: 2.0 + i / 100 for i, name in enumerate("uvwxyz")},
+    }
+    assert close_races(seconds, seconds.__getitem__) == [
+        [(slow, "u"), (slow, "v"), (slow, "w"), (slow, "x")],
+        [(winograd, "c"), (direct, "a"), (winograd, "d")],
+    ]
+
+
+def test_a_task_that_failed_races_with_nobody():
+    state = layer_state("conv2d n1", 1.0)
+    state.failed = "it crashed"
+    assert close_races([state], lambda _: {"a": 1.0, "b": 1.0}) == []

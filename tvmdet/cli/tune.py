@@ -146,6 +146,16 @@ _STOPPED = {
 }
 
 
+def _more_time(report: TuningReport) -> str:
+    """Says what tuning longer would bring."""
+    if report.stopped != "budget" or report.recent_gain is None:
+        return ""
+    return (
+        f"the last {_clock(report.recent_s)} of the search saved {report.recent_gain:.1%}; "
+        "as much again saves less"
+    )
+
+
 def _print(report: TuningReport) -> None:
     before, after = report.latency_before_s, report.latency_after_s
     gain = f" ({before / after:.2f}x)" if before and after else ""
@@ -160,6 +170,7 @@ def _print(report: TuningReport) -> None:
                 f"{output.milliseconds(before)} -> {output.milliseconds(after)}{gain}",
             ),
             ("ended", _STOPPED.get(report.stopped, report.stopped)),
+            *([("more time", more)] if (more := _more_time(report)) else []),
         ]
     )
     for anchor, reason in report.failed:

@@ -40,6 +40,7 @@ class MeasureOptions:
         build_timeout_s: Seconds after which a build is given up.
         run_timeout_s: Seconds after which a run is given up.
         builders: Builds side by side; ``None`` for as many as there are CPUs, 8 at most.
+        confirm_share: Share of the budget that is kept for measuring the leaders again.
     """
 
     measure_s: float = 0.03
@@ -47,6 +48,7 @@ class MeasureOptions:
     build_timeout_s: float = 30.0
     run_timeout_s: float = 10.0
     builders: int | None = None
+    confirm_share: float = 0.15
 
 
 @dataclass(kw_only=True)

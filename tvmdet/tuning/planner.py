@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tvmdet.cpus import cpuinfo
 from tvmdet.passes.conv_algorithms import ALGORITHMS
+from tvmdet.schedules.base import Decision
 from tvmdet.targets import Target
 from tvmdet.tuning.task import Task
 
-__all__ = ["TaskState", "peak_flop_per_s", "total_latency", "worth_tuning"]
+__all__ = ["TaskState", "close_races", "peak_flop_per_s", "total_latency", "worth_tuning"]
 
 # A slice finds about this share of the distance to the roofline while a task is fresh, ...
 _HOPE = 0.3
@@ -25,6 +26,10 @@ _UNKNOWN = 0.3
 _DEFAULT_HZ = 3.0e9
 # A kernel that is so many times slower than its rival will not catch up by tuning.
 _HOPELESS = 1.4
+# What a busy moment may have cost a measurement, times the fastest, ...
+_CLOSE = 1.1
+# ... and how many decisions of a layer are worth being measured again.
+_LEADERS = 4
 # Tasks that no candidate of the first few works for are given up.
 _GIVE_UP = 12
 
@@ -123,6 +128,37 @@ def worth_tuning(states: Iterable[TaskState], min_gain: float) -> list[TaskState
 
     worth = [s for s in states if s.expected_gain_s > min_gain * total and not beaten(s)]
     return sorted(worth, key=lambda s: -s.expected_gain_s)
+
+
+def close_races(
+    states: Iterable[TaskState], decisions_of: Callable[[TaskState], Mapping[Decision, float]]
+) -> list[list[tuple[TaskState, Decision]]]:
+    """Returns the layers whose fastest decisions are too close to be sure of, and those decisions.
+
+    Other programs disturb a measurement for seconds or minutes: a decision that was tried in a busy
+    moment seems slower than it is. The leaders of a layer, of all its algorithms, are worth being
+    measured again side by side. The layers that take the most time come first.
+
+    Args:
+        states: Every task.
+        decisions_of: The decisions that a task was measured with, and their seconds.
+    """
+    layers: dict[str, list[tuple[float, TaskState, Decision]]] = {}
+    shares: dict[str, float] = {}
+    for state in states:
+        if state.failed or state.best_s is None:
+            continue
+        layer, _ = _layer(state.task)
+        shares[layer] = max(shares.get(layer, 0.0), state.task.count * state.best_s)
+        for decision, seconds in decisions_of(state).items():
+            layers.setdefault(layer, []).append((seconds, state, decision))
+    races = []
+    for layer in sorted(layers, key=lambda layer: -shares[layer]):
+        entries = sorted(layers[layer], key=lambda entry: entry[0])
+        close = [entry for entry in entries if entry[0] < _CLOSE * entries[0][0]][:_LEADERS]
+        if len(close) > 1:
+            races.append([(state, decision) for _, state, decision in close])
+    return races
 
 
 def total_latency(pairs: Iterable[tuple[TaskState, float | None]]) -> float | None:

@@ -61,6 +61,9 @@ class TuningReport:
         seconds: How long the run took.
         stopped: ``budget``, ``converged`` (nothing promised a worthwhile gain), ``exhausted``
             (every candidate is measured) or ``interrupted``.
+        recent_s: Seconds of the last third of the search.
+        recent_gain: Share of the latency that these saved: what as much time again may bring at
+            most, since gains shrink. ``None`` when not everything was measured by then.
         spent_s: Where the seconds went: ``schedule``, ``build``, ``run``, ``model``.
     """
 
@@ -77,6 +80,8 @@ class TuningReport:
     latency_after_s: float | None
     seconds: float
     stopped: str
+    recent_s: float = 0.0
+    recent_gain: float | None = None
     spent_s: Mapping[str, float] = field(default_factory=dict)
 
     @property

@@ -2,7 +2,8 @@
 
 Each task is measured with its default first, many tasks in one round so that the builders stay
 busy; then slices of a few candidates go to the task with the largest expected gain, until the
-time is spent or nothing promises a gain worth a slice. Every trial is on disk before the next
+time is spent or nothing promises a gain worth a slice. The rest of the time goes to the leaders of
+each layer, which are measured again side by side. Every trial is on disk before the next
 one runs, so the run can be killed at any moment and a later one goes on from there.
 """
 
@@ -27,6 +28,7 @@ from tvmdet.tuning.interrupt import InterruptFlag
 from tvmdet.tuning.measure import MeasureOptions, Measurer, split_error
 from tvmdet.tuning.planner import (
     TaskState,
+    close_races,
     peak_flop_per_s,
     total_latency,
     worth_tuning,
@@ -91,6 +93,8 @@ class TuningRun:
         self._cpu = cpu_model()
         self._interrupt = InterruptFlag()
         self._trials = 0
+        self._search_until_s = self.budget_s
+        self._history: list[tuple[float, float]] = []
         self._spent = {"schedule": 0.0, "build": 0.0, "run": 0.0, "model": 0.0}
 
     def go(self) -> str:
@@ -112,6 +116,15 @@ class TuningRun:
                 return "interrupted"
 
     def _loop(self, measurer: Measurer) -> str:
+        self._search_until_s = self.budget_s * (1.0 - self.options.confirm_share)
+        why = self._explore(measurer)
+        self._search_until_s = self.budget_s
+        if self.options.confirm_share:
+            self._confirm(measurer)
+        return why
+
+    def _explore(self, measurer: Measurer) -> str:
+        """Tries decisions that nobody has measured."""
         self._defaults(measurer)
         while not (why := self._why_stop()):
             worth = worth_tuning(self._states, self.min_gain)
@@ -122,11 +135,64 @@ class TuningRun:
             before = state.best_s
             self._measure(measurer, [(state, self._next_batch(state))])
             state.end_slice(before)
+            self._note_latency()
             if state.stale >= _STAGNANT:
                 search = self._searches.get(state)
                 if search is not None:
                     search.release()
         return why
+
+    def _note_latency(self) -> None:
+        latency = total_latency((s, s.best_s) for s in self._states)
+        if latency is not None:
+            self._history.append((self._elapsed(), latency))
+
+    def _recent(self) -> tuple[float, float | None]:
+        """Returns the seconds of the last third of the search, and the share that it saved."""
+        if not self._history:
+            return 0.0, None
+        end, last = self._history[-1]
+        earlier = [latency for elapsed, latency in self._history if elapsed <= end * 2 / 3]
+        return end / 3, 1.0 - last / earlier[-1] if earlier else None
+
+    def _confirm(self, measurer: Measurer) -> None:
+        """Measures the leaders of each layer again, one after the other, while time is left.
+
+        Each keeps the best of its measurements, so that one that met a busy moment catches up.
+        """
+        for race in close_races(self._states, self._seconds_of):
+            if self._why_stop():
+                return
+            runners: list[tuple[TaskState, Decision, RunnerInput]] = []
+            for state, decision in race:
+                item = self._build_again(measurer, state, decision)
+                if item is not None:
+                    runners.append((state, decision, item))
+            for state, decision, item in runners:
+                if self._why_stop():
+                    return
+                measurer.best_s = None
+                result = measurer.run(item)
+                if not result.error_msg:
+                    self._put_down(state, decision, _rounded(result.run_secs))
+
+    def _seconds_of(self, state: TaskState) -> dict[Decision, float]:
+        found = self.store.measured(self.target.name, state.task.fingerprint, self.threads)
+        valid = set(state.task.decisions)
+        return {d: record.score_s for d, record in found.items() if d in valid and record.ok}
+
+    def _build_again(
+        self, measurer: Measurer, state: TaskState, decision: Decision
+    ) -> RunnerInput | None:
+        if state not in self._searches:
+            self._searches[state] = self._make_search(state)
+        candidate = self._searches[state].candidate(decision)
+        if candidate is None:
+            return None
+        (built,) = measurer.build([BuilderInput(candidate.sch.mod, self._tvm_target)])
+        if built.error_msg:
+            return None
+        return RunnerInput(built.artifact_path, "cpu", candidate.args_info)
 
     def _defaults(self, measurer: Measurer) -> None:
         """Measures the default of every task that no earlier run has measured."""
@@ -143,7 +209,7 @@ class TuningRun:
     def _why_stop(self) -> str:
         if self._interrupt.raised:
             return "interrupted"
-        return "budget" if self._elapsed() >= self.budget_s else ""
+        return "budget" if self._elapsed() >= self._search_until_s else ""
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started
@@ -245,8 +311,7 @@ class TuningRun:
                     raise TuningError(f"a tuning worker cannot be started: {message}; {START_HINT}")
                 if kind == "stopped":
                     continue
-                # Four digits: beyond what a clock can tell, and logs are kept in git.
-                latencies = tuple(float(f"{float(value):.4g}") for value in result.run_secs or ())
+                latencies = _rounded(result.run_secs)
                 self._put_down(state, decision, latencies, error=message, kind=kind)
                 measured.append((decision, candidate))
                 results.append(result)
@@ -331,6 +396,7 @@ class TuningRun:
     def report(self, stopped: str, untunable: int) -> TuningReport:
         """Returns what the run did."""
         measured = [s for s in self._states if s.best_s is not None and s.start_s is not None]
+        recent_s, recent_gain = self._recent()
         return TuningReport(
             target=self.target.name,
             threads=self.threads,
@@ -345,5 +411,12 @@ class TuningRun:
             latency_after_s=total_latency((s, s.best_s) for s in measured),
             seconds=self._elapsed(),
             stopped=stopped,
+            recent_s=recent_s,
+            recent_gain=recent_gain,
             spent_s={phase: round(seconds, 3) for phase, seconds in self._spent.items()},
         )
+
+
+def _rounded(seconds: Sequence[Any] | None) -> tuple[float, ...]:
+    """Four digits: beyond what a clock can tell, and logs are kept in git."""
+    return tuple(float(f"{float(value):.4g}") for value in seconds or ())
