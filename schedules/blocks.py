@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tvm import s_tir, tirx
+from tvm.ir import TensorLoad
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
@@ -16,6 +17,7 @@ __all__ = [
     "child_blocks",
     "inline_between",
     "is_reduction",
+    "is_view",
     "loop_extents",
     "output_blocks",
     "split_vector",
@@ -41,6 +43,12 @@ def is_reduction(schedule: Schedule, block: SBlockRV) -> bool:
     """Returns whether a block sums (or otherwise reduces) over some axis."""
     kinds = {int(var.iter_type) for var in block_iters(schedule, block)}
     return int(tirx.IterVar.CommReduce) in kinds
+
+
+def is_view(schedule: Schedule, block: SBlockRV) -> bool:
+    """Returns whether a block only renames indices, such as a slice, a reshape or a transpose."""
+    body = schedule.get(block).body
+    return isinstance(body, tirx.BufferStore) and isinstance(body.value, TensorLoad)
 
 
 def annotated_block(schedule: Schedule, key: str) -> SBlockRV | None:

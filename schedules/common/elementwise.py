@@ -24,10 +24,12 @@ from tvmdet.schedules.blocks import (
 )
 from tvmdet.targets import Target
 
-__all__ = ["PARALLEL_GRAIN", "Elementwise", "run_in_parallel"]
+__all__ = ["PARALLEL_GRAIN", "TASKS", "Elementwise", "run_in_parallel"]
 
 # Elements below which waking the other threads costs more than they help: about 5 us.
 PARALLEL_GRAIN = 16384
+# Pieces of work that a long loop is cut into.
+TASKS = 64
 
 
 class Elementwise(Template):
@@ -91,7 +93,7 @@ def run_in_parallel(schedule: Schedule, block: object, elements: int) -> None:
     outer = schedule.fuse(*spatial) if len(spatial) > 1 else spatial[0]
     extent = int(schedule.get(outer).extent)
     if extent > 256:
-        pieces, _ = schedule.split(outer, [64, None])
+        pieces, _ = schedule.split(outer, [TASKS, None])
         schedule.parallel(pieces)
     elif extent > 1:
         schedule.parallel(outer)

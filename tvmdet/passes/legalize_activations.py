@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, te, tirx, topi
 
+from tvmdet.passes.error_function import erf, gelu, gelu_tanh
 from tvmdet.passes.relax_tools import constant_array, is_constant, legalize_as_usual
 
 __all__ = ["ACTIVATIONS"]
@@ -73,8 +74,11 @@ def _legalize_divide(builder: relax.BlockBuilder, call: Any) -> Any:
 
 ACTIVATIONS = {
     "relax.divide": _legalize_divide,
+    "relax.erf": _unary(erf),
     "relax.exp": _unary(_exp),
     "relax.sigmoid": _unary(_sigmoid),
+    "relax.nn.gelu": _unary(gelu),
+    "relax.nn.gelu_tanh": _unary(gelu_tanh),
     "relax.nn.silu": _unary(_silu),
     "relax.tanh": _unary(_tanh),
     "relax.nn.softmax": _legalize_softmax,

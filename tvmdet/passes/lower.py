@@ -20,6 +20,7 @@ from tvmdet.passes.fold_conv2d_affine import FoldConv2dAffine
 from tvmdet.passes.legalize_activations import ACTIVATIONS
 from tvmdet.passes.legalize_gates import GATES
 from tvmdet.passes.legalize_take import legalize_take
+from tvmdet.passes.lower_grid_sample import LowerGridSample
 from tvmdet.passes.lower_sorting import LowerSorting
 from tvmdet.passes.pack_conv2d import Conv2dPacker
 from tvmdet.passes.rewrite_dense import RewriteDense
@@ -46,6 +47,7 @@ def lowering_phases(target: Target, algorithm: Algorithm = usual_algorithm) -> l
         ("rewrite_dense", RewriteDense()),
         # Layout: pictures in NHWC, transposes gone.
         ("convert_to_nhwc", ConvertToNHWC()),
+        ("lower_grid_sample", LowerGridSample()),
         ("fold_constants", relax.transform.FoldConstant()),
         # Kernels: every operator a TIR function, weights packed, neighbours fused.
         ("lower_sorting", LowerSorting()),

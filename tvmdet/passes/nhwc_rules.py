@@ -12,6 +12,7 @@ import numpy as np
 from tvm import relax
 
 from tvmdet.passes.convert_to_nhwc import NHWC, NWHC, Rewriter, Rule, Value
+from tvmdet.passes.grid_sample import samples_channels_last
 from tvmdet.passes.relax_tools import is_constant, make_call, static_shape
 
 __all__ = ["RULES"]
@@ -163,6 +164,23 @@ def _resize2d(rewriter: Rewriter, call: Any) -> Value | None:
     return Value(rewriter.emit(result), NHWC)
 
 
+def _grid_sample(rewriter: Rewriter, call: Any) -> Value | None:
+    if call.attrs.layout != "NCHW" or not samples_channels_last(call):
+        return None
+    data, grid = (rewriter.value(arg) for arg in call.args)
+    # Points in the order in which they lie, channels last: nothing but the points moves.
+    order = (*(axis for axis in grid.order if axis != 1), 1)
+    result = relax.op.image.grid_sample(
+        rewriter.store_as(data, order),
+        rewriter.materialize(grid),
+        method=call.attrs.method,
+        layout="".join("NCHW"[axis] for axis in order),
+        padding_mode=call.attrs.padding_mode,
+        align_corners=bool(call.attrs.align_corners),
+    )
+    return Value(rewriter.emit(result), order)
+
+
 def _concat(rewriter: Rewriter, call: Any) -> Value | None:
     fields = rewriter.value(call.args[0])
     if not isinstance(fields, list):
@@ -252,6 +270,7 @@ RULES: dict[str, Rule] = {
     "relax.nn.max_pool2d": _pool2d,
     "relax.nn.avg_pool2d": _pool2d,
     "relax.nn.adaptive_avg_pool2d": _adaptive_pool2d,
+    "relax.image.grid_sample": _grid_sample,
     "relax.image.resize2d": _resize2d,
     "relax.concat": _concat,
     "relax.split": _split,
