@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from toy_modules import toy_manifest, toy_target
 
@@ -61,6 +62,70 @@ def complete(members: Mapping[str, bytes] = MEMBERS, **changes: Any) -> dict[str
         for name, data in members.items()
     }
     return {**manifest(), "members": described, **changes}
+
+
+def weights(**changes: Any) -> dict[str, Any]:
+    """A target's table of weights in the member that holds most bytes."""
+    return {
+        "member": "lib/toy.so",
+        "tensors": [[0, "float32", [2, 3]]],
+        "functions": {"detect_b1": [0]},
+        **changes,
+    }
+
+
+BAD_WEIGHTS = [
+    ("weights of no member", weights(member="weights/none.bin"), "which is no member"),
+    ("weights without functions", {"member": "lib/toy.so", "tensors": []}, "no 'functions'"),
+    ("a weight too many", weights(functions={"detect_b1": [1]}), "that are not there"),
+    ("a weight as text", weights(functions={"detect_b1": "0"}), "that are not there"),
+    *(
+        (f"weight {index}", weights(tensors=[tensor]), "malformed tensor")
+        for index, tensor in enumerate(
+            (
+                [0, "float32"],
+                [-64, "float32", [1]],
+                [4, "float32", [1]],
+                [0, "object", [1]],
+                [0, "float32", [-1]],
+                [0, "float32", 3],
+                [0, "float32", [1 << 40]],
+                [1 << 20, "uint8", [1]],
+            )
+        )
+    ),
+]
+
+
+def test_a_mapped_member_is_aligned_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "model.tvmdet"
+    members = {"a": b"x", "lib/toy.so": b"1", "weights/toy.bin": bytes(range(250)), "empty": b""}
+    targets = [toy_target(weights=weights(member="weights/toy.bin"))]
+    write_artifact(path, manifest(targets=targets), members)
+    before = path.read_bytes()
+    artifact = Artifact.open(path)
+    for name, data in members.items():
+        assert artifact.map_member(name) == data == artifact.read_member(name)
+    for name in ("a", "lib/toy.so", "weights/toy.bin"):
+        mapped = np.frombuffer(artifact.map_member(name), np.uint8)
+        assert mapped.ctypes.data % 64 == 0
+    mapped[:] = 7
+    assert path.read_bytes() == before
+    (entry,) = artifact.targets
+    assert entry.weights is not None
+    assert entry.weights.tensors == ((0, "float32", (2, 3)),)
+    assert entry.weights.functions == {"detect_b1": (0,)}
+
+
+def test_a_member_that_changed_since_it_was_opened_is_not_mapped(path: Path) -> None:
+    artifact = Artifact.open(path)
+    data = bytearray(path.read_bytes())
+    data[data.index(MEMBERS["lib/toy.so"])] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"SHA-256 of member lib/toy\.so"):
+        artifact.map_member("lib/toy.so")
+    with pytest.raises(ArtifactError, match="no member 'x'"):
+        artifact.map_member("x")
 
 
 def test_reads_back_what_was_written(path: Path) -> None:
@@ -155,8 +220,9 @@ def test_says_why_a_file_cannot_be_read(tmp_path: Path, name: str) -> None:
         pytest.param(None, "manifest.json", id="no manifest"),
         pytest.param("{", "zip structure", id="no JSON"),
         pytest.param([], "not a table", id="a list"),
-        pytest.param(complete(format=2), "has format 2; this tvmdet reads format 1", id="newer"),
-        pytest.param({"format": 1}, "has no 'tvmdet'", id="key missing"),
+        pytest.param(complete(format=3), "has format 3; this tvmdet reads format 2", id="newer"),
+        pytest.param(complete(format=1), "has format 1; this tvmdet reads format 2", id="older"),
+        pytest.param({"format": 2}, "has no 'tvmdet'", id="key missing"),
         pytest.param(complete(batch_sizes=[]), "batch_sizes", id="no batch size"),
         pytest.param(complete(batch_sizes=[0]), "batch_sizes", id="batch size 0"),
         pytest.param(complete(batch_sizes=["1"]), "batch_sizes", id="batch size as text"),
@@ -168,6 +234,10 @@ def test_says_why_a_file_cannot_be_read(tmp_path: Path, name: str) -> None:
         ),
         pytest.param(
             complete(targets=[toy_target(library="lib/none.so")]), "no member", id="no library"
+        ),
+        *(
+            pytest.param(complete(targets=[toy_target(weights=table)]), message, id=why)
+            for why, table, message in BAD_WEIGHTS
         ),
         pytest.param(
             complete(targets=[toy_target(required_features=[1])]), "features", id="features"

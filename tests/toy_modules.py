@@ -184,6 +184,7 @@ def toy_target(name: str = "toy", **changes: Any) -> dict[str, Any]:
         "rank": 10,
         "required_features": [],
         "library": f"lib/{name}.so",
+        "weights": None,
         "planned_bytes": {"1": 1000, "2": 2000},
         "tuning": {"tuned": 0, "borrowed": 0, "default": 1, "records_sha256": ""},
         **changes,
@@ -193,7 +194,7 @@ def toy_target(name: str = "toy", **changes: Any) -> dict[str, Any]:
 def toy_manifest(**changes: Any) -> dict[str, Any]:
     """A manifest as the compiler writes it, without ``members``."""
     return {
-        "format": 1,
+        "format": 2,
         "tvmdet": "0.1.0",
         "tvm": "0.27.0.post1",
         "model": {"name": "toy", "sha256": "00" * 32},

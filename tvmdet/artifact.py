@@ -1,8 +1,9 @@
-"""The ``.tvmdet`` file: a sealed zip with a manifest and one compiled library per target.
+"""The ``.tvmdet`` file: a sealed zip with a manifest, and per target a library and its weights.
 
 Members are stored without compression, in a fixed order with fixed timestamps, so that equal
-contents make equal bytes. The archive comment is the seal: the SHA-256 of every byte before
-it. Zip headers carry fields that no reader looks at; the seal covers those too, so that a
+contents make equal bytes. The contents of each begin at a multiple of 64 bytes: weights are used
+where they lie, in the mapped file. The archive comment is the seal: the SHA-256 of every byte
+before it. Zip headers carry fields that no reader looks at; the seal covers those too, so that a
 file either is what was written or is refused. It guards against damage, not against forgery.
 """
 
@@ -11,8 +12,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
+import mmap
 import os
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,19 +26,28 @@ from typing import Any, BinaryIO, Final
 from tvmdet.errors import ArtifactError
 from tvmdet.files import whole_file
 
-__all__ = ["FORMAT_VERSION", "Artifact", "TargetEntry", "write_artifact"]
+__all__ = ["FORMAT_VERSION", "Artifact", "TargetEntry", "WeightTable", "write_artifact"]
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Version of the layout that this module writes, and the only one that it reads."""
 
 _MANIFEST: Final = "manifest.json"
 _MANIFEST_LIMIT_BYTES: Final = 64 << 20
 _SEAL_MARK: Final = b"tvmdet-sha256:"
 _SEAL_BYTES: Final = len(_SEAL_MARK) + 64
+_ALIGNMENT_BYTES: Final = 64
+_LOCAL_HEADER: Final = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field
+_PADDING_ID: Final = 0xD935
+"""Of the extra field that moves a member's contents, as Android's zipalign names it."""
 _TIMESTAMP: Final = (1980, 1, 1, 0, 0, 0)
 _MEMBER_NAME: Final = re.compile(r"[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.+-]*)*", re.ASCII)
 _REMEDY: Final = "compile it again or copy it again"
 
+_ITEM_BYTES: Final[Mapping[str, int]] = {
+    "bool": 1,
+    **{f"{kind}{bits}": bits // 8 for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
+    **{f"float{bits}": bits // 8 for bits in (16, 32, 64)},
+}
 _MANIFEST_KEYS: Final[Mapping[str, type | tuple[type, ...]]] = {
     "tvmdet": str,
     "tvm": str,
@@ -53,8 +66,24 @@ _TARGET_KEYS: Final[Mapping[str, type | tuple[type, ...]]] = {
     "rank": int,
     "required_features": list,
     "library": str,
+    "weights": (dict, type(None)),
     "planned_bytes": dict,
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightTable:
+    """Where the weights of a target are.
+
+    Attributes:
+        member: Name of the member that holds them.
+        tensors: Offset in the member, type and shape of each.
+        functions: Which of them each compiled function is given after its own arguments.
+    """
+
+    member: str
+    tensors: tuple[tuple[int, str, tuple[int, ...]], ...]
+    functions: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +96,7 @@ class TargetEntry:
         rank: Of the targets that a machine can run, the one with the highest rank is best.
         required_features: CPU flags, as ``/proc/cpuinfo`` names them, that must be there.
         library: Name of the member with the compiled code.
+        weights: What its functions are given after their own arguments, if anything.
         planned_bytes: Working memory that was planned at compile time, by batch size.
     """
 
@@ -75,6 +105,7 @@ class TargetEntry:
     rank: int
     required_features: tuple[str, ...]
     library: str
+    weights: WeightTable | None
     planned_bytes: Mapping[int, int]
 
 
@@ -155,6 +186,40 @@ class Artifact:
             raise _damaged(self.path, f"the SHA-256 of member {name} is not the manifest's")
         return data
 
+    def map_member(self, name: str) -> memoryview:
+        """Maps a member into memory, after checking its SHA-256.
+
+        Pages are read when they are touched, and shared with other processes. What is written to
+        them stays in this process.
+
+        Raises:
+            ArtifactError: As for :meth:`read_member`.
+        """
+        promised = self.manifest["members"].get(name)
+        if promised is None:
+            raise ArtifactError(
+                f"{self.path} has no member {name!r}; it holds: {', '.join(self.member_names)}"
+            )
+        try:
+            with self.path.open("rb") as file, zipfile.ZipFile(file) as archive:
+                start, length = archive.getinfo(name).header_offset, promised["bytes"]
+                file.seek(start)
+                _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+                start += _LOCAL_HEADER.size + name_bytes + extra_bytes
+                file.seek(start)
+                if _sha256(file, length) != promised["sha256"]:
+                    raise _damaged(self.path, f"the SHA-256 of member {name} is not the manifest's")
+                if not length:
+                    return memoryview(b"")
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except OSError as error:
+            raise ArtifactError(
+                f"{self.path} cannot be read: {error.strerror or error}; {_REMEDY}"
+            ) from error
+        except (*_ZIP_ERRORS, struct.error) as error:
+            raise _damaged(self.path, f"member {name} cannot be read ({error})") from error
+        return memoryview(mapped)[start : start + length]
+
 
 # What zipfile lets out when the archive is malformed: its own error, a missing name, an
 # unknown compression or flag, a field cut short or an offset out of range.
@@ -220,10 +285,18 @@ def _pack(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes])
             info = zipfile.ZipInfo(name, _TIMESTAMP)
             info.create_system = 3  # Unix, on every machine
             info.external_attr = 0o100644 << 16
+            info.extra = _padding(buffer.tell() + _LOCAL_HEADER.size + len(name.encode()))
             archive.writestr(info, data)
         archive.comment = bytes(_SEAL_BYTES)  # room for the seal
     content = buffer.getvalue()[:-_SEAL_BYTES]
     return content + _SEAL_MARK + hashlib.sha256(content).hexdigest().encode()
+
+
+def _padding(start: int) -> bytes:
+    """Returns an extra field after which the contents of a member are aligned."""
+    header = struct.Struct("<HH")
+    length = -(start + header.size) % _ALIGNMENT_BYTES
+    return header.pack(_PADDING_ID, length) + bytes(length)
 
 
 def _check_seal(path: Path, file: BinaryIO) -> None:
@@ -237,15 +310,19 @@ def _check_seal(path: Path, file: BinaryIO) -> None:
     seal = file.read(_SEAL_BYTES)
     if not seal.startswith(_SEAL_MARK):
         raise _damaged(path, "it is cut short, or was changed: no seal at its end")
-    digest = hashlib.sha256()
-    left = size - _SEAL_BYTES
     file.seek(0)
-    while left and (block := file.read(min(left, 1 << 20))):
-        digest.update(block)
-        left -= len(block)
-    if digest.hexdigest().encode() != seal[len(_SEAL_MARK) :]:
+    if _sha256(file, size - _SEAL_BYTES).encode() != seal[len(_SEAL_MARK) :]:
         raise _damaged(path, "its bytes do not match the SHA-256 at its end")
     file.seek(0)
+
+
+def _sha256(file: BinaryIO, length: int) -> str:
+    """Returns the digest of the next bytes of a file, of which few are in memory at a time."""
+    digest = hashlib.sha256()
+    while length and (block := file.read(min(length, 1 << 20))):
+        digest.update(block)
+        length -= len(block)
+    return digest.hexdigest()
 
 
 def _read_manifest(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
@@ -289,6 +366,7 @@ def _check_targets(path: Path, manifest: Mapping[str, Any]) -> None:
             raise _damaged(
                 path, f"target {entry['name']} names {entry['library']!r}, which is no member"
             )
+        _check_weights(path, manifest, entry)
         if not all(isinstance(flag, str) for flag in entry["required_features"]):
             raise _damaged(path, f"target {entry['name']} has features that are not text")
         if not all(
@@ -298,6 +376,38 @@ def _check_targets(path: Path, manifest: Mapping[str, Any]) -> None:
             raise _damaged(path, f"target {entry['name']} has malformed planned_bytes")
         if not isinstance(entry.get("tuning", {}), dict):
             raise _damaged(path, f"target {entry['name']} has a tuning that is not a table")
+
+
+def _check_weights(path: Path, manifest: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
+    where, weights = f"the weights of target {entry['name']}", entry["weights"]
+    if weights is None:
+        return
+    _check_keys(path, where, weights, {"member": str, "tensors": list, "functions": dict})
+    promised = manifest["members"].get(weights["member"])
+    if promised is None:
+        raise _damaged(path, f"{where} are {weights['member']!r}, which is no member")
+    for tensor in weights["tensors"]:
+        if not _is_tensor(tensor, promised["bytes"]):
+            raise _damaged(path, f"{where} have a malformed tensor: {tensor!r}")
+    count = len(weights["tensors"])
+    for name, taken in weights["functions"].items():
+        if not isinstance(taken, list) or any(
+            type(index) is not int or not 0 <= index < count for index in taken
+        ):
+            raise _damaged(path, f"{where} name tensors of {name} that are not there")
+
+
+def _is_tensor(tensor: object, room: int) -> bool:
+    """Returns whether a value is the offset, type and shape of a tensor in so many bytes."""
+    if not isinstance(tensor, list) or len(tensor) != 3:
+        return False
+    offset, dtype, shape = tensor
+    if type(offset) is not int or offset < 0 or offset % _ALIGNMENT_BYTES:
+        return False
+    if not isinstance(shape, list) or any(type(side) is not int or side < 0 for side in shape):
+        return False
+    itemsize = _ITEM_BYTES.get(dtype) if isinstance(dtype, str) else None
+    return itemsize is not None and offset + itemsize * math.prod(shape) <= room
 
 
 def _check_keys(
@@ -335,6 +445,7 @@ def _target_entries(path: Path, manifest: Mapping[str, Any]) -> tuple[TargetEntr
             rank=entry["rank"],
             required_features=tuple(entry["required_features"]),
             library=entry["library"],
+            weights=_weight_table(entry["weights"]),
             planned_bytes={int(key): value for key, value in entry["planned_bytes"].items()},
         )
         for entry in manifest["targets"]
@@ -342,6 +453,17 @@ def _target_entries(path: Path, manifest: Mapping[str, Any]) -> tuple[TargetEntr
     if len({entry.name for entry in entries}) != len(entries):
         raise _damaged(path, "a target is there twice")
     return tuple(sorted(entries, key=lambda entry: -entry.rank))
+
+
+def _weight_table(described: Mapping[str, Any] | None) -> WeightTable | None:
+    if described is None:
+        return None
+    tensors = [(offset, dtype, tuple(shape)) for offset, dtype, shape in described["tensors"]]
+    return WeightTable(
+        member=described["member"],
+        tensors=tuple(tensors),
+        functions={name: tuple(taken) for name, taken in described["functions"].items()},
+    )
 
 
 def _damaged(path: Path, what: str) -> ArtifactError:

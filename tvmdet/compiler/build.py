@@ -10,6 +10,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from tvmdet.compiler.weights import Weights, lift_weights
 from tvmdet.errors import ModelError
 from tvmdet.passes.lower import tvm_target
 from tvmdet.targets import Target
@@ -23,10 +24,12 @@ class BuiltLibrary:
 
     Attributes:
         data: The shared library.
+        weights: What its functions are given after their own arguments.
         planned_bytes: Activation memory that one call of each entry function takes.
     """
 
     data: bytes
+    weights: Weights
     planned_bytes: dict[str, int]
 
 
@@ -44,6 +47,7 @@ def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
     """
     compiled_for = tvm_target(target)
     planned: dict[str, int] = {}
+    module, weights = lift_weights(module)
     try:
         with compiled_for:
             for phase in _memory_phases():
@@ -63,7 +67,7 @@ def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
             f"compiling for {target.name} failed: {reason}; "
             "a C compiler (gcc) must be installed to link; --debug shows the whole message"
         ) from error
-    return BuiltLibrary(data=data, planned_bytes=planned)
+    return BuiltLibrary(data=data, weights=weights, planned_bytes=planned)
 
 
 def _memory_phases() -> list[Any]:

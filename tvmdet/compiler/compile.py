@@ -15,7 +15,7 @@ from tvmdet import runtime
 from tvmdet.artifact import write_artifact
 from tvmdet.compiler.build import build_library
 from tvmdet.compiler.images import NamedImage, draw_images, read_images
-from tvmdet.compiler.manifest import Built, make_manifest
+from tvmdet.compiler.manifest import Built, make_manifest, make_members
 from tvmdet.compiler.parity import Tolerance, check_detector, check_raw
 from tvmdet.compiler.precision import SHARES_KEPT, LayerPrecision
 from tvmdet.compiler.reference import Reference
@@ -138,9 +138,8 @@ def compile(
 
     manifest = make_manifest(model, sizes, built)
     manifest["parity"] = parity
-    members = {f"lib/{name}.so": entry.library.data for name, entry in built.items()}
     say(f"writing {output}")
-    write_artifact(output, manifest, members)
+    write_artifact(output, manifest, make_members(built))
     return CompileReport(
         output=Path(output),
         bytes=Path(output).stat().st_size,
@@ -196,10 +195,11 @@ def _check_parity(
         lacks = ", ".join(missing)
         return {"skipped": f"this machine lacks {lacks}; check where it has them"}
     reference = Reference(model, threads)
-    manifest = make_manifest(model, sizes, {target.name: built})
+    made = {target.name: built}
+    manifest = make_manifest(model, sizes, made)
     with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
         path = Path(folder) / "candidate.tvmdet"
-        write_artifact(path, manifest, {f"lib/{target.name}.so": built.library.data})
+        write_artifact(path, manifest, make_members(made))
         say(f"checking {target.name} against ONNX Runtime")
         with runtime.load(path, threads=threads, target=target.name) as detector:
             if model.spec.family == "raw":

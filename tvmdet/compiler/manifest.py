@@ -14,7 +14,7 @@ from tvmdet.compiler.schedule import ScheduledKernels
 from tvmdet.errors import InputError
 from tvmdet.targets import Target
 
-__all__ = ["Built", "make_manifest"]
+__all__ = ["Built", "make_manifest", "make_members"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,15 @@ class Built:
     kernels: ScheduledKernels
     library: BuiltLibrary
     bf16_layers: int
+
+
+def make_members(built: Mapping[str, Built]) -> dict[str, bytes]:
+    """Returns the members beside the manifest, by name."""
+    members: dict[str, bytes] = {}
+    for name, one in built.items():
+        members[f"lib/{name}.so"] = one.library.data
+        members[f"weights/{name}.bin"] = bytes(one.library.weights.data)
+    return members
 
 
 def make_manifest(
@@ -62,6 +71,7 @@ def make_manifest(
                 "precision": target.precision,
                 "bf16_layers": one.bf16_layers,
                 "library": f"lib/{name}.so",
+                "weights": library.weights.describe(f"weights/{name}.bin"),
                 "planned_bytes": planned,
                 "tuning": {**kernels.sources, "decisions_sha256": kernels.digest()},
                 "kernels": kernels.facts,

@@ -16,8 +16,8 @@ import numpy as np
 
 from tvmdet.artifact import Artifact
 from tvmdet.report.network import make_inputs, signature_of_raw
-from tvmdet.runtime.loader import Host, choose_target, read_spec
-from tvmdet.runtime.native import NativeModule, aligned_empty, configure_workers
+from tvmdet.runtime.loader import Host, choose_target, load_native, read_spec
+from tvmdet.runtime.native import aligned_empty, configure_workers
 from tvmdet.runtime.threads import native_thread
 
 __all__ = ["CALLS", "profile"]
@@ -69,12 +69,11 @@ def profile(
     """
     opened = Artifact.open(artifact)
     chosen = choose_target(opened.targets, Host.this_machine(), target)
-    library = opened.read_member(chosen.library)
     function, arguments = _entry(opened, batch_size)
     thread = native_thread(threads, configure_workers)
 
     def work() -> dict[str, Any]:
-        plain, watched = (NativeModule(library, name=artifact) for _ in range(2))
+        plain, watched = (load_native(opened, chosen) for _ in range(2))
         watcher = _Watcher()
         watched.watch(watcher)
         wholes: tuple[list[float], list[float]] = ([], [])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.cpus import check_threads
@@ -17,7 +22,15 @@ from tvmdet.runtime.threads import native_thread
 from tvmdet.spec import DetectorSpec
 from tvmdet.targets import host_features
 
-__all__ = ["Host", "choose_target", "explain_targets", "load", "read_signature", "read_spec"]
+__all__ = [
+    "Host",
+    "choose_target",
+    "explain_targets",
+    "load",
+    "load_native",
+    "read_signature",
+    "read_spec",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +87,8 @@ def load(
     artifact = Artifact.open(path)
     chosen = choose_target(artifact.targets, host, target, where=str(path))
     spec, signature = read_spec(artifact), read_signature(artifact)
-    library = artifact.read_member(chosen.library)
     thread.wait_until_configured()
-    name = f"{path} ({chosen.name})"
-    module = thread.submit(lambda: NativeModule(library, name=name)).result()
+    module = thread.submit(lambda: load_native(artifact, chosen)).result()
     return Detector(
         artifact=artifact,
         spec=spec,
@@ -87,6 +98,27 @@ def load(
         thread=thread,
         signature=signature,
     )
+
+
+def load_native(artifact: Artifact, target: TargetEntry) -> NativeModule:
+    """Loads the code of one target, which uses its weights where they lie in the mapped file.
+
+    Must be called on the native thread that will run it.
+
+    Raises:
+        ArtifactError: A member is damaged, or the library cannot be loaded.
+    """
+    weights: dict[str, list[npt.NDArray[Any]]] = {}
+    if target.weights is not None:
+        mapped = artifact.map_member(target.weights.member)
+        arrays = [
+            np.frombuffer(mapped, dtype, math.prod(shape), offset).reshape(shape)
+            for offset, dtype, shape in target.weights.tensors
+        ]
+        for function, taken in target.weights.functions.items():
+            weights[function] = [arrays[index] for index in taken]
+    library = artifact.read_member(target.library)
+    return NativeModule(library, name=f"{artifact.path} ({target.name})", weights=weights)
 
 
 def choose_target(

@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -118,12 +118,19 @@ class NativeModule:
     Every method must be called on one and the same native thread.
     """
 
-    def __init__(self, library: bytes, *, name: str) -> None:
+    def __init__(
+        self,
+        library: bytes,
+        *,
+        name: str,
+        weights: Mapping[str, Sequence[npt.NDArray[Any]]] | None = None,
+    ) -> None:
         """Loads a compiled library whose bytes have been verified.
 
         Args:
             library: A shared library that holds a Relax VM executable.
             name: For error messages.
+            weights: Aligned arrays that a function is given after its own arguments, by its name.
 
         Raises:
             ArtifactError: The library cannot be loaded.
@@ -142,6 +149,10 @@ class NativeModule:
                 "forbids running code, set TMPDIR to another)"
             ) from error
         self._functions: dict[str, Any] = {}
+        self._weights = {
+            function: tuple(ffi.from_dlpack(array) for array in arrays)
+            for function, arrays in (weights or {}).items()
+        }
 
     def call(
         self, function: str, arguments: Sequence[npt.NDArray[Any]]
@@ -165,7 +176,8 @@ class NativeModule:
         try:
             if function not in self._functions:
                 self._functions[function] = self._executable[function]
-            result = self._functions[function](*(ffi.from_dlpack(a) for a in arguments))
+            given = (ffi.from_dlpack(array) for array in arguments)
+            result = self._functions[function](*given, *self._weights.get(function, ()))
             tensors = (result,) if isinstance(result, ffi.Tensor) else tuple(result)
             return tuple(np.from_dlpack(tensor).copy() for tensor in tensors)
         except Exception as error:  # TVM raises whatever class its C++ side named
@@ -185,6 +197,7 @@ class NativeModule:
         """Lets go of the compiled code and its memory."""
         # The library last: the others point into it.
         self._functions.clear()
+        self._weights.clear()
         self._executable = None
         self._library = None
 
