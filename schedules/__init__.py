@@ -13,6 +13,7 @@ from tvmdet.schedules.common.as_is import AsIs
 from tvmdet.schedules.common.elementwise import Elementwise
 from tvmdet.schedules.common.grid_sample import GridSample
 from tvmdet.schedules.common.reduction import Reduction
+from tvmdet.schedules.common.rows import Rows
 from tvmdet.schedules.x86.batch_matmul import BatchMatmul
 from tvmdet.schedules.x86.bf16_conv2d_nhwc import Bf16Conv2dNhwc
 from tvmdet.schedules.x86.conv2d_nhwc import Conv2dNhwc
@@ -24,7 +25,7 @@ from tvmdet.errors import TuningError
 
 __all__ = ["Decision", "Template", "Workload", "find", "fingerprint", "get_template", "templates"]
 
-_COMMON: tuple[Template, ...] = (GridSample(), Elementwise(), Reduction(), AsIs())
+_COMMON: tuple[Template, ...] = (GridSample(), Rows(), Elementwise(), Reduction(), AsIs())
 _BY_ARCH: dict[str, tuple[Template, ...]] = {
     "x86_64": (
         Conv2dNhwc(),

@@ -37,12 +37,6 @@ def _tanh(x: te.Tensor) -> te.Tensor:
     return te.compute(x.shape, lambda *i: 2.0 / (1.0 + exponential(*i)) - 1.0, name="tanh")
 
 
-def _softmax(x: te.Tensor, axis: int) -> te.Tensor:
-    greatest = topi.max(x, axis=axis, keepdims=True)
-    exponential = _exp(topi.subtract(x, greatest))
-    return topi.divide(exponential, topi.sum(exponential, axis=axis, keepdims=True))
-
-
 def _unary(compute: Any) -> Any:
     def legalize(builder: relax.BlockBuilder, call: Any) -> Any:
         if str(call.ty.dtype) != "float32":
@@ -51,13 +45,6 @@ def _unary(compute: Any) -> Any:
         return builder.call_te(compute, call.args[0], primfunc_name_hint=name)
 
     return legalize
-
-
-def _legalize_softmax(builder: relax.BlockBuilder, call: Any) -> Any:
-    if str(call.ty.dtype) != "float32":
-        return legalize_as_usual(builder, call)
-    axis = int(call.attrs.axis)
-    return builder.call_te(_softmax, call.args[0], axis, primfunc_name_hint="softmax")
 
 
 def _legalize_divide(builder: relax.BlockBuilder, call: Any) -> Any:
@@ -81,5 +68,4 @@ ACTIVATIONS = {
     "relax.nn.gelu_tanh": _unary(gelu_tanh),
     "relax.nn.silu": _unary(_silu),
     "relax.tanh": _unary(_tanh),
-    "relax.nn.softmax": _legalize_softmax,
 }

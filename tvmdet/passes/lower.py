@@ -19,6 +19,7 @@ from tvmdet.passes.fold_channel_order import FoldChannelOrder
 from tvmdet.passes.fold_conv2d_affine import FoldConv2dAffine
 from tvmdet.passes.legalize_activations import ACTIVATIONS
 from tvmdet.passes.legalize_gates import GATES
+from tvmdet.passes.legalize_rows import row_legalizers
 from tvmdet.passes.legalize_take import legalize_take
 from tvmdet.passes.lower_grid_sample import LowerGridSample
 from tvmdet.passes.lower_sorting import LowerSorting
@@ -36,6 +37,7 @@ def lowering_phases(target: Target, algorithm: Algorithm = usual_algorithm) -> l
     legalize: dict[str, Any] = {
         **ACTIVATIONS,
         **GATES,
+        **row_legalizers(target),
         "relax.nn.conv2d": Conv2dPacker(target, algorithm),
         "relax.matmul": matmul_legalizer(target),
         "relax.take": legalize_take,
