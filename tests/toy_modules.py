@@ -184,8 +184,8 @@ def toy_target(name: str = "toy", **changes: Any) -> dict[str, Any]:
         "rank": 10,
         "required_features": [],
         "library": f"lib/{name}.so",
-        "weights": None,
         "planned_bytes": {"1": 1000, "2": 2000},
+        "weights": [],
         "tuning": {"tuned": 0, "borrowed": 0, "default": 1, "records_sha256": ""},
         **changes,
     }
@@ -194,7 +194,7 @@ def toy_target(name: str = "toy", **changes: Any) -> dict[str, Any]:
 def toy_manifest(**changes: Any) -> dict[str, Any]:
     """A manifest as the compiler writes it, without ``members``."""
     return {
-        "format": 2,
+        "format": 3,
         "tvmdet": "0.1.0",
         "tvm": "0.27.0.post1",
         "model": {"name": "toy", "sha256": "00" * 32},
@@ -211,6 +211,6 @@ def toy_manifest(**changes: Any) -> dict[str, Any]:
 def write_toy(path: Path, library: bytes, **changes: Any) -> Path:
     """Writes an artifact whose every target holds ``library``; returns its path."""
     manifest = toy_manifest(**changes)
-    members = {target["library"]: library for target in manifest["targets"]}
+    members = {target["library"]: [library] for target in manifest["targets"]}
     write_artifact(path, manifest, members)
     return path

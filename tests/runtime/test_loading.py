@@ -25,7 +25,6 @@ def entry(name: str, rank: int, *features: str, arch: str = "x86_64") -> TargetE
         rank=rank,
         required_features=features,
         library=f"lib/{name}.so",
-        weights=None,
         planned_bytes={},
     )
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -24,9 +25,13 @@ def thread() -> NativeThread:
 
 @pytest.fixture
 def module(thread: NativeThread, toy_library: bytes) -> Iterator[NativeModule]:
-    module = thread.submit(lambda: NativeModule(toy_library, name="toy")).result()
+    module = thread.submit(lambda: NativeModule(writing(toy_library), name="toy")).result()
     yield module
     thread.submit(module.close).result()
+
+
+def writing(library: bytes) -> Callable[[BinaryIO], object]:
+    return lambda file: file.write(library)
 
 
 def arguments() -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +78,7 @@ def test_failures_are_reported_with_the_file(module: NativeModule, thread: Nativ
 
 
 def test_refuses_calls_once_closed(thread: NativeThread, toy_library: bytes) -> None:
-    module = thread.submit(lambda: NativeModule(toy_library, name="toy")).result()
+    module = thread.submit(lambda: NativeModule(writing(toy_library), name="toy")).result()
     thread.submit(module.close).result()
     with pytest.raises(InputError, match="toy is closed"):
         thread.submit(lambda: module.call("detect_b1", arguments())).result()
@@ -82,7 +87,7 @@ def test_refuses_calls_once_closed(thread: NativeThread, toy_library: bytes) -> 
 @pytest.mark.parametrize("library", [b"", b"not a library", b"\x7fELF" + bytes(100)])
 def test_refuses_what_is_no_library(thread: NativeThread, library: bytes) -> None:
     with pytest.raises(ArtifactError, match=r"toy cannot be loaded: .*; compile it again"):
-        thread.submit(lambda: NativeModule(library, name="toy")).result()
+        thread.submit(lambda: NativeModule(writing(library), name="toy")).result()
 
 
 def test_the_library_is_only_ever_in_a_private_folder(
@@ -90,14 +95,13 @@ def test_the_library_is_only_ever_in_a_private_folder(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     seen: list[tuple[int, list[str]]] = []
-    write = Path.write_bytes
 
-    def watch(path: Path, data: bytes) -> int:
-        seen.append((stat.S_IMODE(path.parent.stat().st_mode), os.listdir(tmp_path)))
-        return write(path, data)
+    def watch(file: BinaryIO) -> None:
+        mode = stat.S_IMODE(Path(file.name).parent.stat().st_mode)
+        seen.append((mode, os.listdir(tmp_path)))
+        file.write(toy_library)
 
-    monkeypatch.setattr(Path, "write_bytes", watch)
-    module = thread.submit(lambda: NativeModule(toy_library, name="toy")).result()
+    module = thread.submit(lambda: NativeModule(watch, name="toy")).result()
     ((mode, folders),) = seen
     assert mode == 0o700
     assert len(folders) == 1
@@ -110,7 +114,7 @@ def test_closing_unloads_the_code(thread: NativeThread, toy_library: bytes) -> N
         return Path("/proc/self/maps").read_text().count("module.so")
 
     before = mapped()
-    module = thread.submit(lambda: NativeModule(toy_library, name="toy")).result()
+    module = thread.submit(lambda: NativeModule(writing(toy_library), name="toy")).result()
     assert mapped() > before
     thread.submit(module.close).result()
     assert mapped() == before

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import tvm
 from tvm import relax
 
-from tvmdet.compiler.weights import Weights, lift_weights
 from tvmdet.errors import ModelError
+from tvmdet.passes.lift_weights import LiftWeights
 from tvmdet.passes.lower import tvm_target
 from tvmdet.targets import Target
 
@@ -24,12 +25,12 @@ class BuiltLibrary:
 
     Attributes:
         data: The shared library.
-        weights: What its functions are given after their own arguments.
+        weights: What its entry functions take as their last argument, if anything.
         planned_bytes: Activation memory that one call of each entry function takes.
     """
 
     data: bytes
-    weights: Weights
+    weights: tuple[npt.NDArray[Any], ...]
     planned_bytes: dict[str, int]
 
 
@@ -47,7 +48,6 @@ def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
     """
     compiled_for = tvm_target(target)
     planned: dict[str, int] = {}
-    module, weights = lift_weights(module)
     try:
         with compiled_for:
             for phase in _memory_phases():
@@ -55,6 +55,8 @@ def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
             planned = _planned_bytes(module)
             for phase in _runtime_phases():
                 module = phase(module)
+            lift_weights: Any = LiftWeights()
+            module = lift_weights(module)
         executable = relax.build(module, compiled_for, relax_pipeline=None)
         with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
             path = Path(folder) / "lib.so"
@@ -67,7 +69,7 @@ def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
             f"compiling for {target.name} failed: {reason}; "
             "a C compiler (gcc) must be installed to link; --debug shows the whole message"
         ) from error
-    return BuiltLibrary(data=data, weights=weights, planned_bytes=planned)
+    return BuiltLibrary(data=data, weights=tuple(lift_weights.weights), planned_bytes=planned)
 
 
 def _memory_phases() -> list[Any]:

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from tvmdet import runtime
-from tvmdet.artifact import write_artifact
 from tvmdet.compiler.build import build_library
 from tvmdet.compiler.images import NamedImage, draw_images, read_images
-from tvmdet.compiler.manifest import Built, make_manifest, make_members
+from tvmdet.compiler.manifest import Built, write_file
 from tvmdet.compiler.parity import Tolerance, check_detector, check_raw
 from tvmdet.compiler.precision import SHARES_KEPT, LayerPrecision
 from tvmdet.compiler.reference import Reference
@@ -136,10 +135,8 @@ def compile(
                 built[one.name], parity[one.name] = entry, found
                 break
 
-    manifest = make_manifest(model, sizes, built)
-    manifest["parity"] = parity
     say(f"writing {output}")
-    write_artifact(output, manifest, make_members(built))
+    write_file(output, model, sizes, built, parity)
     return CompileReport(
         output=Path(output),
         bytes=Path(output).stat().st_size,
@@ -195,11 +192,9 @@ def _check_parity(
         lacks = ", ".join(missing)
         return {"skipped": f"this machine lacks {lacks}; check where it has them"}
     reference = Reference(model, threads)
-    made = {target.name: built}
-    manifest = make_manifest(model, sizes, made)
     with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
         path = Path(folder) / "candidate.tvmdet"
-        write_artifact(path, manifest, make_members(made))
+        manifest = write_file(path, model, sizes, {target.name: built})
         say(f"checking {target.name} against ONNX Runtime")
         with runtime.load(path, threads=threads, target=target.name) as detector:
             if model.spec.family == "raw":

@@ -1,20 +1,23 @@
-"""What an artifact says about itself."""
+"""What was made becomes a file, and the file says what it is."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
 import tvmdet
-from tvmdet.artifact import FORMAT_VERSION
+from tvmdet.artifact import FORMAT_VERSION, WEIGHTS_MEMBER, write_artifact
 from tvmdet.compiler.build import BuiltLibrary
 from tvmdet.compiler.schedule import ScheduledKernels
+from tvmdet.compiler.weights import WeightStore
 from tvmdet.errors import InputError
+from tvmdet.sealed_zip import Chunks
 from tvmdet.targets import Target
 
-__all__ = ["Built", "make_manifest", "make_members"]
+__all__ = ["Built", "write_file"]
 
 
 @dataclass(frozen=True)
@@ -34,30 +37,48 @@ class Built:
     bf16_layers: int
 
 
-def make_members(built: Mapping[str, Built]) -> dict[str, bytes]:
-    """Returns the members beside the manifest, by name."""
-    members: dict[str, bytes] = {}
-    for name, one in built.items():
-        members[f"lib/{name}.so"] = one.library.data
-        members[f"weights/{name}.bin"] = bytes(one.library.weights.data)
-    return members
-
-
-def make_manifest(
+def write_file(
+    path: str | os.PathLike[str],
     model: Any,
     sizes: Sequence[int],
     built: Mapping[str, Built],
+    parity: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Returns the manifest without its certificate; ``members`` are filled in when writing.
+    """Writes what was made to a file.
 
     Args:
+        path: The ``.tvmdet`` file.
         model: A :class:`tvmdet.frontend.Model`.
         sizes: The batch buckets.
         built: What was made, by target name.
+        parity: The certificates, by target name; None while there are none.
+
+    Returns:
+        The manifest, without ``members``.
 
     Raises:
         InputError: A raw network has a tensor without a batch axis, and several batch sizes.
+        ArtifactError: The file cannot be written.
     """
+    store = WeightStore()
+    manifest = _make_manifest(model, sizes, built, store)
+    manifest["parity"] = parity
+    members: dict[str, Chunks] = {
+        _library(name): [entry.library.data] for name, entry in built.items()
+    }
+    if store.chunks:
+        members[WEIGHTS_MEMBER] = store.chunks
+    write_artifact(path, manifest, members)
+    return manifest
+
+
+def _library(target: str) -> str:
+    return f"lib/{target}.so"
+
+
+def _make_manifest(
+    model: Any, sizes: Sequence[int], built: Mapping[str, Built], store: WeightStore
+) -> dict[str, Any]:
     entries = []
     for name, one in built.items():
         target, kernels, library = one.target, one.kernels, one.library
@@ -70,9 +91,9 @@ def make_manifest(
                 "required_features": list(target.required_features),
                 "precision": target.precision,
                 "bf16_layers": one.bf16_layers,
-                "library": f"lib/{name}.so",
-                "weights": library.weights.describe(f"weights/{name}.bin"),
+                "library": _library(name),
                 "planned_bytes": planned,
+                "weights": [asdict(store.add(array)) for array in library.weights],
                 "tuning": {**kernels.sources, "decisions_sha256": kernels.digest()},
                 "kernels": kernels.facts,
             }
@@ -87,7 +108,6 @@ def make_manifest(
         "batch_sizes": list(sizes),
         "raw": _raw_description(model, sizes) if model.spec.family == "raw" else None,
         "targets": entries,
-        "parity": None,
     }
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from functools import partial
 
 from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.cpus import check_threads
@@ -88,7 +84,7 @@ def load(
     chosen = choose_target(artifact.targets, host, target, where=str(path))
     spec, signature = read_spec(artifact), read_signature(artifact)
     thread.wait_until_configured()
-    module = thread.submit(lambda: load_native(artifact, chosen)).result()
+    module = thread.submit(partial(load_native, artifact, chosen)).result()
     return Detector(
         artifact=artifact,
         spec=spec,
@@ -101,24 +97,20 @@ def load(
 
 
 def load_native(artifact: Artifact, target: TargetEntry) -> NativeModule:
-    """Loads the code of one target, which uses its weights where they lie in the mapped file.
+    """Loads the compiled code of one target; to be called on a native thread.
 
-    Must be called on the native thread that will run it.
+    Args:
+        artifact: An opened file, which the module does not need again.
+        target: One of its targets, which this machine can run.
 
     Raises:
-        ArtifactError: A member is damaged, or the library cannot be loaded.
+        ArtifactError: The file was changed since it was opened, or the code cannot be loaded.
     """
-    weights: dict[str, list[npt.NDArray[Any]]] = {}
-    if target.weights is not None:
-        mapped = artifact.map_member(target.weights.member)
-        arrays = [
-            np.frombuffer(mapped, dtype, math.prod(shape), offset).reshape(shape)
-            for offset, dtype, shape in target.weights.tensors
-        ]
-        for function, taken in target.weights.functions.items():
-            weights[function] = [arrays[index] for index in taken]
-    library = artifact.read_member(target.library)
-    return NativeModule(library, name=f"{artifact.path} ({target.name})", weights=weights)
+    return NativeModule(
+        partial(artifact.copy_member, target.library),
+        artifact.map_weights(target),
+        name=f"{artifact.path} ({target.name})",
+    )
 
 
 def choose_target(

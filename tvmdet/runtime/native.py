@@ -13,11 +13,11 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -120,28 +120,34 @@ class NativeModule:
 
     def __init__(
         self,
-        library: bytes,
+        write_library: Callable[[BinaryIO], object],
+        weights: Sequence[npt.NDArray[Any]] = (),
         *,
         name: str,
-        weights: Mapping[str, Sequence[npt.NDArray[Any]]] | None = None,
     ) -> None:
-        """Loads a compiled library whose bytes have been verified.
+        """Loads a compiled library.
 
         Args:
-            library: A shared library that holds a Relax VM executable.
+            write_library: Writes the bytes of a shared library that holds a Relax VM executable
+                to a file, and verifies them.
+            weights: What every function of it takes as its last argument, if there are any;
+                aligned as by :func:`aligned_empty`, and used where they lie.
             name: For error messages.
-            weights: Aligned arrays that a function is given after its own arguments, by its name.
 
         Raises:
-            ArtifactError: The library cannot be loaded.
+            ArtifactError: The library cannot be loaded, or ``write_library`` raises it.
         """
         self._name = name
         ffi = _tvm_ffi()
         try:
             # Not kept alive for the process: the code goes when this object goes.
-            self._library = _load_and_unlink(ffi, library)
+            self._library = _load_and_unlink(ffi, write_library)
             self._executable = self._library["vm_load_executable"]()
             self._executable["vm_initialization"](_CPU_DEVICE_TYPE, 0, _POOLED_ALLOCATOR)
+            self._weights = _argument_of(ffi, weights)
+            self._lent = weights
+        except ArtifactError:
+            raise
         except Exception as error:  # TVM raises whatever class its C++ side named
             raise ArtifactError(
                 f"{name} cannot be loaded: {_first_line(error)}; compile it again with the "
@@ -149,10 +155,6 @@ class NativeModule:
                 "forbids running code, set TMPDIR to another)"
             ) from error
         self._functions: dict[str, Any] = {}
-        self._weights = {
-            function: tuple(ffi.from_dlpack(array) for array in arrays)
-            for function, arrays in (weights or {}).items()
-        }
 
     def call(
         self, function: str, arguments: Sequence[npt.NDArray[Any]]
@@ -176,8 +178,8 @@ class NativeModule:
         try:
             if function not in self._functions:
                 self._functions[function] = self._executable[function]
-            given = (ffi.from_dlpack(array) for array in arguments)
-            result = self._functions[function](*given, *self._weights.get(function, ()))
+            given = [ffi.from_dlpack(array) for array in arguments]
+            result = self._functions[function](*given, *self._weights)
             tensors = (result,) if isinstance(result, ffi.Tensor) else tuple(result)
             return tuple(np.from_dlpack(tensor).copy() for tensor in tensors)
         except Exception as error:  # TVM raises whatever class its C++ side named
@@ -195,18 +197,36 @@ class NativeModule:
 
     def close(self) -> None:
         """Lets go of the compiled code and its memory."""
-        # The library last: the others point into it.
+        # The library and the lent weights last: the others point into them.
         self._functions.clear()
-        self._weights.clear()
         self._executable = None
+        self._weights = []
         self._library = None
+        self._lent = ()
 
 
-def _load_and_unlink(ffi: ModuleType, library: bytes) -> Any:
+def _load_and_unlink(ffi: ModuleType, write_library: Callable[[BinaryIO], object]) -> Any:
     with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:  # mode 0700
         path = Path(folder, "module.so")
-        path.write_bytes(library)
+        with path.open("wb") as file:
+            write_library(file)
         return ffi.load_module(path, keep_module_alive=False)
+
+
+def _argument_of(ffi: ModuleType, weights: Sequence[npt.NDArray[Any]]) -> list[Any]:
+    """Returns the argument that holds the weights, or none if there are none."""
+    return [ffi.convert([ffi.from_dlpack(_lend(array)) for array in weights])] if weights else []
+
+
+def _lend(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns a view that DLPack takes, of an array that nobody may write to.
+
+    DLPack could not say "read only" before its version 1, and numpy refuses to leave it out. The
+    view does not keep the memory alive.
+    """
+    memory = (ctypes.c_uint8 * array.nbytes).from_address(array.ctypes.data)
+    view: npt.NDArray[Any] = np.frombuffer(memoryview(memory), array.dtype).reshape(array.shape)
+    return view
 
 
 def _first_line(error: Exception) -> str:
