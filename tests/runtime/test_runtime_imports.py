@@ -33,6 +33,16 @@ with tvmdet.runtime.load(sys.argv[1]) as detector:
     print(found[0].to_dict() and "ran", [m for m in {UNWANTED!r} if m in sys.modules])
 """
 
+RUN_RAW = """
+import sys
+import numpy as np
+import tvmdet.runtime
+
+with tvmdet.runtime.load(sys.argv[1]) as network:
+    network.run({name: np.ones((1, 3, 5), np.float32) for name in ("left", "right")})
+    print("cv2" in sys.modules)
+"""
+
 # A package of that name that tells when it is imported, by whomever.
 TATTLER = "raise SystemExit(f'{__name__} was imported')\n"
 
@@ -51,6 +61,17 @@ def test_running_loads_the_runtime_alone(toy_path: Path, tmp_path: Path, install
         env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"},
     )
     assert (done.stdout.strip(), done.stderr) == ("ran []", "")
+
+
+def test_arrays_need_no_opencv(raw_path: Path) -> None:
+    """It takes more memory than all else that is imported."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", RUN_RAW, str(raw_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout.strip(), done.stderr) == ("False", "")
 
 
 def test_other_threads_import_what_is_hidden_from_tvm_ffi(

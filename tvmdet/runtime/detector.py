@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,15 @@ import numpy.typing as npt
 from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.detections import Detections
 from tvmdet.errors import InputError
-from tvmdet.runtime.image_batches import ImageBatcher
-from tvmdet.runtime.images import Image, Source
 from tvmdet.runtime.native import NativeModule
 from tvmdet.runtime.raw import RawRunner, RawSignature
 from tvmdet.runtime.threads import NativeThread
-from tvmdet.runtime.video import VideoSource, iterate_video
 from tvmdet.spec import DetectorSpec
+
+if TYPE_CHECKING:
+    from tvmdet.runtime.image_batches import ImageBatcher
+    from tvmdet.runtime.images import Image, Source
+    from tvmdet.runtime.video import VideoSource
 
 __all__ = ["Detector"]
 
@@ -63,8 +65,8 @@ class Detector:
         self._planned_bytes = dict(target.planned_bytes)
         self._thread = thread
         self._module: NativeModule | None = module
-        self._batcher = ImageBatcher(spec, self.batch_sizes, self._submit)
         self._raw = None if signature is None else RawRunner(signature, self._submit, self._name)
+        self._batcher = self._make_batcher() if signature is None else None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -113,16 +115,16 @@ class Detector:
             InputError: The only image cannot be used, a threshold is out of range, the
                 detector was compiled with ``--raw``, or it is closed.
         """
-        self._refuse_raw()
+        batcher = self._image_batcher()
         thresholds = self._thresholds(score, iou)
         if isinstance(sources, str | os.PathLike | np.ndarray):
-            return self._batcher.detect_one(sources, thresholds)
+            return batcher.detect_one(sources, thresholds)
         if not isinstance(sources, Iterable):
             raise InputError(
                 f"sources is a {type(sources).__name__}; "
                 "allowed: a path, a numpy array, or a list of those"
             )
-        return self._batcher.detect_many(list(sources), thresholds)
+        return batcher.detect_many(list(sources), thresholds)
 
     def detect_timed(
         self, source: Source, *, score: float | None = None, iou: float | None = None
@@ -142,7 +144,7 @@ class Detector:
         Raises:
             InputError: As in :meth:`detect`.
         """
-        self._refuse_raw()
+        batcher = self._image_batcher()
         seconds: dict[str, float] = {}
         last = time.perf_counter()
 
@@ -151,7 +153,7 @@ class Detector:
             now = time.perf_counter()
             seconds[phase], last = now - last, now
 
-        found = self._batcher.detect_one(source, self._thresholds(score, iou), lap)
+        found = batcher.detect_one(source, self._thresholds(score, iou), lap)
         return found, seconds
 
     def detect_video(
@@ -170,6 +172,8 @@ class Detector:
         Raises:
             InputError: The video cannot be opened, or as in :meth:`detect`.
         """
+        from tvmdet.runtime.video import iterate_video
+
         return iterate_video(video, partial(self.detect, score=score, iou=iou))
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
@@ -227,12 +231,19 @@ class Detector:
             f"batch sizes {list(self.batch_sizes)}, {self.target}, {self.threads} threads>"
         )
 
-    def _refuse_raw(self) -> None:
-        if self._raw is not None:
+    def _make_batcher(self) -> ImageBatcher:
+        # OpenCV takes more memory than all else that is imported, and arrays need none of it.
+        from tvmdet.runtime.image_batches import ImageBatcher
+
+        return ImageBatcher(self.spec, self.batch_sizes, self._submit)
+
+    def _image_batcher(self) -> ImageBatcher:
+        if self._batcher is None:
             raise InputError(
                 f"{self._name} was compiled with --raw and has no boxes to report; "
                 "use run({name: array}), which returns the network's outputs"
             )
+        return self._batcher
 
     def _thresholds(self, score: float | None, iou: float | None) -> tuple[float, float]:
         return (
