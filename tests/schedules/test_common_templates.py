@@ -53,6 +53,17 @@ def _max_pool(x: np.ndarray, pad: tuple[int, int], size: int, stride: int) -> np
     return np.asarray(windows[:, ::stride, ::stride].max(axis=(-1, -2)))
 
 
+def _average_inside(x: np.ndarray, size: int) -> np.ndarray:
+    pad = (size // 2, size // 2)
+    total, count = (
+        np.lib.stride_tricks.sliding_window_view(
+            np.pad(a.astype(np.float64), ((0, 0), pad, pad, (0, 0))), (size, size), axis=(1, 2)
+        ).sum(axis=(-1, -2))
+        for a in (x, np.ones_like(x))
+    )
+    return np.asarray(total / count)
+
+
 def _unary(shape: tuple[int, ...]) -> Op:
     return Op(lambda x: relax.op.add(x, relax.const(1.5)), lambda x: x + 1.5, (shape,), ELEMENTWISE)
 
@@ -128,6 +139,9 @@ OPS: dict[str, Op] = {
     "mean over pixels": _reduce("mean", (1, 2), (1, 9, 11, 16), True),
     "mean over pixels, odd channels": _reduce("mean", (1, 2), (2, 9, 11, 17), True),
     "mean over many pixels": _reduce("mean", (1, 2), (1, 40, 40, 96), True),
+    "mean over pixels, channels of half vectors": _reduce("mean", (1, 2), (1, 40, 40, 120), True),
+    "mean over pixels of a batch": _reduce("mean", (1, 2), (3, 20, 20, 72)),
+    "max over many rows": _reduce("max", (1,), (5, 300, 64)),
     "sum of all": _reduce("sum", (0, 1, 2), (3, 5, 7)),
     "sum of one axis of one": _reduce("sum", (1,), (4, 1, 3)),
     "max over channels": _reduce("max", (3,), (1, 5, 6, 18), template=ROWS),
@@ -170,6 +184,32 @@ OPS: dict[str, Op] = {
         lambda x: relax.op.nn.avg_pool2d(x, (2, 2), (2, 2), layout="NHWC"),
         lambda x: x.reshape(1, 3, 2, 4, 2, 16).mean(axis=(2, 4)),
         ((1, 6, 8, 16),),
+        REDUCTION,
+    ),
+    "average pool with a border that does not count": Op(
+        lambda x: relax.op.nn.avg_pool2d(
+            x, (3, 3), (1, 1), (1, 1, 1, 1), count_include_pad=False, layout="NHWC"
+        ),
+        lambda x: _average_inside(x, 3),
+        ((2, 5, 7, 24),),
+        REDUCTION,
+    ),
+    "max pool of many rows": Op(
+        lambda x: relax.op.nn.max_pool2d(x, (3, 3), (2, 2), (1, 1, 1, 1), layout="NHWC"),
+        lambda x: _max_pool(x, (1, 1), 3, 2),
+        ((1, 61, 35, 48),),
+        REDUCTION,
+    ),
+    "max pool, a wide window": Op(
+        lambda x: relax.op.nn.max_pool2d(x, (7, 7), (1, 1), (3, 3, 3, 3), layout="NHWC"),
+        lambda x: _max_pool(x, (3, 3), 7, 1),
+        ((1, 9, 10, 40),),
+        REDUCTION,
+    ),
+    "sum of products over a middle axis": Op(
+        lambda x, y: relax.op.sum(relax.op.multiply(x, y), axis=[2]),
+        lambda x, y: (x.astype(np.float64) * y).sum(axis=2),
+        ((37, 4, 12, 32), (37, 4, 12, 1)),
         REDUCTION,
     ),
     "argmax": Op(
