@@ -116,6 +116,21 @@ OPS: dict[str, Op] = {
     ),
     "concat of channels": _concat(3, (1, 5, 7, 16), (1, 5, 7, 8), (1, 5, 7, 3)),
     "concat of anchors": _concat(1, (1, 1600, 18), (1, 400, 18), (1, 100, 18)),
+    "concat of odd rows": _concat(1, (1, 40, 91), (1, 7, 91), (1, 1, 91)),
+    "concat of channels that end inside a vector": _concat(3, (2, 3, 5, 20), (2, 3, 5, 28)),
+    "concat of many rows": _concat(3, (1, 31, 37, 32), (1, 31, 37, 12), (1, 31, 37, 4)),
+    "gate of channels of half vectors": Op(
+        lambda x, y: relax.op.multiply(x, y),
+        lambda x, y: x * y,
+        ((1, 20, 20, 120), (1, 1, 1, 120)),
+        ELEMENTWISE,
+    ),
+    "gate of odd channels": Op(
+        lambda x, y: relax.op.multiply(x, y),
+        lambda x, y: x * y,
+        ((2, 9, 20, 91), (2, 1, 1, 91)),
+        ELEMENTWISE,
+    ),
     "concat of one": _concat(0, (1, 3), (4, 3)),
     "nearest resize": Op(
         lambda x: relax.op.image.resize2d(
