@@ -3,8 +3,8 @@
 Strategy: everything is inlined into the last block. Where each tensor is read as the result is
 written, all of it is one run of vectors. Else rows of at least one vector are cut into vectors
 where they end and where another tensor of a concatenation begins, so that no index is divided and
-nothing is tested per vector; shorter rows are joined until they hold whole vectors. The rows run
-in parallel when there is enough work to share.
+nothing is tested per vector. Rows of up to four elements are interleaved from vectors; others are
+joined until they hold whole vectors. The rows run in parallel when there is enough work to share.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ __all__ = ["PARALLEL_GRAIN", "TASKS", "Elementwise", "run_in_parallel"]
 PARALLEL_GRAIN = 16384
 # Pieces of work that a long loop is cut into.
 TASKS = 64
+_ENOUGH_TASKS = 16
+_FEW = 4  # elements of a row that is shuffled
 
 
 class Elementwise(Template):
@@ -76,8 +78,12 @@ class Elementwise(Template):
             extents = loop_extents(schedule, block)
             lanes = workload["lanes"]
             rows = math.prod(extents[:-1])
-            if rows > 1 and extents[-1] >= lanes and not _is_pointwise(schedule, block):
+            pointwise = _is_pointwise(schedule, block)
+            if rows > 1 and extents[-1] >= lanes and not pointwise:
                 _vectorize_rows(schedule, loops, lanes, math.prod(extents))
+                continue
+            if rows > 1 and extents[-1] <= _FEW and extents[-2] >= lanes and not pointwise:
+                _interleave(schedule, loops, math.prod(extents))
                 continue
             # As few trailing axes as hold whole vectors: an index that crosses more of them
             # costs a division per vector.
@@ -117,6 +123,25 @@ def _vectorize_rows(schedule: Schedule, loops: Sequence[LoopRV], lanes: int, ele
         if int(schedule.get(outer).extent) > 4 * TASKS:
             outer, _ = schedule.split(outer, [TASKS, None])
         schedule.parallel(outer)
+
+
+def _interleave(schedule: Schedule, loops: Sequence[LoopRV], elements: int) -> None:
+    """Leaves rows of a few elements, such as pixels, to LLVM, which shuffles whole vectors.
+
+    That is how a picture gets its channels last.
+    """
+    *lead, row, few = loops
+    schedule.unroll(few)
+    if elements < PARALLEL_GRAIN:
+        return
+    count = math.prod(int(schedule.get(loop).extent) for loop in lead)
+    if count < _ENOUGH_TASKS:
+        extent = int(schedule.get(row).extent)
+        pieces = max(n for n in (1, 2, 4, 8, 16) if extent % n == 0)
+        piece, _ = schedule.split(row, [pieces, None])
+        lead = [*lead, piece]
+    if lead:
+        schedule.parallel(schedule.fuse(*lead) if len(lead) > 1 else lead[0])
 
 
 def run_in_parallel(schedule: Schedule, block: object, elements: int) -> None:
