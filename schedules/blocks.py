@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tvm import s_tir, tirx
-from tvm.ir import TensorLoad
+from tvm.ir import Call, Op, TensorLoad
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
@@ -16,6 +16,7 @@ __all__ = [
     "buffer_shape",
     "child_blocks",
     "inline_between",
+    "is_border",
     "is_reduction",
     "is_view",
     "loop_extents",
@@ -44,6 +45,18 @@ def is_reduction(schedule: Schedule, block: SBlockRV) -> bool:
     """Returns whether a block sums (or otherwise reduces) over some axis."""
     kinds = {int(var.iter_type) for var in block_iters(schedule, block)}
     return int(tirx.IterVar.CommReduce) in kinds
+
+
+def is_border(schedule: Schedule, block: SBlockRV) -> bool:
+    """Returns whether a block puts a constant around a tensor."""
+    body = schedule.get(block).body
+    if not isinstance(body, tirx.BufferStore) or not isinstance(body.value, Call):
+        return False
+    call = body.value
+    if call.op != Op.get("prim.if_then_else"):
+        return False
+    _, inside, outside = call.args
+    return isinstance(inside, TensorLoad) and isinstance(outside, tirx.FloatImm | tirx.IntImm)
 
 
 def is_view(schedule: Schedule, block: SBlockRV) -> bool:

@@ -1,7 +1,10 @@
 """Functions without any reduction: elementwise, broadcasts, concat, slices, resizes, casts.
 
-Strategy: everything is inlined into the last block, whose innermost axis is vectorised where it
-has whole vectors, and whose outer axes run in parallel when there is enough work to share.
+Strategy: everything is inlined into the last block. Where each tensor is read as the result is
+written, all of it is one run of vectors. Else rows of at least one vector are cut into vectors
+where they end and where another tensor of a concatenation begins, so that no index is divided and
+nothing is tested per vector. Rows of up to four elements are interleaved from vectors; others are
+joined until they hold whole vectors. The rows run in parallel when there is enough work to share.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
+import tvm_ffi
 from tvm import tirx
 from tvm.s_tir import Schedule
+from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvmdet.schedules.base import Decision, Template, Workload, schedule_of
 from tvmdet.schedules.blocks import (
     block_iters,
@@ -20,6 +25,7 @@ from tvmdet.schedules.blocks import (
     inline_between,
     loop_extents,
     output_blocks,
+    split_ragged_vector,
     split_vector,
 )
 from tvmdet.targets import Target
@@ -30,6 +36,8 @@ __all__ = ["PARALLEL_GRAIN", "TASKS", "Elementwise", "run_in_parallel"]
 PARALLEL_GRAIN = 16384
 # Pieces of work that a long loop is cut into.
 TASKS = 64
+_ENOUGH_TASKS = 16
+_FEW = 4  # elements of a row that is shuffled
 
 
 class Elementwise(Template):
@@ -69,6 +77,14 @@ class Elementwise(Template):
                 continue
             extents = loop_extents(schedule, block)
             lanes = workload["lanes"]
+            rows = math.prod(extents[:-1])
+            pointwise = _is_pointwise(schedule, block)
+            if rows > 1 and extents[-1] >= lanes and not pointwise:
+                _vectorize_rows(schedule, loops, lanes, math.prod(extents))
+                continue
+            if rows > 1 and extents[-1] <= _FEW and extents[-2] >= lanes and not pointwise:
+                _interleave(schedule, loops, math.prod(extents))
+                continue
             # As few trailing axes as hold whole vectors: an index that crosses more of them
             # costs a division per vector.
             count = 1
@@ -79,6 +95,53 @@ class Elementwise(Template):
             split_vector(schedule, loops[-1], lanes)
             run_in_parallel(schedule, block, math.prod(extents))
         return schedule
+
+
+def _is_pointwise(schedule: Schedule, block: SBlockRV) -> bool:
+    """Returns whether every tensor is read where the result is written: one run of vectors."""
+    body = schedule.get(block)
+    written = [r.min for r in body.writes[0].region]
+    return all(
+        len(read.region) == len(written)
+        and all(
+            tvm_ffi.structural_equal(r.min, w) for r, w in zip(read.region, written, strict=True)
+        )
+        for read in body.reads
+    )
+
+
+def _vectorize_rows(schedule: Schedule, loops: Sequence[LoopRV], lanes: int, elements: int) -> None:
+    """Cuts rows into vectors where they end or another tensor begins, and shares the rows.
+
+    Rows of odd length begin anywhere: LLVM's own vectors of such a loop are better.
+    """
+    *lead, row = loops
+    if int(schedule.get(row).extent) % 4 == 0:
+        split_ragged_vector(schedule, row, lanes)
+    outer = schedule.fuse(*lead) if len(lead) > 1 else lead[0]
+    if elements >= PARALLEL_GRAIN:
+        if int(schedule.get(outer).extent) > 4 * TASKS:
+            outer, _ = schedule.split(outer, [TASKS, None])
+        schedule.parallel(outer)
+
+
+def _interleave(schedule: Schedule, loops: Sequence[LoopRV], elements: int) -> None:
+    """Leaves rows of a few elements, such as pixels, to LLVM, which shuffles whole vectors.
+
+    That is how a picture gets its channels last.
+    """
+    *lead, row, few = loops
+    schedule.unroll(few)
+    if elements < PARALLEL_GRAIN:
+        return
+    count = math.prod(int(schedule.get(loop).extent) for loop in lead)
+    if count < _ENOUGH_TASKS:
+        extent = int(schedule.get(row).extent)
+        pieces = max(n for n in (1, 2, 4, 8, 16) if extent % n == 0)
+        piece, _ = schedule.split(row, [pieces, None])
+        lead = [*lead, piece]
+    if lead:
+        schedule.parallel(schedule.fuse(*lead) if len(lead) > 1 else lead[0])
 
 
 def run_in_parallel(schedule: Schedule, block: object, elements: int) -> None:

@@ -53,6 +53,17 @@ def _max_pool(x: np.ndarray, pad: tuple[int, int], size: int, stride: int) -> np
     return np.asarray(windows[:, ::stride, ::stride].max(axis=(-1, -2)))
 
 
+def _average_inside(x: np.ndarray, size: int) -> np.ndarray:
+    pad = (size // 2, size // 2)
+    total, count = (
+        np.lib.stride_tricks.sliding_window_view(
+            np.pad(a.astype(np.float64), ((0, 0), pad, pad, (0, 0))), (size, size), axis=(1, 2)
+        ).sum(axis=(-1, -2))
+        for a in (x, np.ones_like(x))
+    )
+    return np.asarray(total / count)
+
+
 def _unary(shape: tuple[int, ...]) -> Op:
     return Op(lambda x: relax.op.add(x, relax.const(1.5)), lambda x: x + 1.5, (shape,), ELEMENTWISE)
 
@@ -105,6 +116,34 @@ OPS: dict[str, Op] = {
     ),
     "concat of channels": _concat(3, (1, 5, 7, 16), (1, 5, 7, 8), (1, 5, 7, 3)),
     "concat of anchors": _concat(1, (1, 1600, 18), (1, 400, 18), (1, 100, 18)),
+    "picture to channels last": Op(
+        lambda x: relax.op.permute_dims(x, [0, 2, 3, 1]),
+        lambda x: x.transpose(0, 2, 3, 1),
+        ((1, 3, 75, 101),),
+        ELEMENTWISE,
+    ),
+    "grey pictures to channels last": Op(
+        lambda x: relax.op.permute_dims(x, [0, 2, 3, 1]),
+        lambda x: x.transpose(0, 2, 3, 1),
+        ((2, 2, 9, 33),),
+        ELEMENTWISE,
+    ),
+    "concat of boxes": _concat(1, (1, 4000, 4), (1, 400, 4), (1, 104, 4)),
+    "concat of odd rows": _concat(1, (1, 40, 91), (1, 7, 91), (1, 1, 91)),
+    "concat of channels that end inside a vector": _concat(3, (2, 3, 5, 20), (2, 3, 5, 28)),
+    "concat of many rows": _concat(3, (1, 31, 37, 32), (1, 31, 37, 12), (1, 31, 37, 4)),
+    "gate of channels of half vectors": Op(
+        lambda x, y: relax.op.multiply(x, y),
+        lambda x, y: x * y,
+        ((1, 20, 20, 120), (1, 1, 1, 120)),
+        ELEMENTWISE,
+    ),
+    "gate of odd channels": Op(
+        lambda x, y: relax.op.multiply(x, y),
+        lambda x, y: x * y,
+        ((2, 9, 20, 91), (2, 1, 1, 91)),
+        ELEMENTWISE,
+    ),
     "concat of one": _concat(0, (1, 3), (4, 3)),
     "nearest resize": Op(
         lambda x: relax.op.image.resize2d(
@@ -128,6 +167,9 @@ OPS: dict[str, Op] = {
     "mean over pixels": _reduce("mean", (1, 2), (1, 9, 11, 16), True),
     "mean over pixels, odd channels": _reduce("mean", (1, 2), (2, 9, 11, 17), True),
     "mean over many pixels": _reduce("mean", (1, 2), (1, 40, 40, 96), True),
+    "mean over pixels, channels of half vectors": _reduce("mean", (1, 2), (1, 40, 40, 120), True),
+    "mean over pixels of a batch": _reduce("mean", (1, 2), (3, 20, 20, 72)),
+    "max over many rows": _reduce("max", (1,), (5, 300, 64)),
     "sum of all": _reduce("sum", (0, 1, 2), (3, 5, 7)),
     "sum of one axis of one": _reduce("sum", (1,), (4, 1, 3)),
     "max over channels": _reduce("max", (3,), (1, 5, 6, 18), template=ROWS),
@@ -170,6 +212,32 @@ OPS: dict[str, Op] = {
         lambda x: relax.op.nn.avg_pool2d(x, (2, 2), (2, 2), layout="NHWC"),
         lambda x: x.reshape(1, 3, 2, 4, 2, 16).mean(axis=(2, 4)),
         ((1, 6, 8, 16),),
+        REDUCTION,
+    ),
+    "average pool with a border that does not count": Op(
+        lambda x: relax.op.nn.avg_pool2d(
+            x, (3, 3), (1, 1), (1, 1, 1, 1), count_include_pad=False, layout="NHWC"
+        ),
+        lambda x: _average_inside(x, 3),
+        ((2, 5, 7, 24),),
+        REDUCTION,
+    ),
+    "max pool of many rows": Op(
+        lambda x: relax.op.nn.max_pool2d(x, (3, 3), (2, 2), (1, 1, 1, 1), layout="NHWC"),
+        lambda x: _max_pool(x, (1, 1), 3, 2),
+        ((1, 61, 35, 48),),
+        REDUCTION,
+    ),
+    "max pool, a wide window": Op(
+        lambda x: relax.op.nn.max_pool2d(x, (7, 7), (1, 1), (3, 3, 3, 3), layout="NHWC"),
+        lambda x: _max_pool(x, (3, 3), 7, 1),
+        ((1, 9, 10, 40),),
+        REDUCTION,
+    ),
+    "sum of products over a middle axis": Op(
+        lambda x, y: relax.op.sum(relax.op.multiply(x, y), axis=[2]),
+        lambda x, y: (x.astype(np.float64) * y).sum(axis=2),
+        ((37, 4, 12, 32), (37, 4, 12, 1)),
         REDUCTION,
     ),
     "argmax": Op(
