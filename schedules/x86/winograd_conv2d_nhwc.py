@@ -12,8 +12,10 @@ work differ in who transforms the input:
   for large pictures of few channels.
 - ``split=chunks``: the input is transformed once, by all cores, to a shared buffer; a chunk of a
   slab is a task. With one slab the weights are read once, each core its own share of them: for
-  small pictures of many channels, whose weights (4 times those of the direct convolution for
-  4x4 tiles) are far greater than L2.
+  small pictures of many channels, whose weights are far greater than L2.
+
+Weights come transformed, or plain when they would be too large otherwise: then those of a chunk are
+transformed one row of the tile's products at a time, into a buffer that stays in L2.
 
 Why not one kernel per stage: the products alone are 2.25 times the picture (4x4 tiles), and would
 go to memory and back.
@@ -41,7 +43,14 @@ from tvmdet.targets import Target
 __all__ = ["WinogradConv2dNhwc"]
 
 MARK = "tvmdet.winograd_conv2d"
+WEIGHT_STAGES = ("weight_columns", "weight_tiles")
 STAGES = ("pad", "input_columns", "input_tiles", "product", "output_rows", "output_tiles")
+
+
+_TAPS = 9
+
+_WEIGHT_CYCLES = 4
+"""Of one vector of transformed weights: its share of the loads and sums, and its store."""
 
 
 class WinogradConv2dNhwc(Template):
@@ -79,6 +88,7 @@ class WinogradConv2dNhwc(Template):
                 ("side", side),
                 ("tiles_h", tiles_h),
                 ("tiles_w", tiles_w),
+                ("plain_weights", _has_plain_weights(schedule)),
                 ("depth", buffer_shape(schedule, schedule.get_sblock("input_tiles"))[-1]),
             ),
         )
@@ -96,6 +106,8 @@ class WinogradConv2dNhwc(Template):
         lanes, side = workload["lanes"], workload["side"]
         stages = {name: schedule.get_sblock(name) for name in STAGES}
         last = child_blocks(schedule)[-1]
+        if workload["plain_weights"]:
+            stages |= {name: schedule.get_sblock(name) for name in WEIGHT_STAGES}
         inline_between(schedule, [*stages.values(), last])
         n, h, w, o = schedule.get_loops(last)[-4:]
         # A slab of more rows than a picture has is several pictures.
@@ -121,6 +133,8 @@ class WinogradConv2dNhwc(Template):
             schedule.compute_at(stages["input_tiles"], task, preserve_unit_loops=True)
         self._input(schedule, stages, workload, own_task=decision["split"] == "chunks")
         self._products(schedule, stages["product"], lanes, decision)
+        if workload["plain_weights"]:
+            self._weights(schedule, stages)
         _columns_first(schedule, stages["output_rows"])
         for name in ("output_rows", "output_tiles"):
             _in_registers(schedule, stages[name])
@@ -149,6 +163,24 @@ class WinogradConv2dNhwc(Template):
             _in_registers(schedule, stages[name])
         schedule.set_scope(stages["input_columns"], 0, "local")
         split_vector(schedule, schedule.get_loops(stages["pad"])[-1], workload["lanes"])
+
+    @staticmethod
+    def _weights(schedule: Schedule, stages: dict[str, SBlockRV]) -> None:
+        """Transforms the weights of one row of products after the other, from those of a chunk."""
+        columns, tiles = (stages[name] for name in WEIGHT_STAGES)
+        row = _loop_of_rows(schedule, stages["product"])
+        schedule.compute_at(tiles, row, preserve_unit_loops=True)
+        f, b, k, v = schedule.get_loops(tiles)[-4:]
+        schedule.reorder(b, k, f, v)
+        schedule.compute_at(columns, k, preserve_unit_loops=True)
+        schedule.vectorize(v)
+        schedule.unroll(f)
+        loops = schedule.get_loops(columns)
+        schedule.vectorize(loops[-1])
+        for loop in loops[-5:-1]:
+            schedule.unroll(loop)
+        schedule.set_scope(columns, 0, "local")
+        schedule.unroll(row)
 
     @staticmethod
     def _products(schedule: Schedule, product: SBlockRV, lanes: int, decision: Decision) -> None:
@@ -217,6 +249,9 @@ def _cost(workload: Workload, target: Target, knobs: dict[str, Any]) -> float:
     loads = 1 / tile + 1 / (4 * oc_blocks)
     cycles = fma * (1 + loads) * max(1.0, 10 / (tile * oc_blocks))
     weights = 4 * products_of_tile * depth * vectors * lanes
+    if workload["plain_weights"]:
+        cycles += slabs * products_of_tile * depth * vectors * _WEIGHT_CYCLES
+        weights = 4 * _TAPS * depth * vectors * lanes
     inputs = 4 * products_of_tile * tiles * depth
     products = 4 * products_of_tile * tiles * chunk * lanes
     moved = weights if slabs == 1 else weights * slabs if weights > target.l2_bytes / 2 else 0
@@ -230,6 +265,15 @@ def _cost(workload: Workload, target: Target, knobs: dict[str, Any]) -> float:
     # Two cores and an odd task too many.
     uneven = 2 * -(-tasks // 2) / tasks
     return float((cycles + moved / 8) * uneven)
+
+
+def _has_plain_weights(schedule: Schedule) -> bool:
+    return any(schedule.get(b).name_hint in WEIGHT_STAGES for b in child_blocks(schedule))
+
+
+def _loop_of_rows(schedule: Schedule, product: SBlockRV) -> Any:
+    """Returns the loop over the rows of a tile's products: e of (e, f, oo, to, k, ti, b, v)."""
+    return schedule.get_loops(product)[-8]
 
 
 def _columns_first(schedule: Schedule, block: SBlockRV) -> None:

@@ -20,6 +20,7 @@ from scheduled_kernels import (
 from tvm import relax
 from tvmdet.targets import Target, get_target
 
+from tvmdet.passes import pack_conv2d
 from tvmdet.passes.conv_algorithms import WINOGRAD_SIDES
 
 TARGETS = ("x86-64-v3", "x86-64-v4")
@@ -294,6 +295,16 @@ def test_every_decision_is_right(case: Conv, target: Target) -> None:
 @pytest.mark.parametrize("algorithm", WINOGRAD_SIDES)
 @pytest.mark.parametrize("case", WINOGRAD_CASES, ids=lambda case: case.why)
 def test_winograd_is_right(case: Conv, algorithm: str, target: Target) -> None:
+    _check(case, target, _some(target), algorithm)
+
+
+@pytest.mark.parametrize("algorithm", WINOGRAD_SIDES)
+@pytest.mark.parametrize("case", WINOGRAD_CASES, ids=lambda case: case.why)
+def test_winograd_of_plain_weights_is_right(
+    case: Conv, algorithm: str, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large weights are not transformed before the kernel runs."""
+    monkeypatch.setattr(pack_conv2d, "WINOGRAD_BYTES_AT_MOST", 0)
     _check(case, target, _some(target), algorithm)
 
 

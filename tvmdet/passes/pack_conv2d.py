@@ -47,13 +47,18 @@ from tvmdet.passes.winograd import (
     VARIANTS,
     WinogradVariant,
     join_phases,
+    pack_plain_weights,
     pack_weights,
     split_phases,
     winograd_conv2d,
 )
 from tvmdet.targets import Target
 
-__all__ = ["Conv2dPacker"]
+__all__ = ["WINOGRAD_BYTES_AT_MOST", "Conv2dPacker"]
+
+WINOGRAD_BYTES_AT_MOST = 4 * 2**20
+"""Of a layer's transformed Winograd weights; greater ones come from memory, not from a shared cache,
+so that the kernel reads plain ones and transforms them itself."""
 
 _OUT_ELEMENTWISE_FUSABLE = 4  # tvm::relax::OpPatternKind::kOutEWiseFusable
 
@@ -173,12 +178,7 @@ class Conv2dPacker:
     def _winograd(
         self, builder: relax.BlockBuilder, call: Any, anchor: str, variant: WinogradVariant
     ) -> Any:
-        kernel = self._constant(
-            f"winograd{variant.side}",
-            self._lanes,
-            call.args[1],
-            lambda array: pack_weights(array, self._lanes, variant),
-        )
+        kernel = self._winograd_weights(call.args[1], variant)
         geometry, filters = _geometry(call.attrs), static_shape(call.args[1])[0]
         dilation, padding = geometry["dilation"], geometry["padding"]
         data = call.args[0]
@@ -202,6 +202,22 @@ class Conv2dPacker:
             static_shape(call),
             dilation,
             primfunc_name_hint="join_phases",
+        )
+
+    def _winograd_weights(self, weight: Any, variant: WinogradVariant) -> Any:
+        filters, _, _, depth = static_shape(weight)
+        if 4 * variant.edge**2 * filters * depth > WINOGRAD_BYTES_AT_MOST:
+            return self._constant(
+                "winograd",
+                self._lanes,
+                weight,
+                lambda array: pack_plain_weights(array, self._lanes),
+            )
+        return self._constant(
+            f"winograd{variant.side}",
+            self._lanes,
+            weight,
+            lambda array: pack_weights(array, self._lanes, variant),
         )
 
     def _constant(self, kind: str, lanes: int, weight: Any, pack: Any) -> Any:

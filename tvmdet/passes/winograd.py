@@ -1,11 +1,15 @@
 """Winograd's F(m x m, 3x3): 3x3 convolutions with a fraction of the multiplications.
 
 A tile of m x m outputs is computed from (m+2) x (m+2) inputs as ``A^T [(G g G^T) * (B^T d B)] A``.
-The weights are transformed here, once, at compile time. F(2x2) does 1/2.25 of the multiplications,
-F(4x4) 1/4 and F(6x6) 1/5.06 of them; the transformed weights are 1.8, 4 and 7.1 times the plain
-ones, and larger tiles hang over the edges of small pictures. Sources of the matrices: Lavin and
-Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4; for F(6x6), with
-the points 0, 1, -1, 2, -2, 1/2, -1/2 of NNPACK, the one given there is solved for G.
+Weights are transformed here, once, at compile time, unless they become so large that they would come
+from memory for every picture: those are kept plain and transformed by the kernel, chunk by chunk.
+That takes as long, and a fraction of the memory.
+
+F(2x2) does 1/2.25 of the multiplications, F(4x4) 1/4 and F(6x6) 1/5.06 of them; the transformed
+weights are 1.8, 4 and 7.1 times the plain ones, and larger tiles hang over the edges of small
+pictures. Sources of the matrices: Lavin and Gray, "Fast Algorithms for Convolutional Neural
+Networks", CVPR 2016, section 4; for F(6x6), with the points 0, 1, -1, 2, -2, 1/2, -1/2 of NNPACK,
+the one given there is solved for G.
 
 The transforms are written as chains of selects over the row index, which unrolling folds to plain
 sums. Pairs of rows that differ in the sign of their odd half share both halves: an expression that
@@ -27,6 +31,7 @@ __all__ = [
     "VARIANTS",
     "WinogradVariant",
     "join_phases",
+    "pack_plain_weights",
     "pack_weights",
     "split_phases",
     "winograd_conv2d",
@@ -127,6 +132,11 @@ _F6 = WinogradVariant(
 _BLOCKS_TOGETHER = 4
 """Vectors of output channels are padded to a multiple of it: a prime number has no divisors."""
 
+_TAPS = 3
+
+_PLAIN_DIMENSIONS = 5
+"""Of weights that the kernel transforms itself."""
+
 VARIANTS = {variant.side: variant for variant in (_F2, _F4, _F6)}
 """By the side of their output tile."""
 
@@ -139,9 +149,7 @@ def pack_weights(
     There are ceil(OC/v) blocks, or a few more that hold zeros.
     """
     filters, depth = weight.shape[0], weight.shape[3]
-    blocks = -(-filters // lanes)
-    if blocks > _BLOCKS_TOGETHER:
-        blocks = -(-blocks // _BLOCKS_TOGETHER) * _BLOCKS_TOGETHER
+    blocks = _blocks(filters, lanes)
     factors = variant.weight_transform
     moved = np.zeros((variant.edge, variant.edge, depth, blocks * lanes))
     moved[..., :filters] = np.einsum(
@@ -149,6 +157,26 @@ def pack_weights(
     )
     blocked = moved.reshape(variant.edge**2, depth, blocks, lanes)
     return np.ascontiguousarray(blocked.transpose(0, 2, 1, 3), dtype=np.float32)
+
+
+def pack_plain_weights(weight: npt.NDArray[np.float32], lanes: int) -> npt.NDArray[np.float32]:
+    """Returns weights ``[blocks, 3, 3, IC, v]`` of ``[OC, 3, 3, IC]``, which kernels transform.
+
+    There are as many blocks as in :func:`pack_weights`.
+    """
+    filters, height, width, depth = weight.shape
+    blocks = _blocks(filters, lanes)
+    padded = np.zeros((blocks * lanes, height, width, depth), np.float32)
+    padded[:filters] = weight
+    split = padded.reshape(blocks, lanes, height, width, depth)
+    return np.ascontiguousarray(split.transpose(0, 2, 3, 4, 1))
+
+
+def _blocks(filters: int, lanes: int) -> int:
+    blocks = -(-filters // lanes)
+    if blocks > _BLOCKS_TOGETHER:
+        blocks = -(-blocks // _BLOCKS_TOGETHER) * _BLOCKS_TOGETHER
+    return blocks
 
 
 def winograd_conv2d(
@@ -163,14 +191,16 @@ def winograd_conv2d(
 
     Args:
         data: ``[N, H, W, C]``.
-        packed: ``[(m+2)^2, blocks, C, v]``, see :func:`pack_weights`.
+        packed: ``[(m+2)^2, blocks, C, v]``, see :func:`pack_weights`, or ``[blocks, 3, 3, C, v]``,
+            see :func:`pack_plain_weights`, which the kernel transforms as it goes.
         filters: OC.
         padding: Top, left, bottom, right.
         anchor: The layer and the algorithm; the template's mark.
         variant: The size of the tiles.
     """
     batch, height, width, depth = (int(d) for d in data.shape)
-    blocks, lanes = int(packed.shape[1]), int(packed.shape[3])
+    plain = len(packed.shape) == _PLAIN_DIMENSIONS
+    blocks, lanes = int(packed.shape[0 if plain else 1]), int(packed.shape[-1])
     top, left, bottom, right = padding
     out_h, out_w = height + top + bottom - 2, width + left + right - 2
     side, edge = variant.side, variant.edge
@@ -207,11 +237,16 @@ def winograd_conv2d(
         name="input_tiles",
     )
     k = te.reduce_axis((0, depth), name="k")
+    weights = _moved_weights(packed, variant) if plain else None
+
+    def weight(e: Any, f: Any, o: Any) -> Any:
+        if weights is None:
+            return packed[e * edge + f, o // lanes, k, o % lanes]
+        return weights[e, f, o // lanes, k, o % lanes]
+
     product = te.compute(
         (edge, edge, tiles, blocks * lanes),
-        lambda e, f, t, o: te.sum(
-            moved[e, f, t, k] * packed[e * edge + f, o // lanes, k, o % lanes], axis=k
-        ),
+        lambda e, f, t, o: te.sum(moved[e, f, t, k] * weight(e, f, o), axis=k),
         name="product",
         attrs={
             "tvmdet.winograd_conv2d": anchor,
@@ -237,6 +272,22 @@ def winograd_conv2d(
             (n * tiles_h + h // side) * tiles_w + w // side, h % side, w % side, o
         ],
         name="cut",
+    )
+
+
+def _moved_weights(plain: te.Tensor, variant: WinogradVariant) -> te.Tensor:
+    """Returns ``G g G^T`` as ``[m+2, m+2, blocks, IC, v]`` of weights ``[blocks, 3, 3, IC, v]``."""
+    blocks, _, _, depth, lanes = (int(d) for d in plain.shape)
+    edge, factors = variant.edge, variant.weight_transform
+    columns = te.compute(
+        (edge, _TAPS, blocks, depth, lanes),
+        lambda e, s, b, k, v: _input_row(factors, e, lambda r: plain[b, r, s, k, v]),
+        name="weight_columns",
+    )
+    return te.compute(
+        (edge, edge, blocks, depth, lanes),
+        lambda e, f, b, k, v: _input_row(factors, f, lambda s: columns[e, s, b, k, v]),
+        name="weight_tiles",
     )
 
 
