@@ -57,8 +57,8 @@ from tvmdet.targets import Target
 __all__ = ["WINOGRAD_BYTES_AT_MOST", "Conv2dPacker"]
 
 WINOGRAD_BYTES_AT_MOST = 4 * 2**20
-"""Of a layer's transformed Winograd weights; greater ones come from memory, not from a shared cache,
-so that the kernel reads plain ones and transforms them itself."""
+"""Of a layer's transformed Winograd weights; greater ones would come from memory, not from a shared
+cache, so that the kernel reads plain ones and transforms them itself."""
 
 _OUT_ELEMENTWISE_FUSABLE = 4  # tvm::relax::OpPatternKind::kOutEWiseFusable
 

@@ -1,9 +1,9 @@
 """Winograd's F(m x m, 3x3): 3x3 convolutions with a fraction of the multiplications.
 
 A tile of m x m outputs is computed from (m+2) x (m+2) inputs as ``A^T [(G g G^T) * (B^T d B)] A``.
-Weights are transformed here, once, at compile time, unless they become so large that they would come
-from memory for every picture: those are kept plain and transformed by the kernel, chunk by chunk.
-That takes as long, and a fraction of the memory.
+Weights are transformed here, once, at compile time, unless they become so large that they would
+come from memory for every picture: those are kept plain and transformed by the kernel, chunk by
+chunk. That takes about as long, and a fraction of the memory.
 
 F(2x2) does 1/2.25 of the multiplications, F(4x4) 1/4 and F(6x6) 1/5.06 of them; the transformed
 weights are 1.8, 4 and 7.1 times the plain ones, and larger tiles hang over the edges of small
