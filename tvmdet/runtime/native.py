@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from tvmdet.errors import ArtifactError, InputError
 
-__all__ = ["NativeModule", "aligned_empty", "configure_workers"]
+__all__ = ["NativeModule", "aligned_empty", "configure_workers", "is_readable_in_place"]
 
 _ALIGNMENT_BYTES = 64
 """What compiled code assumes of its buffers (``kAllocAlignment`` in TVM's runtime)."""
@@ -110,6 +110,16 @@ def aligned_empty(
     room = np.empty(length + alignment, dtype=np.uint8)
     start = -room.ctypes.data % alignment
     return room[start : start + length].view(dtype).reshape(tuple(shape))
+
+
+def is_readable_in_place(array: npt.NDArray[Any]) -> bool:
+    """Returns whether compiled code can read an array where it lies.
+
+    DLPack, which hands it over, takes no read-only arrays.
+    """
+    flags = array.flags
+    aligned = array.ctypes.data % _ALIGNMENT_BYTES == 0
+    return bool(flags.c_contiguous and flags.writeable and aligned)
 
 
 class NativeModule:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tvmdet.errors import InputError
 from tvmdet.runtime.batches import plan_batches
-from tvmdet.runtime.native import aligned_empty
+from tvmdet.runtime.native import aligned_empty, is_readable_in_place
 
 __all__ = ["RawRunner", "RawSignature", "RawTensor"]
 
@@ -124,6 +124,9 @@ class RawRunner:
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Returns the outputs by name, in arrays that the caller owns.
 
+        Inputs are read where they lie if they are C-contiguous, writable, on a 64-byte boundary
+        and a whole compiled batch; others are copied. PyTorch's CPU tensors lie on one.
+
         Raises:
             InputError: An input is missing, unknown or does not fit.
         """
@@ -199,6 +202,8 @@ class RawRunner:
 
     @staticmethod
     def _stage(part: npt.NDArray[Any], tensor: RawTensor, size: int) -> npt.NDArray[Any]:
+        if len(part) == size and is_readable_in_place(part):
+            return part
         staged = aligned_empty((size, *tensor.shape[1:]), tensor.dtype)
         staged[: len(part)] = part
         staged[len(part) :] = 0
