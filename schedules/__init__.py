@@ -18,6 +18,7 @@ from tvmdet.schedules.x86.batch_matmul import BatchMatmul
 from tvmdet.schedules.x86.bf16_conv2d_nhwc import Bf16Conv2dNhwc
 from tvmdet.schedules.x86.conv2d_nhwc import Conv2dNhwc
 from tvmdet.schedules.x86.depthwise_conv2d_nhwc import DepthwiseConv2dNhwc
+from tvmdet.schedules.x86.depthwise_pointwise_nhwc import DepthwisePointwiseNhwc
 from tvmdet.schedules.x86.winograd_conv2d_nhwc import WinogradConv2dNhwc
 from tvmdet.targets import Target
 
@@ -32,6 +33,7 @@ _BY_ARCH: dict[str, tuple[Template, ...]] = {
         WinogradConv2dNhwc(),
         Bf16Conv2dNhwc(),
         DepthwiseConv2dNhwc(),
+        DepthwisePointwiseNhwc(),
         BatchMatmul(),
     ),
 }

@@ -34,12 +34,17 @@ class Bf16Conv2dNhwc(Conv2dNhwc):
     def _place_padding(
         self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload, tile_w: int
     ) -> None:
-        schedule.annotate(task, "pragma_import_llvm", BF16_DOT_LLVM)
+        self.prepare_task(schedule, task)
         schedule.compute_at(pad, task)
         loops = schedule.get_loops(pad)
         split_vector(schedule, loops[-1], 2 * workload["lanes"])
 
-    def _registers(self, schedule: Schedule, conv: SBlockRV, lanes: int) -> None:
+    def prepare_task(self, schedule: Schedule, task: object) -> None:
+        """Links the dot product in."""
+        schedule.annotate(task, "pragma_import_llvm", BF16_DOT_LLVM)
+
+    def registers(self, schedule: Schedule, conv: SBlockRV, lanes: int) -> None:
+        """Lays the register tile's loops out, with dot products innermost."""
         wi, ci, kh, kw, ic, half = schedule.get_loops(conv)[-6:]
         blocks, vector = schedule.split(ci, [None, lanes])
         schedule.reorder(kh, kw, ic, wi, blocks, vector, half)

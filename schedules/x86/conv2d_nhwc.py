@@ -140,7 +140,7 @@ class Conv2dNhwc(Template):
         schedule.compute_at(conv, tile, preserve_unit_loops=True)
         schedule.set_scope(conv, 0, "local")
         self._place_padding(schedule, pad, task, workload, decision["tile_w"])
-        self._registers(schedule, conv, lanes)
+        self.registers(schedule, conv, lanes)
         columns, channels = schedule.get_loops(last)[-2:]
         if workload["filters"] % vector == 0:
             outer, inner = schedule.split(channels, [None, lanes])
@@ -154,7 +154,11 @@ class Conv2dNhwc(Template):
     ) -> None:
         place_padding(schedule, pad, task, workload, tile_w, workload["lanes"])
 
-    def _registers(self, schedule: Schedule, conv: SBlockRV, lanes: int) -> None:
+    def prepare_task(self, schedule: Schedule, task: object) -> None:
+        """Adds to the loop of a task what :meth:`registers` needs."""
+
+    def registers(self, schedule: Schedule, conv: SBlockRV, lanes: int) -> None:
+        """Lays the register tile's loops out and vectorises them."""
         wi, ci, kh, kw, ic = schedule.get_loops(conv)[-5:]
         blocks, vector = schedule.split(ci, [None, lanes])
         schedule.reorder(kh, kw, ic, wi, blocks, vector)

@@ -18,7 +18,7 @@ from tvmdet.compiler.manifest import Built, write_file
 from tvmdet.compiler.parity import Tolerance, check_detector, check_raw
 from tvmdet.compiler.precision import SHARES_KEPT, LayerPrecision
 from tvmdet.compiler.reference import Reference
-from tvmdet.compiler.schedule import measured_algorithm, schedule_kernels
+from tvmdet.compiler.schedule import measured_algorithm, measured_pairs, schedule_kernels
 from tvmdet.cpus import check_threads
 from tvmdet.errors import ArtifactError, InputError, ParityError, TargetError
 from tvmdet.passes.lower import lower
@@ -122,7 +122,8 @@ def compile(
             if kept:
                 say(f"{one.name} is too far from ONNX Runtime: {len(layers.kept)} layers in fp32")
             say(f"lowering for {one.name}")
-            module = lower(model, sizes, one, algorithm=layers, dump=folder)
+            pairs = measured_pairs(one, store, threads)
+            module = lower(model, sizes, one, algorithm=layers, pairs=pairs, dump=folder)
             kernels = schedule_kernels(module, one, store, threads)
             say(f"compiling {len(kernels.decisions)} kernels for {one.name}")
             entry = Built(one, kernels, build_library(kernels.module, one), layers.rounded)

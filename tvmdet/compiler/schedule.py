@@ -19,12 +19,13 @@ from tvmdet.passes.conv_algorithms import (
     ConvLayer,
     usual_algorithm,
 )
+from tvmdet.passes.fuse_pairs import ConvPair, PairChoice, pair_anchor, usual_pairs
 from tvmdet.schedules import find, get_template
 from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
 from tvmdet.targets import Target
 from tvmdet.tuning.store import TuningStore
 
-__all__ = ["ScheduledKernels", "measured_algorithm", "schedule_kernels"]
+__all__ = ["ScheduledKernels", "measured_algorithm", "measured_pairs", "schedule_kernels"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,24 @@ def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algo
         if usual_algorithm(layer) not in measured:
             return usual_algorithm(layer)
         return min(measured, key=measured.__getitem__)
+
+    return choose
+
+
+def measured_pairs(target: Target, store: TuningStore, threads: int) -> PairChoice:
+    """Returns which depthwise and pointwise convolutions are faster as one kernel, by the records.
+
+    Where one of the three kernels has no record, the usual choice is made.
+    """
+
+    def choose(pair: ConvPair) -> bool:
+        anchors = (pair_anchor(pair.depthwise, pair.pointwise), pair.depthwise, pair.pointwise)
+        records = [store.fastest_of_anchor(target.name, anchor, threads) for anchor in anchors]
+        scores = [record.score_s for record in records if record is not None]
+        if len(scores) < len(anchors):
+            return usual_pairs(pair)
+        together, first, second = scores
+        return together < first + second
 
     return choose
 

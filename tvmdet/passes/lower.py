@@ -17,6 +17,7 @@ from tvmdet.passes.conv_algorithms import Algorithm, usual_algorithm
 from tvmdet.passes.convert_to_nhwc import ConvertToNHWC
 from tvmdet.passes.fold_channel_order import FoldChannelOrder
 from tvmdet.passes.fold_conv2d_affine import FoldConv2dAffine
+from tvmdet.passes.fuse_pairs import FuseConvPairs, PairChoice, separately
 from tvmdet.passes.legalize_activations import ACTIVATIONS
 from tvmdet.passes.legalize_gates import GATES
 from tvmdet.passes.legalize_rows import row_legalizers
@@ -32,7 +33,9 @@ __all__ = ["lower", "lowering_phases", "tvm_target"]
 Phase = tuple[str, Callable[[tvm.IRModule], tvm.IRModule]]
 
 
-def lowering_phases(target: Target, algorithm: Algorithm = usual_algorithm) -> list[Phase]:
+def lowering_phases(
+    target: Target, algorithm: Algorithm = usual_algorithm, pairs: PairChoice = separately
+) -> list[Phase]:
     """Returns the phases by name; each takes and returns a module."""
     legalize: dict[str, Any] = {
         **ACTIVATIONS,
@@ -59,6 +62,7 @@ def lowering_phases(target: Target, algorithm: Algorithm = usual_algorithm) -> l
         ("fold_packed_constants", relax.transform.FoldConstant()),
         ("fuse_operators", relax.transform.FuseOps()),
         ("fuse_kernels", relax.transform.FuseTIR()),
+        ("fuse_pairs", FuseConvPairs(pairs)),
         # A reshape that nothing fused with is a new view of the same bytes.
         ("view_reshapes", relax.transform.RewriteDataflowReshape()),
         ("remove_dead_code", relax.transform.DeadCodeElimination()),
@@ -71,6 +75,7 @@ def lower(
     target: Target,
     *,
     algorithm: Algorithm = usual_algorithm,
+    pairs: PairChoice = separately,
     dump: Path | None = None,
 ) -> tvm.IRModule:
     """Lowers a detector to a module of fused, unscheduled TIR functions.
@@ -80,6 +85,7 @@ def lower(
         batch_sizes: One entry function per batch size is made.
         target: Whose vectors the weights are packed for.
         algorithm: Chooses for each convolution that several algorithms could compute.
+        pairs: Chooses the depthwise and pointwise convolutions that become one kernel.
         dump: A folder that receives the module's text after every phase.
 
     Returns:
@@ -100,7 +106,7 @@ def lower(
             attach_head(builder, network, model.output_names, model.spec, entry)
     mod = builder.get()
     with tvm_target(target):
-        for index, (name, phase) in enumerate(lowering_phases(target, algorithm)):
+        for index, (name, phase) in enumerate(lowering_phases(target, algorithm, pairs)):
             mod = _run(name, phase, mod)
             if dump is not None:
                 dump.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 from tvmdet.cpus import usable_cpu_count
 from tvmdet.errors import InputError, TargetError
 from tvmdet.passes.conv_algorithms import AlgorithmName, ConvLayer
+from tvmdet.passes.fuse_pairs import ConvPair
 from tvmdet.passes.lower import lower
 from tvmdet.targets import Target, resolve_target
 from tvmdet.tuning.measure import MeasureOptions
@@ -138,20 +139,32 @@ def _check(target: Target, budget_s: float, threads: int | None) -> None:
 
 
 def _tasks_of(model: Any, sizes: tuple[int, ...], target: Target) -> list[Task]:
-    """Returns the kernels of a model, with every algorithm where there is a choice.
+    """Returns the kernels of a model, with every algorithm and every pair where there is a choice.
 
-    Which of several is faster is known once all are tuned: the compiler asks the records.
+    Which is faster is known once all are tuned: the compiler asks the records.
     """
     found: dict[str, Task] = {}
-    choice, most = 0, 1
-    while choice < most:
+    choice, most, pairs = 0, 1, 0
 
-        def choose(layer: ConvLayer, choice: int = choice) -> AlgorithmName:
-            nonlocal most
-            most = max(most, len(layer.algorithms))
-            return layer.algorithms[min(choice, len(layer.algorithms) - 1)]
+    def choose(layer: ConvLayer) -> AlgorithmName:
+        nonlocal most
+        most = max(most, len(layer.algorithms))
+        return layer.algorithms[min(choice, len(layer.algorithms) - 1)]
 
-        for task in extract_tasks(lower(model, sizes, target, algorithm=choose), target):
+    def take(together: bool) -> None:
+        def choose_pair(_pair: ConvPair) -> bool:
+            nonlocal pairs
+            pairs += 1
+            return together
+
+        module = lower(model, sizes, target, algorithm=choose, pairs=choose_pair)
+        for task in extract_tasks(module, target):
             found.setdefault(task.fingerprint, task)
+
+    while choice < most:
+        pairs = 0
+        take(together=False)
+        if pairs:
+            take(together=True)
         choice += 1
     return list(found.values())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tvmdet.cpus import cpuinfo
 from tvmdet.passes.conv_algorithms import ALGORITHMS
+from tvmdet.passes.fuse_pairs import pair_anchor, split_pair
 from tvmdet.schedules.base import Decision
 from tvmdet.targets import Target
 from tvmdet.tuning.task import Task
@@ -112,19 +113,17 @@ def worth_tuning(states: Iterable[TaskState], min_gain: float) -> list[TaskState
     """
     states = list(states)
     total = total_latency((s, s.best_s) for s in states if s.best_s is not None) or 0.0
-    fastest: dict[str, dict[str, float]] = {}
-    for state in states:
-        if state.best_s is not None:
-            layer, algorithm = _layer(state.task)
-            times = fastest.setdefault(layer, {})
-            times[algorithm] = min(times.get(algorithm, state.best_s), state.best_s)
+    fastest = _fastest((s, s.best_s) for s in states)
 
     def beaten(state: TaskState) -> bool:
+        if state.best_s is None:
+            return False
         layer, algorithm = _layer(state.task)
-        others = [best for name, best in fastest.get(layer, {}).items() if name != algorithm]
-        return state.best_s is not None and state.best_s > _HOPELESS * min(
-            others, default=state.best_s
-        )
+        others = [best for name, best in fastest[layer].items() if name != algorithm]
+        apart = _apart(state.task, fastest)
+        if apart is not None:
+            others.append(apart)
+        return state.best_s > _HOPELESS * min(others, default=state.best_s)
 
     worth = [s for s in states if s.expected_gain_s > min_gain * total and not beaten(s)]
     return sorted(worth, key=lambda s: -s.expected_gain_s)
@@ -165,26 +164,71 @@ def total_latency(pairs: Iterable[tuple[TaskState, float | None]]) -> float | No
     """Returns the sum of calls times latency, or ``None`` while one is not measured.
 
     Tasks that were given up without a single success do not count; of a layer that several
-    algorithms can compute, the fastest counts.
+    algorithms can compute, the fastest counts. Two convolutions that one kernel can compute count
+    as that kernel where it is faster than both.
     """
+    listed = list(pairs)
     layers: dict[str, dict[str, float]] = {}
-    for state, latency in pairs:
+    joined: list[tuple[Task, float]] = []
+    for state, latency in listed:
         if latency is None:
             if state.failed:
                 continue
             return None
+        if split_pair(state.task.anchor) is not None:
+            joined.append((state.task, latency))
+            continue
         layer, algorithm = _layer(state.task)
         times_of = layers.setdefault(layer, {})
         times_of[algorithm] = times_of.get(algorithm, 0.0) + state.task.count * latency
-    return sum(min(times.values()) for times in layers.values()) if layers else None
+    if not layers:
+        return None
+    fastest = _fastest(listed)
+    saved: dict[str, float] = {}
+    for task, latency in joined:
+        apart = _apart(task, fastest)
+        if apart is not None and apart > latency:
+            layer, _ = _layer(task)
+            saved[layer] = max(saved.get(layer, 0.0), task.count * (apart - latency))
+    return sum(min(times.values()) for times in layers.values()) - sum(saved.values())
+
+
+def _fastest(pairs: Iterable[tuple[TaskState, float | None]]) -> dict[str, dict[str, float]]:
+    """Returns the seconds of one call of each layer, by algorithm."""
+    fastest: dict[str, dict[str, float]] = {}
+    for state, latency in pairs:
+        if latency is not None:
+            layer, algorithm = _layer(state.task)
+            times = fastest.setdefault(layer, {})
+            times[algorithm] = min(times.get(algorithm, latency), latency)
+    return fastest
+
+
+def _apart(task: Task, fastest: Mapping[str, Mapping[str, float]]) -> float | None:
+    """Returns the seconds of the two kernels that a pair's task replaces, if both are known."""
+    anchors = split_pair(task.anchor)
+    if anchors is None:
+        return None
+    times = [min(fastest.get(_plain(anchor)[0], {}).values(), default=None) for anchor in anchors]
+    first, second = times
+    return None if first is None or second is None else first + second
 
 
 def _layer(task: Task) -> tuple[str, str]:
     """Returns what a task computes, whichever algorithm does it, and the algorithm."""
+    anchors = split_pair(task.anchor)
+    layer, algorithm = _plain(anchors[1] if anchors else task.anchor)
+    if anchors:
+        layer = pair_anchor(anchors[0], layer)
+    return layer, algorithm or task.template.name
+
+
+def _plain(anchor: str) -> tuple[str, str]:
+    """Returns the anchor of the direct convolution, and the algorithm that it was taken from."""
     for name, prefix in ALGORITHMS.items():
-        if prefix and task.anchor.startswith(prefix):
-            return task.anchor.removeprefix(prefix), name
-    return task.anchor, task.template.name
+        if prefix and anchor.startswith(prefix):
+            return anchor.removeprefix(prefix), name
+    return anchor, ""
 
 
 def peak_flop_per_s(target: Target, threads: int) -> float:
