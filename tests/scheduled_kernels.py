@@ -15,6 +15,7 @@ from tvmdet.targets import Target
 
 from tvmdet import schedules
 from tvmdet.passes.bf16_conv2d import round_to_bf16
+from tvmdet.passes.fuse_pairs import PairChoice, separately
 from tvmdet.passes.lower import lowering_phases, tvm_target
 
 GUARD_BYTES = 512
@@ -34,7 +35,11 @@ class Kernel:
 
 
 def lower_network(
-    emit: Emit, inputs: Sequence[np.ndarray], target: Target, algorithm: str = "direct"
+    emit: Emit,
+    inputs: Sequence[np.ndarray],
+    target: Target,
+    algorithm: str = "direct",
+    pairs: PairChoice = separately,
 ) -> tvm.IRModule:
     """Lowers a function of NHWC tensors to fused kernels; ``emit(builder, *vars)`` writes it."""
     builder = relax.BlockBuilder()
@@ -51,7 +56,7 @@ def lower_network(
         builder.emit_func_output(result)
     module = builder.get()
     phases = lowering_phases(
-        target, lambda layer: algorithm if algorithm in layer.possible else "direct"
+        target, lambda layer: algorithm if algorithm in layer.possible else "direct", pairs
     )
     names = [name for name, _ in phases]
     with tvm_target(target):
@@ -61,13 +66,17 @@ def lower_network(
 
 
 def kernels_of(
-    emit: Emit, inputs: Sequence[np.ndarray], target: Target, algorithm: str = "direct"
+    emit: Emit,
+    inputs: Sequence[np.ndarray],
+    target: Target,
+    algorithm: str = "direct",
+    pairs: PairChoice = separately,
 ) -> list[Kernel]:
     """Lowers a network and returns its kernels in the order of their calls.
 
     What a kernel gets from another one is zeros among its arguments.
     """
-    module = lower_network(emit, inputs, target, algorithm)
+    module = lower_network(emit, inputs, target, algorithm, pairs)
     values: Mapping[Any, np.ndarray] = dict(zip(module["main"].params, inputs, strict=True))
     kernels = []
     for block in module["main"].body.blocks:
@@ -102,10 +111,14 @@ def _value(arg: Any, values: Mapping[Any, np.ndarray]) -> np.ndarray:
 
 
 def only_kernel(
-    emit: Emit, inputs: Sequence[np.ndarray], target: Target, algorithm: str = "direct"
+    emit: Emit,
+    inputs: Sequence[np.ndarray],
+    target: Target,
+    algorithm: str = "direct",
+    pairs: PairChoice = separately,
 ) -> Kernel:
     """Lowers a network that must become exactly one kernel."""
-    kernels = kernels_of(emit, inputs, target, algorithm)
+    kernels = kernels_of(emit, inputs, target, algorithm, pairs)
     assert len(kernels) == 1, f"expected one kernel: {[kernel.workload for kernel in kernels]}"
     return kernels[0]
 

@@ -73,6 +73,30 @@ def layer_state(anchor, best_s, count=1):
     return state
 
 
+def pair_states(pair_s, count=1):
+    depthwise, pointwise = "depthwise_conv2d c8", "conv2d c8 k1x1"
+    return [
+        layer_state(depthwise, 1.0, count),
+        layer_state(pointwise, 3.0, count),
+        layer_state(f"bf16_{pointwise}", 2.0, count),
+        layer_state(f"{depthwise} + {pointwise}", pair_s, count),
+        layer_state(f"{depthwise} + bf16_{pointwise}", pair_s + 0.1, count),
+    ]
+
+
+@pytest.mark.parametrize(("pair_s", "each"), [(2.5, 2.5), (3.5, 3.0)])
+def test_a_pair_counts_where_one_kernel_is_faster_than_two(pair_s, each):
+    states = pair_states(pair_s, count=4)
+    assert total_latency([(s, s.best_s) for s in states]) == pytest.approx(4 * each)
+
+
+def test_a_pair_that_is_far_behind_its_parts_is_left_alone():
+    states = pair_states(9.0)
+    worth = worth_tuning(states, 0.0)
+    assert not any(" + " in state.task.anchor for state in worth)
+    assert any(" + " in state.task.anchor for state in worth_tuning(pair_states(3.5), 0.0))
+
+
 def test_only_close_races_are_run_again_those_of_slow_layers_first():
     direct = layer_state("conv2d n1", 1.05)
     winograd = layer_state("winograd4_conv2d n1", 1.0)

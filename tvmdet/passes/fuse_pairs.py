@@ -152,7 +152,7 @@ class _Fuser(relax.PyExprMutator):  # type: ignore[misc]
         if not isinstance(picture, relax.Var) or self._uses[picture] != 1:
             return None
         first = self._calls.get(picture)
-        if not is_call_to(first, "relax.call_tir"):
+        if first is None or not is_call_to(first, "relax.call_tir"):
             return None
         depthwise = self._depthwise_in(first.args[0])
         if not depthwise:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
+from tvmdet.passes.conv2d_transpose import phased_conv2d
 from tvmdet.passes.convert_to_nhwc import NHWC, NWHC, Rewriter, Rule, Value
 from tvmdet.passes.grid_sample import samples_channels_last
-from tvmdet.passes.relax_tools import is_constant, make_call, static_shape
+from tvmdet.passes.relax_tools import constant_array, is_constant, make_call, static_shape
 
 __all__ = ["RULES"]
 
@@ -115,6 +116,49 @@ def _conv2d(rewriter: Rewriter, call: Any) -> Value | None:
         out_dtype=attrs.out_dtype or None,
     )
     return Value(rewriter.emit(result), order)
+
+
+def _conv2d_transpose(rewriter: Rewriter, call: Any) -> Value | None:
+    attrs = call.attrs
+    if attrs.data_layout != "NCHW" or attrs.kernel_layout != "IOHW":
+        return None
+    if not is_constant(call.args[1]):
+        return None
+    data = rewriter.store_as(rewriter.value(call.args[0]), NHWC)
+    batch, height, width, _ = static_shape(data)
+    strides = [int(s) for s in attrs.strides]
+    groups = int(attrs.groups)
+    phased = phased_conv2d(
+        constant_array(call.args[1]),
+        (height, width),
+        strides=strides,
+        padding=[int(p) for p in attrs.padding],
+        output_padding=[int(p) for p in attrs.output_padding],
+        dilation=[int(d) for d in attrs.dilation],
+        groups=groups,
+    )
+    phases = rewriter.emit(
+        relax.op.nn.conv2d(
+            data,
+            relax.const(phased.weight),
+            padding=phased.padding,
+            groups=groups,
+            data_layout="NHWC",
+            kernel_layout="OHWI",
+        )
+    )
+    _, rows, columns, filters = static_shape(phases)
+    sh, sw = strides
+    per_group = filters // (groups * sh * sw)
+    if sh * sw > 1:
+        split = relax.op.reshape(phases, (batch, rows, columns, groups, sh, sw, per_group))
+        moved = relax.op.permute_dims(rewriter.emit(split), (0, 1, 4, 2, 5, 3, 6))
+        shape = (batch, rows * sh, columns * sw, groups * per_group)
+        phases = rewriter.emit(relax.op.reshape(rewriter.emit(moved), shape))
+    if (*phased.begin, *phased.end) != (0, 0, rows * sh, columns * sw):
+        cut = relax.op.strided_slice(phases, axes=[1, 2], begin=phased.begin, end=phased.end)
+        phases = rewriter.emit(cut)
+    return Value(phases, NHWC)
 
 
 def _pool2d(rewriter: Rewriter, call: Any) -> Value | None:
@@ -267,6 +311,7 @@ def _pad(rewriter: Rewriter, call: Any) -> Value:
 RULES: dict[str, Rule] = {
     **{f"relax.{name}": _elementwise for name in _ELEMENTWISE},
     "relax.nn.conv2d": _conv2d,
+    "relax.nn.conv2d_transpose": _conv2d_transpose,
     "relax.nn.max_pool2d": _pool2d,
     "relax.nn.avg_pool2d": _pool2d,
     "relax.nn.adaptive_avg_pool2d": _adaptive_pool2d,
