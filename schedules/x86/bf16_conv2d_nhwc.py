@@ -18,9 +18,8 @@ from typing import ClassVar
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import SBlockRV
 from tvmdet.schedules.base import Workload
-from tvmdet.schedules.blocks import split_vector
 from tvmdet.schedules.x86.bf16_dot import BF16_DOT_LLVM, bf16_dot
-from tvmdet.schedules.x86.conv2d_nhwc import Conv2dNhwc
+from tvmdet.schedules.x86.conv2d_nhwc import Conv2dNhwc, copy_channels
 
 __all__ = ["Bf16Conv2dNhwc"]
 
@@ -36,8 +35,7 @@ class Bf16Conv2dNhwc(Conv2dNhwc):
     ) -> None:
         self.prepare_task(schedule, task)
         schedule.compute_at(pad, task)
-        loops = schedule.get_loops(pad)
-        split_vector(schedule, loops[-1], 2 * workload["lanes"])
+        copy_channels(schedule, pad, 2 * workload["lanes"])
 
     def prepare_task(self, schedule: Schedule, task: object) -> None:
         """Links the dot product in."""

@@ -35,11 +35,12 @@ from tvmdet.schedules.blocks import (
     inline_between,
     is_reduction,
     loop_extents,
+    split_ragged_vector,
     split_vector,
 )
 from tvmdet.targets import Target
 
-__all__ = ["Conv2dNhwc"]
+__all__ = ["Conv2dNhwc", "copy_channels", "frame_blocks"]
 
 MIN_TASKS = 4
 """Fewer leave cores idle."""
@@ -192,9 +193,28 @@ def place_padding(
     tile_w: int,
     lanes: int,
 ) -> None:
-    """Copies the padded rows of a task to a scratch buffer, or reads in place if none is padded."""
-    if workload["unpadded"] and workload["width"] % tile_w == 0:
+    """Copies the padded rows of a task to a scratch buffer, or reads in place if none is padded.
+
+    A picture that is gathered from several is always copied: which one a vector of channels is
+    read from is settled once.
+    """
+    fits = workload["unpadded"] and workload["width"] % tile_w == 0
+    if fits and not is_gathered(schedule, pad):
         schedule.compute_inline(pad)
         return
     schedule.compute_at(pad, task)
-    split_vector(schedule, schedule.get_loops(pad)[-1], lanes)
+    copy_channels(schedule, pad, lanes)
+
+
+def is_gathered(schedule: Schedule, pad: SBlockRV) -> bool:
+    """Returns whether a picture is read from several, a concatenation."""
+    return len({read.source for read in schedule.get(pad).reads}) > 1
+
+
+def copy_channels(schedule: Schedule, pad: SBlockRV, lanes: int) -> None:
+    """Vectorises the copy of a picture's channels."""
+    channels = schedule.get_loops(pad)[-1]
+    if is_gathered(schedule, pad):
+        split_ragged_vector(schedule, channels, lanes)
+    else:
+        split_vector(schedule, channels, lanes)

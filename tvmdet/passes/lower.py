@@ -18,6 +18,7 @@ from tvmdet.passes.convert_to_nhwc import ConvertToNHWC
 from tvmdet.passes.fold_channel_order import FoldChannelOrder
 from tvmdet.passes.fold_conv2d_affine import FoldConv2dAffine
 from tvmdet.passes.fuse_pairs import FuseConvPairs, PairChoice, separately
+from tvmdet.passes.fuse_reads import FuseReads
 from tvmdet.passes.legalize_activations import ACTIVATIONS
 from tvmdet.passes.legalize_gates import GATES
 from tvmdet.passes.legalize_rows import row_legalizers
@@ -62,6 +63,8 @@ def lowering_phases(
         ("fold_packed_constants", relax.transform.FoldConstant()),
         ("fuse_operators", relax.transform.FuseOps()),
         ("fuse_kernels", relax.transform.FuseTIR()),
+        # What TVM's fusion leaves: reads through an index, two convolutions in one kernel.
+        ("fuse_reads", FuseReads()),
         ("fuse_pairs", FuseConvPairs(pairs)),
         # A reshape that nothing fused with is a new view of the same bytes.
         ("view_reshapes", relax.transform.RewriteDataflowReshape()),

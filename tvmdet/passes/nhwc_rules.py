@@ -6,6 +6,7 @@ tuple), or None where the operator must have its operands in their original orde
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -236,15 +237,21 @@ def _concat(rewriter: Rewriter, call: Any) -> Value | None:
 
 
 def _split(rewriter: Rewriter, call: Any) -> list[Value]:
+    """A slice for each part, so that each reader can read its part where it lies."""
     data = rewriter.value(call.args[0])
+    axis = data.position(int(call.attrs.axis))
+    length = static_shape(data.expr)[axis]
     sections = call.attrs.indices_or_sections
-    if not isinstance(sections, int):
-        sections = [int(s) for s in sections] if hasattr(sections, "__len__") else int(sections)
-    parts = rewriter.emit(
-        relax.op.split(data.expr, sections, axis=data.position(int(call.attrs.axis)))
-    )
-    count = len(parts.ty.fields)
-    return [Value(rewriter.emit(parts[i]), data.order) for i in range(count)]
+    if hasattr(sections, "__len__"):
+        cuts = [int(at) for at in sections]
+    else:
+        step = -(-length // int(sections))
+        cuts = list(range(step, length, step))
+    parts = []
+    for begin, end in pairwise([0, *cuts, length]):
+        part = relax.op.strided_slice(data.expr, axes=[axis], begin=[begin], end=[end])
+        parts.append(Value(rewriter.emit(part), data.order))
+    return parts
 
 
 def _softmax(rewriter: Rewriter, call: Any) -> Value:
