@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compile_"]
 
+_SOURCES = ("tuned", "borrowed", "near", "default")
+
 
 def compile_(
     model: OnnxFile,
@@ -112,12 +114,9 @@ def _print(report: CompileReport, family: str, recognition: tuple[str, ...]) -> 
         ]
     )
     output.table(
-        ("target", "tuned", "borrowed", "default"),
-        [
-            (name, *(report.tuning[name].get(key, 0) for key in ("tuned", "borrowed", "default")))
-            for name in report.targets
-        ],
-        right=("tuned", "borrowed", "default"),
+        ("target", *_SOURCES),
+        [(name, *(report.tuning[name].get(key, 0) for key in _SOURCES)) for name in report.targets],
+        right=_SOURCES,
         gap=True,
     )
     print_certificate(report.parity)
@@ -141,7 +140,7 @@ def _advise(report: CompileReport, model: Path, batch: str) -> None:
                 f"measure those kernels again: tvmdet tune {model} --target {name}{same}"
             )
         counts = report.tuning[name]
-        untuned = counts.get("borrowed", 0) + counts.get("default", 0)
+        untuned = sum(counts.get(key, 0) for key in _SOURCES[1:])
         total = untuned + counts.get("tuned", 0)
         if untuned * 2 > total:
             output.warning(

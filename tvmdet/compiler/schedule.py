@@ -23,6 +23,7 @@ from tvmdet.passes.fuse_pairs import ConvPair, PairChoice, pair_anchor, usual_pa
 from tvmdet.schedules import find, get_template
 from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
 from tvmdet.targets import Target
+from tvmdet.tuning.nearness import fitted
 from tvmdet.tuning.store import TuningStore
 
 __all__ = ["ScheduledKernels", "measured_algorithm", "measured_pairs", "schedule_kernels"]
@@ -40,7 +41,8 @@ class ScheduledKernels:
     Attributes:
         module: Relax entry functions and scheduled TIR functions.
         sources: How many kernels were ``tuned`` (measured as they are), ``borrowed`` (measured
-            with another epilogue), ``default``, or have a ``single`` way to be scheduled.
+            with another epilogue), ``near`` (after the most similar workload of other sizes),
+            ``default``, or have a ``single`` way to be scheduled.
         decisions: The decision of each kernel, by the kernel's name.
         fallbacks: Why a decision from the store was passed over, by kernel.
         facts: What the manifest says of each kernel, by its name.
@@ -61,19 +63,27 @@ class ScheduledKernels:
 def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algorithm:
     """Returns the choice of convolution algorithm that the tuning records speak for.
 
-    Where the usual one of a layer has no record, it is chosen: the records are of something else.
+    Where the usual one of a layer has no record, the records of the most similar layer of other
+    sizes speak for it; where there is none either, the usual one is chosen.
     """
 
-    def choose(layer: ConvLayer) -> AlgorithmName:
-        measured: dict[AlgorithmName, float] = {}
+    def seconds(layer: ConvLayer, anchor: str) -> dict[AlgorithmName, float]:
+        found: dict[AlgorithmName, float] = {}
         for name in layer.algorithms:
-            anchor = ALGORITHMS[name] + layer.anchor
-            record = store.fastest_of_anchor(target.name, anchor, threads)
+            record = store.fastest_of_anchor(target.name, ALGORITHMS[name] + anchor, threads)
             if record is not None:
-                measured[name] = record.score_s
-        if usual_algorithm(layer) not in measured:
-            return usual_algorithm(layer)
-        return min(measured, key=measured.__getitem__)
+                found[name] = record.score_s
+        return found
+
+    def choose(layer: ConvLayer) -> AlgorithmName:
+        usual = usual_algorithm(layer)
+        prefix = ALGORITHMS[usual]
+        near = store.near_anchors(target.name, prefix + layer.anchor)
+        for anchor in (layer.anchor, *(other.removeprefix(prefix) for other in near)):
+            measured = seconds(layer, anchor)
+            if usual in measured and (anchor == layer.anchor or len(measured) > 1):
+                return min(measured, key=measured.__getitem__)
+        return usual
 
     return choose
 
@@ -154,9 +164,13 @@ def _schedule(
         best = store.best(target.name, key, threads)
         if best is not None:
             candidates.append((best.decision, "tuned"))
-        near = store.borrow(target.name, workload.anchor, template.name, threads)
-        if near is not None:
-            candidates.append((near.decision, "borrowed"))
+        same = store.borrow(target.name, workload.anchor, template.name, threads)
+        if same is not None:
+            candidates.append((same.decision, "borrowed"))
+        elif best is None:
+            like = store.near(target.name, workload.anchor, template.name, threads)
+            if like is not None:
+                candidates.append((fitted(like.decision, valid), "near"))
     candidates += [(decision, "default" if len(valid) > 1 else "single") for decision in valid]
     broken = {
         decision: record

@@ -33,7 +33,7 @@ class Layer:
         anchor: The operator and its shape.
         template: What scheduled it.
         knobs: The decision.
-        source: Where that came from: tuned, borrowed, default or single.
+        source: Where that came from: tuned, borrowed, near, default or single.
     """
 
     name: str

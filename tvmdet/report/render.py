@@ -163,7 +163,7 @@ def _layers(table: LayerTable) -> Grid:
 
 def _layer(layer: Layer, whole: float) -> tuple[str, ...]:
     knobs = ", ".join(f"{name}={value}" for name, value in layer.knobs.items())
-    source = f" {layer.source}" if layer.source in ("borrowed", "default") else ""
+    source = f" {layer.source}" if layer.source in ("borrowed", "near", "default") else ""
     return (
         layer.name,
         str(layer.calls),

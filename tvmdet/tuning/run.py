@@ -26,6 +26,7 @@ from tvmdet.schedules.base import Decision
 from tvmdet.targets import Target
 from tvmdet.tuning.interrupt import InterruptFlag
 from tvmdet.tuning.measure import MeasureOptions, Measurer, split_error
+from tvmdet.tuning.nearness import fitted
 from tvmdet.tuning.planner import (
     TaskState,
     close_races,
@@ -275,11 +276,16 @@ class TuningRun:
     def _ask(self, state: TaskState, search: TaskSearch, size: int) -> Batch:
         """Asks for candidates and puts down the decisions that cannot be scheduled."""
         task, target = state.task, self.target.name
+        name = task.template.name
         borrowed = (
             self.store.best(target, task.fingerprint, self.threads),
-            self.store.borrow(target, task.anchor, task.template.name, self.threads),
+            self.store.borrow(target, task.anchor, name, self.threads),
         )
-        search.suggest(record.decision for record in borrowed if record is not None)
+        hints = [record.decision for record in borrowed if record is not None]
+        near = self.store.near(target, task.anchor, name, self.threads)
+        if near is not None:
+            hints.append(fitted(near.decision, task.decisions))
+        search.suggest(hints)
         batch = search.next_batch(size)
         for rejected in search.take_rejected():
             self._put_down(state, rejected.decision, error=rejected.error, kind="schedule")

@@ -24,6 +24,7 @@ from pathlib import Path
 from tvmdet.cpus import cpu_model
 from tvmdet.errors import TuningError
 from tvmdet.schedules.base import Decision
+from tvmdet.tuning.nearness import NEAR, distance, skeleton
 from tvmdet.tuning.record import RETRIED_ERRORS, OtherVersionError, TuningRecord
 
 __all__ = ["TuningStore", "default_store"]
@@ -96,6 +97,25 @@ class TuningStore:
     ) -> TuningRecord | None:
         """Returns the fastest record of an anchor, whatever the epilogue and the template."""
         return self._fastest(self._index(target).by_anchor.get(anchor, ()), threads)
+
+    def near(
+        self, target: str, anchor: str, template: str, threads: int | None = None
+    ) -> TuningRecord | None:
+        """Returns the fastest record of the workload of other sizes that is most like one's own.
+
+        Its decision may be of another space: see :func:`tvmdet.tuning.nearness.fitted`.
+        """
+        for other in self.near_anchors(target, anchor):
+            found = self.borrow(target, other, template, threads)
+            if found is not None:
+                return found
+        return None
+
+    def near_anchors(self, target: str, anchor: str) -> list[str]:
+        """Returns the anchors of comparable workloads of other sizes, the most alike first."""
+        others = self._index(target).by_skeleton.get(skeleton(anchor), ())
+        ranked = sorted((distance(anchor, other), other) for other in others if other != anchor)
+        return [other for apart, other in ranked if apart <= NEAR]
 
     def measured(
         self, target: str, fingerprint: str, threads: int | None = None
@@ -224,17 +244,19 @@ class TuningStore:
 
 
 class _Index:
-    """The records of one target, by function and by anchor."""
+    """The records of one target by function and by anchor, and anchors by their skeleton."""
 
     def __init__(self) -> None:
         self.records: list[TuningRecord] = []
         self.by_fingerprint: dict[str, list[TuningRecord]] = defaultdict(list)
         self.by_anchor: dict[str, list[TuningRecord]] = defaultdict(list)
+        self.by_skeleton: dict[str, set[str]] = defaultdict(set)
 
     def add(self, record: TuningRecord) -> None:
         self.records.append(record)
         self.by_fingerprint[record.fingerprint].append(record)
         self.by_anchor[record.anchor].append(record)
+        self.by_skeleton[skeleton(record.anchor)].add(record.anchor)
 
 
 def default_store(logs: str | os.PathLike[str] | None = None) -> TuningStore:
