@@ -1,0 +1,125 @@
+"""What the compiler chooses where tuning records speak, and where they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scheduled_kernels import kernels_of, lower_network
+from tvm import relax
+from tvmdet.schedules.base import Decision
+from tvmdet.targets import get_target
+
+from tvmdet.compiler.schedule import measured_algorithm, measured_pairs, schedule_kernels
+from tvmdet.passes.conv_algorithms import ALGORITHMS, AlgorithmName, ConvLayer
+from tvmdet.passes.fuse_pairs import ConvPair, pair_anchor
+from tvmdet.tuning.record import TuningRecord
+from tvmdet.tuning.store import TuningStore
+
+V4 = get_target("x86-64-v4")
+ANCHOR = "conv2d n1 h40 w40 c64 oc64 k3x3 s1x1 p1.1.1.1 d1x1 g1 float32"
+LARGER = ANCHOR.replace("h40 w40", "h52 w52")
+DEPTHWISE = "depthwise_conv2d n1 h40 w40 c64 k3x3 s1x1 p1.1.1.1 d1x1 float32"
+POINTWISE = "conv2d n1 h40 w40 c64 oc64 k1x1 s1x1 p0.0.0.0 d1x1 g1 float32"
+SOME = Decision.of("x86.conv2d_nhwc", tile_w=1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> TuningStore:
+    return TuningStore(writable=tmp_path)
+
+
+def _put(store: TuningStore, anchor: str, seconds: float, **more: Any) -> None:
+    fields = {"fingerprint": f"{len(store.records(V4.name)):016x}", "decision": SOME, **more}
+    store.append(
+        TuningRecord(
+            target=V4.name,
+            anchor=anchor,
+            latencies_s=(seconds,),
+            error="",
+            error_kind="",
+            threads=2,
+            cpu="",
+            tvm="0",
+            time=0.0,
+            model="m",
+            **fields,
+        )
+    )
+
+
+def _layer(anchor: str = ANCHOR) -> ConvLayer:
+    order: tuple[AlgorithmName, ...] = ("winograd4", "direct")
+    return ConvLayer(anchor=anchor, weights_sha256="", possible=order, algorithms=order)
+
+
+def test_without_records_the_usual_algorithm(store: TuningStore) -> None:
+    assert measured_algorithm(V4, store, 2)(_layer()) == "winograd4"
+    _put(store, ANCHOR, 1.0)  # of the other algorithm only: says nothing of the usual one
+    assert measured_algorithm(V4, store, 2)(_layer()) == "winograd4"
+
+
+def test_the_faster_algorithm_by_the_records_of_the_layer(store: TuningStore) -> None:
+    _put(store, ALGORITHMS["winograd4"] + ANCHOR, 2.0)
+    _put(store, ANCHOR, 1.0)
+    assert measured_algorithm(V4, store, 2)(_layer()) == "direct"
+
+
+def test_a_similar_layer_speaks_for_one_without_records(store: TuningStore) -> None:
+    _put(store, ALGORITHMS["winograd4"] + LARGER, 2.0)
+    assert measured_algorithm(V4, store, 2)(_layer()) == "winograd4"
+    _put(store, LARGER, 1.0)
+    assert measured_algorithm(V4, store, 2)(_layer()) == "direct"
+    _put(store, ALGORITHMS["winograd4"] + ANCHOR, 9.0)  # its own record counts for more
+    assert measured_algorithm(V4, store, 2)(_layer()) == "winograd4"
+
+
+@pytest.mark.parametrize(("together", "chosen"), [(2.0, True), (2.9, False), (3.5, False)])
+def test_a_pair_must_be_clearly_faster_than_its_parts(
+    store: TuningStore, together: float, chosen: bool
+) -> None:
+    _put(store, DEPTHWISE, 1.0)
+    _put(store, POINTWISE, 2.0)
+    _put(store, pair_anchor(DEPTHWISE, POINTWISE), together)
+    pair = ConvPair(depthwise=DEPTHWISE, pointwise=POINTWISE, bytes_between=1)
+    assert measured_pairs(V4, store, 2)(pair) is chosen
+
+
+@pytest.mark.parametrize(("size", "chosen"), [(2**20, True), (2**20 - 1, False)])
+def test_a_pair_without_records_depends_on_the_picture(
+    store: TuningStore, size: int, chosen: bool
+) -> None:
+    _put(store, DEPTHWISE, 1.0)
+    pair = ConvPair(depthwise=DEPTHWISE, pointwise=POINTWISE, bytes_between=size)
+    assert measured_pairs(V4, store, 2)(pair) is chosen
+
+
+def test_a_kernel_of_another_size_is_scheduled_like_its_neighbour(store: TuningStore) -> None:
+    weight = np.random.default_rng(0).standard_normal((32, 3, 3, 16)).astype("float32")
+
+    def emit(builder: relax.BlockBuilder, x: Any) -> Any:
+        return builder.emit(
+            relax.op.nn.conv2d(
+                x,
+                relax.const(weight),
+                padding=[1] * 4,
+                data_layout="NHWC",
+                kernel_layout="OHWI",
+            )
+        )
+
+    known, new = (np.zeros((1, side, side, 16), "float32") for side in (20, 26))
+    assert schedule_kernels(lower_network(emit, [new], V4), V4, store, 2).sources == {"default": 1}
+    (kernel,) = kernels_of(emit, [known], V4)
+    wanted = next(
+        d
+        for d in kernel.decisions
+        if (d["order"], d["rows"]) == ("wo_inner", 2) and d["tile_w"] > 4
+    )
+    _put(store, kernel.workload.anchor, 1.0, decision=wanted)
+    done = schedule_kernels(lower_network(emit, [new], V4), V4, store, 2)
+    assert done.sources == {"near": 1}
+    (decision,) = done.decisions.values()
+    assert (decision["order"], decision["rows"]) == ("wo_inner", 2)
