@@ -6,12 +6,14 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import onnx_models
 import pytest
 from assertions import assert_close
 from scheduled_kernels import (
     conv2d_reference,
     kernels_of,
     lower_network,
+    nearest_bf16,
     only_kernel,
     run_decisions,
 )
@@ -56,6 +58,25 @@ def test_a_pointwise_convolution_gathers(parts: tuple[int, ...], width: int, tar
     decisions = kernel.decisions[:: max(1, len(kernel.decisions) // 5)]
     for decision, (got,) in zip(decisions, run_decisions(kernel, decisions, chosen), strict=True):
         assert_close(got, wanted, rtol=1e-4, atol=1e-4, name=str(decision))
+
+
+@pytest.mark.parametrize("parts", [(16, 32), (5, 11), (24, 8, 3)], ids=str)
+def test_bfloat16_products_of_a_gathered_picture(parts: tuple[int, ...]) -> None:
+    chosen = V4.at_precision("bf16")
+    if chosen.missing_features():
+        pytest.skip(f"this machine lacks {', '.join(chosen.missing_features())}")
+    inputs = [_noise(1, 6, 11, channels, seed=i) for i, channels in enumerate(parts)]
+    weight = _noise(24, 1, 1, sum(parts), seed=9)
+
+    def emit(builder: relax.BlockBuilder, *xs: Any) -> Any:
+        return _conv(builder, builder.emit(relax.op.concat(list(xs), axis=3)), weight)
+
+    kernel = only_kernel(emit, inputs, chosen, "bf16")
+    joined = nearest_bf16(np.concatenate(inputs, 3))
+    wanted = conv2d_reference(joined, nearest_bf16(weight), **PLAIN, groups=1)
+    decisions = kernel.decisions[:: max(1, len(kernel.decisions) // 5)]
+    for decision, (got,) in zip(decisions, run_decisions(kernel, decisions, chosen), strict=True):
+        assert_close(got, wanted, rtol=1e-4, atol=1e-3, name=str(decision))
 
 
 @pytest.mark.parametrize("begin", [0, 16, 3])
@@ -121,6 +142,22 @@ def test_a_larger_kernel_would_gather_each_pixel_often() -> None:
 
     names = Counter(_kernels(emit, _noise(1, 8, 10, 8), _noise(1, 8, 10, 8)))
     assert names == {"common.elementwise": 1, "x86.conv2d_nhwc": 1}
+
+
+def test_a_slice_that_kernels_of_two_results_read() -> None:
+    def emit(builder: relax.BlockBuilder, x: Any) -> Any:
+        part = _slice(builder, x, 4, 20)
+        total = builder.emit(relax.op.sum(part, axis=[1, 2], keepdims=True))
+        twice = builder.emit(relax.op.add(part, part))
+        first, second = _slice(builder, twice, 0, 8), _slice(builder, twice, 8, 16)
+        return [builder.emit(relax.op.multiply(part, total)), first, second]
+
+    data = _noise(2, 5, 7, 24)
+    part = data[..., 4:20]
+    wanted = [part * part.sum((1, 2), keepdims=True), 2 * part[..., :8], 2 * part[..., 8:]]
+    got = onnx_models.run_relax(lower_network(emit, [data], V4), data)
+    for one, other in zip(got, wanted, strict=True):
+        assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_sums_keep_their_slices() -> None:

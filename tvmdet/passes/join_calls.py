@@ -18,6 +18,8 @@ from tvmdet.passes.relax_tools import is_call_to
 
 __all__ = ["Calls", "Find", "blocks_of", "join_calls"]
 
+_NAME = 120  # characters of a joined function's name, which would grow with every join
+
 
 class Calls:
     """The calls of one Relax function, as a pass that joins some of them sees it."""
@@ -49,7 +51,7 @@ class Calls:
         if not isinstance(variable, relax.Var):
             return None
         value = self._values.get(variable)
-        return value if value is not None and is_call_to(value, "relax.call_tir") else None
+        return value if value is not None and _is_kernel_call(value) else None
 
     def is_read_once(self, variable: Any) -> bool:
         """Returns whether a variable has one reader."""
@@ -98,7 +100,7 @@ class _Joiner(relax.PyExprMutator):  # type: ignore[misc]
         return self.visit_expr(func)
 
     def visit_call_(self, call: Any) -> Any:
-        if is_call_to(call, "relax.call_tir"):
+        if _is_kernel_call(call):
             while (found := self._find(self._calls, call)) is not None:
                 first, at = found
                 args = list(call.args[1])
@@ -113,7 +115,7 @@ class _Joiner(relax.PyExprMutator):  # type: ignore[misc]
         names = (first.args[0].name_hint, second.args[0].name_hint, at)
         if names not in self._joined:
             func = _join(self._functions, first, second, at)
-            var = self.builder_.add_func(func, f"{names[0]}_{names[1]}")
+            var = self.builder_.add_func(func, f"{names[0]}_{names[1]}"[:_NAME])
             self._functions[var.name_hint] = func
             self._joined[names] = var
         return self._joined[names]
@@ -126,6 +128,11 @@ def blocks_of(func: Any) -> list[Any]:
     schedule = Schedule(tvm.IRModule({"main": func.with_attr("global_symbol", "main")}))
     root = schedule.get_sblock("root")
     return [schedule.get(block) for block in schedule.get_child_blocks(root)]
+
+
+def _is_kernel_call(expr: Any) -> bool:
+    """Returns whether an expression calls a kernel with one result."""
+    return is_call_to(expr, "relax.call_tir") and isinstance(expr.ty_args[0], relax.TensorType)
 
 
 def _variables(exprs: Any) -> list[Any]:
