@@ -183,7 +183,9 @@ class Detector:
             inputs: An array for each input that the file names, of its type and, but for the
                 first dimension, of its shape. The first dimension is the batch, of any size.
                 Where a tensor of the network has no batch dimension, one item is run at a
-                time, and every input has exactly the shape that the file names.
+                time, and every input has exactly the shape that the file names. Arrays of a
+                whole compiled batch that are contiguous, writable and on a 64-byte boundary are
+                read where they lie; others are copied first.
 
         Returns:
             The network's outputs by name, as arrays that the caller owns.
