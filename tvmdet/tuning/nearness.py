@@ -16,9 +16,10 @@ from tvmdet.schedules.base import Decision
 
 __all__ = ["NEAR", "distance", "fitted", "skeleton"]
 
-NEAR = 4.0
+NEAR = 2.0
 """Doublings, over all sizes together, up to which a workload is comparable: twice the sides of a
-picture are two, twice the channels on both sides two more."""
+picture, or twice the channels on both sides. With 4 an EfficientNet was 5 % slower than with
+defaults."""
 
 _SIZE = re.compile(r"\b(n|h|w|c|oc)(\d+)\b")
 _DIMENSIONS = re.compile(r"\b(\d+(?:x\d+)+)\b")
