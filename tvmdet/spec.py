@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 from tvmdet.errors import InputError
 
-__all__ = ["DetectorSpec", "InputSpec", "PostprocessSpec"]
+__all__ = ["DetectorSpec", "InputSpec", "MaskSpec", "PostprocessSpec"]
 
 Color = Literal["rgb", "bgr"]
 Resize = Literal["letterbox", "stretch"]
 PadPosition = Literal["center", "top_left"]
+MaskFrame = Literal["box", "image"]
 
 _LONGEST_SHOWN = 120  # characters of a wrong value in a message
 
@@ -175,6 +176,25 @@ class PostprocessSpec:
         _check(self, "postprocess.", _POSTPROCESS_RULES)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MaskSpec:
+    """How the small masks that a network computes lie on the image.
+
+    Attributes:
+        frame: ``box``, each spans its box (Mask R-CNN), or ``image``, each spans the network's
+            input and counts inside its box only (YOLACT, YOLOv8-seg).
+        threshold: A pixel whose value exceeds it belongs to the object, 0 to 1.
+    """
+
+    frame: MaskFrame = "box"
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Rejects unknown frames and thresholds out of range."""
+        _check(self, "masks.", _MASK_RULES)
+
+
+_MASK_RULES = {"frame": _one_of("box", "image"), "threshold": _SHARE}
 _SPEC_RULES = {
     "family": _Rule(accepts=_is_name, allowed="the name of a detector family, or raw"),
     "labels": _Rule(
@@ -184,6 +204,10 @@ _SPEC_RULES = {
     "input": _Rule(accepts=lambda got: isinstance(got, InputSpec), allowed="an InputSpec"),
     "postprocess": _Rule(
         accepts=lambda got: isinstance(got, PostprocessSpec), allowed="a PostprocessSpec"
+    ),
+    "masks": _Rule(
+        accepts=lambda got: got is None or isinstance(got, MaskSpec),
+        allowed="a MaskSpec, or None for a detector without masks",
     ),
     "options": _Rule(
         accepts=lambda got: isinstance(got, Mapping) and _is_plain(got),
@@ -202,6 +226,7 @@ class DetectorSpec:
         input: How an image becomes the network's input.
         postprocess: How scored boxes become detections.
         options: What the family needs beyond that (strides, ...), plain JSON values.
+        masks: How its masks lie on the image; None for a detector without masks.
     """
 
     family: str
@@ -209,6 +234,7 @@ class DetectorSpec:
     input: InputSpec
     postprocess: PostprocessSpec = field(default_factory=PostprocessSpec)
     options: Mapping[str, Any] = field(default_factory=dict)
+    masks: MaskSpec | None = None
 
     def __post_init__(self) -> None:
         """Rejects what is no name, label or table."""
@@ -223,7 +249,7 @@ class DetectorSpec:
         """Builds a spec from plain values, as read from JSON or TOML.
 
         Args:
-            data: Keys as the attributes; ``input`` and ``postprocess`` are tables.
+            data: Keys as the attributes; ``input``, ``postprocess`` and ``masks`` are tables.
 
         Raises:
             InputError: A key is unknown or missing, or a value is of the wrong kind or out of
@@ -240,6 +266,7 @@ class DetectorSpec:
             input=_build(InputSpec, "input", data["input"]),
             postprocess=_build(PostprocessSpec, "postprocess", data.get("postprocess", {})),
             options=data.get("options", {}),
+            masks=None if data.get("masks") is None else _build(MaskSpec, "masks", data["masks"]),
         )
 
     def override(self, data: Mapping[str, Any]) -> DetectorSpec:

@@ -43,8 +43,8 @@ def _decode(spec: DetectorSpec, outputs: Mapping[str, np.ndarray]) -> list[np.nd
     with bb.function("main", params=params):
         with bb.dataflow():
             named = dict(zip(outputs, params, strict=True))
-            boxes, scores = get_head(spec.family).decode(bb, named, spec)
-            result = bb.emit_output(relax.Tuple([boxes, scores]))
+            decoded = get_head(spec.family).decode(bb, named, spec)
+            result = bb.emit_output(relax.Tuple([decoded.boxes, decoded.scores]))
         bb.emit_func_output(result)
     module = bb.get()
     assert "call_tir" not in module.script()
@@ -62,11 +62,11 @@ def _assert_decodes(
         for name, value in summary.outputs.items()
     }
     boxes, scores = _decode(found.spec, outputs)
-    want_boxes, want_scores = get_head(family).decode_reference(outputs, found.spec)
+    want = get_head(family).decode_reference(outputs, found.spec)
     assert boxes.shape == (*scores.shape[:2], 4)
     assert scores.shape[2] == len(found.spec.labels)
-    np.testing.assert_allclose(boxes, want_boxes, rtol=1e-5, atol=1e-3)
-    np.testing.assert_allclose(scores, want_scores, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(boxes, want.boxes, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(scores, want.scores, rtol=1e-5, atol=1e-6)
 
 
 # 64x96: 96 + 24 + 6 anchors at strides 8, 16, 32

@@ -63,6 +63,7 @@ def _run(
         np.full((shape.batch, rows, 4), np.nan, "float32"),
         np.full((shape.batch, rows), np.nan, "float32"),
         np.full((shape.batch, rows), -77, "int32"),
+        np.full((shape.batch, rows), -77, "int32"),
         np.full((shape.batch,), -77, "int32"),
     ]
     tensors = [
@@ -109,13 +110,14 @@ def _check(shape: Shape, boxes: np.ndarray, scores: np.ndarray, score: float, io
         kept = _expected(shape.spec, boxes[n], scores[n], score, iou)
         count = len(kept)
         total += count
-        assert got[3][n] == count
+        assert got[4][n] == count
         rows = np.array([a for a, _ in kept], int)
         classes = np.array([c for _, c in kept], int)
         np.testing.assert_array_equal(got[0][n, :count], boxes[n][rows])
         np.testing.assert_array_equal(got[1][n, :count], scores[n][rows, classes])
         np.testing.assert_array_equal(got[2][n, :count], classes)
-        for array in got[:3]:
+        np.testing.assert_array_equal(got[3][n, :count], rows)
+        for array in got[:4]:
             assert not np.any(array[n, count:]), "rows past the count are zero"
     return total
 
@@ -171,7 +173,7 @@ def test_equal_boxes_leave_one_of_each_class() -> None:
     boxes[...] = [1, 2, 30, 40]
     scores[...] = np.random.default_rng(0).random(scores.shape, "float32")
     _check(PLAIN, boxes, scores, 0.0, 0.5)
-    counts = _run(PLAIN, boxes, scores, 0.0, 0.5)[3]
+    counts = _run(PLAIN, boxes, scores, 0.0, 0.5)[4]
     assert counts[0] == 3
     agnostic = SHAPES["class agnostic"]
     assert _check(agnostic, boxes, scores, 0.0, 0.5) == 1
@@ -205,9 +207,9 @@ def test_ties_go_to_the_first_anchor_and_the_first_class() -> None:
     boxes[...] = [0, 0, 10, 10]
     scores[...] = 0.5
     found = _run(shape, boxes, scores, 0.1, 0.5)
-    assert found[3][0] == 1 and found[2][0, 0] == 0
+    assert found[4][0] == 1 and found[2][0, 0] == 0
     single = _run(PLAIN, boxes, scores, 0.1, 0.5)
-    assert single[3][0] == 1 and single[2][0, 0] == 0
+    assert single[4][0] == 1 and single[2][0, 0] == 0
 
 
 def test_infinite_boxes_and_huge_ones_end() -> None:
@@ -215,7 +217,7 @@ def test_infinite_boxes_and_huge_ones_end() -> None:
     boxes[0, 0] = [-np.inf, -np.inf, np.inf, np.inf]
     boxes[0, 1] = [-1e30, -1e30, 1e30, 1e30]
     scores[0, :3, 0] = 0.9, 0.8, 0.7
-    assert 1 <= _run(PLAIN, boxes, scores, 0.5, 0.5)[3][0] <= 3
+    assert 1 <= _run(PLAIN, boxes, scores, 0.5, 0.5)[4][0] <= 3
 
 
 @pytest.mark.parametrize("name", ["plain", "multi label", "class agnostic"])
@@ -232,7 +234,7 @@ def test_a_box_of_all_nan_scores_is_no_candidate() -> None:
     boxes, scores = _zeros(PLAIN)
     scores[...] = np.nan
     found = _run(PLAIN, boxes, scores, 0.0, 0.5)
-    assert found[3][0] == 0 and not np.any(found[1])
+    assert found[4][0] == 0 and not np.any(found[1])
 
 
 def test_boxes_that_are_no_numbers_do_not_hide_others() -> None:
@@ -241,5 +243,5 @@ def test_boxes_that_are_no_numbers_do_not_hide_others() -> None:
     scores[0, :, 1] = np.linspace(0.9, 0.5, PLAIN.anchors)
     boxes[0, 0] = np.nan
     found = _run(PLAIN, boxes, scores, 0.3, 0.99)
-    assert found[3][0] == PLAIN.spec.max_detections
+    assert found[4][0] == PLAIN.spec.max_detections
     assert_close(found[1][0, 1:], scores[0, 1 : PLAIN.spec.max_detections, 1])

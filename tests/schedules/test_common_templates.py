@@ -339,5 +339,6 @@ def test_a_function_of_plain_loops_is_taken_as_it_is(target: Target) -> None:
     (decision,) = template.decisions(workload, target)
     library = build([template.apply(func, workload, decision).mod["main"]], target)
     zeros = [np.zeros((1, 8, 4), "f4"), np.zeros((1, 8, 2), "f4"), np.array([0.1, 0.5], "f4")]
-    shapes = [((1, 3, 4), "float32"), ((1, 3), "float32"), ((1, 3), "int32"), ((1,), "int32")]
+    rows = ((1, 3), "int32")
+    shapes = [((1, 3, 4), "float32"), ((1, 3), "float32"), rows, rows, ((1,), "int32")]
     assert not any(np.any(out) for out in call_guarded(library["k0"], zeros, shapes))

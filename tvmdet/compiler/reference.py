@@ -110,7 +110,8 @@ class Reference:
         mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
         network_input = ((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None]
         outputs = self.run({self.input_names[0]: np.ascontiguousarray(network_input)})
-        boxes, scores = get_head(self.spec.family).decode_reference(outputs, self.spec)
+        decoded = get_head(self.spec.family).decode_reference(outputs, self.spec)
+        boxes, scores = decoded.boxes, decoded.scores
         if self.spec.postprocess.multi_label:
             every = np.arange(scores[0].size)
             return _best_first(boxes[0], scores[0], every), _best_first(

@@ -12,7 +12,7 @@ from tvmdet.spec import DetectorSpec
 
 __all__ = ["read_spec"]
 
-_TABLES = ("input", "postprocess", "options")
+_TABLES = ("input", "postprocess", "options", "masks")
 _KEYS = ("family", "labels", *_TABLES)
 
 

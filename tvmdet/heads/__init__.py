@@ -7,9 +7,25 @@ import pkgutil
 from functools import cache
 
 from tvmdet.errors import InputError
-from tvmdet.heads.base import GraphSummary, Head, Recognition, TensorSummary
+from tvmdet.heads.base import (
+    Decoded,
+    GraphSummary,
+    Head,
+    MaskValues,
+    Recognition,
+    TensorSummary,
+)
 
-__all__ = ["GraphSummary", "Head", "Recognition", "TensorSummary", "all_heads", "get_head"]
+__all__ = [
+    "Decoded",
+    "GraphSummary",
+    "Head",
+    "MaskValues",
+    "Recognition",
+    "TensorSummary",
+    "all_heads",
+    "get_head",
+]
 
 
 @cache

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from tvm import relax
 
-__all__ = ["GraphSummary", "Head", "Recognition", "TensorSummary"]
+__all__ = ["Decoded", "GraphSummary", "Head", "MaskValues", "Recognition", "TensorSummary"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,43 @@ class Recognition:
     spec: DetectorSpec
 
 
+@dataclass(frozen=True, kw_only=True)
+class MaskValues:
+    """The masks of every candidate, before one is chosen.
+
+    Either one small picture per candidate, or coefficients of pictures that all of an image's
+    candidates share (YOLACT, Bolya et al. 2019, section 3). ``spec.masks`` says how they lie on
+    the image.
+
+    Attributes:
+        values: float32 ``[N, A, h, w]`` from 0 to 1, or coefficients ``[N, A, P]``.
+        prototypes: float32 ``[N, P, h, w]`` where ``values`` are coefficients: the mask is the
+            sigmoid of their sum.
+    """
+
+    values: Any
+    prototypes: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """What a network's outputs mean: Relax expressions of a decoding, arrays of a reference.
+
+    A family that has chosen its detections already (DETR, exports with suppression inside) has
+    one row per detection, scores of zero in the classes that it is not, and an IoU threshold of 1
+    in its spec, at which nothing is suppressed.
+
+    Attributes:
+        boxes: float32 ``[N, A, 4]`` as ``x1 y1 x2 y2`` in pixels of the network's input.
+        scores: float32 ``[N, A, C]`` from 0 to 1, one column per label.
+        masks: Of instance segmentation, else None.
+    """
+
+    boxes: Any
+    scores: Any
+    masks: MaskValues | None = None
+
+
 class Head(ABC):
     """One detector family.
 
@@ -129,7 +166,7 @@ class Head(ABC):
     @abstractmethod
     def decode(
         self, bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], spec: DetectorSpec
-    ) -> tuple[relax.Expr, relax.Expr]:
+    ) -> Decoded:
         """Emits the decoding of the network's outputs, inside an open dataflow block.
 
         Only registered Relax operators are emitted.
@@ -140,17 +177,14 @@ class Head(ABC):
             spec: The detector.
 
         Returns:
-            Boxes float32 ``[N, A, 4]`` as ``x1 y1 x2 y2`` in pixels of the network's input,
-            and scores float32 ``[N, A, C]`` from 0 to 1.
+            The candidates, as Relax expressions.
 
         Raises:
             ShapeError: An output is missing or has a shape that the spec does not explain.
         """
 
     @abstractmethod
-    def decode_reference(
-        self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
         """Does in numpy what :meth:`decode` does, by other means.
 
         Args:
@@ -158,7 +192,7 @@ class Head(ABC):
             spec: The detector.
 
         Returns:
-            Boxes and scores as :meth:`decode` returns them.
+            The candidates, as arrays.
 
         Raises:
             ShapeError: An output is missing or has a shape that the spec does not explain.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmdet.errors import InputError, ShapeError
-from tvmdet.heads.base import GraphSummary, Head, Recognition
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.options import (
     choice,
@@ -127,7 +127,7 @@ class PicoDetHead(Head):
 
     def decode(
         self, bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], spec: DetectorSpec
-    ) -> tuple[relax.Expr, relax.Expr]:
+    ) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode`."""
         from tvm import relax
 
@@ -144,11 +144,10 @@ class PicoDetHead(Head):
         distance = bb.emit(relax.op.sum(weighted, axis=[-1]))
         centers, steps = _anchor_constants(spec)
         offset = bb.emit(relax.op.multiply(distance, relax.const(steps)))
-        return bb.emit(relax.op.add(offset, relax.const(centers))), scores
+        boxes = bb.emit(relax.op.add(offset, relax.const(centers)))
+        return Decoded(boxes=boxes, scores=scores)
 
-    def decode_reference(
-        self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
         options = spec.options
         all_boxes, all_scores = [], []
@@ -171,8 +170,10 @@ class PicoDetHead(Head):
             left, top, right, bottom = sides
             all_boxes.append(np.stack([cx - left, cy - top, cx + right, cy + bottom], axis=-1))
             all_scores.append(scores)
-        boxes = np.concatenate(all_boxes, axis=1).astype(np.float32)
-        return boxes, np.concatenate(all_scores, axis=1).astype(np.float32)
+        return Decoded(
+            boxes=np.concatenate(all_boxes, axis=1).astype(np.float32),
+            scores=np.concatenate(all_scores, axis=1).astype(np.float32),
+        )
 
 
 def _reasons(
@@ -195,7 +196,7 @@ def _reasons(
     )
 
 
-def _anchor_constants(spec: DetectorSpec) -> tuple[np.ndarray, np.ndarray]:
+def _anchor_constants(spec: DetectorSpec) -> Decoded:
     """Returns centres and signed strides, float32 ``[1, A, 4]``: box = centre + step * side."""
     centers, steps = [], []
     for stride in spec.options["strides"]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tvmdet.errors import InputError, ShapeError
-from tvmdet.heads.base import GraphSummary, Head, Recognition, TensorSummary
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition, TensorSummary
 from tvmdet.heads.labels import choose_labels, labels_from_metadata
 from tvmdet.heads.options import choice, refuse_unknown_options, strides_of
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
@@ -99,7 +99,7 @@ class YoloV8Head(Head):
 
     def decode(
         self, bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], spec: DetectorSpec
-    ) -> tuple[relax.Expr, relax.Expr]:
+    ) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode`."""
         from tvm import relax
 
@@ -115,11 +115,9 @@ class YoloV8Head(Head):
         top_left = bb.emit(relax.op.subtract(center, half))
         bottom_right = bb.emit(relax.op.add(center, half))
         boxes = bb.emit(relax.op.concat([top_left, bottom_right], axis=2))
-        return boxes, scores
+        return Decoded(boxes=boxes, scores=scores)
 
-    def decode_reference(
-        self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
         import numpy as np
 
@@ -129,7 +127,10 @@ class YoloV8Head(Head):
         x, y, w, h = (rows[:, index, :] for index in range(4))
         boxes = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=-1)
         scores = np.moveaxis(rows[:, 4:, :], 1, 2)
-        return boxes.astype(np.float32), np.ascontiguousarray(scores, dtype=np.float32)
+        return Decoded(
+            boxes=boxes.astype(np.float32),
+            scores=np.ascontiguousarray(scores, dtype=np.float32),
+        )
 
 
 def _choose_output(

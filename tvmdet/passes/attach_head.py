@@ -16,12 +16,12 @@ import tvm
 from tvm import relax
 
 from tvmdet.errors import ShapeError
-from tvmdet.heads import get_head
+from tvmdet.heads import MaskValues, get_head
 from tvmdet.passes.relax_tools import static_shape
 from tvmdet.passes.suppress_boxes import emit_suppress_boxes
 from tvmdet.spec import DetectorSpec, InputSpec
 
-__all__ = ["attach_head", "attach_nothing", "emit_network", "emit_normalize"]
+__all__ = ["attach_head", "attach_nothing", "emit_masks", "emit_network", "emit_normalize"]
 
 
 def attach_head(
@@ -34,7 +34,9 @@ def attach_head(
     """Adds a Relax function that finds boxes in images to the builder's module.
 
     It takes images uint8 ``[N, H, W, 3]`` in BGR order and thresholds float32 ``[2]`` (score,
-    IoU), and returns what :func:`~tvmdet.passes.suppress_boxes.emit_suppress_boxes` returns.
+    IoU), and returns a tuple: boxes float32 ``[N, K, 4]`` in pixels of the network's input, scores
+    float32 ``[N, K]``, class ids int32 ``[N, K]``, counts int32 ``[N]``, and where ``spec.masks``
+    says so masks float32 ``[N, K, h, w]``; rows past the count are zero, those of masks whatever.
 
     Args:
         builder: Whose module receives the function.
@@ -61,10 +63,48 @@ def attach_head(
             pixels = emit_normalize(builder, images, spec.input)
             results = emit_network(builder, func, [pixels])
             outputs: Mapping[str, Any] = dict(zip(output_names, results, strict=True))
-            boxes, scores = get_head(spec.family).decode(builder, outputs, spec)
-            found = emit_suppress_boxes(builder, boxes, scores, thresholds, spec.postprocess)
-            found = builder.emit_output(found)
+            decoded = get_head(spec.family).decode(builder, outputs, spec)
+            found = emit_suppress_boxes(
+                builder, decoded.boxes, decoded.scores, thresholds, spec.postprocess
+            )
+            boxes, scores, class_ids, candidates, counts = (
+                builder.emit(found[i]) for i in range(5)
+            )
+            results = [boxes, scores, class_ids, counts]
+            if spec.masks is not None:
+                if decoded.masks is None:
+                    raise ShapeError(
+                        f"family {spec.family} has no masks; remove masks from the spec"
+                    )
+                results.append(emit_masks(builder, decoded.masks, candidates))
+            found = builder.emit_output(relax.Tuple(results))
         builder.emit_func_output(found)
+
+
+def emit_masks(builder: relax.BlockBuilder, masks: MaskValues, candidates: Any) -> Any:
+    """Emits the masks of the chosen candidates.
+
+    Args:
+        builder: Where to emit.
+        masks: Of every candidate.
+        candidates: int32 ``[N, K]``, which candidate each row is.
+
+    Returns:
+        float32 ``[N, K, h, w]``, 0 to 1.
+    """
+    batch, rows = static_shape(candidates)
+    _, anchors, *inner = static_shape(masks.values)
+    start = relax.const(np.arange(batch, dtype="int32")[:, None] * anchors)
+    flat = builder.emit(relax.op.reshape(builder.emit(relax.op.add(candidates, start)), (-1,)))
+    values = builder.emit(relax.op.reshape(masks.values, (batch * anchors, *inner)))
+    values = builder.emit(relax.op.take(values, flat, axis=0, mode="clip"))
+    if masks.prototypes is None:
+        return builder.emit(relax.op.reshape(values, (batch, rows, *inner)))
+    _, count, height, width = static_shape(masks.prototypes)
+    values = builder.emit(relax.op.reshape(values, (batch, rows, count)))
+    shared = builder.emit(relax.op.reshape(masks.prototypes, (batch, count, height * width)))
+    mixed = builder.emit(relax.op.sigmoid(builder.emit(relax.op.matmul(values, shared))))
+    return builder.emit(relax.op.reshape(mixed, (batch, rows, height, width)))
 
 
 def attach_nothing(builder: relax.BlockBuilder, network: tvm.IRModule, function_name: str) -> None:

@@ -34,7 +34,8 @@ def emit_suppress_boxes(
 
     Returns:
         A tuple: boxes float32 ``[N, K, 4]``, scores float32 ``[N, K]``, class ids int32
-        ``[N, K]``, counts int32 ``[N]``; rows past the count are zero.
+        ``[N, K]``, candidates int32 ``[N, K]`` (which of the A boxes each one is), counts int32
+        ``[N]``; rows past the count are zero.
     """
     batch, anchors, classes = static_shape(scores)
     func = suppress_boxes_func(batch, anchors, classes, spec)
@@ -43,6 +44,7 @@ def emit_suppress_boxes(
     outputs = [
         relax.TensorType((batch, rows, 4), "float32"),
         relax.TensorType((batch, rows), "float32"),
+        relax.TensorType((batch, rows), "int32"),
         relax.TensorType((batch, rows), "int32"),
         relax.TensorType((batch,), "int32"),
     ]

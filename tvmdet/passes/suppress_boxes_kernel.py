@@ -44,6 +44,7 @@ def suppress_boxes_func(
         out_boxes: T.Buffer((batch, rows, 4), "float32"),
         out_scores: T.Buffer((batch, rows), "float32"),
         out_classes: T.Buffer((batch, rows), "int32"),
+        out_rows: T.Buffer((batch, rows), "int32"),
         out_counts: T.Buffer((batch,), "int32"),
     ):
         T.func_attr({"op_pattern": _OPAQUE, "tirx.noalias": True})
@@ -68,6 +69,7 @@ def suppress_boxes_func(
             for k in T.serial(rows):
                 out_scores[n, k] = T.float32(0)
                 out_classes[n, k] = 0
+                out_rows[n, k] = 0
                 for e in T.serial(4):
                     out_boxes[n, k, e] = T.float32(0)
 
@@ -149,6 +151,7 @@ def suppress_boxes_func(
                             out_boxes[n, kept[0], e] = box[e]
                         out_scores[n, kept[0]] = score[0]
                         out_classes[n, kept[0]] = c
+                        out_rows[n, kept[0]] = a
                         kept[0] = kept[0] + 1
                     taken[0] = taken[0] + 1
                     size[0] = size[0] - 1

@@ -76,8 +76,8 @@ class Pipeline:
         """Returns the boxes of an image, and seconds by phase."""
         start = time.perf_counter()
         post = self._spec.postprocess
-        boxes, scores = self._head.decode_reference(outputs, self._spec)
-        found = _select(boxes[0], scores[0], post)
+        decoded = self._head.decode_reference(outputs, self._spec)
+        found = _select(decoded.boxes[0], decoded.scores[0], post)
         mapped = clip_boxes(transform.to_image(found.boxes_xyxy), transform.image_size_hw)
         found = Found(boxes_xyxy=mapped, scores=found.scores, class_ids=found.class_ids)
         return found, {"map": time.perf_counter() - start}
