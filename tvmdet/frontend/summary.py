@@ -7,25 +7,11 @@ from collections import Counter
 import onnx
 
 from tvmdet.errors import ShapeError
+from tvmdet.frontend.joined_maps import MOVERS, joined_maps
 from tvmdet.frontend.onnx_tools import constants_of, graph_inputs, value_summary
 from tvmdet.heads.base import GraphSummary, TensorSummary
 
 __all__ = ["summarise"]
-
-# Operators that only move values: what computed an output is looked for behind them.
-_MOVERS = (
-    "Concat",
-    "Flatten",
-    "Gather",
-    "Identity",
-    "Reshape",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-)
-
 
 def summarise(model: onnx.ModelProto) -> GraphSummary:
     """Summarises a network for :meth:`tvmdet.heads.Head.examine`.
@@ -40,6 +26,7 @@ def summarise(model: onnx.ModelProto) -> GraphSummary:
         outputs=outputs,
         operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
         output_sources={name: _sources(model.graph, name) for name in outputs},
+        output_maps=joined_maps(model),
         metadata={entry.key: entry.value for entry in model.metadata_props},
         producer=f"{model.producer_name} {model.producer_version}".strip(),
     )
@@ -65,7 +52,7 @@ def _sources(graph: onnx.GraphProto, name: str) -> frozenset[str]:
             continue
         seen.add(current)
         node = producers[current]
-        if node.op_type in _MOVERS:
+        if node.op_type in MOVERS:
             stack.extend(node.input if node.op_type == "Concat" else node.input[:1])
         else:
             found.add(node.op_type)
