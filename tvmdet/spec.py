@@ -89,8 +89,10 @@ _INPUT_RULES = {
     "color": _one_of("rgb", "bgr"),
     "resize": _one_of("letterbox", "stretch"),
     "pad_value": _Rule(
-        accepts=lambda got: _GREY.accepts(got)
-        or (isinstance(got, tuple) and len(got) == 3 and all(map(_GREY.accepts, got))),
+        accepts=lambda got: (
+            _GREY.accepts(got)
+            or (isinstance(got, tuple) and len(got) == 3 and all(map(_GREY.accepts, got)))
+        ),
         allowed="a whole number from 0 to 255, or three of them",
     ),
     "pad_position": _one_of("center", "top_left"),

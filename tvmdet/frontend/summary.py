@@ -13,6 +13,7 @@ from tvmdet.heads.base import GraphSummary, TensorSummary
 
 __all__ = ["summarise"]
 
+
 def summarise(model: onnx.ModelProto) -> GraphSummary:
     """Summarises a network for :meth:`tvmdet.heads.Head.examine`.
 

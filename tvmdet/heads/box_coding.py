@@ -95,7 +95,12 @@ def reference_deltas(
     with np.errstate(over="ignore"):  # what grows beyond all bounds is cut to the image later
         width = np.clip(np.exp(w * stds[2]), low, high) * anchor_w
         height = np.clip(np.exp(h * stds[3]), low, high) * anchor_h
-    sides = (center_x - width / 2, center_y - height / 2, center_x + width / 2, center_y + height / 2)
+    sides = (
+        center_x - width / 2,
+        center_y - height / 2,
+        center_x + width / 2,
+        center_y + height / 2,
+    )
     return np.stack(sides, axis=-1)
 
 
@@ -120,9 +125,7 @@ def emit_distances(
 def reference_distances(distances: Float64, centers: Float64, units_xy: Float64) -> Float64:
     """Does in numpy what :func:`emit_distances` does."""
     x, y = centers.T
-    left, top, right, bottom = (
-        distances[..., side] * units_xy[:, side % 2] for side in range(4)
-    )
+    left, top, right, bottom = (distances[..., side] * units_xy[:, side % 2] for side in range(4))
     return np.stack([x - left, y - top, x + right, y + bottom], axis=-1)
 
 

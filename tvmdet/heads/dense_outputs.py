@@ -66,8 +66,11 @@ def describe_found(found: FoundOutputs) -> str:
     if not found.grids:
         return f"{sum(found.rows)} boxes, {found.columns} class columns"
     grids = ", ".join(f"{height}x{width}" for height, width in found.grids)
-    counts = "/".join(str(count) for count in dict.fromkeys(found.per_cell))
-    return f"levels of {grids} cells, {counts} boxes at each, {found.columns} class columns"
+    counts = "/".join(str(count) for count in found.per_cell)
+    if len(set(found.per_cell)) == 1:
+        counts = str(found.per_cell[0])
+    boxes = "1 box" if counts == "1" else f"{counts} boxes"
+    return f"levels of {grids} cells, {boxes} at each, {found.columns} class columns"
 
 
 def find_outputs(
@@ -94,8 +97,7 @@ def find_outputs(
     solutions = list(_solve(levels, kinds, box_channels))
     for keep in (
         lambda found: _obeys(found, fixed),
-        lambda found: not given.get("labels")
-        or found.columns - len(given["labels"]) in (0, 1),
+        lambda found: not given.get("labels") or found.columns - len(given["labels"]) in (0, 1),
         _obeys_hints,
     ):
         fitting = [found for found in solutions if keep(found)]
@@ -155,10 +157,7 @@ def _solve(
         for combination in itertools.islice(itertools.product(*fitting), 64):
             grids = tuple(level.grid for level in levels if level.grid is not None)
             yield FoundOutputs(
-                names={
-                    kind: tuple(way[0][kind] for way in combination)
-                    for kind in kinds
-                },
+                names={kind: tuple(way[0][kind] for way in combination) for kind in kinds},
                 grids=grids,
                 rows=tuple(
                     level.rows * way[3] for level, way in zip(levels, combination, strict=True)
@@ -191,9 +190,7 @@ def _obeys(found: FoundOutputs, fixed: Mapping[str, tuple[str, ...] | None]) -> 
 
 
 def _obeys_hints(found: FoundOutputs) -> bool:
-    return all(
-        hint_of(name) in ("", kind) for kind, names in found.names.items() for name in names
-    )
+    return all(hint_of(name) in ("", kind) for kind, names in found.names.items() for name in names)
 
 
 def _with_grids(found: FoundOutputs, summary: GraphSummary) -> FoundOutputs:
@@ -206,9 +203,7 @@ def _with_grids(found: FoundOutputs, summary: GraphSummary) -> FoundOutputs:
         channel, height, width = axes
         grids = tuple((shape[height], shape[width]) for shape in boxes)
         counts = [shape[channel] // found.box_channels for shape in boxes]
-        same = [
-            (shape[height], shape[width], shape[channel]) for shape in classes
-        ] == [
+        same = [(shape[height], shape[width], shape[channel]) for shape in classes] == [
             (*grid, count * found.columns) for grid, count in zip(grids, counts, strict=True)
         ]
         rows = tuple(grid[0] * grid[1] * count for grid, count in zip(grids, counts, strict=True))

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["emit_rows", "form_of", "reference_rows"]
 
 
-def form_of(shape: tuple[int, ...], size_hw: tuple[int, int] | None, rows: int, channels: int) -> str:
+def form_of(
+    shape: tuple[int, ...], size_hw: tuple[int, int] | None, rows: int, channels: int
+) -> str:
     """Returns how an output of that shape holds ``rows`` predictions of ``channels`` numbers.
 
     Args:
