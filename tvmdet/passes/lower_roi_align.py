@@ -43,17 +43,18 @@ class _Lowerer(relax.PyExprMutator):  # type: ignore[misc]
         nchw = str(attrs.layout) == "NCHW"
         if nchw:
             data = self.builder_.emit(relax.op.permute_dims(data, [0, 2, 3, 1]))
-        shape, regions = static_shape(data), static_shape(rois)[0]
-        pooled = tuple(int(side) for side in attrs.pooled_size)
+        batch, height, width, channels = static_shape(data)
+        regions = static_shape(rois)[0]
+        pooled = (int(attrs.pooled_size[0]), int(attrs.pooled_size[1]))
         func = roi_align_func(
-            shape,
+            (batch, height, width, channels),
             regions,
             pooled,
             spatial_scale=float(attrs.spatial_scale),
             sampling_ratio=max(int(attrs.sample_ratio), 0),
             aligned=bool(attrs.aligned),
         )
-        made = relax.TensorType((regions, *pooled, shape[3]), "float32")
+        made = relax.TensorType((regions, *pooled, channels), "float32")
         var = self.builder_.add_func(func, "roi_align")
         result = self.builder_.emit(relax.call_tir(var, [data, rois], made))
         return relax.op.permute_dims(result, [0, 3, 1, 2]) if nchw else result
