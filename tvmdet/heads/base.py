@@ -54,6 +54,7 @@ class GraphSummary:
             operators that only move values (Reshape, Transpose, Concat, Slice, Split, ...).
         metadata: The metadata of the ONNX file.
         producer: Name and version of the exporter, or the empty string.
+        constants: Further inputs of the export that were made constants, by name.
     """
 
     inputs: Mapping[str, TensorSummary]
@@ -62,6 +63,7 @@ class GraphSummary:
     output_sources: Mapping[str, frozenset[str]] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     producer: str = ""
+    constants: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
