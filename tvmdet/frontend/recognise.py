@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tvmdet.errors import ModelError
-from tvmdet.heads import GraphSummary, Recognition, all_heads, get_head
+from tvmdet.heads import GraphSummary, Question, Recognition, all_heads, get_head
 
 __all__ = ["recognise"]
 
@@ -59,10 +59,10 @@ def _ask_for(
     head = get_head(family)
     answer = head.examine(summary, size_hw, given)
     if isinstance(answer, str):
-        raise ModelError(
-            f"the spec says family {family!r} ({head.title}), but {answer}; correct the spec, "
-            "leave the family away to have it recognised, or use --raw"
-        )
+        advice = "correct the spec, leave the family away to have it recognised, or use --raw"
+        if isinstance(answer, Question):
+            advice = f"add this to the spec:\n{_indented(answer.spec_text)}"
+        raise ModelError(f"the spec says family {family!r} ({head.title}), but {answer}; {advice}")
     return Recognition(
         family=answer.family,
         reasons=(f"family {family} from the spec", *answer.reasons),
@@ -89,8 +89,26 @@ def _ask_all(
         lines = [f"  {name}: {'; '.join(claim.reasons)}" for name, claim in claims.items()]
     else:
         head_line = f"no known detector family recognises this network ({outputs}):"
-        lines = [f"  {name}: {answer}" for name, answer in answers.items()]
-    raise ModelError("\n".join([head_line, *lines, _advice(size_hw)]))
+        # Families that it fits come first: one of them is likely meant.
+        order = sorted(answers, key=lambda name: not isinstance(answers[name], Question))
+        lines = [f"  {name}: {answers[name]}" for name in order]
+    questions = [answer for answer in answers.values() if isinstance(answer, Question)]
+    advice = _advice(size_hw) if claims or not questions else _choice(questions)
+    raise ModelError("\n".join([head_line, *lines, advice]))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _choice(questions: Sequence[Question]) -> str:
+    """Returns the spec files that would settle it, as TOML."""
+    blocks = "\nor\n".join(_indented(question.spec_text) for question in questions)
+    return (
+        "Say which it is in a file detector.toml and give --spec detector.toml:\n"
+        f"{blocks}\nor compile the network without a head (--raw) and keep your own "
+        "post-processing"
+    )
 
 
 def _advice(size_hw: tuple[int, int]) -> str:

@@ -14,6 +14,7 @@ from tvmdet.frontend.graph_evidence import (
     find_stem,
     trace_outputs,
 )
+from tvmdet.frontend.joined_maps import joined_maps
 from tvmdet.frontend.onnx_tools import constants_of, graph_inputs, value_summary
 from tvmdet.frontend.specialise import static_values
 from tvmdet.frontend.value_ranges import value_ranges
@@ -35,6 +36,7 @@ def summarise(model: onnx.ModelProto) -> GraphSummary:
         outputs=outputs,
         operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
         output_sources={name: _sources(model.graph, name) for name in outputs},
+        output_maps=joined_maps(model),
         metadata={entry.key: entry.value for entry in model.metadata_props},
         producer=f"{model.producer_name} {model.producer_version}".strip(),
         output_ranges=value_ranges(model, static_values(model)),

@@ -29,6 +29,7 @@ __all__ = [
     "Head",
     "MaskValues",
     "Normalisation",
+    "Question",
     "Range",
     "Recognition",
     "Stem",
@@ -118,6 +119,9 @@ class GraphSummary:
         operators: How often each operator type occurs.
         output_sources: Per output, the operator types that computed its values, seen through
             operators that only move values (Reshape, Transpose, Concat, Slice, Split, ...).
+        output_maps: Per output, the shapes of the four-dimensional values joined into it, in
+            order, seen through operators that move values or work on each alone; empty where
+            one of them cannot be told.
         metadata: The metadata of the ONNX file.
         producer: Name and version of the exporter, or the empty string.
         constants: Further inputs of the export that were made constants, by name.
@@ -134,6 +138,7 @@ class GraphSummary:
     outputs: Mapping[str, TensorSummary]
     operators: Mapping[str, int] = field(default_factory=dict)
     output_sources: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    output_maps: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     producer: str = ""
     constants: Mapping[str, Any] = field(default_factory=dict)
@@ -157,6 +162,22 @@ class Recognition:
     family: str
     reasons: tuple[str, ...]
     spec: DetectorSpec
+
+
+class Question(str):
+    """A refusal by a family that the network fits, but that must be told something first.
+
+    Attributes:
+        spec_text: The spec that would settle it, as TOML that can be written to a file.
+    """
+
+    spec_text: str
+
+    def __new__(cls, reason: str, *, spec_text: str) -> Question:
+        """Makes one of the sentence that says what is open, and the spec that answers it."""
+        question = super().__new__(cls, reason)
+        question.spec_text = spec_text
+        return question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +241,8 @@ class Head(ABC):
                 settles what the graph leaves open. Empty without a spec.
 
         Returns:
-            The recognition, or one sentence that says why the network is not of this family.
+            The recognition, or one sentence that says why the network is not of this family; a
+            :class:`Question` where it may be, and the user can say so.
 
         Raises:
             InputError: An option in ``given`` is malformed.

@@ -66,7 +66,7 @@ class Pipeline:
         image = decode_file(picture)
         decoded = time.perf_counter()
         transform = ImageTransform.for_image(image.shape[:2], self._spec.input)
-        place_image(image, transform, self._spec.input.pad_value, self._canvas)
+        place_image(image, transform, self._spec.input.border_bgr, self._canvas)
         for index, plane in enumerate(self._blob[0]):
             np.multiply(self._canvas[..., self._order[index]], self._scale[index], out=plane)
             if self._offset[index]:
