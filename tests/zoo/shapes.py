@@ -90,9 +90,7 @@ def draw(seed: int | Sequence[int], size_hw: tuple[int, int] | None = None) -> P
         )
         for class_id, outline, mask in placed
     ]
-    return Picture(
-        pixels=np.clip(pixels + noise, 0, 255).astype(np.uint8), shapes=tuple(shapes)
-    )
+    return Picture(pixels=np.clip(pixels + noise, 0, 255).astype(np.uint8), shapes=tuple(shapes))
 
 
 def write_coco(folder: Path, count: int, *, seed: int) -> Path:
