@@ -101,6 +101,10 @@ _INPUT_RULES = {
         accepts=lambda got: _is_three_numbers(got) and 0 not in got,
         allowed="three finite numbers, in pixel units, none of them zero",
     ),
+    "constants": _Rule(
+        accepts=lambda got: isinstance(got, Mapping) and _is_plain(got),
+        allowed="a table of a number or a list for each further input of the network",
+    ),
 }
 _POSTPROCESS_RULES = {
     "score_threshold": _SHARE,
@@ -142,6 +146,8 @@ class InputSpec:
         pad_position: Where the picture lies in the letterbox.
         mean: Per channel (in ``color`` order), in pixel units 0 to 255, subtracted.
         std: Per channel (in ``color`` order), in pixel units, divided by.
+        constants: What further inputs of the export were given, by name: a number for every
+            element, or a list. They are part of the compiled network.
     """
 
     size_hw: tuple[int, int]
@@ -151,6 +157,7 @@ class InputSpec:
     pad_position: PadPosition = "center"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    constants: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Rejects values that no network input can have."""

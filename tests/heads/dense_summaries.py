@@ -48,9 +48,7 @@ def level_maps(
     }
 
 
-def claim(
-    network: GraphSummary, size_hw: tuple[int, int] = SIZE_HW, **given: Any
-) -> Recognition:
+def claim(network: GraphSummary, size_hw: tuple[int, int] = SIZE_HW, **given: Any) -> Recognition:
     """What the frontend makes of it."""
     return recognise(network, size_hw, given)
 

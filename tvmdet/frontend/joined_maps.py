@@ -8,24 +8,12 @@ from __future__ import annotations
 
 import onnx
 
+from tvmdet.frontend.graph_evidence import MOVERS
 from tvmdet.frontend.onnx_tools import constants_of
 from tvmdet.frontend.specialise import static_values
 
-__all__ = ["MOVERS", "joined_maps"]
+__all__ = ["joined_maps"]
 
-# Operators that only move values: what computed an output is looked for behind them.
-MOVERS = (
-    "Concat",
-    "Flatten",
-    "Gather",
-    "Identity",
-    "Reshape",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-)
 # Operators that work on each value alone, their first input being the data.
 _ELEMENTWISE = (
     "Cast",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tvmdet.errors import ModelError
@@ -29,6 +30,7 @@ def recognise(
         found = _ask_for(str(given["family"]), summary, size_hw, given)
     else:
         found = _ask_all(summary, size_hw, given)
+    found = _of_bytes(found, summary)
     overrides = {key: value for key, value in given.items() if value not in ({}, None)}
     spec = found.spec.override(overrides)
     get_head(found.family).validate(spec, summary)
@@ -40,6 +42,15 @@ def recognise(
         reasons=(*found.reasons, line),
         spec=spec,
     )
+
+
+def _of_bytes(found: Recognition, summary: GraphSummary) -> Recognition:
+    """Returns a recognition that feeds bytes as they are to a network that takes bytes."""
+    if [value.dtype for value in summary.inputs.values()] != ["uint8"]:
+        return found
+    plain = replace(found.spec.input, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    line = "the input takes bytes: the network normalises by itself"
+    return replace(found, spec=replace(found.spec, input=plain), reasons=(*found.reasons, line))
 
 
 def _ask_for(

@@ -7,8 +7,17 @@ from collections import Counter
 import onnx
 
 from tvmdet.errors import ShapeError
-from tvmdet.frontend.joined_maps import MOVERS, joined_maps
+from tvmdet.frontend.graph_evidence import (
+    MOVERS,
+    count_gates,
+    find_normalisation,
+    find_stem,
+    trace_outputs,
+)
+from tvmdet.frontend.joined_maps import joined_maps
 from tvmdet.frontend.onnx_tools import constants_of, graph_inputs, value_summary
+from tvmdet.frontend.specialise import static_values
+from tvmdet.frontend.value_ranges import value_ranges
 from tvmdet.heads.base import GraphSummary, TensorSummary
 
 __all__ = ["summarise"]
@@ -30,6 +39,11 @@ def summarise(model: onnx.ModelProto) -> GraphSummary:
         output_maps=joined_maps(model),
         metadata={entry.key: entry.value for entry in model.metadata_props},
         producer=f"{model.producer_name} {model.producer_version}".strip(),
+        output_ranges=value_ranges(model, static_values(model)),
+        output_traces=trace_outputs(model.graph),
+        gates=count_gates(model.graph),
+        stem=find_stem(model.graph),
+        normalisation=find_normalisation(model.graph),
     )
 
 

@@ -23,6 +23,7 @@ from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.dense_layout import Coding, DenseLayout, grid_sizes, stride_pairs
 from tvmdet.heads.dense_outputs import FoundOutputs, describe_found, find_outputs
 from tvmdet.heads.grids import covering_grids, doubling_strides
+from tvmdet.heads.input_defaults import stated_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.levels import emit_rows, form_of, reference_rows
 from tvmdet.heads.options import choice
@@ -257,11 +258,12 @@ class DenseHead(Head):
         labels = choose_labels(summary.metadata, found.columns - (background != "none"), given)
         if isinstance(labels, str):
             return labels
+        stated = stated_input(summary)
         activation = _activation(summary, found.names["class"], self.activation)
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(size_hw=size_hw, **style.input),
+            input=InputSpec(size_hw=size_hw, **{**style.input, **(stated[0] if stated else {})}),
             postprocess=style.postprocess,
             options={
                 **{f"{kind}_outputs": list(names) for kind, names in found.names.items()},
@@ -278,6 +280,7 @@ class DenseHead(Head):
             "give options.style or the values in a spec",
             f"class outputs {', '.join(found.names['class'])}: {inside}",
             labels[1],
+            *([stated[1]] if stated else []),
             f"score {style.postprocess.score_threshold}, IoU {style.postprocess.iou_threshold}, "
             f"boxes cut to the {size_hw[0]}x{size_hw[1]} input before suppression",
         )
