@@ -81,7 +81,9 @@ class GFLHead(DenseHead):
 
     def misfit(self, found: FoundOutputs, size_hw: tuple[int, int]) -> str:
         """Implements :meth:`tvmdet.heads.dense.DenseHead.misfit`."""
-        if len(found.grids) != len(_STRIDES) and not is_nanodet(found.names["box"]):
+        if is_nanodet(found.names["box"]):
+            return ""
+        if len(found.grids) != len(_STRIDES):
             return f"it has {len(found.grids)} levels, as PicoDet may; this family has five"
         if found.box_channels < _LEAST_BOX_CHANNELS:
             return f"{found.box_channels} box channels are few; this family's are usually 68"
