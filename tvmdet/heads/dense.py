@@ -115,12 +115,21 @@ class DenseHead(Head):
         if wanted is not None:
             proven = (wanted, "as the spec says")
         if proven is None:
+            proven = self._hinted(summary)
+        if proven is None:
             return self._question(found, size_hw)
         style = self._style(proven[0])
         more = style.options(found, size_hw, options)
         if isinstance(more, str):
             return f"{describe_found(found)} are not those of {style.about}: {more}"
         return self._recognition(summary, size_hw, given, found, proven, more)
+
+    def _hinted(self, summary: GraphSummary) -> tuple[str, str] | None:
+        """Returns MMDetection's style where MMDeploy's files say that the model is this family."""
+        model = summary.metadata.get("mmdeploy.model", "")
+        if _MMDETECTION_MODELS.get(model) == self.name:
+            return "mmdetection", f"as MMDeploy's pipeline.json says ({model})"
+        return None
 
     def _style(self, name: str) -> Style:
         return self.styles.get(name) or _CUSTOM_STYLE
@@ -297,6 +306,16 @@ def _custom(found: FoundOutputs, size_hw: tuple[int, int], given: Mapping[str, A
     return options
 
 
+# MMDetection's detectors, in small letters as MMDeploy writes them, whose heads are a family's.
+_MMDETECTION_MODELS = {
+    "atss": "atss",
+    "ddod": "atss",
+    "fcos": "fcos",
+    "gfl": "gfl",
+    "retinanet": "retinanet",
+    "rtmdet": "rtmdet",
+    "singlestagedetector": "ssd",
+}
 _CUSTOM = "custom"
 _CUSTOM_STYLE = Style(
     about="the spec itself",
