@@ -164,7 +164,8 @@ def _merge(under: Sidecar, over: Sidecar) -> Sidecar:
 
 def _read(path: Path) -> bytes:
     try:
-        data = path.open("rb").read(_LARGEST + 1)
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) > _LARGEST:
