@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from dense_summaries import SIZE_HW, assert_decodes, claim, level_maps, reference, summary, zeros
 
-from tvmdet.errors import ModelError
+from tvmdet.errors import InputError, ModelError
 from tvmdet.heads import GraphSummary, Question, get_head
 
 JOINED = {"cls_logits": (1, 129, 3), "bbox_regression": (1, 129, 4), "bbox_ctrness": (1, 129, 1)}
@@ -23,6 +23,26 @@ def test_torchvisions_is_claimed() -> None:
     assert found.spec.options["quality_outputs"] == ["bbox_ctrness"]
     assert found.spec.options["score_rule"] == "sqrt"
     assert found.spec.postprocess.score_threshold == 0.2
+    # As torchvision counts them, where the grids do not divide the image.
+    assert found.spec.options["strides"] == [[8, 8], [16, 16], [32, 32], [64, 48], [64, 96]]
+    assert found.spec.options["distance_unit"] == [8, 16, 32, 64, 128]
+
+
+@pytest.mark.parametrize("unit", ["cells", [8, 16], [8, 16, 32, 64, -1]])
+def test_distance_units_are_checked(unit: object) -> None:
+    options = {"style": "mmdetection", "distance_unit": unit}
+    with pytest.raises(InputError, match=r"options.distance_unit is .*; allowed: strides, pixels"):
+        claim(LEVELS, family="fcos", options=options)
+
+
+def test_torchvisions_centers_where_grids_do_not_divide() -> None:
+    # torchvision 0.29: BoxLinearCoder on AnchorGenerator's last anchor but one, the second cell
+    # of a 1x2 grid on 64x96: a square of 64 at (48, 0), whose distances are 0.5, 0, 0.25, 0.75.
+    spec = claim(TORCHVISION).spec
+    outputs = zeros(TORCHVISION)
+    outputs["bbox_regression"][0, 127] = [0.5, 0, 0.25, 0.75]
+    boxes, _ = reference(spec, outputs)
+    assert boxes[0, 127].tolist() == [16, 0, 64, 48]
 
 
 @pytest.mark.parametrize(
