@@ -19,8 +19,6 @@ from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmdet.frontend.convert_roi_align import RoiAlign
 
-from tvmdet.frontend.convert_scatter import ScatterND
-
 __all__ = ["OWN_CONVERTERS", "converter_map", "plain_operands"]
 
 _IMAGE_RANK = 4
