@@ -56,9 +56,7 @@ def _selected(
         mask = rw.emit.node("And", mask, keep)
         found = rw.symbol(mask, prefix=symbol is None or symbol.prefix)
         symbols = [found if at == axis else s for at, s in enumerate(value.symbols)]
-        return rw.value(
-            rw.tensor(value), symbols, space=value.space, in_range=value.in_range
-        )
+        return rw.value(rw.tensor(value), symbols, space=value.space, in_range=value.in_range)
     if then.space is not other.space:
         then, other = rw.numbers(then), rw.numbers(other)
     symbols = []
@@ -111,5 +109,3 @@ def _stretched(
     mask = rw.emit.node("Where", condition, *masks)
     prefix = all(s is None or s.prefix for s in (then.symbols[axis], other.symbols[axis]))
     return pair[0], pair[1], rw.symbol(mask, prefix=prefix)
-
-

@@ -14,19 +14,9 @@ from tvmdet.frontend.bounded.values import Lanes, Symbol, Value
 
 __all__ = ["aligned"]
 
-_ELEMENTWISE = (
-    "Abs And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Celu Clip Cos "
-    "DequantizeLinear Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid "
-    "HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu "
-    "Pow QuantizeLinear Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus Softsign Sqrt Sub "
-    "Sum Swish Tan Tanh ThresholdedRelu Xor Add Atan Acos Asin Sinh Cosh"
-).split()
+_ELEMENTWISE = ["Abs", "And", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil", "Celu", "Clip", "Cos", "DequantizeLinear", "Div", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Xor", "Add", "Atan", "Acos", "Asin", "Sinh", "Cosh"]
 # The first dimension is a batch, every entry of which is computed alone.
-_ROWS = (
-    "AveragePool BatchNormalization Conv ConvTranspose DepthToSpace GlobalAveragePool "
-    "GlobalMaxPool GroupNormalization InstanceNormalization LRN MaxPool Resize SpaceToDepth "
-    "Upsample"
-).split()
+_ROWS = ["AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN", "MaxPool", "Resize", "SpaceToDepth", "Upsample"]
 
 
 def aligned(

@@ -58,7 +58,7 @@ def _gather(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> l
 
 def _taken_space(
     rw: Rewriter, data: Value, indices: Value, axis: int
-) -> Symbol | Lanes | None | bool:
+) -> Symbol | Lanes | bool | None:
     """Returns the space of gathered positions; False when it differs from row to row."""
     space = data.space
     if not isinstance(space, Lanes):
@@ -133,9 +133,7 @@ def _lane_positions(rw: Rewriter, indices: Value, symbols: tuple[Symbol | None, 
 
 
 @rule("GatherElements")
-def _gather_elements(
-    rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]
-) -> list[Value]:
+def _gather_elements(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> list[Value]:
     data, indices = inputs
     assert data is not None
     assert indices is not None

@@ -131,9 +131,7 @@ def _resolved(node: onnx.NodeProto, data: Value, target: list[Any]) -> list[Size
     return [open_size if size == -1 else size for size in sizes]
 
 
-def _reshaped(
-    rw: Rewriter, node: onnx.NodeProto, data: Value, sizes: Sequence[Size]
-) -> Value:
+def _reshaped(rw: Rewriter, node: onnx.NodeProto, data: Value, sizes: Sequence[Size]) -> Value:
     """Emits a reshape: the input's sizes and symbols are dealt to the new dimensions in order."""
     if isinstance(data.space, Lanes):
         data = rw.numbers(data)
@@ -146,9 +144,7 @@ def _reshaped(
         taken = _take(node, atoms, size)
         found = rw.flattened(taken) if any(isinstance(t, Symbol) for t in taken) else None
         symbols.append(found)
-        shape.append(
-            found.bound if found else math.prod(t for t in taken if isinstance(t, int))
-        )
+        shape.append(found.bound if found else math.prod(t for t in taken if isinstance(t, int)))
     if any(atom != 1 for atom in atoms):
         raise blocked(node, "its target shape does not hold its input")
     name = rw.emit.node("Reshape", rw.tensor(data), rw.emit.constant(shape))
@@ -380,9 +376,7 @@ def _expand(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> l
         space = replace(space, axis=space.axis + lead)
     iota = None if data.iota_axis is None else data.iota_axis + lead
     return [
-        rw.value(
-            name, symbols, space=space, iota_axis=iota, grid=data.grid, in_range=data.in_range
-        )
+        rw.value(name, symbols, space=space, iota_axis=iota, grid=data.grid, in_range=data.in_range)
     ]
 
 
@@ -430,9 +424,7 @@ def _range(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> li
     dtype = helper.tensor_dtype_to_np_dtype(inputs[1].dtype)
     name = rw.emit.constant(np.arange(rows), dtype)
     space = symbol if symbol is not None and not symbol.prefix else None
-    return [
-        rw.value(name, [symbol], space=space, iota_axis=0, grid=(rows,), in_range=True)
-    ]
+    return [rw.value(name, [symbol], space=space, iota_axis=0, grid=(rows,), in_range=True)]
 
 
 @rule("Pad")

@@ -184,9 +184,7 @@ class Rewriter:
         assert value.sizes is not None
         dtype = helper.tensor_dtype_to_np_dtype(value.dtype)
         parts = [
-            self.emit.node(
-                "Reshape", self.size_scalar(size, value.dtype), self.emit.constant([1])
-            )
+            self.emit.node("Reshape", self.size_scalar(size, value.dtype), self.emit.constant([1]))
             if isinstance(size, Extent)
             else self.emit.constant([size], dtype)
             for size in value.sizes.reshape(-1)
@@ -351,9 +349,7 @@ class Rewriter:
         name = self.tensor(value)
         if symbol.prefix:
             name = self.sliced(name, axis, 0, rows)
-            found = self.symbol(
-                self.sliced(symbol.mask, 0, 0, rows), prefix=True
-            )
+            found = self.symbol(self.sliced(symbol.mask, 0, 0, rows), prefix=True)
         else:
             order = self.sliced(self.order(symbol), 0, 0, rows)
             name = self.emit.node("Gather", name, order, axis=axis)

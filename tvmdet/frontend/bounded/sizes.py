@@ -27,9 +27,7 @@ _UNKNOWN = object()
 _INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 
 
-def compute_sizes(
-    rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]
-) -> Value | None:
+def compute_sizes(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> Value | None:
     """Returns what a node computes of sizes, or None when it is no arithmetic on known sizes."""
     if node.op_type == "Shape":
         return _shape(node, inputs[0])
