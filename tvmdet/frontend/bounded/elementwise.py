@@ -14,9 +14,23 @@ from tvmdet.frontend.bounded.values import Lanes, Symbol, Value
 
 __all__ = ["aligned"]
 
-_ELEMENTWISE = ["Abs", "And", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil", "Celu", "Clip", "Cos", "DequantizeLinear", "Div", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Xor", "Add", "Atan", "Acos", "Asin", "Sinh", "Cosh"]
+# fmt: off
+_ELEMENTWISE = (
+    "Abs", "Acos", "Add", "And", "Asin", "Atan", "BitShift", "BitwiseAnd", "BitwiseNot",
+    "BitwiseOr", "BitwiseXor", "Ceil", "Celu", "Clip", "Cos", "Cosh", "DequantizeLinear", "Div",
+    "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid",
+    "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min",
+    "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "QuantizeLinear", "Reciprocal",
+    "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt",
+    "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Xor",
+)
 # The first dimension is a batch, every entry of which is computed alone.
-_ROWS = ["AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN", "MaxPool", "Resize", "SpaceToDepth", "Upsample"]
+_ROWS = (
+    "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace",
+    "GlobalAveragePool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN",
+    "MaxPool", "Resize", "SpaceToDepth", "Upsample",
+)
+# fmt: on
 
 
 def aligned(
@@ -163,7 +177,7 @@ def _along_axis(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) 
         if node.op_type not in ("Softmax", "LogSoftmax"):
             raise blocked(node, "it runs along a dimension whose size depends on the image")
         # The lowest finite number: a row without a single real entry must not become NaN.
-        name = rw.filled(data, np.finfo(np.float32).min, [at for at in touched])
+        name = rw.filled(data, np.finfo(np.float32).min, list(touched))
     names = [name, *(rw.tensor(value) if value is not None else "" for value in inputs[1:])]
     results = rw.emit.copy(node, names)
     return [rw.value(results[0], data.symbols), *(rw.plain(other) for other in results[1:])]
