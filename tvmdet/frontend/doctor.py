@@ -11,11 +11,11 @@ from typing import Any
 
 import onnx
 
+from tvmdet.diagnosis import Diagnosis, NodeVerdict
 from tvmdet.errors import InputError, ModelError, TvmdetError
 from tvmdet.frontend.bind_inputs import bind_inputs
 from tvmdet.frontend.converters import OWN_CONVERTERS, converter_map
 from tvmdet.frontend.cost import count_flops, count_parameters
-from tvmdet.diagnosis import Diagnosis, NodeVerdict
 from tvmdet.frontend.import_onnx import check_image_input, choose_size, raw_recognition
 from tvmdet.frontend.importer import import_relax, trace_operators
 from tvmdet.frontend.limits import Limits

@@ -36,7 +36,9 @@ def call_non_max_suppression(
     Returns:
         A tuple: selected int64 ``[K, 3]``, valid bool ``[K]``.
     """
-    types = relax.TupleType([relax.TensorType((rows, 3), "int64"), relax.TensorType((rows,), "bool")])
+    types = relax.TupleType(
+        [relax.TensorType((rows, 3), "int64"), relax.TensorType((rows,), "bool")]
+    )
     facts = tvm.ir.StringImm(json.dumps({"rows": rows, **attributes}, sort_keys=True))
     return relax.call_pure_packed(_NAME, boxes, scores, real, facts, ty_args=[types])
 

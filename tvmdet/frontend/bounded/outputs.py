@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import onnx
@@ -10,11 +11,17 @@ from onnx import helper
 from tvmdet.frontend.bounded.rewriter import Rewriter
 from tvmdet.frontend.bounded.values import Symbol, Value
 
-__all__ = ["finish"]
+__all__ = ["ROW_COUNTS", "finish"]
+
+# Metadata key of a bounded network: for each output with open dimensions, as JSON, which axis is
+# counted by which output.
+ROW_COUNTS = "tvmdet.row_counts"
 
 
-def finish(rw: Rewriter, model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """Returns the rewritten model.
+def finish(
+    rw: Rewriter, model: onnx.ModelProto, names: Sequence[str]
+) -> tuple[onnx.ModelProto, dict[str, dict[int, str]]]:
+    """Returns the rewritten model, and for each output which axis is counted by which output.
 
     An output with an open dimension gets its real rows first and zeros after them. For every
     open dimension there is one more output, int64 ``[1]``, the number of real rows: named as the
@@ -25,13 +32,18 @@ def finish(rw: Rewriter, model: onnx.ModelProto, names: Sequence[str]) -> onnx.M
     result.CopyFrom(model)
     outputs: list[onnx.ValueInfoProto] = []
     counts: dict[Symbol, tuple[str, str]] = {}
+    opened: dict[str, dict[int, str]] = {}
     for name in names:
         value = rw.numbers(rw.values[name])
         made = _padded(rw, name, value)
         for axis, symbol in enumerate(value.symbols):
-            if symbol is not None and symbol not in counts:
+            if symbol is None:
+                continue
+            if symbol not in counts:
                 count = rw.emit.node("Reshape", rw.count(symbol), rw.emit.constant([1]))
+                count = rw.emit.node("Min", count, rw.emit.constant([rw.emit.shape(made)[axis]]))
                 counts[symbol] = (f"{name}.rows{axis or ''}", count)
+            opened.setdefault(name, {})[axis] = counts[symbol][0]
         _rename(rw, made, name)
         outputs.append(_info(name, rw, made))
     for name, made in counts.values():
@@ -52,7 +64,9 @@ def finish(rw: Rewriter, model: onnx.ModelProto, names: Sequence[str]) -> onnx.M
                 result.graph.value_info.extend(
                     _info(name, rw, name) for name in node.output if name not in known
                 )
-    return result
+    entry = result.metadata_props.add()
+    entry.key, entry.value = ROW_COUNTS, json.dumps(opened, sort_keys=True)
+    return result, opened
 
 
 def _padded(rw: Rewriter, name: str, value: Value) -> str:

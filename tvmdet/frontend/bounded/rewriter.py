@@ -18,14 +18,14 @@ from tvmdet.frontend.bounded.values import Extent, Lanes, Size, Symbol, Value, e
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.onnx_tools import DEFAULT_DOMAINS, describe, value_summary
 
-__all__ = ["RULES", "Rewriter", "Rule", "rule"]
+__all__ = ["RULES", "SOURCES", "Rewriter", "Rule", "rule"]
 
 Rule = Callable[["Rewriter", onnx.NodeProto, "list[Value | None]"], "list[Value]"]
 RULES: dict[str, Rule] = {}
 
 # Always through their rule: what they return depends on the image even when their inputs' sizes
 # do not.
-_SOURCES = ("Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "Unique")
+SOURCES = ("Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "Unique")
 _READ_SIZES = ("Shape", "Size")
 _LARGEST_SIZES = 64  # elements: longer vectors of integers are no shapes
 
@@ -122,14 +122,14 @@ class Rewriter:
             if sizes is not None:
                 return [sizes]
         plain = all(value.is_plain for value in given) and not symbolic
-        if standard and plain and node.op_type not in _SOURCES:
+        if standard and plain and node.op_type not in SOURCES:
             return self._copied(node, inputs, inner=inner)
         found = RULES.get(operator)
         if found is None and standard and not any(v.is_open or v.space for v in given):
             names = [self.tensor(value) if value is not None else "" for value in inputs]
             return [self.plain(name) for name in self.emit.copy(node, names)]
         if found is None:
-            if operator in _SOURCES or not standard:
+            if operator in SOURCES or not standard:
                 raise blocked(node, "the size of its output depends on the image")
             raise UnsupportedOperatorError(
                 f"{describe(node)} takes a value whose size depends on the image, and is not "
