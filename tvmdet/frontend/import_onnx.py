@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from tvmdet.frontend.specialise import image_axes
 from tvmdet.frontend.summary import summarise
 from tvmdet.frontend.user_spec import read_spec
 from tvmdet.heads.base import GraphSummary, Recognition, TensorSummary
+from tvmdet.heads.ultralytics import read_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec
 
 __all__ = ["check_image_input", "choose_size", "import_onnx", "raw_recognition"]
@@ -112,7 +112,7 @@ def choose_size(
         return None
     height, width = (images[0].shape[axis] for axis in image_axes(images[0].shape))
     metadata = {entry.key: entry.value for entry in loaded.proto.metadata_props}
-    usual = _metadata_size(metadata)
+    usual = read_ultralytics(metadata).size_hw
     if usual is not None and height in (None, usual[0]) and width in (None, usual[1]):
         return usual
     if height is None or width is None:
@@ -193,18 +193,6 @@ def check_image_input(loaded: LoadedModel) -> None:
             f"input {name!r} is {value}; a detector's is float32: export it in single "
             f"precision (Ultralytics: half=False){raw}"
         )
-
-
-def _metadata_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
-    """Reads ``imgsz``: ``[320, 320]`` or ``320``."""
-    try:
-        value = ast.literal_eval(metadata.get("imgsz", "")[:100])
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        return None
-    sides = [value, value] if type(value) is int else value
-    if not isinstance(sides, list | tuple) or [type(side) for side in sides] != [int, int]:
-        return None
-    return (sides[0], sides[1]) if min(sides) > 0 else None
 
 
 def _input(given: Mapping[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from functools import cache
 
 from tvmdet.errors import InputError
 from tvmdet.heads.base import (
+    ColumnRun,
     Decoded,
     GraphSummary,
     Head,
@@ -17,6 +18,7 @@ from tvmdet.heads.base import (
 )
 
 __all__ = [
+    "ColumnRun",
     "Decoded",
     "GraphSummary",
     "Head",
