@@ -10,7 +10,6 @@ convolutions; bounds of the values are carried along.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import onnx

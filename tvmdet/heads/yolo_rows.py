@@ -202,7 +202,7 @@ class RowFormat:
         if wanted is not None:
             prototypes = [pair for pair in prototypes if pair[0] == wanted]
         named = options.get("output") is not None
-        if strange and not named or len(prototypes) > 1:
+        if (strange and not named) or len(prototypes) > 1:
             return (
                 f"it has {len(summary.outputs)} outputs; this family has one"
                 f"{' (two with masks)' if self.masks else ''}: "
