@@ -144,7 +144,7 @@ class YoloV8MapsHead(Head):
         boxes, scores = [], []
         for level in range(len(options["strides"])):
             box, score = _check_level(shapes, spec, level)
-            rows = {name: _emit_rows(bb, outputs[name]) for name in {box, score}}
+            rows = {name: _emit_rows(bb, outputs[name]) for name in dict.fromkeys((box, score))}
             boxes.append(rows[box])
             scores.append(rows[score])
             if box == score:
@@ -230,7 +230,8 @@ def _level(
         if not sure and given.get("family") != YoloV8MapsHead.name:
             return (
                 f"{name} has {channels} channels, which may be 4 x {bins} distances and "
-                f'{channels - 4 * bins} classes: say family = "{YoloV8MapsHead.name}" or give labels'
+                f'{channels - 4 * bins} classes: say family = "{YoloV8MapsHead.name}", or give '
+                "labels"
             )
         return _Level(stride=stride, box=name, scores=name, classes=channels - 4 * bins)
     named = given.get("options", {}).get("box_outputs") or ()
