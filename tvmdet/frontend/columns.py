@@ -233,13 +233,19 @@ class ColumnTracer:
         if node.input[1] not in self._constants:
             return None
         indices = constant_values(self._constants[node.input[1]])
-        if indices.shape[-1] != len(shape):
-            return None
-        written = self._whole(node.input[2])
-        touched, counts = np.unique(indices[..., axis] % shape[axis], return_counts=True)
-        whole = math.prod(shape) // shape[axis]
-        for column, count in zip(touched.tolist(), counts.tolist(), strict=True):
-            columns[column] = written if count >= whole else join([columns[column], written])
+        addressed = indices.shape[-1]
+        if axis >= addressed:
+            written = self._columns(node.input[2], axis - addressed + indices.ndim - 1)
+            return [join(pair) for pair in zip(columns, written, strict=True)]
+        touched = indices[..., axis].reshape(-1) % shape[axis]
+        if addressed == 1 and indices.ndim == 2:
+            written = self._columns(node.input[2], 0)
+        else:
+            written = [self._whole(node.input[2])] * len(touched)
+        whole = math.prod(shape[:addressed]) // shape[axis]
+        for column, count in zip(*np.unique(touched, return_counts=True), strict=True):
+            new = join(written[at] for at in np.flatnonzero(touched == column)[:whole])
+            columns[column] = new if count >= whole else join([columns[column], new])
         return columns
 
 

@@ -27,7 +27,7 @@ def doubt_scores(summary: GraphSummary, found: FoundRows, start: int, stop: int)
             )
         if not run.is_score:
             return (
-                f"values {run.start} to {run.stop - 1} of each row of {name} come from "
+                f"{_span(run)} of each row of {name} come from "
                 f"{show_operators(run)} and are not bounded by 0 and 1, so they are no scores"
             )
     if not runs:
@@ -64,6 +64,12 @@ def is_constant_one(summary: GraphSummary, found: FoundRows, at: int) -> bool | 
     if not runs:
         return None
     return not runs[0].operators and runs[0].low == runs[0].high == 1.0
+
+
+def _span(run: ColumnRun) -> str:
+    if run.stop == run.start + 1:
+        return f"value {run.start}"
+    return f"values {run.start} to {run.stop - 1}"
 
 
 def show_operators(run: ColumnRun) -> str:

@@ -59,7 +59,7 @@ class YoloMapsHead(Head):
         if isinstance(maps, str):
             return maps
         if given.get("family") != self.name:
-            return _advice()
+            return _advice(summary)
         anchors = anchors_of(options) or (version.anchors if version else None)
         if anchors is None:
             return (
@@ -202,8 +202,12 @@ class YoloMapsHead(Head):
         return Decoded(boxes=np.concatenate(boxes, axis=1), scores=np.concatenate(scores, axis=1))
 
 
-def _advice() -> str:
+def _advice(summary: GraphSummary) -> str:
     """Returns what to write for outputs that look like raw maps."""
+    for name, value in summary.outputs.items():
+        shape = [int(dim or 0) for dim in value.shape[1:]]
+        if 3 not in shape and not any(side >= 18 and side % 3 == 0 for side in shape):
+            return f"{name} is {value}; three anchors a cell have 3 x (5 + classes) channels"
     versions = " | ".join(f'"{name}"' for name in VERSIONS)
     return (
         "its outputs may be raw maps of a YOLO with anchors, which do not tell the anchors nor the "
