@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tvmdet.heads.base import ColumnRun, GraphSummary
 from tvmdet.heads.yolo_rows import FoundRows
 
-__all__ = ["box_runs", "doubt_boxes", "doubt_scores", "is_constant_one", "show_operators"]
+__all__ = [
+    "box_runs",
+    "doubt_boxes",
+    "doubt_scores",
+    "is_constant_one",
+    "show_operators",
+    "unit_input",
+]
 
 _LARGEST_NORMALISED = 2.0  # boxes in shares of the image; those in pixels reach its size
 
@@ -70,6 +79,30 @@ def _span(run: ColumnRun) -> str:
     if run.stop == run.start + 1:
         return f"value {run.start}"
     return f"values {run.start} to {run.stop - 1}"
+
+
+def unit_input(summary: GraphSummary, usual: str) -> tuple[dict[str, Any], str] | str:
+    """Returns how RGB pixels are fed to a network trained on pixels from 0 to 1.
+
+    Args:
+        summary: The network.
+        usual: What the family does beyond that, for people.
+
+    Returns:
+        ``std`` of an InputSpec where it is not the default, and a line for people; or one
+        sentence that says why it cannot be known.
+    """
+    inner = summary.normalisation
+    if inner is None:
+        return {}, f"input RGB / 255, {usual}: the family's default"
+    if all(abs(mean) < 1e-3 for mean in inner.mean) and all(abs(s - 255) < 1 for s in inner.std):
+        line = f"input RGB, {usual}: the family's default; the network divides by 255 itself"
+        return {"std": (1.0, 1.0, 1.0)}, line
+    return (
+        f"the network normalises its picture itself, by mean {list(inner.mean)} and deviation "
+        f"{list(inner.std)}, which this family does not: say what it takes in the spec's "
+        "input.mean and input.std"
+    )
 
 
 def show_operators(run: ColumnRun) -> str:

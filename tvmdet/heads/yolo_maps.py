@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmdet.errors import InputError, ShapeError
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.options import choice, names_of, refuse_unknown_options, strides_of
 from tvmdet.heads.yolo_anchors import VERSIONS, anchors_of, numbers_of
+from tvmdet.heads.yolo_evidence import unit_input
 from tvmdet.heads.yolo_levels import MapForm, find_levels, find_maps
 from tvmdet.heads.yolo_rows import emit_corners, reference_corners
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec, Resize
@@ -62,9 +63,11 @@ class YoloMapsHead(Head):
             return _advice(summary)
         anchors = anchors_of(options) or (version.anchors if version else None)
         if anchors is None:
-            return (
-                "raw maps need anchors: give options.version in the spec, one of "
-                f"{', '.join(VERSIONS)}, or options.anchors and options.decoding"
+            return Question(
+                "raw maps need anchors: name the version of the model in the spec's "
+                f"options.version, one of {', '.join(VERSIONS)}, or give options.anchors and "
+                "options.decoding",
+                spec_text='[options]\nversion = "yolov5"',
             )
         decoding = choice(options, "decoding", _DECODINGS) or (version and version.decoding)
         if decoding is None:
@@ -82,6 +85,10 @@ class YoloMapsHead(Head):
         labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):
             return labels
+        resize: Resize = "letterbox" if decoding == "sigmoid" else "stretch"
+        pixels = unit_input(summary, resize)
+        if isinstance(pixels, str):
+            return pixels
         scale = version.scale_xy if version else (2.0 if decoding == "sigmoid" else 1.0,)
         resolved = {
             "activation": _activation(summary, levels),
@@ -91,11 +98,10 @@ class YoloMapsHead(Head):
             "scale_xy": [*scale, *[scale[-1]] * len(levels)][: len(levels)],
             "strides": list(levels),
         }
-        resize: Resize = "letterbox" if decoding == "sigmoid" else "stretch"
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(size_hw=size_hw, resize=resize),
+            input=InputSpec(size_hw=size_hw, resize=resize, **pixels[0]),
             postprocess=PostprocessSpec(score_threshold=0.25, iou_threshold=0.45),
             options=resolved,
         )
@@ -105,7 +111,7 @@ class YoloMapsHead(Head):
             f"raw maps {listed}: {per_cell} anchors a cell, 5 + {classes} values each",
             f"anchors of {origin}, decoding {decoding}",
             labels[1],
-            f"input RGB / 255, {resize}: the family's default",
+            pixels[1],
         )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
 
@@ -208,12 +214,12 @@ def _advice(summary: GraphSummary) -> str:
         shape = [int(dim or 0) for dim in value.shape[1:]]
         if 3 not in shape and not any(side >= 18 and side % 3 == 0 for side in shape):
             return f"{name} is {value}; three anchors a cell have 3 x (5 + classes) channels"
-    versions = " | ".join(f'"{name}"' for name in VERSIONS)
-    return (
-        "its outputs may be raw maps of a YOLO with anchors, which do not tell the anchors nor the "
-        f'decoding: say family = "{YoloMapsHead.name}" and, in the table [options], version = '
-        f"{versions}, or anchors = [[w, h, w, h, w, h], ...] in pixels, finest level first, and "
-        'decoding = "sigmoid" | "exp"'
+    return Question(
+        "its outputs may be raw maps of a YOLO with anchors, which tell neither the anchors nor "
+        f"the decoding: name the family and a version ({', '.join(VERSIONS)}) in a spec; anchors "
+        "of its own, in pixels, and their decoding (sigmoid or exp) go beside it",
+        spec_text=f'family = "{YoloMapsHead.name}"\n[options]\nversion = "yolov5"\n'
+        "# anchors = [[10, 13, 16, 30, 33, 23], ...]   where the training changed them",
     )
 
 

@@ -11,6 +11,7 @@ from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.options import choice, refuse_unknown_options
+from tvmdet.heads.yolo_evidence import unit_input
 from tvmdet.heads.yolo_rows import pick_output
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
@@ -51,17 +52,20 @@ class YoloV4Head(Head):
         labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):
             return labels
+        pixels = unit_input(summary, "stretched")
+        if isinstance(pixels, str):
+            return pixels
         anchors = summary.outputs[scores].shape[1]
         reasons = (
             f"{boxes} holds {anchors} boxes in shares of the image, {scores} their {classes} "
             f"classes: three anchors a cell at {size_hw[0]}x{size_hw[1]}",
             labels[1],
-            "input RGB / 255, stretched: the family's default",
+            pixels[1],
         )
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(size_hw=size_hw, resize="stretch"),
+            input=InputSpec(size_hw=size_hw, resize="stretch", **pixels[0]),
             postprocess=PostprocessSpec(score_threshold=0.4, iou_threshold=0.6),
             options={"boxes": boxes, "scores": scores},
         )

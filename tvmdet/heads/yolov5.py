@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.ultralytics import refuse_export
-from tvmdet.heads.yolo_evidence import doubt_boxes, doubt_scores
+from tvmdet.heads.yolo_evidence import doubt_boxes, doubt_scores, unit_input
 from tvmdet.heads.yolo_rows import (
     RowFormat,
     describe_rows,
@@ -68,16 +68,19 @@ class YoloV5Head(Head):
         labels = choose_labels(summary.metadata, found.values - 5 - found.coefficients, given)
         if isinstance(labels, str):
             return labels
+        pixels = unit_input(summary, "letterbox with grey 114")
+        if isinstance(pixels, str):
+            return pixels
         reasons = (
             *describe_rows(found, size_hw, "4 box + 1 objectness", len(labels[0])),
             "three anchors a cell; score = objectness x class",
             labels[1],
-            "input RGB / 255, letterbox with grey 114: the family's default",
+            pixels[1],
         )
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(size_hw=size_hw),
+            input=InputSpec(size_hw=size_hw, **pixels[0]),
             postprocess=PostprocessSpec(
                 score_threshold=0.25, iou_threshold=0.45, max_detections=1000
             ),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.labels import choose_labels, labels_from_metadata
 from tvmdet.heads.ultralytics import refuse_export
-from tvmdet.heads.yolo_evidence import box_runs, doubt_boxes, doubt_scores
+from tvmdet.heads.yolo_evidence import box_runs, doubt_boxes, doubt_scores, unit_input
 from tvmdet.heads.yolo_rows import (
     FoundRows,
     RowFormat,
@@ -68,15 +68,18 @@ class YoloV8Head(Head):
         labels = choose_labels(summary.metadata, found.values - 4 - found.coefficients, given)
         if isinstance(labels, str):
             return labels
+        pixels = unit_input(summary, "letterbox with grey 114")
+        if isinstance(pixels, str):
+            return pixels
         reasons = (
             *describe_rows(found, size_hw, "4 box", len(labels[0])),
             labels[1],
-            "input RGB / 255, letterbox with grey 114: the family's default",
+            pixels[1],
         )
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(size_hw=size_hw),
+            input=InputSpec(size_hw=size_hw, **pixels[0]),
             postprocess=PostprocessSpec(score_threshold=0.25, iou_threshold=0.45),
             options=rows_options(found),
             masks=MaskSpec(frame="image") if found.prototypes else None,
@@ -116,8 +119,9 @@ def _doubt(summary: GraphSummary, found: FoundRows, given: Mapping[str, Any]) ->
     named = given.get("labels") or labels_from_metadata(summary.metadata)[0]
     if found.layout == "channels_last" and not named:
         rows = found.values
-        return (
+        return Question(
             f"{name} has {rows} values an anchor, which is 4 + {rows - 4} classes here but "
-            f"4 + 1 + {rows - 5} in YOLOX and YOLOv6, and no class names settle it"
+            f"4 + 1 + {rows - 5} in YOLOX and YOLOv6, and no class names settle it",
+            spec_text=f'family = "{YoloV8Head.name}"',
         )
     return ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmdet.errors import InputError, ShapeError
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.labels import choose_labels, labels_from_metadata
 from tvmdet.heads.options import (
     choice,
@@ -19,6 +19,7 @@ from tvmdet.heads.options import (
     whole_number,
 )
 from tvmdet.heads.ultralytics import read_ultralytics, refuse_export
+from tvmdet.heads.yolo_evidence import unit_input
 from tvmdet.heads.yolo_levels import find_maps
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
@@ -82,6 +83,9 @@ class YoloV8MapsHead(Head):
         labels = choose_labels(summary.metadata, classes.pop(), given)
         if isinstance(labels, str):
             return labels
+        pixels = unit_input(summary, "letterbox with grey 114")
+        if isinstance(pixels, str):
+            return pixels
         activation = choice(options, "score_activation", _ACTIVATIONS)
         activation = activation or _activation(summary, levels, 4 * bins)
         if activation is None:
@@ -89,7 +93,7 @@ class YoloV8MapsHead(Head):
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(size_hw=size_hw),
+            input=InputSpec(size_hw=size_hw, **pixels[0]),
             postprocess=PostprocessSpec(score_threshold=0.25, iou_threshold=0.45),
             options={
                 "bins": bins,
@@ -104,7 +108,7 @@ class YoloV8MapsHead(Head):
             f"raw maps of strides {', '.join(map(str, strides))}: 4 sides x {bins} distances and "
             f"{len(labels[0])} classes ({logits})",
             labels[1],
-            "input RGB / 255, letterbox with grey 114: the family's default",
+            pixels[1],
         )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
 
@@ -228,10 +232,10 @@ def _level(
         if channels <= 4 * bins or (known and channels - 4 * bins != len(known)):
             return f"{name} has {channels} channels, which are not 4 x {bins} distances and classes"
         if not sure and given.get("family") != YoloV8MapsHead.name:
-            return (
+            return Question(
                 f"{name} has {channels} channels, which may be 4 x {bins} distances and "
-                f'{channels - 4 * bins} classes: say family = "{YoloV8MapsHead.name}", or give '
-                "labels"
+                f"{channels - 4 * bins} classes: name the family or the classes in a spec",
+                spec_text=f'family = "{YoloV8MapsHead.name}"',
             )
         return _Level(stride=stride, box=name, scores=name, classes=channels - 4 * bins)
     named = given.get("options", {}).get("box_outputs") or ()

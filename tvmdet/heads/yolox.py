@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmdet.errors import InputError
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.options import choice
 from tvmdet.heads.ultralytics import refuse_export
@@ -65,9 +65,10 @@ class YoloXHead(Head):
             return refusal
         boxes = choice(given.get("options", {}), "boxes", _BOXES) or _box_form(summary, found)
         if boxes is None:
-            return (
+            return Question(
                 f"nothing tells whether the boxes of {found.output} are decoded: say it in the "
-                "spec's options.boxes (decoded or offsets)"
+                "spec's options.boxes",
+                spec_text='[options]\nboxes = "decoded"   # or "offsets"',
             )
         labels = choose_labels(summary.metadata, found.values - 5, given)
         if isinstance(labels, str):
@@ -141,9 +142,10 @@ def _doubt(summary: GraphSummary, found: FoundRows) -> str:
             "those of YOLOX are"
         )
     if form == "decoded" and summary.operators.get("Relu", 0) > 0:
-        return (
+        return Question(
             f"{found.output} has boxes made with Exp behind Relu, as YOLOv6 0.1 (RGB / 255) and a "
-            'YOLOX of that activation (BGR) both have: say family = "yolov6" or "yolox" in a spec'
+            "YOLOX of that activation (BGR, 0 to 255) both have: name the family in a spec",
+            spec_text=f'family = "{YoloXHead.name}"   # or "yolov6"',
         )
     return doubt_scores(summary, found, 4, found.values)
 
