@@ -16,7 +16,7 @@ __all__ = [
     "unit_input",
 ]
 
-_LARGEST_NORMALISED = 2.0  # boxes in shares of the image; those in pixels reach its size
+_LARGEST_SHARE = 2.0  # of centres in shares of the image; those in pixels reach its size
 
 
 def box_runs(summary: GraphSummary, found: FoundRows) -> tuple[ColumnRun, ...]:
@@ -54,13 +54,12 @@ def doubt_boxes(summary: GraphSummary, found: FoundRows) -> str:
     name, runs = found.output, box_runs(summary, found)
     if any(run.is_raw for run in runs):
         return f"{name} holds boxes straight from a Conv; this family's boxes are decoded"
-    if runs and all(run.low >= -_LARGEST_NORMALISED for run in runs):
-        highest = max(run.high for run in runs)
-        if highest <= _LARGEST_NORMALISED:
-            return (
-                f"the boxes of {name} are never above {highest:g}: they are shares of the image; "
-                "this family's are pixels"
-            )
+    centers = summary.column_runs(name, found.axis, 0, 2)
+    if centers and all(-_LARGEST_SHARE <= run.low <= run.high <= _LARGEST_SHARE for run in centers):
+        return (
+            f"the box centres of {name} are never above {max(run.high for run in centers):g}: they "
+            "are shares of the image; this family's are pixels"
+        )
     sources = summary.output_sources.get(name, frozenset())
     if not runs and not found.coefficients and "Conv" in sources:
         return f"{name} holds values straight from a Conv; this family's boxes are decoded"
