@@ -86,6 +86,14 @@ class Candidates:
         return 1 / (1 + np.exp(-np.clip(mixed, -80, 80)))
 
 
+# ONNX Runtime's names of what a picture may be fed as.
+_PIXEL_TYPES = {
+    "tensor(float)": np.dtype("float32"),
+    "tensor(float16)": np.dtype("float16"),
+    "tensor(uint8)": np.dtype("uint8"),
+}
+
+
 class Reference:
     """ONNX Runtime around one model.
 
@@ -122,6 +130,7 @@ class Reference:
                 f"{str(error).splitlines()[0]}"
             ) from error
         self.input_names = tuple(entry.name for entry in self._session.get_inputs())
+        self._dtype = _PIXEL_TYPES.get(self._session.get_inputs()[0].type, np.dtype("float32"))
 
     def run(self, inputs: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Returns the network's outputs by name."""
@@ -138,11 +147,12 @@ class Reference:
         """
         spec = self.spec.input
         canvas = np.empty((*spec.size_hw, 3), np.uint8)
-        place_image(image_bgr, transform, spec.pad_value, canvas)
+        place_image(image_bgr, transform, spec.border_bgr, canvas)
         pixels = canvas[..., ::-1] if spec.color == "rgb" else canvas
         mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
         network_input = ((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None]
-        outputs = self.run({self.input_names[0]: np.ascontiguousarray(network_input)})
+        fed = np.ascontiguousarray(network_input, self._dtype)
+        outputs = self.run({self.input_names[0]: fed})
         decoded = get_head(self.spec.family).decode_reference(outputs, self.spec)
         scores = decoded.scores
         if self.spec.masks is not None and decoded.masks is None:

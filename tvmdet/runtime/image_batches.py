@@ -139,7 +139,7 @@ class ImageBatcher:
     def _place(self, image: Image, source: object, out: Image) -> _Row:
         height, width = image.shape[:2]
         transform = ImageTransform.for_image((height, width), self._spec.input)
-        place_image(image, transform, self._spec.input.pad_value, out)
+        place_image(image, transform, self._spec.input.border_bgr, out)
         return _Row(source=source_name(source), transform=transform)
 
     def _place_or_report(self, source: Source, out: Image) -> _Row:
