@@ -273,6 +273,7 @@ class DetectorSpec:
 
         Args:
             data: Keys as the attributes; ``input``, ``postprocess`` and ``masks`` are tables.
+                ``masks`` may also be false, which TOML has and None not.
 
         Raises:
             InputError: A key is unknown or missing, or a value is of the wrong kind or out of
@@ -289,7 +290,7 @@ class DetectorSpec:
             input=_build(InputSpec, "input", data["input"]),
             postprocess=_build(PostprocessSpec, "postprocess", data.get("postprocess", {})),
             options=data.get("options", {}),
-            masks=None if data.get("masks") is None else _build(MaskSpec, "masks", data["masks"]),
+            masks=_build(MaskSpec, "masks", data["masks"]) if _has_masks(data) else None,
         )
 
     def override(self, data: Mapping[str, Any]) -> DetectorSpec:
@@ -318,6 +319,10 @@ def _refuse_unknown(where: str, data: Mapping[str, Any], cls: type) -> None:
 def _refuse_other_than_table(where: str, data: Any) -> None:
     if not isinstance(data, Mapping):
         raise InputError(f"{where} is {_show(data)}; give a table of values")
+
+
+def _has_masks(data: Mapping[str, Any]) -> bool:
+    return data.get("masks") is not None and data["masks"] is not False
 
 
 def _build(cls: type, table: str, data: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import mask_detector
@@ -121,6 +122,16 @@ def test_a_family_that_finds_no_masks_is_told(
     )
     with pytest.raises(ModelError, match=r"masktoy finds none in .*remove masks from the spec"):
         _check(model, report)
+
+
+@pytest.mark.parametrize("way", ["false", "a whole spec"])
+def test_masks_can_be_left_out(built: tuple[Any, Any], way: str, tmp_path: Path) -> None:
+    model, _ = built
+    path = mask_detector.mask_network(model.spec.masks.frame, tmp_path / "net.onnx")
+    without = {"masks": False} if way == "false" else replace(model.spec, masks=None)
+    assert tvmdet.import_onnx(path).spec.masks == model.spec.masks
+    assert tvmdet.import_onnx(path, spec={"labels": ["x", "y"]}).spec.masks == model.spec.masks
+    assert tvmdet.import_onnx(path, spec=without).spec.masks is None
 
 
 def _region(pixels: Any, top: int = 0, left: int = 0) -> MaskRegion:
