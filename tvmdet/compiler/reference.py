@@ -83,7 +83,8 @@ class Candidates:
             return values
         mixed = np.tensordot(values, self.masks.prototypes[0], axes=1)
         # Past 80 the sigmoid is 0 or 1 in float32.
-        return 1 / (1 + np.exp(-np.clip(mixed, -80, 80)))
+        values = 1 / (1 + np.exp(-np.clip(mixed, -80, 80)))
+        return values
 
 
 # ONNX Runtime's names of what a picture may be fed as.
