@@ -55,7 +55,11 @@ COUNT = r"allowed: a whole number from 1 to 10000"
         (_plain(masks=True), "spec masks is True; give a table", "no table"),
         (_with("masks", frame="picture"), "spec masks.frame is 'picture'; allowed: box, image", ""),
         (_with("masks", threshold=1.5), r"spec masks.threshold is 1.5; allowed", "no share"),
-        (_with("masks", size=28), "unknown key 'size'; allowed: frame, threshold", "a typo"),
+        (
+            _with("masks", size=28),
+            "unknown key 'size'; allowed: frame, threshold, cut_to_box",
+            "a typo",
+        ),
         (_with("input", size=3), "unknown key 'size'", "a typo"),
         (_with("input", size_hw=640), SIZE, "one number"),
         (_with("input", size_hw=[640]), SIZE, "one side"),

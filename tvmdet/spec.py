@@ -205,19 +205,22 @@ class MaskSpec:
 
     Attributes:
         frame: ``box``, each spans its box (Mask R-CNN), or ``image``, each spans the network's
-            input and counts inside its box only (YOLACT, YOLOv8-seg).
+            input (YOLACT, YOLOv8-seg, DETR).
         threshold: A pixel whose value exceeds it belongs to the object, 0 to 1.
+        cut_to_box: Whether masks that span the input count inside their boxes only, as those of
+            YOLACT and YOLOv8-seg; those of DETR count where they are.
     """
 
     frame: MaskFrame = "box"
     threshold: float = 0.5
+    cut_to_box: bool = True
 
     def __post_init__(self) -> None:
         """Rejects unknown frames and thresholds out of range."""
         _check(self, "masks.", _MASK_RULES)
 
 
-_MASK_RULES = {"frame": _one_of("box", "image"), "threshold": _SHARE}
+_MASK_RULES = {"frame": _one_of("box", "image"), "threshold": _SHARE, "cut_to_box": _FLAG}
 _SPEC_RULES = {
     "family": _Rule(accepts=_is_name, allowed="the name of a detector family, or raw"),
     "labels": _Rule(

@@ -156,7 +156,9 @@ class Reference:
         outputs = self.run({self.input_names[0]: fed})
         decoded = get_head(self.spec.family).decode_reference(outputs, self.spec)
         scores = decoded.scores
-        if self.spec.masks is not None and decoded.masks is None:
+        if self.spec.masks is None:
+            decoded = replace(decoded, masks=None)
+        elif decoded.masks is None:
             raise ModelError(
                 f"the spec has masks, and family {self.spec.family} finds none in the network's "
                 "outputs; remove masks from the spec"
