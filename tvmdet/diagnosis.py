@@ -73,6 +73,10 @@ class Diagnosis:
         outputs: Outputs at batch 1 and ``size_hw``.
         operators: How often each operator type occurs in the file.
         nodes: The verdict on every node of the file.
+        proofs: What ONNX Runtime measured of every rewrite.
+        compared: Per output, the largest difference between ONNX Runtime and the compiled
+            network, relative to the output's largest value; None unless it was asked for.
+        saved: The file that holds the rewritten network, if one was asked for.
         static: Whether every shape is known at ``size_hw``.
         batch: What other batch sizes do: how they are reached and whether that is proven.
         batchable: Whether a larger batch was proven equal to single images; None if unknown.
@@ -94,6 +98,9 @@ class Diagnosis:
     outputs: Mapping[str, str] = field(default_factory=dict)
     operators: Mapping[str, int] = field(default_factory=dict)
     nodes: tuple[NodeVerdict, ...] = ()
+    proofs: tuple[Proof, ...] = ()
+    compared: Mapping[str, float] | None = None
+    saved: str | None = None
     static: bool = False
     batch: str = ""
     batchable: bool | None = None
