@@ -37,12 +37,15 @@ class LoadedModel:
         proto: The model, external data embedded, every node named. Not to be changed.
         sha256: Digest of the file and its external data files.
         opset: Version of the default operator set.
+        one_image: Whether the picture of the export has no batch dimension, so that the network
+            works at batch 1 only.
     """
 
     name: str
     proto: onnx.ModelProto
     sha256: str
     opset: int
+    one_image: bool = False
 
 
 def load_onnx(

@@ -77,6 +77,11 @@ class Network:
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch size is {batch_size!r}; allowed: 1 or more")
+        if self.loaded.one_image and batch_size > 1:
+            raise ShapeError(
+                f"the export does not work at batch {batch_size}: its picture has no batch "
+                "dimension, as torchvision's detectors take them; allowed: batch 1"
+            )
         with self._lock:
             if batch_size not in self._made:
                 self._made[batch_size] = self._make(batch_size)
