@@ -14,8 +14,8 @@ import onnx
 from tvmdet import runtime
 from tvmdet.compiler.build import build_library
 from tvmdet.compiler.manifest import Built, write_file
-from tvmdet.compiler.parity import Tolerance
 from tvmdet.compiler.schedule import measured_algorithm, measured_pairs, schedule_kernels
+from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.cpus import check_threads
 from tvmdet.frontend.import_onnx import raw_recognition
 from tvmdet.frontend.model import Model

@@ -13,7 +13,6 @@ import onnx
 
 from tvmdet.diagnosis import Diagnosis, NodeVerdict
 from tvmdet.errors import InputError, ModelError, TvmdetError
-from tvmdet.files import whole_file
 from tvmdet.frontend.advice import advised
 from tvmdet.frontend.bind_inputs import bind_inputs
 from tvmdet.frontend.converters import OWN_CONVERTERS, converter_map
@@ -46,7 +45,7 @@ def diagnose(
     size_hw: tuple[int, int] | None = None,
     limits: Limits | None = None,
     dry_run: Callable[[Model], object] | None = None,
-    save_onnx: str | Path | None = None,
+    on_static: Callable[[onnx.ModelProto, int], object] | None = None,
 ) -> Diagnosis:
     """Says what of a model imports, what is rewritten, and what blocks.
 
@@ -59,13 +58,14 @@ def diagnose(
         limits: Bounds on what the file may ask for.
         dry_run: Tried on a model that imports, such as the passes after the import; what it
             raises is a problem too. A network that no family claims is given without a head.
-        save_onnx: A file for the rewritten network that is compiled from, if there is one.
+        on_static: Called with the rewritten network that is compiled from, and its opset, when
+            there is one.
 
     Returns:
         The diagnosis, also for a file that cannot be loaded.
 
     Raises:
-        InputError: The spec cannot be read, or the rewritten network cannot be written.
+        InputError: The spec cannot be read.
     """
     limits = limits or Limits()
     given = read_spec(spec)
@@ -74,7 +74,7 @@ def diagnose(
     except ModelError as error:
         return Diagnosis(path=str(path), problems=(str(error),))
     examination = _Examination(loaded, given, size_hw, limits)
-    examination.run(dry_run, save_onnx)
+    examination.run(dry_run, on_static)
     return Diagnosis(path=str(path), **examination.found)
 
 
@@ -106,14 +106,18 @@ class _Examination:
             "operators": dict(sorted(counts.items())),
         }
 
-    def run(self, dry_run: Callable[[Model], object] | None, save_onnx: str | Path | None) -> None:
+    def run(
+        self,
+        dry_run: Callable[[Model], object] | None,
+        on_static: Callable[[onnx.ModelProto, int], object] | None,
+    ) -> None:
         """Runs every step that can still run."""
         foreign = find_foreign(self._loaded.proto.graph)
         static, network = None, None
         if not foreign:
             network, static = self._specialise()
-        if static is not None and save_onnx is not None:
-            self.found["saved"] = _save(static, Path(save_onnx))
+        if static is not None and on_static is not None:
+            on_static(static, self._loaded.opset)
         blocks = foreign or self._blocks(static)
         blocks = [advised(block, self._loaded.proto.producer_name) for block in blocks]
         self._problems.extend(str(block) for block in blocks)
@@ -279,18 +283,6 @@ def _verdicts(
         else:
             verdicts.append(_passed(node, left, difference))
     return (*verdicts, *(_blocked(block) for block in blocking.values()))
-
-
-def _save(static: onnx.ModelProto, path: Path) -> str:
-    try:
-        with whole_file(path) as temporary:
-            temporary.write_bytes(static.SerializeToString())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"the rewritten network cannot be written to {path}: {first_line(error)}; give a file "
-            "in a folder that exists (networks of 2 GiB and more cannot be saved)"
-        ) from error
-    return str(path)
 
 
 def _blocked(block: Block) -> NodeVerdict:
