@@ -28,6 +28,7 @@ from tvmdet.passes.lower_roi_align import LowerRoiAlign
 from tvmdet.passes.lower_sorting import LowerSorting
 from tvmdet.passes.pack_conv2d import Conv2dPacker
 from tvmdet.passes.rewrite_dense import RewriteDense
+from tvmdet.steps import reached
 from tvmdet.targets import Target
 
 __all__ = ["lower", "lowering_phases", "tvm_target"]
@@ -123,6 +124,7 @@ def lower(
 def _run(
     name: str, phase: Callable[[tvm.IRModule], tvm.IRModule], mod: tvm.IRModule
 ) -> tvm.IRModule:
+    reached(f"TVM lowers the network, phase {name}")
     try:
         return phase(mod)
     except TvmdetError:
