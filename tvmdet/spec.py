@@ -78,6 +78,7 @@ def _is_three_numbers(value: Any) -> bool:
 
 
 _SIDE = _whole(1, 2**24)
+_GREY = _whole(0, 255)
 _SHARE = _Rule(accepts=lambda got: _is_number(got) and 0 <= got <= 1, allowed="a number, 0 to 1")
 _FLAG = _Rule(accepts=lambda got: type(got) is bool, allowed="true or false")
 
@@ -87,12 +88,22 @@ _INPUT_RULES = {
     ),
     "color": _one_of("rgb", "bgr"),
     "resize": _one_of("letterbox", "stretch"),
-    "pad_value": _whole(0, 255),
+    "pad_value": _Rule(
+        accepts=lambda got: (
+            _GREY.accepts(got)
+            or (isinstance(got, tuple) and len(got) == 3 and all(map(_GREY.accepts, got)))
+        ),
+        allowed="a whole number from 0 to 255, or three of them",
+    ),
     "pad_position": _one_of("center", "top_left"),
     "mean": _Rule(accepts=_is_three_numbers, allowed="three finite numbers, in pixel units"),
     "std": _Rule(
         accepts=lambda got: _is_three_numbers(got) and 0 not in got,
         allowed="three finite numbers, in pixel units, none of them zero",
+    ),
+    "constants": _Rule(
+        accepts=lambda got: isinstance(got, Mapping) and _is_plain(got),
+        allowed="a table of a number or a list for each further input of the network",
     ),
 }
 _POSTPROCESS_RULES = {
@@ -130,23 +141,35 @@ class InputSpec:
         color: Channel order that the network was trained on. The compiled module always
             takes OpenCV's BGR bytes and reorders them itself.
         resize: ``letterbox`` keeps the aspect ratio and pads, ``stretch`` does not.
-        pad_value: Grey level of the letterbox border, 0 to 255.
+        pad_value: Grey level of the letterbox border, 0 to 255, or one for each channel (in
+            ``color`` order): the mean, where a framework pads with zeros after normalising.
         pad_position: Where the picture lies in the letterbox.
         mean: Per channel (in ``color`` order), in pixel units 0 to 255, subtracted.
         std: Per channel (in ``color`` order), in pixel units, divided by.
+        constants: What further inputs of the export were given, by name: a number for every
+            element, or a list. They are part of the compiled network.
     """
 
     size_hw: tuple[int, int]
     color: Color = "rgb"
     resize: Resize = "letterbox"
-    pad_value: int = 114
+    pad_value: int | tuple[int, int, int] = 114
     pad_position: PadPosition = "center"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    constants: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Rejects values that no network input can have."""
         _check(self, "input.", _INPUT_RULES)
+
+    @property
+    def border_bgr(self) -> int | tuple[int, int, int]:
+        """``pad_value`` as it is written into BGR pixels: a grey level, or three values."""
+        if isinstance(self.pad_value, int) or self.color == "bgr":
+            return self.pad_value
+        red, green, blue = self.pad_value
+        return blue, green, red
 
 
 @dataclass(frozen=True, kw_only=True)

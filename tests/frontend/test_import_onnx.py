@@ -197,9 +197,9 @@ def _input_model(
     ("proto", "error", "message"),
     [
         (_input_model([1, 3, 32]), ShapeError, r"a detector's is \[N, 3, height, width\]"),
-        (_input_model([1, 32, 32, 3]), ShapeError, r"a detector's is \[N, 3, height, width\]"),
+        (_input_model([1, 32, 32, 4]), ShapeError, r"a detector's is \[N, 3, height, width\]"),
         (_input_model([1, 1, 32, 32]), ShapeError, r"a detector's is \[N, 3, height, width\]"),
-        (_input_model([1, 3, 32, 32], TensorProto.FLOAT16), ShapeError, "half=False"),
+        (_input_model([1, 3, 32, 32], TensorProto.INT32), ShapeError, "float32, float16, uint8"),
         (_input_model([1, 3, 32, 32], inputs=2), ModelError, "has 2 inputs .*--raw"),
     ],
 )

@@ -72,7 +72,7 @@ def compile_(
     with Phases() as phase:
         phase(f"importing {model}")
         from tvmdet.compiler import compile as compile_model
-        from tvmdet.compiler.parity import Tolerance
+        from tvmdet.compiler.tolerance import Tolerance
         from tvmdet.frontend import import_onnx
 
         allowed = None

@@ -17,6 +17,8 @@ import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
+from tvmdet.frontend.convert_roi_align import RoiAlign
+
 __all__ = ["OWN_CONVERTERS", "converter_map", "plain_operands"]
 
 _IMAGE_RANK = 4
@@ -126,6 +128,7 @@ OWN_CONVERTERS: dict[str, type] = {
     "HardSigmoid": _HardSigmoid,
     "HardSwish": _HardSwish,
     "Pad": _Pad,
+    "RoiAlign": RoiAlign,
     "Tile": _Tile,
 }
 

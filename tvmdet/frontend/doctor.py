@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from tvmdet.errors import InputError, ModelError, TvmdetError
+from tvmdet.frontend.bind_inputs import bind_inputs
 from tvmdet.frontend.converters import OWN_CONVERTERS, converter_map
 from tvmdet.frontend.cost import count_flops, count_parameters
-from tvmdet.frontend.diagnosis import Diagnosis, NodeVerdict
+from tvmdet.diagnosis import Diagnosis, NodeVerdict
 from tvmdet.frontend.import_onnx import check_image_input, choose_size, raw_recognition
 from tvmdet.frontend.importer import import_relax, trace_operators
 from tvmdet.frontend.limits import Limits
@@ -74,6 +76,7 @@ class _Examination:
         self._size_hw = size_hw
         self._limits = limits
         self._problems: list[str] = []
+        self._constants: Mapping[str, Any] = {}
         graph = loaded.proto.graph
         counts = Counter(node.op_type for node in graph.node)
         producer = f"{loaded.proto.producer_name} {loaded.proto.producer_version}"
@@ -104,13 +107,19 @@ class _Examination:
         self.found["problems"] = tuple(dict.fromkeys(self._problems))
 
     def _specialise(self) -> tuple[Network | None, onnx.ModelProto | None]:
+        loaded = self._loaded
         try:
-            check_image_input(self._loaded)
-        except ModelError as error:
+            check_image_input(loaded)
+            self._size_hw = choose_size(loaded, {}, self._size_hw, raw=False)
+            assert self._size_hw is not None  # choose_size raises for images without a size
+            bound = bind_inputs(loaded, self._size_hw, {})
+            loaded, self._constants = bound.loaded, bound.constants
+        except (ModelError, InputError) as error:
             self._problems.append(str(error))
         try:
-            self._size_hw = choose_size(self._loaded, {}, self._size_hw, raw=True)
-            network = Network(self._loaded, self._size_hw, self._limits)
+            if loaded is self._loaded:
+                self._size_hw = choose_size(loaded, {}, self._size_hw, raw=True)
+            network = Network(loaded, self._size_hw, self._limits)
             return network, network.at(network.fixed_batch or 1)
         except (ModelError, InputError) as error:
             self._problems.append(str(error))
@@ -151,7 +160,7 @@ class _Examination:
 
     def _recognise(self, static: onnx.ModelProto) -> Recognition | None:
         """Returns the recognition, that of a raw network when no family claims it."""
-        summary = summarise(static)
+        summary = replace(summarise(static), constants=self._constants)
         if self._size_hw is not None:
             try:
                 found = recognise(summary, self._size_hw, {})

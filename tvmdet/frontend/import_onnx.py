@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tvmdet.errors import InputError, ModelError, ShapeError
+from tvmdet.errors import InputError, ShapeError
+from tvmdet.frontend.bind_inputs import Bound, bind_inputs, find_picture
 from tvmdet.frontend.converters import converter_map
+from tvmdet.frontend.image_input import input_summaries
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel, load_onnx
 from tvmdet.frontend.model import Model
 from tvmdet.frontend.network import Network
-from tvmdet.frontend.onnx_tools import graph_inputs, input_summary
 from tvmdet.frontend.operators import find_blocks, refuse
 from tvmdet.frontend.recognise import recognise
 from tvmdet.frontend.specialise import image_axes
 from tvmdet.frontend.summary import summarise
 from tvmdet.frontend.user_spec import read_spec
-from tvmdet.heads.base import GraphSummary, Recognition, TensorSummary
+from tvmdet.heads.base import GraphSummary, Recognition
 from tvmdet.spec import DetectorSpec, InputSpec
 
 __all__ = ["check_image_input", "choose_size", "import_onnx", "raw_recognition"]
@@ -58,18 +60,21 @@ def import_onnx(
     given = read_spec(spec)
     loaded = load_onnx(path, limits)
     raw = raw or given.get("family") == "raw"
-    if not raw:
-        check_image_input(loaded)
     size_hw = choose_size(loaded, given, size_hw, raw=raw)
-    network = Network(loaded, size_hw, limits)
+    bound = Bound(loaded=loaded, constants={}, reasons=())
+    if not raw:
+        assert size_hw is not None  # choose_size raises for images without a size
+        bound = bind_inputs(loaded, size_hw, given)
+    network = Network(bound.loaded, size_hw, limits)
     static = network.at(network.fixed_batch or 1)
     refuse(find_blocks(static.graph, converter_map()))
-    summary = summarise(static)
+    summary = replace(summarise(static), constants=bound.constants)
     if raw:
         found = raw_recognition(summary, given)
     else:
-        assert size_hw is not None  # choose_size raises for images without a size
+        assert size_hw is not None
         found = recognise(summary, size_hw, {**given, "input": _input(given, size_hw)})
+        found = _with_constants(found, bound)
     return Model(
         name=loaded.name,
         sha256=loaded.sha256,
@@ -98,6 +103,7 @@ def choose_size(
 
     Raises:
         InputError: ``size_hw`` is not two positive numbers.
+        ModelError: None or several inputs can take a picture.
         ShapeError: The export leaves the size open and nothing gives one.
     """
     wanted = size_hw if size_hw is not None else given.get("input", {}).get("size_hw")
@@ -107,17 +113,22 @@ def choose_size(
                 f"the input size is {wanted!r}; give height and width in pixels, such as (640, 640)"
             )
         return int(wanted[0]), int(wanted[1])
-    images = [s for s in _inputs(loaded).values() if len(s.shape) == 4]
-    if not images and raw:
-        return None
-    height, width = (images[0].shape[axis] for axis in image_axes(images[0].shape))
+    if raw:
+        images = [s for s in input_summaries(loaded.proto).values() if len(s.shape) == 4]
+        if not images:
+            return None
+        value = images[0]
+        height, width = (value.shape[axis] for axis in image_axes(value.shape))
+    else:
+        image = find_picture(loaded, given)
+        value, (height, width) = image.value, image.size_hw
     metadata = {entry.key: entry.value for entry in loaded.proto.metadata_props}
     usual = _metadata_size(metadata)
     if usual is not None and height in (None, usual[0]) and width in (None, usual[1]):
         return usual
     if height is None or width is None:
         raise ShapeError(
-            f"the export leaves the input's size open ({images[0]}) and its metadata give no "
+            f"the export leaves the input's size open ({value}) and its metadata give no "
             "'imgsz'; give --size HxW (size_hw=(640, 640) in Python)"
         )
     return height, width
@@ -160,39 +171,21 @@ def _unused(raw: DetectorSpec, given: Mapping[str, Any]) -> list[str]:
     return [f"from the spec, not used without a head: {', '.join(unused)}"]
 
 
-def _inputs(loaded: LoadedModel) -> dict[str, TensorSummary]:
-    found = {}
-    for value in graph_inputs(loaded.proto.graph):
-        summary = input_summary(value)
-        if summary is None:
-            raise ShapeError(
-                f"input {value.name!r} is no tensor of known rank; export it with its shape"
-            )
-        found[value.name] = summary
-    return found
-
-
 def check_image_input(loaded: LoadedModel) -> None:
-    """Refuses what is no detector on images."""
-    inputs = _inputs(loaded)
-    raw = "; or compile it with --raw"
-    if len(inputs) != 1:
-        shown = ", ".join(f"{name} {value}" for name, value in inputs.items())
-        raise ModelError(
-            f"the network has {len(inputs)} inputs ({shown}); a detector has one image input: "
-            f"export it without the others{raw}"
-        )
-    ((name, value),) = inputs.items()
-    if len(value.shape) != 4 or value.shape[1] not in (None, 3):
-        raise ShapeError(
-            f"input {name!r} is {value}; a detector's is [N, 3, height, width]: "
-            f"export it with that layout{raw}"
-        )
-    if value.dtype != "float32":
-        raise ShapeError(
-            f"input {name!r} is {value}; a detector's is float32: export it in single "
-            f"precision (Ultralytics: half=False){raw}"
-        )
+    """Refuses what is no detector on images.
+
+    Raises:
+        ModelError: None or several inputs can take a picture.
+    """
+    find_picture(loaded, {})
+
+
+def _with_constants(found: Recognition, bound: Bound) -> Recognition:
+    """Returns what was recognised, with what was done to the network's inputs before."""
+    spec = found.spec
+    if bound.constants:
+        spec = replace(spec, input=replace(spec.input, constants=dict(bound.constants)))
+    return replace(found, spec=spec, reasons=(*found.reasons, *bound.reasons))
 
 
 def _metadata_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:

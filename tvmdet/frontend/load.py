@@ -23,6 +23,7 @@ from tvmdet.frontend.onnx_tools import (
     tensor_bytes,
 )
 from tvmdet.frontend.operators import find_foreign, refuse
+from tvmdet.steps import reached
 
 __all__ = ["LoadedModel", "load_onnx"]
 
@@ -36,12 +37,15 @@ class LoadedModel:
         proto: The model, external data embedded, every node named. Not to be changed.
         sha256: Digest of the file and its external data files.
         opset: Version of the default operator set.
+        one_image: Whether the picture of the export has no batch dimension, so that the network
+            works at batch 1 only.
     """
 
     name: str
     proto: onnx.ModelProto
     sha256: str
     opset: int
+    one_image: bool = False
 
 
 def load_onnx(
@@ -60,6 +64,7 @@ def load_onnx(
     """
     limits = limits or Limits()
     path = Path(path)
+    reached(f"reading {path}")
     data = _read(path, limits)
     proto = _parse(path, data)
     opset = _check_opset(path, proto, limits)
@@ -171,6 +176,7 @@ def _check_tensors(path: Path, model: onnx.ModelProto) -> None:
 
 
 def _check_model(path: Path, model: onnx.ModelProto) -> None:
+    reached("the ONNX checker reads the model")
     try:
         # Some exporters leave the shapes of outputs away; the checker wants them.
         bare = not all(o.type.tensor_type.HasField("shape") for o in model.graph.output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import onnx
 
@@ -10,6 +11,7 @@ from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel
 from tvmdet.frontend.onnx_tools import graph_inputs, input_summary
+from tvmdet.frontend.prove import Proof
 from tvmdet.frontend.rebatch import prove_batch, rewrite_batch
 from tvmdet.frontend.specialise import input_shapes, record_outputs, specialise
 
@@ -27,6 +29,17 @@ class Network:
         self._size_hw = size_hw
         self._limits = limits
         self._made: dict[int, onnx.ModelProto] = {}
+        self._proofs: list[Proof] = []
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what another process needs to go on: everything but the lock."""
+        with self._lock:
+            return {key: value for key, value in self.__dict__.items() if key != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes over what :meth:`__getstate__` returned."""
+        self.__dict__.update(state)
         self._lock = threading.RLock()
 
     @property
@@ -37,6 +50,12 @@ class Network:
             if summary is not None and summary.shape and summary.shape[0] is not None:
                 return summary.shape[0]
         return None
+
+    @property
+    def proofs(self) -> tuple[Proof, ...]:
+        """What was measured of every rewrite so far, in their order."""
+        with self._lock:
+            return tuple(self._proofs)
 
     def at(self, batch_size: int) -> onnx.ModelProto:
         """Returns the network at a batch size: static, simplified, proven by ONNX Runtime.
@@ -50,6 +69,11 @@ class Network:
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch size is {batch_size!r}; allowed: 1 or more")
+        if self.loaded.one_image and batch_size > 1:
+            raise ShapeError(
+                f"the export does not work at batch {batch_size}: its picture has no batch "
+                "dimension, as torchvision's detectors take them; allowed: batch 1"
+            )
         with self._lock:
             if batch_size not in self._made:
                 self._made[batch_size] = self._make(batch_size)
@@ -63,13 +87,13 @@ class Network:
         if self.fixed_batch is None:
             try:
                 many = self._specialise(batch_size)
-                prove_batch(one, many)
+                self._proofs.append(prove_batch(one, many))
             except ModelError:
                 pass  # the axis is called dynamic, but nodes fix it: rewrite them
             else:
                 return many
         many = rewrite_batch(one, batch_size)
-        prove_batch(one, many)
+        self._proofs.append(prove_batch(one, many))
         record_outputs(many)
         return many
 
@@ -79,4 +103,4 @@ class Network:
         batches = {shape[0] for shape in shapes.values() if shape}
         if len(batches) > 1 and batch_size > 1:
             raise ShapeError(f"the inputs have different first dimensions: {shapes}")
-        return specialise(proto, shapes, self._limits)
+        return specialise(proto, shapes, self._limits, self._proofs.append)

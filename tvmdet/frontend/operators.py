@@ -137,9 +137,17 @@ def _resize(node: onnx.NodeProto, constants: Collection[str]) -> Block | None:
     return None
 
 
+def _roi_align(node: onnx.NodeProto, _constants: Collection[str]) -> Block | None:
+    if any(a.name == "mode" and a.s == b"max" for a in node.attribute):
+        # ONNX Runtime takes the maximum of unfinished sums, and says that it will change.
+        return _block(node, "its mode 'max' is not settled", "export it with averages")
+    return None
+
+
 _CHECKS: dict[str, Callable[[onnx.NodeProto, Collection[str]], Block | None]] = {
     **dict.fromkeys(_DATA_DEPENDENT, _data_dependent),
     "Resize": _resize,
+    "RoiAlign": _roi_align,
     "TopK": _top_k,
     "Upsample": _resize,
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tvmdet.errors import ModelError
-from tvmdet.heads import GraphSummary, Recognition, all_heads, get_head
+from tvmdet.heads import GraphSummary, Question, Recognition, all_heads, get_head
 
 __all__ = ["recognise"]
 
@@ -29,6 +30,7 @@ def recognise(
         found = _ask_for(str(given["family"]), summary, size_hw, given)
     else:
         found = _ask_all(summary, size_hw, given)
+    found = _of_bytes(found, summary)
     overrides = {key: value for key, value in given.items() if value not in ({}, None)}
     spec = found.spec.override(overrides)
     get_head(found.family).validate(spec, summary)
@@ -42,16 +44,25 @@ def recognise(
     )
 
 
+def _of_bytes(found: Recognition, summary: GraphSummary) -> Recognition:
+    """Returns a recognition that feeds bytes as they are to a network that takes bytes."""
+    if [value.dtype for value in summary.inputs.values()] != ["uint8"]:
+        return found
+    plain = replace(found.spec.input, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    line = "the input takes bytes: the network normalises by itself"
+    return replace(found, spec=replace(found.spec, input=plain), reasons=(*found.reasons, line))
+
+
 def _ask_for(
     family: str, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
 ) -> Recognition:
     head = get_head(family)
     answer = head.examine(summary, size_hw, given)
     if isinstance(answer, str):
-        raise ModelError(
-            f"the spec says family {family!r} ({head.title}), but {answer}; correct the spec, "
-            "leave the family away to have it recognised, or use --raw"
-        )
+        advice = "correct the spec, leave the family away to have it recognised, or use --raw"
+        if isinstance(answer, Question):
+            advice = f"add this to the spec:\n{_indented(answer.spec_text)}"
+        raise ModelError(f"the spec says family {family!r} ({head.title}), but {answer}; {advice}")
     return Recognition(
         family=answer.family,
         reasons=(f"family {family} from the spec", *answer.reasons),
@@ -78,8 +89,26 @@ def _ask_all(
         lines = [f"  {name}: {'; '.join(claim.reasons)}" for name, claim in claims.items()]
     else:
         head_line = f"no known detector family recognises this network ({outputs}):"
-        lines = [f"  {name}: {answer}" for name, answer in answers.items()]
-    raise ModelError("\n".join([head_line, *lines, _advice(size_hw)]))
+        # Families that it fits come first: one of them is likely meant.
+        order = sorted(answers, key=lambda name: not isinstance(answers[name], Question))
+        lines = [f"  {name}: {answers[name]}" for name in order]
+    questions = [answer for answer in answers.values() if isinstance(answer, Question)]
+    advice = _advice(size_hw) if claims or not questions else _choice(questions)
+    raise ModelError("\n".join([head_line, *lines, advice]))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _choice(questions: Sequence[Question]) -> str:
+    """Returns the spec files that would settle it, as TOML."""
+    blocks = "\nor\n".join(_indented(question.spec_text) for question in questions)
+    return (
+        "Say which it is in a file detector.toml and give --spec detector.toml:\n"
+        f"{blocks}\nor compile the network without a head (--raw) and keep your own "
+        "post-processing"
+    )
 
 
 def _advice(size_hw: tuple[int, int]) -> str:

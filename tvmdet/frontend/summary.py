@@ -7,24 +7,20 @@ from collections import Counter
 import onnx
 
 from tvmdet.errors import ShapeError
+from tvmdet.frontend.graph_evidence import (
+    MOVERS,
+    count_gates,
+    find_normalisation,
+    find_stem,
+    trace_outputs,
+)
+from tvmdet.frontend.joined_maps import joined_maps
 from tvmdet.frontend.onnx_tools import constants_of, graph_inputs, value_summary
+from tvmdet.frontend.specialise import static_values
+from tvmdet.frontend.value_ranges import value_ranges
 from tvmdet.heads.base import GraphSummary, TensorSummary
 
 __all__ = ["summarise"]
-
-# Operators that only move values: what computed an output is looked for behind them.
-_MOVERS = (
-    "Concat",
-    "Flatten",
-    "Gather",
-    "Identity",
-    "Reshape",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-)
 
 
 def summarise(model: onnx.ModelProto) -> GraphSummary:
@@ -40,8 +36,14 @@ def summarise(model: onnx.ModelProto) -> GraphSummary:
         outputs=outputs,
         operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
         output_sources={name: _sources(model.graph, name) for name in outputs},
+        output_maps=joined_maps(model),
         metadata={entry.key: entry.value for entry in model.metadata_props},
         producer=f"{model.producer_name} {model.producer_version}".strip(),
+        output_ranges=value_ranges(model, static_values(model)),
+        output_traces=trace_outputs(model.graph),
+        gates=count_gates(model.graph),
+        stem=find_stem(model.graph),
+        normalisation=find_normalisation(model.graph),
     )
 
 
@@ -65,7 +67,7 @@ def _sources(graph: onnx.GraphProto, name: str) -> frozenset[str]:
             continue
         seen.add(current)
         node = producers[current]
-        if node.op_type in _MOVERS:
+        if node.op_type in MOVERS:
             stack.extend(node.input if node.op_type == "Concat" else node.input[:1])
         else:
             found.add(node.op_type)

@@ -10,6 +10,7 @@ hold the first against).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,19 @@ if TYPE_CHECKING:
     import numpy as np
     from tvm import relax
 
-__all__ = ["Decoded", "GraphSummary", "Head", "MaskValues", "Recognition", "TensorSummary"]
+__all__ = [
+    "ANYTHING",
+    "Decoded",
+    "GraphSummary",
+    "Head",
+    "MaskValues",
+    "Normalisation",
+    "Question",
+    "Range",
+    "Recognition",
+    "Stem",
+    "TensorSummary",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +56,60 @@ class TensorSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Range:
+    """What values a column of an output can have, as far as the graph proves it.
+
+    Attributes:
+        low: Least value.
+        high: Greatest value.
+        whole: Whether every value is a whole number.
+    """
+
+    low: float
+    high: float
+    whole: bool = False
+
+    @property
+    def is_unit(self) -> bool:
+        """Whether it is from 0 to 1, as scores are."""
+        return self.low >= 0 and self.high <= 1
+
+
+ANYTHING = Range(low=-math.inf, high=math.inf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """What a network does to its picture: ``(x - mean) / std``, in the input's own units.
+
+    Attributes:
+        mean: One value per channel, in the input's order.
+        std: Likewise.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stem:
+    """The first convolution of a network.
+
+    Attributes:
+        kernel: Its width.
+        stride: Likewise.
+    """
+
+    kernel: int
+    stride: int
+
+    @property
+    def cuts_patches(self) -> bool:
+        """Whether it cuts the picture into tokens of a vision transformer."""
+        return self.kernel == self.stride >= 8
+
+
+@dataclass(frozen=True, kw_only=True)
 class GraphSummary:
     """What a head may look at to recognise its family.
 
@@ -52,16 +119,34 @@ class GraphSummary:
         operators: How often each operator type occurs.
         output_sources: Per output, the operator types that computed its values, seen through
             operators that only move values (Reshape, Transpose, Concat, Slice, Split, ...).
+        output_maps: Per output, the shapes of the four-dimensional values joined into it, in
+            order, seen through operators that move values or work on each alone; empty where
+            one of them cannot be told.
         metadata: The metadata of the ONNX file.
         producer: Name and version of the exporter, or the empty string.
+        constants: Further inputs of the export that were made constants, by name.
+        output_ranges: Per output what values it can have: one range, or one for each column of a
+            small last dimension.
+        output_traces: Per output how it was computed, last step first, as
+            :func:`tvmdet.frontend.graph_evidence.trace_outputs` says it.
+        gates: Number of activations that are ``x * sigmoid(x)``.
+        stem: The first convolution.
+        normalisation: What the network itself does to its picture, or None.
     """
 
     inputs: Mapping[str, TensorSummary]
     outputs: Mapping[str, TensorSummary]
     operators: Mapping[str, int] = field(default_factory=dict)
     output_sources: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    output_maps: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     producer: str = ""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    output_ranges: Mapping[str, tuple[Range, ...]] = field(default_factory=dict)
+    output_traces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    gates: int = 0
+    stem: Stem | None = None
+    normalisation: Normalisation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +162,22 @@ class Recognition:
     family: str
     reasons: tuple[str, ...]
     spec: DetectorSpec
+
+
+class Question(str):
+    """A refusal by a family that the network fits, but that must be told something first.
+
+    Attributes:
+        spec_text: The spec that would settle it, as TOML that can be written to a file.
+    """
+
+    spec_text: str
+
+    def __new__(cls, reason: str, *, spec_text: str) -> Question:
+        """Makes one of the sentence that says what is open, and the spec that answers it."""
+        question = super().__new__(cls, reason)
+        question.spec_text = spec_text
+        return question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +241,8 @@ class Head(ABC):
                 settles what the graph leaves open. Empty without a spec.
 
         Returns:
-            The recognition, or one sentence that says why the network is not of this family.
+            The recognition, or one sentence that says why the network is not of this family; a
+            :class:`Question` where it may be, and the user can say so.
 
         Raises:
             InputError: An option in ``given`` is malformed.

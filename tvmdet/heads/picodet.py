@@ -196,7 +196,7 @@ def _reasons(
     )
 
 
-def _anchor_constants(spec: DetectorSpec) -> Decoded:
+def _anchor_constants(spec: DetectorSpec) -> tuple[np.ndarray, np.ndarray]:
     """Returns centres and signed strides, float32 ``[1, A, 4]``: box = centre + step * side."""
     centers, steps = [], []
     for stride in spec.options["strides"]:

@@ -40,7 +40,7 @@ def attach_head(
 
     Args:
         builder: Whose module receives the function.
-        network: A module whose ``main`` takes float32 ``[N, 3, H, W]`` and returns the outputs.
+        network: A module whose ``main`` takes ``[N, 3, H, W]`` of numbers and returns the outputs.
         output_names: Names of the network's outputs, in their order.
         spec: The detector around it.
         function_name: Name of the new function.
@@ -61,7 +61,8 @@ def attach_head(
     with builder.function(function_name, [images, thresholds]):
         with builder.dataflow():
             pixels = emit_normalize(builder, images, spec.input)
-            results = emit_network(builder, func, [pixels])
+            pixels = _emit_cast(builder, pixels, str(func.params[0].ty.dtype))
+            results = [_emit_wide(builder, one) for one in emit_network(builder, func, [pixels])]
             outputs: Mapping[str, Any] = dict(zip(output_names, results, strict=True))
             decoded = get_head(spec.family).decode(builder, outputs, spec)
             found = emit_suppress_boxes(
@@ -145,6 +146,16 @@ def emit_normalize(builder: relax.BlockBuilder, images: Any, spec: InputSpec) ->
         reverse = relax.const(np.array([2, 1, 0], "int64"))
         pixels = builder.emit(relax.op.take(pixels, reverse, axis=1, mode="clip"))
     return pixels
+
+
+def _emit_cast(builder: relax.BlockBuilder, value: Any, dtype: str) -> Any:
+    return value if str(value.ty.dtype) == dtype else builder.emit(relax.op.astype(value, dtype))
+
+
+def _emit_wide(builder: relax.BlockBuilder, output: Any) -> Any:
+    """Emits an output as the heads take it: floats of single precision."""
+    floats = str(output.ty.dtype).startswith(("float", "bfloat"))
+    return _emit_cast(builder, output, "float32") if floats else output
 
 
 def emit_network(

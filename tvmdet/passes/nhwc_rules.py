@@ -226,6 +226,24 @@ def _grid_sample(rewriter: Rewriter, call: Any) -> Value | None:
     return Value(rewriter.emit(result), order)
 
 
+def _roi_align(rewriter: Rewriter, call: Any) -> Value | None:
+    attrs = call.attrs
+    if attrs.layout != "NCHW":
+        return None
+    data, rois = (rewriter.value(arg) for arg in call.args)
+    result = relax.op.vision.roi_align(
+        rewriter.store_as(data, NHWC),
+        rewriter.materialize(rois),
+        pooled_size=[int(side) for side in attrs.pooled_size],
+        spatial_scale=float(attrs.spatial_scale),
+        sample_ratio=int(attrs.sample_ratio),
+        aligned=bool(attrs.aligned),
+        layout="NHWC",
+        mode=attrs.mode,
+    )
+    return Value(rewriter.emit(result), NHWC)
+
+
 def _concat(rewriter: Rewriter, call: Any) -> Value | None:
     fields = rewriter.value(call.args[0])
     if not isinstance(fields, list):
@@ -324,6 +342,7 @@ RULES: dict[str, Rule] = {
     "relax.nn.adaptive_avg_pool2d": _adaptive_pool2d,
     "relax.image.grid_sample": _grid_sample,
     "relax.image.resize2d": _resize2d,
+    "relax.vision.roi_align": _roi_align,
     "relax.concat": _concat,
     "relax.split": _split,
     "relax.nn.softmax": _softmax,

@@ -126,8 +126,9 @@ def end_to_end_table(
         sides: dict[str, _Ours | _Theirs] = {OURS: ours}
         for name, rival in _rivals(contest).items():
             assert contest is not None
-            given = contest.network.signature["inputs"][0]["name"]
-            theirs = _Theirs(rival, Pipeline(spec), str(picture), given)
+            given = contest.network.signature["inputs"][0]
+            pipeline = Pipeline(spec, given["dtype"])
+            theirs = _Theirs(rival, pipeline, str(picture), given["name"])
             entry = replace(contest.entries[name], flop=None, agreement=None)
             # The coarser of the two decides what can be asked for.
             tolerance = max(_IOU_TOLERANCES[entry.precision], _IOU_TOLERANCES[precision])

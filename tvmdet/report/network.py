@@ -7,7 +7,7 @@ to the original. It spares them shape arithmetic, which makes some faster and no
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from tvmdet.artifact import Artifact
 from tvmdet.errors import InputError
 from tvmdet.report.worker import Arrays
 from tvmdet.rows import selects
+from tvmdet.spec import DetectorSpec
 
 if TYPE_CHECKING:
     from tvmdet.frontend import Model
@@ -70,10 +71,15 @@ def import_network(
     from tvmdet.frontend.cost import count_flops
     from tvmdet.frontend.specialise import static_values
 
-    height, width = artifact.manifest["spec"]["input"]["size_hw"]
-    # A network that takes no picture has the size 1x1 in its spec.
-    size_hw = None if (height, width) == (1, 1) else (height, width)
-    model = import_onnx(onnx, raw=True, size_hw=size_hw)
+    spec = DetectorSpec.from_dict(artifact.manifest["spec"])
+    if spec.family == "raw":
+        # A network that takes no picture has the size 1x1 in its spec.
+        size_hw = None if spec.input.size_hw == (1, 1) else spec.input.size_hw
+        model = import_onnx(onnx, raw=True, size_hw=size_hw)
+    else:
+        # As the detector has it, with one input; then without its head.
+        model = import_onnx(onnx, spec=spec)
+        model = replace(model, spec=DetectorSpec(family="raw", labels=(), input=spec.input))
     promised = artifact.manifest["model"].get("sha256")
     if model.sha256 != promised:
         raise InputError(

@@ -41,34 +41,39 @@ class Found:
 class Pipeline:
     """Pre- and post-processing of one detector, batch 1."""
 
-    def __init__(self, spec: DetectorSpec) -> None:
-        """Allocates what is reused from call to call."""
+    def __init__(self, spec: DetectorSpec, dtype: str = "float32") -> None:
+        """Allocates what is reused from call to call.
+
+        Args:
+            spec: What is around the network.
+            dtype: Element type of the network's input.
+        """
         from tvmdet.heads import get_head
 
         self._spec = spec
         self._head = get_head(spec.family)
         self._canvas = np.empty((*spec.input.size_hw, 3), np.uint8)
         self._blob = np.empty((1, 3, *spec.input.size_hw), np.float32)
+        self._dtype = np.dtype(dtype)
         std = np.asarray(spec.input.std, np.float32)
         self._scale = np.float32(1) / std
         self._offset = -np.asarray(spec.input.mean, np.float32) / std
         self._order = (2, 1, 0) if spec.input.color == "rgb" else (0, 1, 2)
 
-    def prepare(
-        self, picture: str
-    ) -> tuple[npt.NDArray[np.float32], ImageTransform, dict[str, float]]:
+    def prepare(self, picture: str) -> tuple[npt.NDArray[Any], ImageTransform, dict[str, float]]:
         """Returns the network's input, where the picture lies in it, and seconds by phase."""
         start = time.perf_counter()
         image = decode_file(picture)
         decoded = time.perf_counter()
         transform = ImageTransform.for_image(image.shape[:2], self._spec.input)
-        place_image(image, transform, self._spec.input.pad_value, self._canvas)
+        place_image(image, transform, self._spec.input.border_bgr, self._canvas)
         for index, plane in enumerate(self._blob[0]):
             np.multiply(self._canvas[..., self._order[index]], self._scale[index], out=plane)
             if self._offset[index]:
                 np.add(plane, self._offset[index], out=plane)
+        blob = self._blob.astype(self._dtype, copy=False)
         seconds = {"decode": decoded - start, "resize": time.perf_counter() - decoded}
-        return self._blob, transform, seconds
+        return blob, transform, seconds
 
     def finish(
         self, outputs: Mapping[str, Any], transform: ImageTransform

@@ -7,9 +7,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Diagnosis", "NodeVerdict", "Verdict"]
+__all__ = ["Diagnosis", "NodeVerdict", "Proof", "Verdict"]
 
 Verdict = Literal["imports", "rewritten", "blocks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What ONNX Runtime measured before and after a rewrite.
+
+    Attributes:
+        rewrite: What was done to the network.
+        differences: For each output that was compared the largest difference, relative to the
+            largest value of the output.
+        inputs: What the network was run on.
+    """
+
+    rewrite: str
+    differences: Mapping[str, float]
+    inputs: tuple[str, ...]
+
+    @property
+    def largest(self) -> float:
+        """The largest difference of any output."""
+        return max(self.differences.values(), default=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +42,16 @@ class NodeVerdict:
         operator: Its operator type.
         verdict: ``imports`` as it is, ``rewritten`` on the way, or ``blocks``.
         detail: Which rewrite; or why it blocks and what to do in the exporter.
+        difference: Of a rewritten node, the largest difference that its rewrite made to any
+            output of the network, measured by ONNX Runtime; None where only the parity check
+            of the compiled network can tell.
     """
 
     node: str
     operator: str
     verdict: Verdict
     detail: str = ""
+    difference: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,148 @@
+"""What the structure of a graph says about a detector: how outputs are made, what the input is.
+
+Names of outputs are whatever an exporter chose; how a value was computed is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from tvmdet.frontend.onnx_tools import constant_values, constants_of, graph_inputs
+from tvmdet.heads.base import Normalisation, Stem
+
+__all__ = ["MOVERS", "count_gates", "find_normalisation", "find_stem", "trace_outputs"]
+
+# Operators that only move values: what computed an output is looked for behind them.
+MOVERS = (
+    "Concat",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
+_LONGEST_TRACE = 8
+_BESIDES = ("Shape", "Size")  # what reads a value without using it
+
+
+def trace_outputs(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
+    """Returns how each output was computed, last step first.
+
+    A step is an operator and the sizes of its constant operand, such as ``Sigmoid``, ``Add(4)``,
+    ``MatMul(256x4)``. Operators that move values are left out; the trace ends with the first step
+    that joins several computed values, written ``Add*``, or after eight steps.
+    """
+    constants = constants_of(graph)
+    producers = {name: node for node in graph.node for name in node.output}
+    return {value.name: _trace(value.name, producers, constants) for value in graph.output}
+
+
+def _trace(
+    name: str,
+    producers: Mapping[str, onnx.NodeProto],
+    constants: Mapping[str, onnx.TensorProto],
+) -> tuple[str, ...]:
+    steps: list[str] = []
+    while name in producers and len(steps) < _LONGEST_TRACE:
+        node = producers[name]
+        mover = node.op_type in MOVERS and node.op_type != "Concat"
+        inputs = node.input[:1] if mover else node.input
+        computed = [one for one in inputs if one and one not in constants]
+        if len(set(computed)) != 1:
+            if computed:
+                steps.append(f"{node.op_type}*")
+            break
+        if not mover:
+            sizes = [
+                "x".join(str(dim) for dim in constants[one].dims if dim != 1) or "1"
+                for one in inputs
+                if one in constants and constants[one].data_type == onnx.TensorProto.FLOAT
+            ]
+            steps.append(f"{node.op_type}({','.join(sizes)})" if sizes else node.op_type)
+        name = computed[0]
+    return tuple(steps)
+
+
+def count_gates(graph: onnx.GraphProto) -> int:
+    """Returns how many activations are ``x * sigmoid(x)`` (SiLU, Swish)."""
+    inputs_of = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Sigmoid"}
+    count = sum(node.op_type == "Swish" for node in graph.node)
+    for node in graph.node:
+        if node.op_type == "Mul" and len(node.input) == 2:
+            left, right = node.input
+            count += inputs_of.get(left) == right or inputs_of.get(right) == left
+    return count
+
+
+def find_stem(graph: onnx.GraphProto) -> Stem | None:
+    """Returns kernel and stride of the first convolution, or None when there is none."""
+    constants = constants_of(graph)
+    for node in graph.node:
+        if node.op_type == "Conv" and node.input[1] in constants:
+            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            dims = constants[node.input[1]].dims
+            return Stem(kernel=int(dims[-1]), stride=int((attributes.get("strides") or [1])[-1]))
+    return None
+
+
+def find_normalisation(graph: onnx.GraphProto) -> Normalisation | None:
+    """Returns what a network subtracts from its picture and divides it by before it looks at it.
+
+    Constants of one value or of one value per channel are followed, up to the first node that does
+    anything else.
+    """
+    inputs = graph_inputs(graph)
+    if len(inputs) != 1:
+        return None
+    constants = constants_of(graph)
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        if node.op_type not in _BESIDES:
+            for name in set(node.input):
+                users.setdefault(name, []).append(node)
+    name, scale, offset, seen = inputs[0].name, np.ones(3), np.zeros(3), False
+    while len(users.get(name, [])) == 1:
+        (node,) = users[name]
+        name = node.output[0]
+        if node.op_type in ("Cast", "Identity", "Transpose", "Unsqueeze", "Squeeze", "Reshape"):
+            continue
+        known = [one for one in node.input if one in constants]
+        values = _per_channel(constants, known)
+        if node.op_type not in ("Add", "Div", "Mul", "Sub") or values is None:
+            break
+        if known[0] == node.input[0] and node.op_type in ("Div", "Sub"):
+            break
+        scale, offset = _after(node.op_type, scale, offset, values)
+        seen = True
+    if not seen or np.any(scale == 0):
+        return None
+    mean, std = -offset / scale, 1 / scale
+    return Normalisation(mean=tuple(map(float, mean)), std=tuple(map(float, std)))
+
+
+def _per_channel(constants: Mapping[str, onnx.TensorProto], names: list[str]) -> np.ndarray | None:
+    if len(names) != 1:
+        return None
+    values = constant_values(constants[names[0]]).astype(np.float64).reshape(-1)
+    return np.broadcast_to(values, 3) if values.size in (1, 3) else None
+
+
+def _after(
+    operator: str, scale: np.ndarray, offset: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ``scale * x + offset`` after one more operation."""
+    if operator == "Add":
+        return scale, offset + values
+    if operator == "Sub":
+        return scale, offset - values
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = values if operator == "Mul" else 1 / values
+        return scale * factor, offset * factor

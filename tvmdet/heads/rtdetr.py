@@ -1,0 +1,162 @@
+"""RT-DETR and other DETRs with a sigmoid for each class and query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
+from tvmdet.heads.input_defaults import IMAGENET, UNIT, stated_input
+from tvmdet.heads.labels import choose_labels
+from tvmdet.heads.queries import (
+    QueryOutputs,
+    class_count,
+    decode_queries,
+    decode_queries_reference,
+    find_query_outputs,
+    mask_spec,
+    named_labels,
+    query_options,
+    score_kind,
+    validate_queries,
+)
+from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from tvm import relax
+
+__all__ = ["RtDetrHead"]
+
+_STRETCHED = {"resize": "stretch"}
+_SHORTEST_SIDE = {"resize": "letterbox", "pad_position": "top_left"}
+
+
+class RtDetrHead(Head):
+    """Class logits ``[N, Q, C]`` and boxes ``[N, Q, 4]``, or both in one output (Ultralytics).
+
+    The best pairs of query and class are reported, so that one query may have several classes, as
+    the authors' post-processors do (RT-DETR ``rtdetr_postprocessor.py``, Deformable DETR
+    ``PostProcess``); the score threshold of 0.5 is that of Hugging Face's ``RTDetrImageProcessor``.
+
+    Input, by what the graph shows:
+
+    - RT-DETR, RT-DETRv2, D-FINE, DEIM (queries chosen by a TopK, a convolutional stem, SiLU
+      encoder): RGB from 0 to 1, stretched to the input's size (``configs/rtdetr/include``,
+      Hugging Face's ``RTDetrImageProcessor``: no mean, no deviation).
+    - RF-DETR, LW-DETR (a vision transformer's patches): ImageNet's mean and deviation, stretched
+      (``rfdetr/detr.py``, ``lwdetr`` ``datasets/coco.py``, square resize).
+    - Deformable, Conditional and DAB DETR, DINO: as DETR, ImageNet's mean and deviation, the
+      aspect ratio kept.
+    """
+
+    name = "rtdetr"
+    title = "RT-DETR-style, one sigmoid for each class and query (RT-DETR, D-FINE, RF-DETR, DINO)"
+
+    def examine(
+        self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
+    ) -> Recognition | str:
+        """Implements :meth:`tvmdet.heads.base.Head.examine`."""
+        options = dict(given.get("options", {}))
+        ultralytics = _ultralytics_output(summary)
+        if ultralytics is not None:
+            options = {"box_output": ultralytics, "class_output": ultralytics, **options}
+        found = find_query_outputs(summary, options)
+        if isinstance(found, str):
+            return found
+        background = str(options.get("background", "none"))
+        decided = score_kind(summary, found, named_labels(summary, given))
+        if given.get("family") == self.name:
+            kind, why = _as_given(summary, decided, options)
+        elif isinstance(decided, str):
+            return decided
+        else:
+            kind, why = decided
+            if kind == "softmax":
+                return f"{why}; this family has one sigmoid a class"
+            if kind == "none" and ultralytics is None:
+                return f"{why}, not logits; if they are a DETR's, give its family in a spec"
+            if not summary.operators.get("Softmax"):
+                return "it has no attention (no Softmax); this family is a transformer"
+        labels = choose_labels(summary.metadata, class_count(found.columns, background), given)
+        if isinstance(labels, str):
+            return f"{labels}; options.background says which column is no class, if one is"
+        values, line = _input(summary, ultralytics is not None)
+        rows = min(max(found.queries, 100), 300)
+        spec = DetectorSpec(
+            family=self.name,
+            labels=labels[0],
+            input=InputSpec(size_hw=size_hw, **values),
+            postprocess=PostprocessSpec(
+                score_threshold=0.5, iou_threshold=1.0, max_detections=rows, multi_label=True
+            ),
+            options=query_options(found, kind, background),
+            masks=mask_spec(found),
+        )
+        reasons = (_outputs_line(found), why, labels[1], line)
+        return Recognition(family=self.name, reasons=reasons, spec=spec)
+
+    def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
+        """Implements :meth:`tvmdet.heads.base.Head.validate`."""
+        validate_queries(spec, summary)
+
+    def decode(
+        self, bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], spec: DetectorSpec
+    ) -> Decoded:
+        """Implements :meth:`tvmdet.heads.base.Head.decode`."""
+        return decode_queries(bb, outputs, spec)
+
+    def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
+        """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
+        return decode_queries_reference(outputs, spec)
+
+
+def _as_given(
+    summary: GraphSummary, decided: tuple[str, str] | str, options: Mapping[str, Any]
+) -> tuple[str, str]:
+    """Returns how class values become scores in a network that the spec calls this family."""
+    if options.get("activation"):
+        return str(options["activation"]), "options.activation from the spec"
+    if not isinstance(decided, str) and decided[0] == "none":
+        return decided
+    return "sigmoid", "one sigmoid a class, as the family has"
+
+
+def _ultralytics_output(summary: GraphSummary) -> str | None:
+    """Returns the only output of an RT-DETR exported by Ultralytics, which says so."""
+    said = summary.metadata.get("description", "").lower()
+    if "ultralytics" not in said or "rtdetr" not in said.replace("-", "").replace("_", ""):
+        return None
+    return next(iter(summary.outputs)) if len(summary.outputs) == 1 else None
+
+
+def _outputs_line(found: QueryOutputs) -> str:
+    masks = f" and masks in {found.masks}" if found.masks else ""
+    return (
+        f"{found.classes} and {found.boxes}: {found.queries} queries of {found.columns} class "
+        f"values, and boxes cx cy w h from 0 to 1{masks}"
+    )
+
+
+def _input(summary: GraphSummary, ultralytics: bool) -> tuple[dict[str, Any], str]:
+    """Returns the input's defaults, and a line that says why these."""
+    if ultralytics:
+        return {**UNIT, **_STRETCHED}, "input RGB / 255, stretched: as Ultralytics trains RT-DETR"
+    patches = summary.stem is not None and summary.stem.cuts_patches
+    chosen = bool(summary.operators.get("TopK")) and bool(summary.operators.get("GridSample"))
+    if patches:
+        values = {**IMAGENET, **_STRETCHED}
+        line = "input RGB, ImageNet mean and deviation, stretched: a vision transformer (RF-DETR)"
+    elif chosen and summary.gates:
+        values = {**UNIT, **_STRETCHED}
+        line = "input RGB / 255, stretched: a hybrid encoder with SiLU (RT-DETR, D-FINE)"
+    else:
+        values = {**IMAGENET, **_SHORTEST_SIDE}
+        line = (
+            "input RGB, ImageNet mean and deviation, letterbox from the top left: as DETR "
+            "(Conditional DETR, Deformable DETR, DINO)"
+        )
+    stated = stated_input(summary)
+    if stated is not None:
+        values, line = {**values, **stated[0]}, f"{line}, but {stated[1]}"
+    return values, line
