@@ -26,9 +26,9 @@ from torchvision.models.detection import (  # noqa: E402
 )
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator  # noqa: E402
 from torchvision.models.detection.backbone_utils import BackboneWithFPN  # noqa: E402
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead  # noqa: E402
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor  # noqa: E402
 from torchvision.models.detection.ssd import SSD  # noqa: E402
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead  # noqa: E402
 from torchvision.models.resnet import BasicBlock  # noqa: E402
 from torchvision.ops.feature_pyramid_network import (  # noqa: E402
     ExtraFPNBlock,
@@ -271,6 +271,4 @@ def build(name: str) -> Built:
         return sum(len(found["scores"]) for found in model(images)) // len(images)
 
     bias_for_count(last.biases, count, aim=range(20, 41))
-    return Built(
-        model=model, arguments=(images[:1],), inputs=("image",), outputs=whole.outputs
-    )
+    return Built(model=model, arguments=(images[:1],), inputs=("image",), outputs=whole.outputs)

@@ -19,6 +19,7 @@ __all__ = [
     "scale_outputs",
 ]
 
+
 def picture(height: int, width: int, seed: int) -> Tensor:
     """Returns a picture float32 ``[3, height, width]`` from 0 to 1 with structure of every size."""
     generator = torch.Generator().manual_seed(seed)
@@ -88,9 +89,7 @@ def _scaling(module: nn.Module, deviation: float) -> Callable[..., Tensor | None
 
 
 @torch.no_grad()
-def scale_outputs(
-    layers: Sequence[nn.Module], deviation: float, run: Callable[[], object]
-) -> None:
+def scale_outputs(layers: Sequence[nn.Module], deviation: float, run: Callable[[], object]) -> None:
     """Scales the weights of ``layers`` until what they give has a standard deviation.
 
     Classifiers get one of about 2, so that scores differ; layers that move boxes less than 1:
