@@ -9,7 +9,7 @@ from drawn import draw
 from seeded import randomise, scale_outputs
 from torch import Tensor, nn
 
-__all__ = ["Backbone", "conv_unit", "draw_weights", "grid", "images_like"]
+__all__ = ["Backbone", "conv_unit", "draw_weights", "grid", "images_like", "prefer_short"]
 
 STRIDES = (8, 16, 32)
 
@@ -61,10 +61,17 @@ def grid(height: int, width: int, offset: float = 0.0) -> Tensor:
     return torch.stack((columns, rows), 2).float() + offset
 
 
-def images_like(size_hw: tuple[int, int], count: int = 2) -> Tensor:
-    """Returns drawn pictures float32 ``[count, 3, h, w]`` from 0 to 1."""
-    pictures = [torch.from_numpy(draw(*size_hw, 100 + number)) for number in range(count)]
-    return torch.stack(pictures).permute(0, 3, 1, 2).float() / 255
+def images_like(size_hw: tuple[int, int]) -> Tensor:
+    """Returns pictures float32 ``[5, 3, h, w]`` from 0 to 1: two drawn, noise, a slope, grey.
+
+    Statistics of one kind alone would let another kind drive the scores to exactly 1.
+    """
+    height, width = size_hw
+    pictures = [torch.from_numpy(draw(height, width, 100 + number)) for number in range(2)]
+    drawn = torch.stack(pictures).permute(0, 3, 1, 2).float() / 255
+    slope = torch.linspace(0, 1, width).expand(3, height, width)
+    grey = torch.full((3, height, width), 0.45)
+    return torch.cat([drawn, torch.stack([torch.rand(3, height, width), slope, grey])])
 
 
 def draw_weights(
@@ -87,6 +94,13 @@ def draw_weights(
     model.eval()
     # Exported buffers such as projections of a distribution are not drawn.
     randomise(model, lambda: model(images))
-    scale_outputs(scores, 2.0, lambda: model(images))
+    scale_outputs(scores, 1.5, lambda: model(images))
     scale_outputs(moves, deviation, lambda: model(images))
+    for layer in scores:
+        layer.bias.data -= 1.5
     return model
+
+
+def prefer_short(layer: nn.Module, bins: int) -> None:
+    """Biases a layer of distributions to sides of a few bins, as objects of all sizes have."""
+    layer.bias.data = (-0.4 * torch.arange(bins)).repeat(len(layer.bias) // bins)

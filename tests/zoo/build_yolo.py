@@ -10,7 +10,15 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from blocks import STRIDES, Backbone, conv_unit, draw_weights, grid, images_like
+from blocks import (
+    STRIDES,
+    Backbone,
+    conv_unit,
+    draw_weights,
+    grid,
+    images_like,
+    prefer_short,
+)
 from built import Arrays, Built, Candidates, centered, sigmoid, softmax
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -108,7 +116,8 @@ class Yolov6(nn.Module):
         super().__init__()
         self.backbone, self.distribution = Backbone(WIDTH, nn.ReLU), distribution
         self.moves, self.scores = _head(4 * 17 if distribution else 4), _head(CLASSES)
-        self.register_buffer("bins", torch.linspace(0, 16, 17).view(1, 17, 1, 1))
+        self.bins = 17 if distribution else 1
+        self.register_buffer("steps", torch.linspace(0, 16, 17).view(1, 17, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         scores, sides, points, strides = [], [], [], []
@@ -117,7 +126,7 @@ class Yolov6(nn.Module):
             side = self.moves[level](features)
             if self.distribution:
                 side = side.reshape([-1, 4, 17, height * width]).permute(0, 2, 1, 3)
-                side = F.conv2d(F.softmax(side, dim=1), self.bins)
+                side = F.conv2d(F.softmax(side, dim=1), self.steps)
             sides.append(side.reshape([batch, 4, height * width]))
             score = torch.sigmoid(self.scores[level](features))
             scores.append(score.reshape([batch, CLASSES, height * width]))
@@ -337,6 +346,9 @@ def _build(
             scores=[layer for level in layers[:count] for layer in level],
             moves=[layer for level in layers[count:] for layer in level],
         )
+        bins = getattr(model, "bins", 1)
+        for layer in model.moves if bins > 1 else ():
+            prefer_short(layer, bins)
         return Built(
             model=model,
             arguments=(images[:1],),
