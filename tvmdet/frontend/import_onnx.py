@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -24,6 +23,7 @@ from tvmdet.frontend.specialise import image_axes
 from tvmdet.frontend.summary import summarise
 from tvmdet.frontend.user_spec import read_given
 from tvmdet.heads.base import GraphSummary, Recognition
+from tvmdet.heads.ultralytics import read_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec
 
 __all__ = ["check_image_input", "choose_size", "import_onnx", "raw_recognition"]
@@ -156,7 +156,7 @@ def choose_size(
         image = find_picture(loaded, given)
         value, (height, width) = image.value, image.size_hw
     metadata = {entry.key: entry.value for entry in loaded.proto.metadata_props}
-    usual = _metadata_size(metadata)
+    usual = read_ultralytics(metadata).size_hw
     if usual is not None and height in (None, usual[0]) and width in (None, usual[1]):
         return usual
     if height is None or width is None:
@@ -197,7 +197,8 @@ def raw_recognition(summary: GraphSummary, given: Mapping[str, Any]) -> Recognit
 def _unused(raw: DetectorSpec, given: Mapping[str, Any]) -> list[str]:
     """Returns a line on what the user's spec says in vain of a network without a head."""
     plain = raw.to_dict()
-    said = {key: given[key] for key in ("family", "labels", "postprocess") if given.get(key)}
+    keys = ("family", "labels", "postprocess", "masks")
+    said = {key: given[key] for key in keys if given.get(key)}
     unused = [key for key, value in said.items() if value != plain[key]]
     if not unused:
         return []
@@ -219,18 +220,6 @@ def _with_constants(found: Recognition, bound: Bound) -> Recognition:
     if bound.constants:
         spec = replace(spec, input=replace(spec.input, constants=dict(bound.constants)))
     return replace(found, spec=spec, reasons=(*found.reasons, *bound.reasons))
-
-
-def _metadata_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
-    """Reads ``imgsz``: ``[320, 320]`` or ``320``."""
-    try:
-        value = ast.literal_eval(metadata.get("imgsz", "")[:100])
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        return None
-    sides = [value, value] if type(value) is int else value
-    if not isinstance(sides, list | tuple) or [type(side) for side in sides] != [int, int]:
-        return None
-    return (sides[0], sides[1]) if min(sides) > 0 else None
 
 
 def _input(given: Mapping[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]:

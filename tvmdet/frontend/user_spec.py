@@ -61,7 +61,8 @@ def read_spec(spec: str | Path | Mapping[str, Any] | DetectorSpec | None) -> dic
     if spec is None:
         return {}
     if isinstance(spec, DetectorSpec):
-        return spec.to_dict()
+        # None would say nothing about masks; a whole spec without them says that there are none.
+        return {**spec.to_dict(), "masks": spec.to_dict()["masks"] or False}
     if isinstance(spec, str | Path):
         return _check(_read_toml(Path(spec)), str(spec))
     if isinstance(spec, Mapping):
@@ -88,6 +89,8 @@ def _check(given: dict[str, Any], where: str) -> dict[str, Any]:
     for key, value in given.items():
         if key not in _KEYS:
             raise InputError(f"{where} has an unknown key {key!r}; allowed: {', '.join(_KEYS)}")
+        if key == "masks" and value is False:
+            continue
         if key in _TABLES and not isinstance(value, Mapping):
             raise InputError(f"{where}: {key} is {value!r}; give a table of values")
     labels = given.get("labels", [])
