@@ -155,7 +155,8 @@ def _plain_operand(value: Any, other: Any) -> Any:
         return value
     array, rank = _values(value), _rank(other)
     if array.size == 1 and array.ndim <= rank:
-        return relax.const(array.reshape(()))
+        # Without its type, TVM would make a whole number an int32.
+        return relax.const(array.reshape(()), str(array.dtype))
     if 0 < array.ndim < rank:
         return relax.const(array.reshape((1,) * (rank - array.ndim) + array.shape))
     return value
