@@ -22,6 +22,21 @@ def toy_path(toy_library: bytes, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
+def masks_library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The compiled toy detector with masks, batch sizes 1 and 2."""
+    path = tmp_path_factory.mktemp("toy") / "masks.so"
+    return toy_modules.compile_toy_detector(path, masks=True)
+
+
+@pytest.fixture(scope="session")
+def masks_path(masks_library: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact with the toy detector whose masks span their boxes, letterboxed."""
+    path = tmp_path_factory.mktemp("toy") / "masks.tvmdet"
+    spec = toy_modules.toy_spec(masks={"frame": "box"}).to_dict()
+    return toy_modules.write_toy(path, masks_library, spec=spec)
+
+
+@pytest.fixture(scope="session")
 def raw_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact with the toy network, compiled without a head."""
     folder = tmp_path_factory.mktemp("raw")

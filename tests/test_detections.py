@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 
@@ -10,6 +11,8 @@ from assertions import assert_close
 
 from tvmdet.detections import Detection, Detections
 from tvmdet.errors import InputError
+from tvmdet.masks import InstanceMasks, SmallMask
+from tvmdet.rle import decode_rle
 
 
 def two() -> Detections:
@@ -21,6 +24,77 @@ def two() -> Detections:
         image_size_hw=(50, 60),
         source="a.jpg",
     )
+
+
+def with_masks() -> Detections:
+    """The two with masks: the whole of the first box, the left half of the second."""
+    small = (
+        SmallMask(values=np.ones((28, 28), np.float32), frame_xyxy=(1, 2, 30.5, 40)),
+        SmallMask(values=np.array([[1, 0]], np.float32), frame_xyxy=(5, 6, 9, 8)),
+    )
+    plain = two()
+    return Detections(
+        boxes_xyxy=plain.boxes_xyxy,
+        scores=plain.scores,
+        class_ids=plain.class_ids,
+        labels=plain.labels,
+        image_size_hw=plain.image_size_hw,
+        source=plain.source,
+        instance_masks=InstanceMasks(small=small, threshold=0.5, image_size_hw=(50, 60)),
+    )
+
+
+def test_masks_are_made_once_when_asked_for() -> None:
+    found = with_masks()
+    assert found.masks.shape == (2, 50, 60) and found.masks.dtype == np.bool_
+    assert found.masks is found.masks
+    assert np.argwhere(found.masks[0]).tolist()[0] == [2, 1]
+    assert found.masks[1].sum() == 4
+    for one, mask, rle in zip(found, found.masks, found.mask_rles(), strict=True):
+        np.testing.assert_array_equal(one.mask, mask)
+        assert one.mask is one.mask
+        np.testing.assert_array_equal(decode_rle(rle), mask)
+
+
+def test_without_masks_they_are_none() -> None:
+    assert two().masks is None and two().mask_rles() is None
+    assert [found.mask for found in two()] == [None, None]
+    nothing = Detections.empty((3, 4), with_masks=True)
+    assert nothing.masks.shape == (0, 3, 4) and nothing.mask_rles() == []
+    assert Detections.empty((3, 4)).masks is None
+
+
+def test_one_detection_with_a_mask_is_still_a_tuple_of_four() -> None:
+    found = next(iter(with_masks()))
+    box, score, class_id, label = found
+    assert (box, score, class_id, label) == ((1.0, 2.0, 30.5, 40.0), 0.75, 1, "cat")
+    assert found == Detection(box, score, class_id, label)
+    assert Detection(box, score, class_id, label).mask is None
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(found)).mask, found.mask)
+
+
+def test_filter_and_json_keep_masks_with_their_boxes() -> None:
+    one = with_masks().filter(score=0.5)
+    assert one.masks.shape == (1, 50, 60) and one.masks[0, 2, 1]
+    data = json.loads(json.dumps(with_masks().to_dict()))
+    rle = data["detections"][1]["mask_rle"]
+    assert rle["size"] == [50, 60]
+    np.testing.assert_array_equal(decode_rle(rle), with_masks().masks[1])
+    assert set(two().to_dict()["detections"][0]) == {"label", "class_id", "score", "box_xyxy"}
+
+
+def test_refuses_masks_of_another_picture_or_number() -> None:
+    masks = with_masks().instance_masks
+    for wrong, size_hw in ((masks.take([0]), (50, 60)), (masks, (60, 50))):
+        with pytest.raises(InputError, match=r"masks in an image of .*allowed: 2 in one of"):
+            Detections(
+                boxes_xyxy=two().boxes_xyxy,
+                scores=two().scores,
+                class_ids=two().class_ids,
+                labels=two().labels,
+                image_size_hw=size_hw,
+                instance_masks=wrong,
+            )
 
 
 def test_empty() -> None:
@@ -73,13 +147,22 @@ def test_filter_keeps_what_scores_more() -> None:
         two().filter(score=1.5)
 
 
-@pytest.mark.parametrize("found", [Detections.empty((5, 5)), two()], ids=["none", "two"])
+@pytest.mark.parametrize(
+    "found",
+    [Detections.empty((5, 5)), two(), Detections.empty((5, 5), with_masks=True), with_masks()],
+    ids=["none", "two", "none with masks", "two with masks"],
+)
 def test_to_supervision(found: Detections) -> None:
     converted = found.to_supervision()
     assert_close(converted.xyxy, found.boxes_xyxy)
     assert_close(converted.confidence, found.scores)
     assert converted.class_id.tolist() == found.class_ids.tolist()
     assert tuple(converted.data["class_name"]) == found.labels
+    if found.masks is None:
+        assert converted.mask is None
+    else:
+        np.testing.assert_array_equal(converted.mask, found.masks)
+        assert not np.shares_memory(converted.mask, found.masks)
 
 
 def test_to_supervision_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ BOXES_XYXY = np.array(
     [[-8.0, -4.0, 24.0, 16.0], [12.0, 8.0, 36.0, 24.0], [20.5, 10.25, 47.0, 31.5]], np.float32
 )
 LABELS = ("blue", "green", "red")
+MASK_SHAPE = (6, 9)
 RAW = {
     "inputs": [
         {"name": "left", "shape": [1, 3, 5], "dtype": "float32"},
@@ -44,10 +45,32 @@ def reference_detect(
     return BOXES_XYXY[order], scores[order], np.array(order, np.int32)
 
 
+def reference_masks(class_ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The small masks of the toy detector: a ramp that is steeper for each class, times the score.
+
+    float32 ``[n, h, w]``; they depend on the picture, so that rows cannot be mixed up unseen.
+    """
+    height, width = MASK_SHAPE
+    y, x = np.mgrid[:height, :width]
+    ramps = (class_ids[:, None, None] + 1) * (1 - (y * width + x) / (height * width))
+    return (ramps * scores[:, None, None]).astype(np.float32)
+
+
 def compile_toy_detector(
-    path: Path, *, batch_sizes: tuple[int, ...] = (1, 2), ballast_bytes: int = 0
+    path: Path,
+    *,
+    batch_sizes: tuple[int, ...] = (1, 2),
+    ballast_bytes: int = 0,
+    masks: bool = False,
 ) -> bytes:
-    """Compiles the toy detector; ``ballast_bytes`` of weights make it as large as a real one."""
+    """Compiles the toy detector.
+
+    Args:
+        path: Of the library.
+        batch_sizes: One function each.
+        ballast_bytes: Weights that make it as large as a real one.
+        masks: Whether it returns :func:`reference_masks` too; rows not in use hold NaN.
+    """
     from tvm import relax, te, topi
 
     builder = relax.BlockBuilder()
@@ -88,7 +111,7 @@ def compile_toy_detector(
             )
 
         i = te.reduce_axis((0, 3))
-        return [
+        found = [
             pick((batch, ROWS, 4), lambda n, c, b: boxes[c, b], 0.0),
             pick((batch, ROWS), lambda n, c: score[n, c], 0.0),
             pick((batch, ROWS), lambda n, c: c, 0),
@@ -97,6 +120,20 @@ def compile_toy_detector(
                 lambda n: te.sum(te.if_then_else(score[n, i] > thresholds[0], 1, 0), axis=i),
             ),
         ]
+        return [*found, ramps(*found[1:])] if masks else found
+
+    def ramps(scores: Any, class_ids: Any, counts: Any) -> Any:
+        rows, columns = MASK_SHAPE
+        return te.compute(
+            (*scores.shape, rows, columns),
+            lambda n, k, y, x: te.if_then_else(
+                k < counts[n],
+                (class_ids[n, k] + 1).astype("float32")
+                * (1.0 - (y * columns + x).astype("float32") / float(rows * columns))
+                * scores[n, k],
+                te.const(float("nan"), "float32"),
+            ),
+        )
 
     for batch in batch_sizes:
         images = relax.Var("images", relax.TensorType((batch, *SIZE_HW, 3), "uint8"))

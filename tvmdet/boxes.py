@@ -129,8 +129,12 @@ class ImageTransform:
         Returns:
             A new float32 array.
         """
+        return clip_boxes(self.to_image_unclipped(boxes_xyxy), self.image_size_hw)
+
+    def to_image_unclipped(self, boxes_xyxy: npt.ArrayLike) -> Float32:
+        """Maps boxes as :meth:`to_image` does; they may reach out of the image."""
         boxes = np.asarray(boxes_xyxy, dtype=np.float32).reshape(-1, 4)
-        return clip_boxes((boxes - self._offset()) / self._scale(), self.image_size_hw)
+        return (boxes - self._offset()) / self._scale()
 
     def _scale(self) -> Float32:
         return np.array(self.scale_xy * 2, dtype=np.float32)

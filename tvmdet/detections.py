@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tvmdet.errors import InputError
+from tvmdet.masks import InstanceMasks
 
 __all__ = ["Detection", "Detections"]
 
 
-class Detection(NamedTuple):
-    """One found object.
+class _Fields(NamedTuple):
+    box_xyxy: tuple[float, float, float, float]
+    score: float
+    class_id: int
+    label: str
+
+
+class Detection(_Fields):
+    """One found object; a tuple of its box, score, class id and label.
 
     Attributes:
         box_xyxy: x1 y1 x2 y2, in pixels of the original image.
@@ -24,10 +33,16 @@ class Detection(NamedTuple):
         label: Name of the class.
     """
 
-    box_xyxy: tuple[float, float, float, float]
-    score: float
-    class_id: int
-    label: str
+    _masks: InstanceMasks | None = None
+    _index: int = 0
+
+    @cached_property
+    def mask(self) -> npt.NDArray[np.bool_] | None:
+        """Which pixels of the image are the object's, bool ``[H, W]``; None without masks.
+
+        Made when asked for the first time.
+        """
+        return None if self._masks is None else self._masks.paste(self._index)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,6 +59,8 @@ class Detections:
             read.
         source: Path of the image, or None when it came as an array.
         error: Why the image could not be used, or None. There are no boxes then.
+        instance_masks: The masks as the network computed them, small; None where the detector
+            has none. :attr:`masks` and :meth:`mask_rles` paste them into the image.
     """
 
     boxes_xyxy: npt.NDArray[np.float32]
@@ -53,6 +70,7 @@ class Detections:
     image_size_hw: tuple[int, int]
     source: str | None = None
     error: str | None = None
+    instance_masks: InstanceMasks | None = None
 
     def __post_init__(self) -> None:
         """Rejects arrays that do not belong together."""
@@ -63,6 +81,12 @@ class Detections:
                 f"boxes, scores and class ids have shapes {shapes} and there are {n} labels; "
                 f"allowed: ({n}, 4), ({n},), ({n},)"
             )
+        masks = self.instance_masks
+        if masks is not None and (len(masks), masks.image_size_hw) != (n, self.image_size_hw):
+            raise InputError(
+                f"there are {len(masks)} masks in an image of {masks.image_size_hw}; "
+                f"allowed: {n} in one of {self.image_size_hw}"
+            )
 
     @classmethod
     def empty(
@@ -71,8 +95,10 @@ class Detections:
         *,
         source: str | None = None,
         error: str | None = None,
+        with_masks: bool = False,
     ) -> Detections:
-        """Returns a result without boxes."""
+        """Returns a result without boxes; ``with_masks``, as of a detector that has masks."""
+        none = InstanceMasks(small=(), threshold=0.5, image_size_hw=image_size_hw)
         return cls(
             boxes_xyxy=np.zeros((0, 4), dtype=np.float32),
             scores=np.zeros(0, dtype=np.float32),
@@ -81,7 +107,27 @@ class Detections:
             image_size_hw=image_size_hw,
             source=source,
             error=error,
+            instance_masks=none if with_masks else None,
         )
+
+    @cached_property
+    def masks(self) -> npt.NDArray[np.bool_] | None:
+        """Which pixels of the image are each object's, bool ``[n, H, W]``; None without masks.
+
+        Made when asked for the first time, and kept: a byte for each pixel of the image and
+        object. The masks of many objects in a large image take less one by one, as
+        ``detection.mask`` in a loop, or as :meth:`mask_rles`.
+        """
+        return None if self.instance_masks is None else self.instance_masks.paste_all()
+
+    def mask_rles(self) -> list[dict[str, Any]] | None:
+        """Returns the masks in COCO's run-length encoding; None without masks.
+
+        Each is a dict of ``size``, height and width of the image, and ``counts``, text, as
+        pycocotools takes it.
+        """
+        masks = self.instance_masks
+        return None if masks is None else [masks.rle(index) for index in range(len(masks))]
 
     def __len__(self) -> int:
         """Returns the number of boxes."""
@@ -96,8 +142,10 @@ class Detections:
             self.labels,
             strict=True,
         )
-        for (x1, y1, x2, y2), score, class_id, label in rows:
-            yield Detection((x1, y1, x2, y2), score, class_id, label)
+        for index, ((x1, y1, x2, y2), score, class_id, label) in enumerate(rows):
+            found = Detection((x1, y1, x2, y2), score, class_id, label)
+            found._masks, found._index = self.instance_masks, index
+            yield found
 
     def filter(self, *, score: float) -> Detections:
         """Returns only the boxes whose score exceeds ``score`` (0 to 1), in new arrays.
@@ -108,6 +156,7 @@ class Detections:
         if not 0.0 <= score <= 1.0:
             raise InputError(f"score is {score}; allowed: 0 to 1")
         kept = np.flatnonzero(self.scores > score)
+        masks = self.instance_masks
         return Detections(
             boxes_xyxy=self.boxes_xyxy[kept],
             scores=self.scores[kept],
@@ -116,23 +165,27 @@ class Detections:
             image_size_hw=self.image_size_hw,
             source=self.source,
             error=self.error,
+            instance_masks=None if masks is None else masks.take(kept),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the result as plain JSON values."""
+        """Returns the result as plain JSON values, masks under ``mask_rle``."""
+        entries: list[dict[str, Any]] = [
+            {
+                "label": found.label,
+                "class_id": found.class_id,
+                "score": found.score,
+                "box_xyxy": list(found.box_xyxy),
+            }
+            for found in self
+        ]
+        for entry, rle in zip(entries, self.mask_rles() or (), strict=False):
+            entry["mask_rle"] = rle
         return {
             "source": self.source,
             "error": self.error,
             "image_size_hw": list(self.image_size_hw),
-            "detections": [
-                {
-                    "label": found.label,
-                    "class_id": found.class_id,
-                    "score": found.score,
-                    "box_xyxy": list(found.box_xyxy),
-                }
-                for found in self
-            ],
+            "detections": entries,
         }
 
     def to_supervision(self) -> Any:
@@ -150,13 +203,14 @@ class Detections:
             ) from error
         return supervision.Detections(
             xyxy=self.boxes_xyxy.copy(),
+            mask=None if self.masks is None else self.masks.copy(),
             confidence=self.scores.copy(),
             class_id=self.class_ids.astype(np.int64),
             data={"class_name": np.array(self.labels, dtype=np.str_)},
         )
 
     def draw(self, image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        """Draws the boxes with their labels and scores.
+        """Draws the boxes with their labels and scores, and masks where there are any.
 
         Args:
             image: The image that was searched: BGR, BGRA or grey, 8 or 16 bit. It is not

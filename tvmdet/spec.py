@@ -78,6 +78,7 @@ def _is_three_numbers(value: Any) -> bool:
 
 
 _SIDE = _whole(1, 2**24)
+_GREY = _whole(0, 255)
 _SHARE = _Rule(accepts=lambda got: _is_number(got) and 0 <= got <= 1, allowed="a number, 0 to 1")
 _FLAG = _Rule(accepts=lambda got: type(got) is bool, allowed="true or false")
 
@@ -87,7 +88,13 @@ _INPUT_RULES = {
     ),
     "color": _one_of("rgb", "bgr"),
     "resize": _one_of("letterbox", "stretch"),
-    "pad_value": _whole(0, 255),
+    "pad_value": _Rule(
+        accepts=lambda got: (
+            _GREY.accepts(got)
+            or (isinstance(got, tuple) and len(got) == 3 and all(map(_GREY.accepts, got)))
+        ),
+        allowed="a whole number from 0 to 255, or three of them",
+    ),
     "pad_position": _one_of("center", "top_left"),
     "mean": _Rule(accepts=_is_three_numbers, allowed="three finite numbers, in pixel units"),
     "std": _Rule(
@@ -134,7 +141,8 @@ class InputSpec:
         color: Channel order that the network was trained on. The compiled module always
             takes OpenCV's BGR bytes and reorders them itself.
         resize: ``letterbox`` keeps the aspect ratio and pads, ``stretch`` does not.
-        pad_value: Grey level of the letterbox border, 0 to 255.
+        pad_value: Grey level of the letterbox border, 0 to 255, or one for each channel (in
+            ``color`` order): the mean, where a framework pads with zeros after normalising.
         pad_position: Where the picture lies in the letterbox.
         mean: Per channel (in ``color`` order), in pixel units 0 to 255, subtracted.
         std: Per channel (in ``color`` order), in pixel units, divided by.
@@ -145,7 +153,7 @@ class InputSpec:
     size_hw: tuple[int, int]
     color: Color = "rgb"
     resize: Resize = "letterbox"
-    pad_value: int = 114
+    pad_value: int | tuple[int, int, int] = 114
     pad_position: PadPosition = "center"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (255.0, 255.0, 255.0)
@@ -154,6 +162,14 @@ class InputSpec:
     def __post_init__(self) -> None:
         """Rejects values that no network input can have."""
         _check(self, "input.", _INPUT_RULES)
+
+    @property
+    def border_bgr(self) -> int | tuple[int, int, int]:
+        """``pad_value`` as it is written into BGR pixels: a grey level, or three values."""
+        if isinstance(self.pad_value, int) or self.color == "bgr":
+            return self.pad_value
+        red, green, blue = self.pad_value
+        return blue, green, red
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,19 +205,22 @@ class MaskSpec:
 
     Attributes:
         frame: ``box``, each spans its box (Mask R-CNN), or ``image``, each spans the network's
-            input and counts inside its box only (YOLACT, YOLOv8-seg).
+            input (YOLACT, YOLOv8-seg, DETR).
         threshold: A pixel whose value exceeds it belongs to the object, 0 to 1.
+        cut_to_box: Whether masks that span the input count inside their boxes only, as those of
+            YOLACT and YOLOv8-seg; those of DETR count where they are.
     """
 
     frame: MaskFrame = "box"
     threshold: float = 0.5
+    cut_to_box: bool = True
 
     def __post_init__(self) -> None:
         """Rejects unknown frames and thresholds out of range."""
         _check(self, "masks.", _MASK_RULES)
 
 
-_MASK_RULES = {"frame": _one_of("box", "image"), "threshold": _SHARE}
+_MASK_RULES = {"frame": _one_of("box", "image"), "threshold": _SHARE, "cut_to_box": _FLAG}
 _SPEC_RULES = {
     "family": _Rule(accepts=_is_name, allowed="the name of a detector family, or raw"),
     "labels": _Rule(
@@ -257,6 +276,7 @@ class DetectorSpec:
 
         Args:
             data: Keys as the attributes; ``input``, ``postprocess`` and ``masks`` are tables.
+                ``masks`` may also be false, which TOML has and None not.
 
         Raises:
             InputError: A key is unknown or missing, or a value is of the wrong kind or out of
@@ -273,7 +293,7 @@ class DetectorSpec:
             input=_build(InputSpec, "input", data["input"]),
             postprocess=_build(PostprocessSpec, "postprocess", data.get("postprocess", {})),
             options=data.get("options", {}),
-            masks=None if data.get("masks") is None else _build(MaskSpec, "masks", data["masks"]),
+            masks=_build(MaskSpec, "masks", data["masks"]) if _has_masks(data) else None,
         )
 
     def override(self, data: Mapping[str, Any]) -> DetectorSpec:
@@ -302,6 +322,10 @@ def _refuse_unknown(where: str, data: Mapping[str, Any], cls: type) -> None:
 def _refuse_other_than_table(where: str, data: Any) -> None:
     if not isinstance(data, Mapping):
         raise InputError(f"{where} is {_show(data)}; give a table of values")
+
+
+def _has_masks(data: Mapping[str, Any]) -> bool:
+    return data.get("masks") is not None and data["masks"] is not False
 
 
 def _build(cls: type, table: str, data: Any) -> Any:

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tvmdet.rle import decode_rle
+
 
 def test_one_image_lists_its_boxes(run: Callable, toy_path: Path, images: Path) -> None:
     done = run("detect", toy_path, images / "a.png")
@@ -59,6 +61,23 @@ def test_json_file(run: Callable, toy_path: Path, images: Path, tmp_path: Path) 
     assert first["image_size_hw"] == [20, 30]
     assert set(first["detections"][0]) == {"label", "class_id", "score", "box_xyxy"}
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_masks_are_in_the_json_and_on_the_pictures(
+    run: Callable, masks_path: Path, toy_path: Path, images: Path, tmp_path: Path
+) -> None:
+    path, out, plain = tmp_path / "found.json", tmp_path / "out", tmp_path / "plain"
+    source = images / "a.png"
+    cv2.imwrite(str(source), np.full((200, 300, 3), 255, np.uint8))
+    assert run("detect", masks_path, source, "--json", path, "--save", out).code == 0
+    entries = json.loads(path.read_text())["images"][0]["detections"]
+    assert len(entries) == 3
+    masks = [decode_rle(entry["mask_rle"]) for entry in entries]
+    assert all(mask.shape == (200, 300) and mask.any() for mask in masks)
+    assert run("detect", toy_path, source, "--save", plain).code == 0
+    with_masks, without = (cv2.imread(str(folder / "a.png")) for folder in (out, plain))
+    changed = (with_masks != without).any(axis=-1)
+    assert changed.sum() > 1000
 
 
 def test_json_on_stdout_is_nothing_but_json(run: Callable, toy_path: Path, images: Path) -> None:

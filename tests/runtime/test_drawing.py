@@ -5,6 +5,7 @@ import pytest
 
 from tvmdet.detections import Detections
 from tvmdet.errors import InputError
+from tvmdet.masks import InstanceMasks, SmallMask
 from tvmdet.runtime.drawing import class_color_bgr
 
 
@@ -34,6 +35,57 @@ def test_box_and_label_are_drawn_and_the_rest_is_left() -> None:
     assert drawn[80:98, 100:130].any(axis=-1).mean() > 0.5, "the label lies above the box"
     assert not drawn[110:150, 110:170].any()
     assert not drawn[:60].any()
+
+
+def ring(frame_xyxy: tuple[float, float, float, float]) -> Detections:
+    """One object, a ring in its box."""
+    y, x = np.mgrid[:28, :28] - 13.5
+    values = (np.abs(np.hypot(y, x) - 9) < 4).astype(np.float32)
+    small = SmallMask(values=values, frame_xyxy=frame_xyxy)
+    plain = found(frame_xyxy)
+    return Detections(
+        boxes_xyxy=plain.boxes_xyxy,
+        scores=plain.scores,
+        class_ids=plain.class_ids,
+        labels=plain.labels,
+        image_size_hw=plain.image_size_hw,
+        instance_masks=InstanceMasks(small=(small,), threshold=0.5, image_size_hw=(200, 300)),
+    )
+
+
+def test_masks_are_tinted_and_outlined_and_the_rest_is_left() -> None:
+    image = np.full((200, 300, 3), 100, np.uint8)
+    masked = ring((100, 50, 240, 190))
+    drawn = masked.draw(image)
+    assert (image == 100).all()
+    color = np.array(class_color_bgr(0))
+    inside = masked.masks[0]
+    tint = np.rint(0.55 * 100 + 0.45 * color)
+    # Along the middle row: box, ground, ring, hole, ring, ground, box.
+    row, tinted = drawn[120], (np.abs(drawn[120] - tint) <= 1).all(axis=-1)
+    assert tinted[inside[120]].mean() > 0.8
+    assert not tinted[~inside[120]].any()
+    starts, ends = (np.flatnonzero(np.diff(inside[120].astype(int)) == sign) for sign in (1, -1))
+    assert len(starts) == len(ends) == 2
+    assert (row[[*(starts + 1), *ends]] == color).all(), "the outline"
+    assert (drawn[120, 170] == 100).all(), "the hole"
+    assert (drawn[60:70, 110:120] == 100).all(), "a corner of the box"
+
+
+def test_masks_on_a_smaller_picture_are_cut() -> None:
+    whole = ring((100, 50, 240, 190)).draw(np.full((200, 300, 3), 100, np.uint8))
+    for size_hw in ((120, 170), (40, 300), (1, 1)):
+        drawn = ring((100, 50, 240, 190)).draw(np.full((*size_hw, 3), 100, np.uint8))
+        assert drawn.shape == (*size_hw, 3)
+    cut = ring((100, 50, 240, 190)).draw(np.full((130, 180, 3), 100, np.uint8))
+    # Outlines may close along the cut.
+    np.testing.assert_array_equal(cut[80:120, 90:170], whole[80:120, 90:170])
+
+
+@pytest.mark.parametrize("frame", [(-50, -50, 400, 300), (290, 190, 310, 210), (5, 5, 5, 5)])
+def test_masks_beyond_the_picture(frame: tuple[float, float, float, float]) -> None:
+    drawn = ring(frame).draw(np.zeros((200, 300, 3), np.uint8))
+    assert drawn.shape == (200, 300, 3)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from tvmdet.cli.bench import bench
 from tvmdet.cli.compile import compile_
 from tvmdet.cli.detect import detect
 from tvmdet.cli.doctor import doctor
+from tvmdet.cli.eval import eval_
 from tvmdet.cli.inspect import inspect
 from tvmdet.cli.targets import targets
 from tvmdet.cli.tune import tune
@@ -65,6 +66,7 @@ app.command("tune")(tune)
 app.command("compile")(compile_)
 app.command("inspect")(inspect)
 app.command("detect")(detect)
+app.command("eval")(eval_)
 app.command("bench")(bench)
 app.command("targets")(targets)
 

@@ -15,10 +15,12 @@ from tvmdet import runtime
 from tvmdet.compiler.build import build_library
 from tvmdet.compiler.images import NamedImage, draw_images, read_images
 from tvmdet.compiler.manifest import Built, write_file
-from tvmdet.compiler.parity import Tolerance, check_detector, check_raw
+from tvmdet.compiler.parity import check_detector
+from tvmdet.compiler.parity_raw import check_raw
 from tvmdet.compiler.precision import SHARES_KEPT, LayerPrecision
 from tvmdet.compiler.reference import Reference
 from tvmdet.compiler.schedule import measured_algorithm, measured_pairs, schedule_kernels
+from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.cpus import check_threads
 from tvmdet.errors import ArtifactError, InputError, ParityError, TargetError
 from tvmdet.passes.lower import lower

@@ -6,7 +6,7 @@ not compiled: the graph, the normalisation, the decoding and the suppression are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tvmdet.boxes import ImageTransform, clip_boxes, iou_matrix
 from tvmdet.errors import ModelError
-from tvmdet.heads import get_head
+from tvmdet.heads import Decoded, MaskValues, get_head
 from tvmdet.rows import selects
 from tvmdet.runtime.resize import place_image
 from tvmdet.spec import DetectorSpec, PostprocessSpec
@@ -30,27 +30,61 @@ class Candidates:
         boxes_xyxy: float32 ``[n, 4]``, network pixels.
         scores: float32 ``[n]``.
         class_ids: int32 ``[n]``.
+        anchors: Which row of the network's decoded outputs each is; None where nobody asks.
+        masks: Those of every row of the decoded outputs, batch 1; None for a detector without.
     """
 
     boxes_xyxy: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
     class_ids: npt.NDArray[np.int32]
+    anchors: npt.NDArray[np.intp] | None = None
+    masks: MaskValues | None = None
 
     def __add__(self, other: Candidates) -> Candidates:
-        """Returns the rows of both, these first."""
+        """Returns the rows of both, these first; both are of one image."""
+        anchors = None
+        if self.anchors is not None and other.anchors is not None:
+            anchors = np.concatenate([self.anchors, other.anchors])
         return Candidates(
             boxes_xyxy=np.concatenate([self.boxes_xyxy, other.boxes_xyxy]),
             scores=np.concatenate([self.scores, other.scores]),
             class_ids=np.concatenate([self.class_ids, other.class_ids]),
+            anchors=anchors,
+            masks=self.masks,
         )
 
     def take(self, rows: Any) -> Candidates:
         """Returns some rows."""
-        return Candidates(
+        return replace(
+            self,
             boxes_xyxy=self.boxes_xyxy[rows],
             scores=self.scores[rows],
             class_ids=self.class_ids[rows],
+            anchors=None if self.anchors is None else self.anchors[rows],
         )
+
+    def compact(self) -> Candidates:
+        """Returns the same rows with the masks of no others, in arrays of their own."""
+        if self.masks is None or self.anchors is None:
+            return self
+        values = self.masks.values[:, self.anchors]
+        return replace(
+            self,
+            anchors=np.arange(len(self.anchors)),
+            masks=MaskValues(values=values, prototypes=self.masks.prototypes),
+        )
+
+    def mask_values(self) -> npt.NDArray[np.float32] | None:
+        """Returns the small masks of these rows, ``[n, h, w]``; None for a detector without."""
+        if self.masks is None or self.anchors is None:
+            return None
+        values: npt.NDArray[np.float32] = self.masks.values[0][self.anchors]
+        if self.masks.prototypes is None:
+            return values
+        mixed = np.tensordot(values, self.masks.prototypes[0], axes=1)
+        # Past 80 the sigmoid is 0 or 1 in float32.
+        values = 1 / (1 + np.exp(-np.clip(mixed, -80, 80)))
+        return values
 
 
 # ONNX Runtime's names of what a picture may be fed as.
@@ -114,26 +148,28 @@ class Reference:
         """
         spec = self.spec.input
         canvas = np.empty((*spec.size_hw, 3), np.uint8)
-        place_image(image_bgr, transform, spec.pad_value, canvas)
+        place_image(image_bgr, transform, spec.border_bgr, canvas)
         pixels = canvas[..., ::-1] if spec.color == "rgb" else canvas
         mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
         network_input = ((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None]
         fed = np.ascontiguousarray(network_input, self._dtype)
         outputs = self.run({self.input_names[0]: fed})
         decoded = get_head(self.spec.family).decode_reference(outputs, self.spec)
-        boxes, scores = decoded.boxes, decoded.scores
+        scores = decoded.scores
+        if self.spec.masks is None:
+            decoded = replace(decoded, masks=None)
+        elif decoded.masks is None:
+            raise ModelError(
+                f"the spec has masks, and family {self.spec.family} finds none in the network's "
+                "outputs; remove masks from the spec"
+            )
         if self.spec.postprocess.multi_label:
             every = np.arange(scores[0].size)
-            return _best_first(boxes[0], scores[0], every), _best_first(
-                boxes[0], scores[0], every[:0]
-            )
+            return _best_first(decoded, every), _best_first(decoded, every[:0])
         ranked = np.argsort(-scores[0], axis=1, kind="stable")
         first = np.arange(len(ranked)) * scores.shape[2]
         second = first + ranked[:, 1] if scores.shape[2] > 1 else first[:0]
-        return (
-            _best_first(boxes[0], scores[0], first + ranked[:, 0]),
-            _best_first(boxes[0], scores[0], second),
-        )
+        return _best_first(decoded, first + ranked[:, 0]), _best_first(decoded, second)
 
 
 def suppress(
@@ -166,19 +202,19 @@ def suppress(
 def to_image(found: Candidates, transform: ImageTransform) -> Candidates:
     """Returns boxes mapped to the original image and clipped to it."""
     boxes = clip_boxes(transform.to_image(found.boxes_xyxy), transform.image_size_hw)
-    return Candidates(boxes_xyxy=boxes, scores=found.scores, class_ids=found.class_ids)
+    return replace(found, boxes_xyxy=boxes)
 
 
-def _best_first(
-    boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], flat: npt.NDArray[np.intp]
-) -> Candidates:
-    """Returns entries of a score table ``[A, C]``, given by flat index, as candidates."""
-    classes = scores.shape[1]
-    values = scores.reshape(-1)[flat]
+def _best_first(decoded: Decoded, flat: npt.NDArray[np.intp]) -> Candidates:
+    """Returns entries of the score table ``[A, C]`` of batch 1, given by flat index."""
+    classes = decoded.scores.shape[2]
+    values = decoded.scores.reshape(-1)[flat]
     order = np.lexsort((flat, -values))
     flat = flat[order]
     return Candidates(
-        boxes_xyxy=boxes[flat // classes],
+        boxes_xyxy=decoded.boxes[0][flat // classes],
         scores=values[order],
         class_ids=(flat % classes).astype(np.int32),
+        anchors=flat // classes,
+        masks=decoded.masks,
     )

@@ -1,6 +1,6 @@
 """From an ONNX file to a checked, recognised, static network."""
 
-from tvmdet.frontend.diagnosis import Diagnosis, NodeVerdict
+from tvmdet.diagnosis import Diagnosis, NodeVerdict
 from tvmdet.frontend.doctor import diagnose
 from tvmdet.frontend.import_onnx import import_onnx
 from tvmdet.frontend.limits import Limits

@@ -14,6 +14,7 @@ from tvmdet.errors import ModelError, UnsupportedOperatorError
 from tvmdet.frontend.converters import converter_map, plain_operands
 from tvmdet.frontend.onnx_tools import describe, first_line
 from tvmdet.frontend.operators import find_blocks, refuse
+from tvmdet.steps import reached
 
 __all__ = ["import_relax", "trace_operators"]
 
@@ -48,6 +49,7 @@ def import_relax(model: onnx.ModelProto, opset: int) -> tvm.IRModule:
                 f"TVM cannot import the network: {first_line(error)}; "
                 "`tvmdet doctor` says more about each node"
             ) from error
+    reached("TVM folds constants of the imported network")
     module = relax.transform.CanonicalizeBindings()(module)
     module = relax.transform.FoldConstant()(module)
     return relax.transform.DeadCodeElimination(["main"])(module)
@@ -83,6 +85,7 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
 
     def _construct_nodes(self, graph: onnx.GraphProto) -> None:
         for node in graph.node:
+            reached(f"TVM imports {describe(node)}")
             try:
                 self._construct_node(node)
             except Exception as error:  # TVM raises anything

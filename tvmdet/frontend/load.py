@@ -24,6 +24,7 @@ from tvmdet.frontend.onnx_tools import (
     tensor_bytes,
 )
 from tvmdet.frontend.operators import find_foreign, refuse
+from tvmdet.steps import reached
 
 __all__ = ["LoadedModel", "load_onnx"]
 
@@ -64,6 +65,7 @@ def load_onnx(
     """
     limits = limits or Limits()
     path = Path(path)
+    reached(f"reading {path}")
     data = _read(path, limits)
     proto = _parse(path, data)
     opset = _check_opset(path, proto, limits)
@@ -176,6 +178,7 @@ def _check_tensors(path: Path, model: onnx.ModelProto) -> None:
 
 
 def _check_model(path: Path, model: onnx.ModelProto) -> None:
+    reached("the ONNX checker reads the model")
     try:
         # Some exporters leave the shapes of outputs away; the checker wants them.
         bare = not all(o.type.tensor_type.HasField("shape") for o in model.graph.output)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import onnx
 
 from tvmdet.errors import InputError, ModelError, ShapeError
+from tvmdet.frontend.bounded import ROW_COUNTS
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel
 from tvmdet.frontend.onnx_tools import graph_inputs, input_summary
+from tvmdet.frontend.prove import Proof
 from tvmdet.frontend.rebatch import prove_batch, rewrite_batch
 from tvmdet.frontend.specialise import input_shapes, record_outputs, specialise
 
@@ -27,6 +30,25 @@ class Network:
         self._size_hw = size_hw
         self._limits = limits
         self._made: dict[int, onnx.ModelProto] = {}
+        self._proofs: list[Proof] = []
+        self._lock = threading.RLock()
+
+    @classmethod
+    def of_static(cls, static: onnx.ModelProto, opset: int) -> Network:
+        """Returns a network that is taken as it is: static, simplified, every node named."""
+        loaded = LoadedModel(name="network", proto=static, sha256="", opset=opset)
+        network = cls(loaded, None, Limits())
+        network._made[1] = static
+        return network
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what another process needs to go on: everything but the lock."""
+        with self._lock:
+            return {key: value for key, value in self.__dict__.items() if key != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes over what :meth:`__getstate__` returned."""
+        self.__dict__.update(state)
         self._lock = threading.RLock()
 
     @property
@@ -37,6 +59,12 @@ class Network:
             if summary is not None and summary.shape and summary.shape[0] is not None:
                 return summary.shape[0]
         return None
+
+    @property
+    def proofs(self) -> tuple[Proof, ...]:
+        """What was measured of every rewrite so far, in their order."""
+        with self._lock:
+            return tuple(self._proofs)
 
     def at(self, batch_size: int) -> onnx.ModelProto:
         """Returns the network at a batch size: static, simplified, proven by ONNX Runtime.
@@ -65,16 +93,22 @@ class Network:
         if batch_size == native:
             return self._specialise(batch_size)
         one = self.at(native)
+        if any(entry.key == ROW_COUNTS for entry in one.metadata_props):
+            raise ShapeError(
+                f"the export does not work at batch {batch_size}: it chooses its boxes itself, as "
+                f"many as the image shows; allowed: batch {native}; for larger batches export the "
+                "detector without its non-maximum suppression"
+            )
         if self.fixed_batch is None:
             try:
                 many = self._specialise(batch_size)
-                prove_batch(one, many)
+                self._proofs.append(prove_batch(one, many))
             except ModelError:
                 pass  # the axis is called dynamic, but nodes fix it: rewrite them
             else:
                 return many
         many = rewrite_batch(one, batch_size)
-        prove_batch(one, many)
+        self._proofs.append(prove_batch(one, many))
         record_outputs(many)
         return many
 
@@ -84,4 +118,4 @@ class Network:
         batches = {shape[0] for shape in shapes.values() if shape}
         if len(batches) > 1 and batch_size > 1:
             raise ShapeError(f"the inputs have different first dimensions: {shapes}")
-        return specialise(proto, shapes, self._limits)
+        return specialise(proto, shapes, self._limits, self._proofs.append)

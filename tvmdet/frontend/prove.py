@@ -1,7 +1,12 @@
-"""Proofs by ONNX Runtime that a rewritten network still computes the same."""
+"""Proofs by ONNX Runtime that a rewritten network still computes the same.
+
+A proof is a measurement: the largest difference of every output, on random values and on
+pictures of smooth shapes, which reach other branches of a network than noise does.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -9,10 +14,23 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from tvmdet.diagnosis import Proof
 from tvmdet.errors import ModelError
 from tvmdet.frontend.onnx_tools import first_line, graph_inputs, value_summary
+from tvmdet.frontend.probe_pictures import draw_probe
+from tvmdet.steps import reached
 
-__all__ = ["TOLERANCE", "differing_output", "random_feeds", "run_onnx"]
+__all__ = [
+    "TOLERANCE",
+    "Proof",
+    "differences",
+    "differing_output",
+    "picture_feeds",
+    "probes",
+    "prove_equal",
+    "random_feeds",
+    "run_onnx",
+]
 
 # Largest difference of two equal networks, relative to the largest value of the output. Other
 # blocking at another batch size changes float32 sums by about 1e-6 of that; a mixed-up batch
@@ -56,6 +74,7 @@ def run_onnx(
     # Fusions would hide a difference between two graphs behind one kernel.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     names = [value.name for value in model.graph.output]
+    reached(f"ONNX Runtime runs a network of {len(model.graph.node)} nodes")
     try:
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -71,24 +90,87 @@ def run_onnx(
     return [dict(zip(names, map(np.asarray, result), strict=True)) for result in results]
 
 
+def picture_feeds(model: onnx.ModelProto, seed: int = 0) -> dict[str, np.ndarray]:
+    """Returns pictures of smooth shapes for the image inputs of a static model.
+
+    Floats lie in [0, 1], as normalised pixels do, integers in the range of their type up to
+    255; inputs that are no images are random, as :func:`random_feeds` makes them.
+    """
+    feeds = random_feeds(model, seed)
+    rng = np.random.default_rng(seed)
+    for name, values in feeds.items():
+        if values.ndim in (3, 4) and values.dtype.kind in "fu" and values.size:
+            picture = draw_probe(values.shape, rng)
+            scale = 1.0 if values.dtype.kind == "f" else 255.0
+            feeds[name] = (picture * scale).astype(values.dtype)
+    return feeds
+
+
+def probes(model: onnx.ModelProto, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the inputs that a proof runs a static model on, by what they are called."""
+    return {
+        f"random values (seed {seed})": random_feeds(model, seed),
+        f"smooth shapes (seed {seed})": picture_feeds(model, seed),
+    }
+
+
+def prove_equal(
+    rewrite: str, before: onnx.ModelProto, after: onnx.ModelProto, names: Sequence[str]
+) -> Proof:
+    """Measures how far a rewritten network is from what it was.
+
+    Args:
+        rewrite: What was done, for people.
+        before: The network, with static input shapes.
+        after: The rewritten one, with the same inputs.
+        names: The outputs to compare.
+
+    Raises:
+        ModelError: An output differs by more than :data:`TOLERANCE`; names it, and the inputs.
+    """
+    feeds = probes(after)
+    expected = run_onnx(before, list(feeds.values()))
+    got = run_onnx(after, list(feeds.values()))
+    largest = dict.fromkeys(names, 0.0)
+    for inputs, left, right in zip(feeds, expected, got, strict=True):
+        for name, difference in differences(left, right, names).items():
+            if not difference <= TOLERANCE:
+                raise ModelError(
+                    f"a rewrite changed output {name!r}: {rewrite}; on {inputs} ONNX Runtime gives "
+                    f"other values before and after (relative difference {difference:.3g}, allowed "
+                    f"{TOLERANCE:g}); this model cannot be used safely: please report it"
+                )
+            largest[name] = max(largest[name], difference)
+    return Proof(rewrite=rewrite, differences=largest, inputs=tuple(feeds))
+
+
 def differing_output(
     expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], names: Sequence[str]
 ) -> str | None:
     """Returns the first name whose values differ beyond :data:`TOLERANCE`, or None."""
-    for name in names:
-        left, right = expected[name], got[name]
-        if left.shape != right.shape or left.dtype != right.dtype:
-            return name
-        if left.dtype.kind != "f":
-            if not np.array_equal(left, right):
-                return name
-            continue
-        wide = left.astype(np.float64)
-        finite = np.isfinite(wide)
-        if not np.array_equal(wide[~finite], right[~finite].astype(np.float64), equal_nan=True):
-            return name
-        scale = max(float(np.abs(wide[finite]).max(initial=0.0)), 1e-6)
-        error = np.abs(wide[finite] - right[finite]).max(initial=0.0)
-        if not error <= TOLERANCE * scale:
-            return name
-    return None
+    found = differences(expected, got, names)
+    return next((name for name in names if not found[name] <= TOLERANCE), None)
+
+
+def differences(
+    expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], names: Sequence[str]
+) -> dict[str, float]:
+    """Returns the largest difference of each output, relative to its largest value.
+
+    Infinite where shapes, types, integers or the places of infinities differ.
+    """
+    return {name: _difference(expected[name], got[name]) for name in names}
+
+
+def _difference(left: np.ndarray, right: np.ndarray) -> float:
+    if left.shape != right.shape or left.dtype != right.dtype:
+        return math.inf
+    if left.dtype.kind != "f":
+        return 0.0 if np.array_equal(left, right) else math.inf
+    wide, other = left.astype(np.float64), right.astype(np.float64)
+    finite = np.isfinite(wide)
+    if not np.array_equal(wide[~finite], other[~finite], equal_nan=True):
+        return math.inf
+    scale = max(float(np.abs(wide[finite]).max(initial=0.0)), 1e-6)
+    error = float(np.abs(wide[finite] - other[finite]).max(initial=0.0))
+    return error / scale if math.isfinite(error) else math.inf

@@ -18,7 +18,7 @@ from tvmdet.frontend.onnx_tools import (
     graph_inputs,
     value_summary,
 )
-from tvmdet.frontend.prove import differing_output, random_feeds, run_onnx
+from tvmdet.frontend.prove import TOLERANCE, Proof, differences, probes, run_onnx
 from tvmdet.frontend.specialise import static_values, with_input_shapes
 
 __all__ = ["prove_batch", "rewrite_batch"]
@@ -58,7 +58,7 @@ def rewrite_batch(model: onnx.ModelProto, batch_size: int) -> onnx.ModelProto:
     return copy
 
 
-def prove_batch(one: onnx.ModelProto, many: onnx.ModelProto) -> None:
+def prove_batch(one: onnx.ModelProto, many: onnx.ModelProto) -> Proof:
     """Checks that a batch gives for each image what the image gives alone.
 
     Every row of the batch is a different random image. The reference runs at its own batch
@@ -69,17 +69,21 @@ def prove_batch(one: onnx.ModelProto, many: onnx.ModelProto) -> None:
         one: The reference network, static.
         many: The same network at another batch size, static.
 
+    Returns:
+        The largest difference of each output.
+
     Raises:
         ShapeError: It does not; names the first node that fixes or mixes the batch.
     """
     cause: ModelError | None = None
     try:
         static_values(many)
-        if _is_equal(one, many):
-            return
+        proof = _compare(one, many)
+        if proof is not None and proof.largest <= TOLERANCE:
+            return proof
     except ModelError as error:
         cause = error
-    batch = next(iter(_input_shapes(many).values()))[0]
+    batch = _batch_of(many)
     node = _culprit(one, many)
     where = "its outputs change" if node is None else f"{describe(node)} fixes or mixes the batch"
     raise ShapeError(
@@ -106,20 +110,30 @@ def _input_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _is_equal(one: onnx.ModelProto, many: onnx.ModelProto) -> bool:
-    """Returns whether a batch of random images gives what each image gives alone."""
-    feeds = random_feeds(many, seed=1)
-    old = next(iter(_input_shapes(one).values()))[0]
-    count = len(next(iter(feeds.values())))
+def _compare(one: onnx.ModelProto, many: onnx.ModelProto) -> Proof | None:
+    """Measures how far a batch is from each image alone; None where an output has no batch."""
+    feeds = probes(many, seed=1)
+    old, count = _batch_of(one), _batch_of(many)
     singles = [
-        {name: np.repeat(value[row : row + 1], old, axis=0) for name, value in feeds.items()}
+        {name: np.repeat(value[row : row + 1], old, axis=0) for name, value in inputs.items()}
+        for inputs in feeds.values()
         for row in range(count)
     ]
-    (got,), alone = run_onnx(many, [feeds]), run_onnx(one, singles)
+    got, alone = run_onnx(many, list(feeds.values())), run_onnx(one, singles)
     if any(value.shape[:1] != (old,) for value in alone[0].values()):
-        return False
-    expected = {name: np.concatenate([a[name][:1] for a in alone]) for name in alone[0]}
-    return differing_output(expected, got, list(expected)) is None
+        return None
+    largest = dict.fromkeys(alone[0], 0.0)
+    for at, together in enumerate(got):
+        rows = alone[at * count : (at + 1) * count]
+        expected = {name: np.concatenate([row[name][:1] for row in rows]) for name in largest}
+        found = differences(expected, together, list(expected))
+        largest = {name: max(largest[name], found[name]) for name in largest}
+    rewrite = f"batch {old} to batch {count}"
+    return Proof(rewrite=rewrite, differences=largest, inputs=tuple(feeds))
+
+
+def _batch_of(model: onnx.ModelProto) -> int:
+    return next(iter(_input_shapes(model).values()))[0]
 
 
 def _culprit(one: onnx.ModelProto, many: onnx.ModelProto) -> onnx.NodeProto | None:
@@ -128,7 +142,8 @@ def _culprit(one: onnx.ModelProto, many: onnx.ModelProto) -> onnx.NodeProto | No
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            right = _is_equal(_prefix(one, middle), _prefix(many, middle))
+            proof = _compare(_prefix(one, middle), _prefix(many, middle))
+            right = proof is not None and proof.largest <= TOLERANCE
         except ModelError:
             right = False
         low, high = (middle, high) if right else (low, middle)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tvmdet.errors import ModelError
-from tvmdet.heads import GraphSummary, Recognition, all_heads, get_head
+from tvmdet.heads import GraphSummary, Question, Recognition, all_heads, get_head
 
 __all__ = ["recognise"]
 
 
 def recognise(
-    summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
+    summary: GraphSummary,
+    size_hw: tuple[int, int],
+    given: Mapping[str, Any],
+    source: str = "the spec",
 ) -> Recognition:
     """Finds the family of a network and merges the user's spec over what was recognised.
 
@@ -21,6 +24,7 @@ def recognise(
         summary: The network at batch 1.
         size_hw: Height and width of its input.
         given: The user's spec, which wins; with a ``family`` no other family is asked.
+        source: Where that was read, for people.
 
     Raises:
         ModelError: No family, or several, claim the network, or the given one cannot be.
@@ -36,7 +40,7 @@ def recognise(
     get_head(found.family).validate(spec, summary)
     if not overrides:
         return found
-    line = f"from the spec: {', '.join(sorted(overrides))}"
+    line = f"from {source}: {', '.join(sorted(overrides))}"
     return Recognition(
         family=found.family,
         reasons=(*found.reasons, line),
@@ -59,10 +63,10 @@ def _ask_for(
     head = get_head(family)
     answer = head.examine(summary, size_hw, given)
     if isinstance(answer, str):
-        raise ModelError(
-            f"the spec says family {family!r} ({head.title}), but {answer}; correct the spec, "
-            "leave the family away to have it recognised, or use --raw"
-        )
+        advice = "correct the spec, leave the family away to have it recognised, or use --raw"
+        if isinstance(answer, Question):
+            advice = f"add this to the spec:\n{_indented(answer.spec_text)}"
+        raise ModelError(f"the spec says family {family!r} ({head.title}), but {answer}; {advice}")
     return Recognition(
         family=answer.family,
         reasons=(f"family {family} from the spec", *answer.reasons),
@@ -89,8 +93,26 @@ def _ask_all(
         lines = [f"  {name}: {'; '.join(claim.reasons)}" for name, claim in claims.items()]
     else:
         head_line = f"no known detector family recognises this network ({outputs}):"
-        lines = [f"  {name}: {answer}" for name, answer in answers.items()]
-    raise ModelError("\n".join([head_line, *lines, _advice(size_hw)]))
+        # Families that it fits come first: one of them is likely meant.
+        order = sorted(answers, key=lambda name: not isinstance(answers[name], Question))
+        lines = [f"  {name}: {answers[name]}" for name in order]
+    questions = [answer for answer in answers.values() if isinstance(answer, Question)]
+    advice = _advice(size_hw) if claims or not questions else _choice(questions)
+    raise ModelError("\n".join([head_line, *lines, advice]))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _choice(questions: Sequence[Question]) -> str:
+    """Returns the spec files that would settle it, as TOML."""
+    blocks = "\nor\n".join(_indented(question.spec_text) for question in questions)
+    return (
+        "Say which it is in a file detector.toml and give --spec detector.toml:\n"
+        f"{blocks}\nor compile the network without a head (--raw) and keep your own "
+        "post-processing"
+    )
 
 
 def _advice(size_hw: tuple[int, int]) -> str:

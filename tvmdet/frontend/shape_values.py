@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from tvmdet.errors import ModelError
 from tvmdet.frontend.onnx_tools import constants_of, graph_inputs
-from tvmdet.frontend.prove import random_feeds, run_onnx
+from tvmdet.frontend.prove import picture_feeds, random_feeds, run_onnx
 
 __all__ = ["fold_shape_values"]
 
@@ -92,7 +92,7 @@ def fold_shape_values(model: onnx.ModelProto) -> onnx.ModelProto | None:
     del probe.graph.output[:]
     for name in names:
         probe.graph.output.add().name = name
-    first, second = run_onnx(probe, [random_feeds(model, seed=2), random_feeds(model, seed=3)])
+    first, second = run_onnx(probe, [random_feeds(model, seed=2), picture_feeds(model, seed=3)])
     for name in names:
         if not np.array_equal(first[name], second[name]):
             raise ModelError(

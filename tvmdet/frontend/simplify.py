@@ -12,6 +12,7 @@ import onnxslim
 
 from tvmdet.errors import ModelError
 from tvmdet.frontend.onnx_tools import first_line, name_nodes
+from tvmdet.steps import reached
 
 __all__ = ["simplify"]
 
@@ -27,6 +28,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    reached("onnxslim simplifies the network")
     logger = logging.getLogger("onnxslim")
     if not logger.handlers:
         # It adds a handler on stderr unless there is one.

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from functools import cache
 
 from tvmdet.errors import InputError
 from tvmdet.heads.base import (
+    ColumnRun,
     Decoded,
     GraphSummary,
     Head,
     MaskValues,
+    Question,
     Recognition,
     TensorSummary,
 )
 
 __all__ = [
+    "ColumnRun",
     "Decoded",
     "GraphSummary",
     "Head",
     "MaskValues",
+    "Question",
     "Recognition",
     "TensorSummary",
     "all_heads",
@@ -36,7 +41,7 @@ def all_heads() -> tuple[Head, ...]:
         module = importlib.import_module(f"{__name__}.{module_info.name}")
         for value in vars(module).values():
             own = isinstance(value, type) and value.__module__ == module.__name__
-            if own and issubclass(value, Head) and value is not Head:
+            if own and issubclass(value, Head) and not inspect.isabstract(value):
                 found[value.name] = value()
     return tuple(found[name] for name in sorted(found))
 

@@ -27,7 +27,7 @@ from tvm.script import tirx as T
 __all__ = ["roi_align_func"]
 
 _OPAQUE = 8  # tvm::relax::OpPatternKind::kOpaque: never fused with a neighbour
-_LANES = 16  # float32 of a cache line
+_LANES = 64  # float32: enough sums at once to hide the latency of each
 _MOST_SAMPLES = 4096  # on a side of a bin; a grid that depends on the region has to end
 
 

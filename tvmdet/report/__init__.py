@@ -1,9 +1,25 @@
-"""Benchmarks that can be trusted: checked first, timed in turn, with an interval and a verdict."""
+"""What can be said of a compiled file: how fast it is, and how well it finds objects.
+
+Benchmarks are checked first, timed in turn, with an interval and a verdict. Evaluations are
+those of COCO, with ONNX Runtime beside them.
+"""
 
 from tvmdet.report.bench import BenchOptions, bench
 from tvmdet.report.environments import install
+from tvmdet.report.eval_results import EvalReport
+from tvmdet.report.evaluate import EvalOptions, evaluate
 from tvmdet.report.results import BenchReport
 from tvmdet.report.rivals import find_rivals
 from tvmdet.report.timing import Plan
 
-__all__ = ["BenchOptions", "BenchReport", "Plan", "bench", "find_rivals", "install"]
+__all__ = [
+    "BenchOptions",
+    "BenchReport",
+    "EvalOptions",
+    "EvalReport",
+    "Plan",
+    "bench",
+    "evaluate",
+    "find_rivals",
+    "install",
+]

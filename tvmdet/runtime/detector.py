@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.detections import Detections
 from tvmdet.errors import InputError
-from tvmdet.runtime.native import NativeModule
+from tvmdet.runtime.native import Arrays, Copy, NativeModule, copy_all
 from tvmdet.runtime.raw import RawRunner, RawSignature
 from tvmdet.runtime.threads import NativeThread
 from tvmdet.spec import DetectorSpec
@@ -139,7 +139,8 @@ class Detector:
         Returns:
             The detections, and seconds by phase, which add up to the whole call: ``decode`` the
             file, ``resize`` it into the network's input, ``network`` (with normalisation, box
-            decoding and suppression, which are compiled with it), ``map`` the boxes back.
+            decoding and suppression, which are compiled with it), ``map`` the boxes back. Masks
+            stay small until they are asked for, which no phase counts.
 
         Raises:
             InputError: As in :meth:`detect`.
@@ -253,13 +254,11 @@ class Detector:
             _threshold("iou", iou, self.spec.postprocess.iou_threshold),
         )
 
-    def _submit(
-        self, function: str, arguments: tuple[npt.NDArray[Any], ...]
-    ) -> Future[tuple[npt.NDArray[Any], ...]]:
+    def _submit(self, function: str, arguments: Arrays, copy: Copy = copy_all) -> Future[Arrays]:
         module = self._module
         if module is None:
             raise InputError(f"{self._name} is closed; load it again with tvmdet.load()")
-        return self._thread.submit(partial(module.call, function, arguments))
+        return self._thread.submit(partial(module.call, function, arguments, copy))
 
 
 def _threshold(name: str, given: float | None, default: float) -> float:

@@ -1,4 +1,4 @@
-"""Boxes, labels and scores drawn on a picture."""
+"""Masks, boxes, labels and scores drawn on a picture."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from tvmdet.runtime.images import as_bgr
 
 if TYPE_CHECKING:
     from tvmdet.detections import Detection, Detections
+    from tvmdet.masks import MaskRegion
 
 __all__ = ["class_color_bgr", "draw_detections"]
 
+_MASK_OPACITY = 0.45
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -30,7 +32,7 @@ def class_color_bgr(class_id: int) -> tuple[int, int, int]:
 
 
 def draw_detections(found: Detections, image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Returns a new BGR picture with the boxes of ``found`` on it.
+    """Returns a new BGR picture with the boxes and masks of ``found`` on it.
 
     Raises:
         InputError: The array is not an image.
@@ -38,11 +40,33 @@ def draw_detections(found: Detections, image: npt.NDArray[Any]) -> npt.NDArray[n
     canvas = as_bgr(image).copy()
     line_px = max(round(sum(canvas.shape[:2]) / 2 * 0.003), 1)
     # The weakest first, so that the best lie on top.
+    masks = found.instance_masks
+    for index in reversed(range(0 if masks is None else len(masks))):
+        assert masks is not None
+        color = class_color_bgr(int(found.class_ids[index]))
+        _draw_mask(canvas, masks.region(index), color, line_px)
     for detection in reversed(list(found)):
         _draw_box(canvas, detection, line_px)
     for detection in reversed(list(found)):
         _draw_label(canvas, detection, line_px)
     return canvas
+
+
+def _draw_mask(
+    canvas: npt.NDArray[np.uint8], mask: MaskRegion, color: tuple[int, int, int], line_px: int
+) -> None:
+    """Tints the pixels of a mask and outlines them."""
+    # The picture may be smaller than the image that was searched.
+    picture = canvas[mask.slices]
+    height, width = picture.shape[:2]
+    pixels = np.ascontiguousarray(mask.pixels[:height, :width]).view(np.uint8)
+    if not pixels.any():
+        return
+    tinted = picture.astype(np.float32) * (1 - _MASK_OPACITY)
+    tinted += np.array(color, np.float32) * _MASK_OPACITY
+    np.copyto(picture, np.rint(tinted).astype(np.uint8), where=pixels[..., None].view(np.bool_))
+    outlines, _ = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    cv2.drawContours(canvas, outlines, -1, color, line_px, offset=(mask.left, mask.top))
 
 
 def _draw_box(canvas: npt.NDArray[np.uint8], found: Detection, line_px: int) -> None:

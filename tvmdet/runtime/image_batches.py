@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,11 @@ import numpy.typing as npt
 from tvmdet.boxes import ImageTransform
 from tvmdet.detections import Detections
 from tvmdet.errors import InputError
+from tvmdet.masks import place_masks
 from tvmdet.runtime.batches import plan_batches
 from tvmdet.runtime.buffers import BufferPool
 from tvmdet.runtime.images import Image, Source, load_image, source_name
-from tvmdet.runtime.native import aligned_empty
+from tvmdet.runtime.native import Arrays, Copy, aligned_empty, copy_all
 from tvmdet.runtime.resize import place_image
 from tvmdet.spec import DetectorSpec
 
@@ -25,10 +26,17 @@ __all__ = ["ImageBatcher", "Lap"]
 
 _log = logging.getLogger(__name__)
 
-Arrays: TypeAlias = tuple[npt.NDArray[Any], ...]
-Submit: TypeAlias = Callable[[str, Arrays], Future[Arrays]]
+Submit: TypeAlias = Callable[[str, Arrays, Copy], Future[Arrays]]
 Lap: TypeAlias = Callable[[str], None]
 """Told the name of each phase as it ends: decode, resize, network, map."""
+
+
+def _copy_counted(results: Arrays) -> Arrays:
+    """Copies the rows in use: those of masks may be most of the memory that a call touches."""
+    *rows, masks = results
+    counts = rows[3]
+    most = int(counts.max(initial=0))
+    return *(array.copy() for array in rows), masks[:, :most].copy()
 
 
 def _no_lap(_phase: str) -> None:
@@ -131,7 +139,7 @@ class ImageBatcher:
     def _place(self, image: Image, source: object, out: Image) -> _Row:
         height, width = image.shape[:2]
         transform = ImageTransform.for_image((height, width), self._spec.input)
-        place_image(image, transform, self._spec.input.pad_value, out)
+        place_image(image, transform, self._spec.input.border_bgr, out)
         return _Row(source=source_name(source), transform=transform)
 
     def _place_or_report(self, source: Source, out: Image) -> _Row:
@@ -151,27 +159,38 @@ class ImageBatcher:
     ) -> _Running:
         buffers.images[len(rows) :] = 0
         buffers.thresholds[...] = thresholds
-        outputs = self._submit(f"detect_b{size}", (buffers.images, buffers.thresholds))
+        copy = copy_all if self._spec.masks is None else _copy_counted
+        outputs = self._submit(f"detect_b{size}", (buffers.images, buffers.thresholds), copy)
         return _Running(rows=rows, size=size, buffers=buffers, outputs=outputs)
 
     def _finish(self, running: _Running) -> list[Detections]:
-        boxes, scores, class_ids, counts = running.outputs.result()
+        results = running.outputs.result()
         self._buffers.give_back(running.size, running.buffers)
-        results = []
-        for index, row in enumerate(running.rows):
-            if row.transform is None:
-                results.append(Detections.empty((0, 0), source=row.source, error=row.error))
-                continue
-            count = int(counts[index])
-            ids = class_ids[index, :count].copy()
-            results.append(
-                Detections(
-                    boxes_xyxy=row.transform.to_image(boxes[index, :count]),
-                    scores=scores[index, :count].copy(),
-                    class_ids=ids,
-                    labels=tuple(self._spec.labels[class_id] for class_id in ids.tolist()),
-                    image_size_hw=row.transform.image_size_hw,
-                    source=row.source,
-                )
+        return [
+            Detections.empty(
+                (0, 0),
+                source=row.source,
+                error=row.error,
+                with_masks=self._spec.masks is not None,
             )
-        return results
+            if row.transform is None
+            else self._read(row, row.transform, tuple(array[index] for array in results))
+            for index, row in enumerate(running.rows)
+        ]
+
+    def _read(self, row: _Row, transform: ImageTransform, results: Arrays) -> Detections:
+        """Returns the detections of one image, from its rows of the compiled function's results."""
+        boxes, scores, class_ids, count, *masks = results
+        boxes, ids = boxes[:count], class_ids[:count].copy()
+        placed = None
+        if self._spec.masks is not None:
+            placed = place_masks(masks[0][:count], boxes, transform, self._spec.masks)
+        return Detections(
+            boxes_xyxy=transform.to_image(boxes),
+            scores=scores[:count].copy(),
+            class_ids=ids,
+            labels=tuple(self._spec.labels[class_id] for class_id in ids.tolist()),
+            image_size_hw=transform.image_size_hw,
+            source=row.source,
+            instance_masks=placed,
+        )

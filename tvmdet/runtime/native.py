@@ -17,14 +17,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from tvmdet.errors import ArtifactError, InputError
 
-__all__ = ["NativeModule", "aligned_empty", "configure_workers", "is_readable_in_place"]
+__all__ = [
+    "Arrays",
+    "Copy",
+    "NativeModule",
+    "aligned_empty",
+    "configure_workers",
+    "copy_all",
+    "is_readable_in_place",
+]
+
+Arrays: TypeAlias = tuple[npt.NDArray[Any], ...]
+Copy: TypeAlias = Callable[[Arrays], Arrays]
+"""Copies what is wanted of a compiled function's results, which are gone afterwards."""
 
 _ALIGNMENT_BYTES = 64
 """What compiled code assumes of its buffers (``kAllocAlignment`` in TVM's runtime)."""
@@ -122,6 +134,11 @@ def is_readable_in_place(array: npt.NDArray[Any]) -> bool:
     return bool(flags.c_contiguous and flags.writeable and aligned)
 
 
+def copy_all(results: Arrays) -> Arrays:
+    """Copies every result whole."""
+    return tuple(array.copy() for array in results)
+
+
 class NativeModule:
     """A compiled library, loaded and ready to be called.
 
@@ -167,13 +184,14 @@ class NativeModule:
         self._functions: dict[str, Any] = {}
 
     def call(
-        self, function: str, arguments: Sequence[npt.NDArray[Any]]
-    ) -> tuple[npt.NDArray[Any], ...]:
+        self, function: str, arguments: Sequence[npt.NDArray[Any]], copy: Copy = copy_all
+    ) -> Arrays:
         """Runs a function of the module.
 
         Args:
             function: Its name.
             arguments: Arrays made by :func:`aligned_empty`; read in place.
+            copy: Says what is copied of the results.
 
         Returns:
             What it returns, copied into arrays that the caller owns.
@@ -191,7 +209,7 @@ class NativeModule:
             given = [ffi.from_dlpack(array) for array in arguments]
             result = self._functions[function](*given, *self._weights)
             tensors = (result,) if isinstance(result, ffi.Tensor) else tuple(result)
-            return tuple(np.from_dlpack(tensor).copy() for tensor in tensors)
+            return copy(tuple(np.from_dlpack(tensor) for tensor in tensors))
         except Exception as error:  # TVM raises whatever class its C++ side named
             raise ArtifactError(
                 f"{self._name} failed in {function}: {_first_line(error)}; compile it again"

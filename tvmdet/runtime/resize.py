@@ -10,7 +10,12 @@ from tvmdet.runtime.images import Image
 __all__ = ["place_image"]
 
 
-def place_image(image: Image, transform: ImageTransform, pad_value: int, out: Image) -> None:
+def place_image(
+    image: Image,
+    transform: ImageTransform,
+    border: int | tuple[int, int, int],
+    out: Image,
+) -> None:
     """Resizes an image bilinearly into ``out`` and fills the border around it.
 
     Every pixel of ``out`` is written, and nothing is allocated.
@@ -18,15 +23,15 @@ def place_image(image: Image, transform: ImageTransform, pad_value: int, out: Im
     Args:
         image: BGR, of the size that the transform was made for.
         transform: Where the picture goes.
-        pad_value: Grey level of the border, 0 to 255.
+        border: Its grey level, 0 to 255, or blue, green and red.
         out: uint8 ``[H, W, 3]`` of the network's size, such as one row of a batch.
     """
     (height, width), (left, top) = transform.resized_size_hw, transform.offset_xy
     bottom, right = top + height, left + width
-    out[:top] = pad_value
-    out[bottom:] = pad_value
-    out[top:bottom, :left] = pad_value
-    out[top:bottom, right:] = pad_value
+    out[:top] = border
+    out[bottom:] = border
+    out[top:bottom, :left] = border
+    out[top:bottom, right:] = border
     picture = out[top:bottom, left:right]
     if image.shape[:2] == (height, width):
         picture[...] = image

@@ -1,0 +1,150 @@
+"""Proofs: what they measure, on which inputs, and what they refuse."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_models
+import pytest
+
+from tvmdet.errors import ModelError
+from tvmdet.frontend import Limits, import_onnx, specialise
+from tvmdet.frontend.load import load_onnx
+from tvmdet.frontend.prove import differences, picture_feeds, probes, prove_equal, random_feeds
+from tvmdet.frontend.rebatch import prove_batch, rewrite_batch
+
+SHAPE = (1, 3, 24, 40)
+
+
+def _network(scale: float = 2.0, *, bright: float | None = None) -> onnx.ModelProto:
+    """Scales its input; what is brighter than a threshold is brighter by one more, if asked."""
+    graph = onnx_models.Graph()
+    output = graph.node("Mul", "x", graph.constant(scale))
+    if bright is not None:
+        mask = graph.node(
+            "Greater", graph.node("ReduceMin", "x", keepdims=0), graph.constant(bright)
+        )
+        bonus = graph.node("Cast", mask, to=onnx.TensorProto.FLOAT)
+        output = graph.node("Add", output, bonus)
+    graph.node("Identity", output)
+    graph.nodes[-1].output[0] = "y"
+    return graph.model({"x": SHAPE}, {"y": SHAPE})
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        ([], [], 0.0),
+        ([1.0, 4.0], [1.0, 4.0], 0.0),
+        ([1.0, 4.0], [1.0, 5.0], 0.25),
+        ([np.inf, np.nan, 2.0], [np.inf, np.nan, 1.0], 0.5),
+        ([np.inf, 1.0], [1.0, np.inf], math.inf),
+        ([1.0], [np.nan], math.inf),
+        ([1.0], [[1.0]], math.inf),
+    ],
+)
+def test_differences_are_relative_to_the_largest_value(
+    left: list, right: list, expected: float
+) -> None:
+    arrays = {"y": np.asarray(left, np.float32)}, {"y": np.asarray(right, np.float32)}
+    assert differences(*arrays, ["y"]) == {"y": pytest.approx(expected)}
+
+
+def test_integers_are_equal_or_not() -> None:
+    one, two = np.array([1, 2]), np.array([1, 3])
+    assert differences({"y": one}, {"y": one.copy()}, ["y"]) == {"y": 0.0}
+    assert differences({"y": one}, {"y": two}, ["y"]) == {"y": math.inf}
+    assert differences({"y": one}, {"y": one.astype(np.int32)}, ["y"]) == {"y": math.inf}
+
+
+def test_proof_says_what_it_measured_and_on_what() -> None:
+    proof = prove_equal("doubled otherwise", _network(2.0), _network(2.0 * (1 + 3e-5)), ["y"])
+    assert proof.rewrite == "doubled otherwise"
+    assert proof.largest == proof.differences["y"] == pytest.approx(3e-5, rel=0.2)
+    assert [name.split(" (")[0] for name in proof.inputs] == ["random values", "smooth shapes"]
+
+
+def test_poisoned_rewrite_is_refused() -> None:
+    with pytest.raises(
+        ModelError, match=r"changed output 'y': poison; on random .*0\.000[12]"
+    ) as e:
+        prove_equal("poison", _network(2.0), _network(2.0 * (1 + 1.5e-4)), ["y"])
+    assert "please report it" in str(e.value)
+
+
+def test_rewrite_that_noise_does_not_reach_is_refused_by_a_picture() -> None:
+    # Of thousands of random values one is nearly 0; the darkest place of a picture is not.
+    bound = float(picture_feeds(_network())["x"].min()) / 2
+    assert random_feeds(_network())["x"].min() < bound
+    poisoned = _network(bright=bound)
+    with pytest.raises(ModelError, match="on smooth shapes"):
+        prove_equal("poison", _network(), poisoned, ["y"])
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (2, 24, 40, 3), (1, 9, 9), (1, 3, 1, 1)])
+def test_pictures_are_smooth_and_differ_within_a_batch(shape: tuple[int, ...]) -> None:
+    graph = onnx_models.Graph()
+    model = graph.model({"x": shape}, {graph.node("Relu", "x"): None})
+    picture = picture_feeds(model)["x"]
+    assert picture.shape == shape
+    assert picture.dtype == np.float32
+    assert picture.min() >= 0
+    assert picture.max() <= 1
+    assert np.array_equal(picture, picture_feeds(model)["x"])
+    if shape[0] > 1:
+        assert not np.array_equal(picture[0], picture[1])
+    if shape == SHAPE:
+        steps = {name: np.abs(np.diff(feed["x"])).mean() for name, feed in probes(model).items()}
+        smooth, random = steps["smooth shapes (seed 0)"], steps["random values (seed 0)"]
+        assert smooth < random / 5
+
+
+def test_whole_numbers_of_pictures_span_their_range() -> None:
+    graph = onnx_models.Graph()
+    model = graph.model(
+        {"x": SHAPE}, {graph.node("Cast", "x", to=1): None}, dtype=onnx.TensorProto.UINT8
+    )
+    picture = picture_feeds(model)["x"]
+    assert picture.dtype == np.uint8
+    assert picture.max() > 100
+
+
+def test_batch_is_measured() -> None:
+    one = _network()
+    proof = prove_batch(one, rewrite_batch(one, 3))
+    assert proof.rewrite == "batch 1 to batch 3"
+    assert proof.differences == {"y": 0.0}
+    with pytest.raises(ModelError, match="does not work at batch 3"):
+        prove_batch(one, rewrite_batch(_network(2.001), 3))
+
+
+def test_network_keeps_its_proofs(tmp_path: Path) -> None:
+    path = onnx_models.save(onnx_models.picodet(), tmp_path / "m.onnx")
+    network = import_onnx(path).network
+    network.at(2)
+    (simplified, batch) = network.proofs
+    assert simplified.rewrite == specialise.SIMPLIFIED
+    assert len(simplified.differences) == 8
+    assert simplified.largest < 1e-5
+    assert batch.rewrite == "batch 1 to batch 2"
+
+
+def test_simplification_that_changes_values_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poisoned(model: onnx.ModelProto) -> onnx.ModelProto:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        weight = next(tensor for tensor in copy.graph.initializer if len(tensor.dims) == 4)
+        values = onnx.numpy_helper.to_array(weight) * 1.01
+        weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), weight.name))
+        return copy
+
+    monkeypatch.setattr(specialise, "simplify", poisoned)
+    loaded = load_onnx(onnx_models.save(onnx_models.yolov8(), tmp_path / "m.onnx"))
+    shapes = {"images": (1, 3, 64, 96)}
+    with pytest.raises(ModelError, match="a rewrite changed output 'concat_20'"):
+        specialise.specialise(loaded.proto, shapes, Limits())

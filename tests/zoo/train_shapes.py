@@ -1,0 +1,99 @@
+"""Trains the small detectors of ``models/`` on drawn shapes, and writes them as ONNX.
+
+Usage: train_shapes.py NAME [--folder DIR]
+where NAME is one of the networks below. Each takes one to four minutes on two CPU cores.
+
+Needs torch, onnx and OpenCV; ``two_stage`` needs torchvision, ``queries`` transformers and scipy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from shapes_data import Pool  # noqa: E402
+
+SEED = 7
+PICTURES = 3000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one network is trained."""
+
+    module: str
+    steps: int
+    batch: int
+    rate: float
+    decay: float = 1e-4
+    clip: float = 10.0
+
+
+RECIPES = {
+    "one_stage": Recipe(module="shapes_one_stage", steps=600, batch=16, rate=4e-3),
+    "two_stage": Recipe(module="shapes_two_stage", steps=600, batch=8, rate=1.5e-3),
+    "queries": Recipe(module="shapes_queries", steps=900, batch=16, rate=1e-3, clip=1.0),
+}
+
+
+def train(name: str, steps: int | None = None) -> torch.nn.Module:
+    """Returns a trained network, in evaluation mode."""
+    recipe = RECIPES[name]
+    torch.manual_seed(SEED)
+    # One thread adds in the same order everywhere, and does not wait for another on a busy machine.
+    torch.set_num_threads(1)
+    module = importlib.import_module(recipe.module)
+    steps = steps or recipe.steps
+    pool, model = Pool(PICTURES), module.build()
+    count = sum(weight.numel() for weight in model.parameters())
+    print(f"{name}: {count} weights", flush=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.rate, total_steps=steps, pct_start=0.1
+    )
+    model.train()
+    start, mean = time.monotonic(), 0.0
+    for step in range(1, steps + 1):
+        value = module.loss(model, pool.batch(recipe.batch))
+        optimizer.zero_grad()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        optimizer.step()
+        schedule.step()
+        mean += (float(value.detach()) - mean) / min(step, 50)
+        if step % 50 == 0:
+            took = time.monotonic() - start
+            print(f"step {step}/{steps}: loss {mean:.4f}, {took:.0f} s", flush=True)
+    return model.eval()
+
+
+def main() -> None:
+    """Trains and exports what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("--folder", type=Path, default=HERE / "models")
+    parser.add_argument("--steps", type=int)
+    arguments = parser.parse_args()
+    model = train(arguments.name, arguments.steps)
+    path = arguments.folder / f"shapes_{arguments.name}.onnx"
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    torch.save(model.state_dict(), path.with_suffix(".pt"))
+    with warnings.catch_warnings():
+        # The exporter warns of every Python branch on a shape; shapes are static here.
+        warnings.simplefilter("ignore")
+        importlib.import_module(RECIPES[arguments.name].module).export(model, path)
+    print(f"wrote {path}: {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The parity check of instance masks: the pixels that users see.
+
+The masks of two boxes that count as the same are pasted into the image, and must overlap by at
+least ``Tolerance.mask_iou``. Two things are left out of account, because rounding decides them.
+A pixel whose value in the reference lies within ``Tolerance.score`` of the threshold agrees with
+either answer: so a mask of few pixels is held to as much as a large one, and no number of pixels
+has to be forgiven. And the reference's mask is cut to the box that the compiled detector reports:
+how far that box may be off is the boxes' matter, and an edge that rounding moves over the centres
+of a column of pixels would take that whole column with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmdet.compiler.tolerance import Tolerance
+from tvmdet.masks import InstanceMasks, MaskRegion
+
+__all__ = ["MaskTally", "mask_overlap"]
+
+
+@dataclass
+class MaskTally:
+    """Counts over all pairs of masks.
+
+    Attributes:
+        masks: How many were compared.
+        pixels: Of the reference's masks.
+        at_threshold: Pixels that differ and lie within the tolerance of the threshold.
+        worst_iou: Least overlap of two masks.
+    """
+
+    masks: int = 0
+    pixels: int = 0
+    at_threshold: int = 0
+    worst_iou: float = 1.0
+
+    def compare(
+        self,
+        found: InstanceMasks,
+        boxes_xyxy: npt.NDArray[np.float32],
+        expected: InstanceMasks,
+        partners: Mapping[int, int],
+        rivals_of: Callable[[int], InstanceMasks],
+        tolerance: Tolerance,
+    ) -> dict[int, float]:
+        """Compares the masks of one image.
+
+        Args:
+            found: The compiled detector's.
+            boxes_xyxy: Its boxes, in pixels of the image.
+            expected: The reference's.
+            partners: For the index of each of its boxes that has a partner, that one's index.
+            rivals_of: Returns the masks of all of the reference's candidates that count as the
+                same as a box, of which rounding may have chosen another.
+            tolerance: How far they may be off.
+
+        Returns:
+            The overlap of each mask that is too far from all that it may be, by its index.
+        """
+        wrong = {}
+        for index, partner in partners.items():
+            region, box = found.region(index), boxes_xyxy[index]
+            values = _limited(expected, partner, box)
+            best, spared = mask_overlap(region, values, expected.threshold, tolerance.score)
+            if best < tolerance.mask_iou:
+                rivals = rivals_of(index)
+                for other in range(len(rivals)):
+                    overlap = mask_overlap(
+                        region, _limited(rivals, other, box), rivals.threshold, tolerance.score
+                    )
+                    best, spared = max((best, spared), overlap)
+            self.masks += 1
+            self.pixels += int(np.count_nonzero(values.pixels > expected.threshold))
+            self.at_threshold += spared
+            self.worst_iou = min(self.worst_iou, best)
+            if best < tolerance.mask_iou:
+                wrong[index] = best
+        return wrong
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the certificate's part, as plain JSON values."""
+        return {
+            "masks": self.masks,
+            "worst_mask_iou": round(self.worst_iou, 6),
+            "mask_pixels": self.pixels,
+            "mask_pixels_at_threshold": self.at_threshold,
+        }
+
+
+def _limited(masks: InstanceMasks, index: int, box_xyxy: npt.NDArray[np.float32]) -> MaskRegion:
+    """Returns the values of a mask, cut to a box where the box is what limits it."""
+    small = masks.small[index]
+    if small.limits_xyxy is not None:
+        x1, y1, x2, y2 = box_xyxy.astype(np.float64).tolist()
+        small = replace(small, limits_xyxy=(x1, y1, x2, y2))
+    return small.sample(masks.image_size_hw)
+
+
+def mask_overlap(
+    found: MaskRegion, values: MaskRegion, threshold: float, slack: float
+) -> tuple[float, int]:
+    """Compares one mask with the values that another is made from.
+
+    Args:
+        found: bool.
+        values: float32, which belong to the object above the threshold.
+        threshold: Between the two.
+        slack: A value that near to the threshold agrees with either answer.
+
+    Returns:
+        The intersection over union, 1 where both have no pixels, and how many pixels differ but
+        agree so.
+    """
+    mine, surely, perhaps, plainly = _on_one_canvas(
+        (found, found.pixels),
+        (values, values.pixels > threshold + slack),
+        (values, values.pixels > threshold - slack),
+        (values, values.pixels > threshold),
+    )
+    agreed = surely | (perhaps & mine)
+    union = np.count_nonzero(mine | agreed)
+    spared = np.count_nonzero((mine != plainly) & (perhaps & ~surely))
+    iou = np.count_nonzero(mine & agreed) / union if union else 1.0
+    return float(iou), int(spared)
+
+
+def _on_one_canvas(
+    *parts: tuple[MaskRegion, npt.NDArray[np.bool_]],
+) -> list[npt.NDArray[np.bool_]]:
+    """Returns parts of one image in arrays that all cover the same part of it."""
+    held = [region for region, _ in parts if region.pixels.size]
+    top = min((region.top for region in held), default=0)
+    left = min((region.left for region in held), default=0)
+    bottom = max((region.top + region.pixels.shape[0] for region in held), default=0)
+    right = max((region.left + region.pixels.shape[1] for region in held), default=0)
+    canvases = []
+    for region, pixels in parts:
+        canvas = np.zeros((bottom - top, right - left), np.bool_)
+        if pixels.size:
+            height, width = pixels.shape
+            row, column = region.top - top, region.left - left
+            canvas[row : row + height, column : column + width] = pixels
+        canvases.append(canvas)
+    return canvases

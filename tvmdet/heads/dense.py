@@ -1,0 +1,472 @@
+"""What the one-stage families share: examine by styles, decode by a layout.
+
+A dense head predicts at every cell of a few grids. The families differ in what a box is coded as
+and in how sure a score is made; frameworks differ in anchors, offsets, colours and thresholds for
+one and the same family. A family is therefore a subclass of :class:`DenseHead` and a table of
+:class:`Style`, one for each framework.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmdet.errors import InputError, ShapeError
+from tvmdet.heads import box_coding
+from tvmdet.heads.anchors import anchor_shapes
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.dense_layout import Coding, DenseLayout, grid_sizes, stride_pairs
+from tvmdet.heads.dense_outputs import FoundOutputs, describe_found, find_outputs
+from tvmdet.heads.grids import covering_grids, doubling_strides
+from tvmdet.heads.input_defaults import stated_input
+from tvmdet.heads.labels import choose_labels
+from tvmdet.heads.levels import emit_rows, form_of, reference_rows
+from tvmdet.heads.options import choice
+from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
+
+if TYPE_CHECKING:
+    from tvm import relax
+
+__all__ = ["DenseHead", "Options", "Style"]
+
+Float64 = npt.NDArray[np.float64]
+Options = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """How one framework builds a family.
+
+    Attributes:
+        about: The framework and the model, for people.
+        input: What differs from :class:`~tvmdet.spec.InputSpec`'s defaults.
+        postprocess: The framework's own thresholds and counts.
+        options: Returns the options for outputs that were found, a size and the user's options;
+            or why the outputs are not of this style.
+    """
+
+    about: str
+    input: Mapping[str, Any]
+    postprocess: PostprocessSpec
+    options: Callable[[FoundOutputs, tuple[int, int], Mapping[str, Any]], Options | str]
+
+
+class DenseHead(Head):
+    """A one-stage family.
+
+    Attributes:
+        coding: What a box is coded as.
+        kinds: Kinds of output that the family has.
+        styles: By name, the most usual first.
+        pyramids: Strides and boxes at a cell, one number or one for each level, tried where
+            joined outputs do not tell their grids.
+        activation: What makes scores of raw class outputs.
+    """
+
+    coding: ClassVar[Coding]
+    kinds: ClassVar[tuple[str, ...]] = ("class", "box")
+    styles: ClassVar[Mapping[str, Style]]
+    pyramids: ClassVar[tuple[tuple[tuple[float, ...], int | tuple[int, ...]], ...]] = ()
+    activation: ClassVar[str] = "sigmoid"
+
+    @abstractmethod
+    def misfit(self, found: FoundOutputs, size_hw: tuple[int, int]) -> str:
+        """Returns why outputs of the right kinds are not this family's, or ''."""
+
+    @abstractmethod
+    def proven_style(
+        self, summary: GraphSummary, found: FoundOutputs, size_hw: tuple[int, int]
+    ) -> tuple[str, str] | None:
+        """Returns the style that the network itself proves and by what; None where it does not."""
+
+    def find(self, summary: GraphSummary, given: Mapping[str, Any]) -> FoundOutputs | str:
+        """Returns the outputs by kind, or why they are not this family's.
+
+        Raises:
+            InputError: The spec names outputs that are not there.
+        """
+        box_channels = 0 if self.coding == "distribution" else 4
+        return find_outputs(summary, given, self.kinds, box_channels)
+
+    def examine(
+        self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
+    ) -> Recognition | str:
+        """Implements :meth:`tvmdet.heads.base.Head.examine`."""
+        options = given.get("options", {})
+        if options.get("strides") is not None:
+            stride_pairs(options["strides"])  # refuses malformed ones before they are counted on
+        found = self.find(summary, given)
+        if isinstance(found, str):
+            return found
+        found = self._with_grids(found, size_hw, options)
+        if isinstance(found, str):
+            return found
+        mine = given.get("family") == self.name
+        misfit = self.misfit(found, size_hw)
+        if misfit and not mine:
+            return misfit
+        proven = self.proven_style(summary, found, size_hw)
+        wanted = choice(options, "style", (*self.styles, _CUSTOM))
+        if wanted is not None:
+            proven = (wanted, "as the spec says")
+        if proven is None:
+            proven = self._hinted(summary)
+        if proven is None:
+            return self._question(found, size_hw)
+        style = self._style(proven[0])
+        more = style.options(found, size_hw, options)
+        if isinstance(more, str):
+            return f"{describe_found(found)} are not those of {style.about}: {more}"
+        return self._recognition(summary, size_hw, given, found, proven, more)
+
+    def _hinted(self, summary: GraphSummary) -> tuple[str, str] | None:
+        """Returns MMDetection's style where MMDeploy's files say that the model is this family."""
+        model = summary.metadata.get("mmdeploy.model", "")
+        if _MMDETECTION_MODELS.get(model) == self.name:
+            return "mmdetection", f"as MMDeploy's pipeline.json says ({model})"
+        return None
+
+    def _style(self, name: str) -> Style:
+        return self.styles.get(name) or _CUSTOM_STYLE
+
+    def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
+        """Implements :meth:`tvmdet.heads.base.Head.validate`."""
+        layout = DenseLayout.of(spec, self.coding)
+        if bool(layout.quality_outputs) != ("quality" in self.kinds):
+            raise InputError(
+                f"the spec's options.quality_outputs is {list(layout.quality_outputs)}; family "
+                f"{self.name} has {'one for each level' if 'quality' in self.kinds else 'none'}"
+            )
+        for names, channels in _kinds(layout):
+            for name, grid, rows in layout.parts(names):
+                if name not in summary.outputs:
+                    raise InputError(
+                        f"the spec's options name an output {name!r}; the network's outputs: "
+                        f"{', '.join(summary.outputs)}"
+                    )
+                shape = tuple(dim or 0 for dim in summary.outputs[name].shape)
+                if not form_of(shape, grid, rows, channels):
+                    raise InputError(
+                        f"{name} is {summary.outputs[name]}; the spec needs {rows} boxes of "
+                        f"{channels} numbers in it: correct the spec's labels, input.size_hw, "
+                        "options.strides, options.grids or options.anchors"
+                    )
+
+    def decode(
+        self, bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], spec: DetectorSpec
+    ) -> Decoded:
+        """Implements :meth:`tvmdet.heads.base.Head.decode`."""
+        from tvm import relax
+
+        layout = DenseLayout.of(spec, self.coding)
+
+        def read(names: tuple[str, ...], channels: int) -> relax.Expr:
+            parts = [
+                emit_rows(bb, _pick(outputs, name), grid, rows, channels)
+                for name, grid, rows in layout.parts(names)
+            ]
+            return parts[0] if len(parts) == 1 else bb.emit(relax.op.concat(parts, axis=1))
+
+        if layout.joint:
+            both = read(layout.class_outputs, layout.columns + layout.box_channels)
+            parts = bb.emit(relax.op.split(both, [layout.columns], axis=2))
+            classes, boxes = (bb.emit(relax.TupleGetItem(parts, at)) for at in (0, 1))
+        else:
+            classes = read(layout.class_outputs, layout.columns)
+            boxes = read(layout.box_outputs, layout.box_channels)
+        scores = _emit_scores(bb, classes, layout)
+        if layout.quality_outputs:
+            scores = _emit_quality(bb, scores, read(layout.quality_outputs, 1), layout)
+        boxes = _emit_boxes(bb, boxes, layout, self.coding)
+        return Decoded(boxes=box_coding.emit_clip(bb, boxes, layout.size_hw), scores=scores)
+
+    def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
+        """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
+        layout = DenseLayout.of(spec, self.coding)
+
+        def read(names: tuple[str, ...], channels: int) -> Float64:
+            parts = [
+                reference_rows(_pick(outputs, name), grid, rows, channels)
+                for name, grid, rows in layout.parts(names)
+            ]
+            return np.concatenate(parts, axis=1)
+
+        if layout.joint:
+            both = read(layout.class_outputs, layout.columns + layout.box_channels)
+            classes, boxes = both[..., : layout.columns], both[..., layout.columns :]
+        else:
+            classes = read(layout.class_outputs, layout.columns)
+            boxes = read(layout.box_outputs, layout.box_channels)
+        scores = _reference_scores(classes, layout)
+        if layout.quality_outputs:
+            quality = _sigmoid(read(layout.quality_outputs, 1))
+            scores = scores * quality
+            scores = np.sqrt(scores) if layout.score_rule == "sqrt" else scores
+        boxes = box_coding.reference_clip(
+            _reference_boxes(boxes, layout, self.coding), layout.size_hw
+        )
+        return Decoded(boxes=boxes.astype(np.float32), scores=scores.astype(np.float32))
+
+    def _with_grids(
+        self, found: FoundOutputs, size_hw: tuple[int, int], options: Mapping[str, Any]
+    ) -> FoundOutputs | str:
+        """Returns the outputs with grids, from the spec's strides or the family's usual ones."""
+        if found.grids and options.get("grids") is None:
+            return found
+        if options.get("grids") is not None:
+            return _regrid(found, grid_sizes(options["grids"]), size_hw, [])
+        shapes = options.get("anchors")
+        counts = [len(level) for level in anchor_shapes(shapes)] if shapes is not None else []
+        if options.get("strides") is not None:
+            grids = covering_grids(size_hw, stride_pairs(options["strides"]))
+            return _regrid(found, grids, size_hw, counts)
+        for strides, at_cell in self.pyramids:
+            grids = covering_grids(size_hw, [(stride, stride) for stride in strides])
+            counts = [at_cell] * len(grids) if isinstance(at_cell, int) else list(at_cell)
+            fitting = _regrid(found, grids, size_hw, counts)
+            if isinstance(fitting, FoundOutputs):
+                return fitting
+        return (
+            f"{sum(found.rows)} boxes are of no pyramid that this family usually has at "
+            f"{size_hw[0]}x{size_hw[1]}: give options.strides"
+        )
+
+    def _question(self, found: FoundOutputs, size_hw: tuple[int, int]) -> str:
+        """Asks for the style, offering those that fit."""
+        fitting = {
+            name: style
+            for name, style in self.styles.items()
+            if not isinstance(style.options(found, size_hw, {}), str)
+        }
+        if not fitting:
+            return f"{describe_found(found)} are of no style known here of this family"
+        first, *others = fitting
+        rest = f"  # or {', '.join(map(_quoted, others))}" if others else ""
+        return Question(
+            f"{describe_found(found)} fit, but not the frameworks' different anchors, offsets "
+            "and colours: the outputs do not say which made it",
+            spec_text=f'family = "{self.name}"\n[options]\nstyle = "{first}"{rest}',
+        )
+
+    def _recognition(
+        self,
+        summary: GraphSummary,
+        size_hw: tuple[int, int],
+        given: Mapping[str, Any],
+        found: FoundOutputs,
+        proven: tuple[str, str],
+        more: Options,
+    ) -> Recognition | str:
+        options, style = given.get("options", {}), self._style(proven[0])
+        background = options.get("background") or more.get("background", "none")
+        labels = choose_labels(summary.metadata, found.columns - (background != "none"), given)
+        if isinstance(labels, str):
+            return labels
+        stated = stated_input(summary)
+        activation = _activation(summary, found.names["class"], self.activation)
+        spec = DetectorSpec(
+            family=self.name,
+            labels=labels[0],
+            input=InputSpec(size_hw=size_hw, **{**style.input, **(stated[0] if stated else {})}),
+            postprocess=style.postprocess,
+            options={
+                **{f"{kind}_outputs": list(names) for kind, names in found.names.items()},
+                "grids": [list(grid) for grid in found.grids],
+                "score_activation": activation,
+                "style": proven[0],
+                **more,
+            },
+        )
+        inside = "already activated" if activation == "none" else f"the {activation} is added"
+        reasons = (
+            describe_found(found),
+            f"boxes, input and thresholds as in {style.about}, {proven[1]}; of another source, "
+            "give options.style or the values in a spec",
+            f"class outputs {', '.join(found.names['class'])}: {inside}",
+            labels[1],
+            *([stated[1]] if stated else []),
+            f"score {style.postprocess.score_threshold}, IoU {style.postprocess.iou_threshold}, "
+            f"boxes cut to the {size_hw[0]}x{size_hw[1]} input before suppression",
+        )
+        return Recognition(family=self.name, reasons=reasons, spec=spec)
+
+
+def _custom(found: FoundOutputs, size_hw: tuple[int, int], given: Mapping[str, Any]) -> Options:
+    """Options of a source of its own: strides from the grids, the rest from the spec."""
+    strides = doubling_strides(found.grids, size_hw)
+    even = [[size_hw[0] / grid[0], size_hw[1] / grid[1]] for grid in found.grids]
+    options: Options = {"strides": even if strides is None else list(strides)}
+    if found.box_channels > 4:
+        options["reg_max"] = found.box_channels // 4 - 1
+    return options
+
+
+# MMDetection's detectors, in small letters as MMDeploy writes them, whose heads are a family's.
+_MMDETECTION_MODELS = {
+    "atss": "atss",
+    "ddod": "atss",
+    "fcos": "fcos",
+    "gfl": "gfl",
+    "retinanet": "retinanet",
+    "rtmdet": "rtmdet",
+    "singlestagedetector": "ssd",
+}
+_CUSTOM = "custom"
+_CUSTOM_STYLE = Style(
+    about="the spec itself",
+    input={},
+    postprocess=PostprocessSpec(pre_nms_top_k=5000, multi_label=True),
+    options=_custom,
+)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _activation(summary: GraphSummary, names: Sequence[str], usual: str) -> str:
+    """Returns what is left to do to class outputs: nothing where the graph has done it."""
+    sources = [summary.output_sources.get(name, frozenset()) for name in names]
+    done = all(source in (frozenset({"Sigmoid"}), frozenset({"Softmax"})) for source in sources)
+    return "none" if done else usual
+
+
+def _regrid(
+    found: FoundOutputs,
+    grids: tuple[tuple[int, int], ...],
+    size_hw: tuple[int, int],
+    per_cell: Sequence[int],
+) -> FoundOutputs | str:
+    """Returns the outputs on these grids, or why they are not on those.
+
+    ``per_cell`` is empty where every cell has as many boxes.
+    """
+    cells = [height * width for height, width in grids]
+    counts = list(per_cell) or [sum(found.rows) // sum(cells)] * len(cells)
+    rows = tuple(count * each for count, each in zip(cells, counts, strict=False))
+    whole = sum(rows) == sum(found.rows) and len(rows) == len(cells)
+    if not whole or (len(found.rows) > 1 and rows != found.rows):
+        return (
+            f"grids of {cells} cells at {size_hw[0]}x{size_hw[1]} do not hold its "
+            f"{list(found.rows)} boxes: correct options.strides, options.grids or options.anchors"
+        )
+    return _replace_grids(found, grids, rows)
+
+
+def _replace_grids(
+    found: FoundOutputs, grids: tuple[tuple[int, int], ...], rows: tuple[int, ...]
+) -> FoundOutputs:
+    return FoundOutputs(
+        names=found.names,
+        grids=grids,
+        rows=rows,
+        columns=found.columns,
+        box_channels=found.box_channels,
+    )
+
+
+def _kinds(layout: DenseLayout) -> list[tuple[tuple[str, ...], int]]:
+    """Returns the outputs of each kind and the numbers of a prediction in them."""
+    if layout.joint:
+        return [(layout.class_outputs, layout.columns + layout.box_channels)]
+    return [
+        (layout.class_outputs, layout.columns),
+        (layout.box_outputs, layout.box_channels),
+        (layout.quality_outputs, 1),
+    ][: 3 if layout.quality_outputs else 2]
+
+
+def _emit_scores(bb: relax.BlockBuilder, classes: relax.Expr, layout: DenseLayout) -> relax.Expr:
+    from tvm import relax
+
+    if layout.score_activation == "sigmoid":
+        classes = bb.emit(relax.op.sigmoid(classes))
+    elif layout.score_activation == "softmax":
+        classes = bb.emit(relax.op.nn.softmax(classes, axis=-1))
+    if layout.background == "none":
+        return classes
+    first = layout.background == "first"
+    parts = bb.emit(relax.op.split(classes, [1 if first else layout.columns - 1], axis=2))
+    return bb.emit(relax.TupleGetItem(parts, 1 if first else 0))
+
+
+def _reference_scores(classes: Float64, layout: DenseLayout) -> Float64:
+    if layout.score_activation == "sigmoid":
+        classes = _sigmoid(classes)
+    elif layout.score_activation == "softmax":
+        power = np.exp(classes - classes.max(axis=-1, keepdims=True))
+        classes = power / power.sum(axis=-1, keepdims=True)
+    if layout.background == "none":
+        return classes
+    return classes[..., 1:] if layout.background == "first" else classes[..., :-1]
+
+
+def _emit_quality(
+    bb: relax.BlockBuilder, scores: relax.Expr, quality: relax.Expr, layout: DenseLayout
+) -> relax.Expr:
+    from tvm import relax
+
+    quality = bb.emit(relax.op.sigmoid(quality))
+    scores = bb.emit(relax.op.multiply(scores, quality))
+    return bb.emit(relax.op.sqrt(scores)) if layout.score_rule == "sqrt" else scores
+
+
+def _emit_boxes(
+    bb: relax.BlockBuilder, boxes: relax.Expr, layout: DenseLayout, coding: Coding
+) -> relax.Expr:
+    from tvm import relax
+
+    if coding == "deltas":
+        return box_coding.emit_deltas(
+            bb,
+            boxes,
+            layout.anchors(),
+            stds=layout.box_stds,
+            limits=layout.size_limits,
+            swapped=layout.swapped,
+        )
+    if coding == "distribution":
+        boxes = box_coding.emit_expectation(bb, boxes, layout.box_channels // 4)
+    elif layout.distance_activation == "relu":
+        boxes = bb.emit(relax.op.nn.relu(boxes))
+    elif layout.distance_activation == "exp":
+        boxes = bb.emit(relax.op.exp(boxes))
+    return box_coding.emit_distances(bb, boxes, *layout.points())
+
+
+def _reference_boxes(boxes: Float64, layout: DenseLayout, coding: Coding) -> Float64:
+    if coding == "deltas":
+        return box_coding.reference_deltas(
+            boxes,
+            layout.anchors(),
+            stds=layout.box_stds,
+            limits=layout.size_limits,
+            swapped=layout.swapped,
+        )
+    if coding == "distribution":
+        boxes = box_coding.reference_expectation(boxes, layout.box_channels // 4)
+    elif layout.distance_activation == "relu":
+        boxes = np.where(boxes > 0, boxes, 0.0)
+    elif layout.distance_activation == "exp":
+        with np.errstate(over="ignore"):
+            boxes = np.exp(boxes)
+    return box_coding.reference_distances(boxes, *layout.points())
+
+
+def _sigmoid(values: Float64) -> Float64:
+    # tanh does not overflow where exp(-x) would.
+    return 0.5 * (1.0 + np.tanh(0.5 * values))
+
+
+def _pick(outputs: Mapping[str, Any], name: str) -> Any:
+    if name not in outputs:
+        raise ShapeError(
+            f"the spec's options name an output {name!r}; the network's outputs: "
+            f"{', '.join(outputs)}"
+        )
+    return outputs[name]

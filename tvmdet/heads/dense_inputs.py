@@ -1,0 +1,54 @@
+"""How frameworks prepare an image, as arguments of :class:`~tvmdet.spec.InputSpec`.
+
+torchvision, Detectron2 and MMDetection resize the shorter side, then pad to a multiple of the
+stride with zeros, after normalisation. A network of fixed size sees the same pixels in a letterbox
+at the top left whose border has the mean colour, rounded to whole pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+__all__ = [
+    "CAFFE_BGR",
+    "IMAGENET_BGR_255",
+    "IMAGENET_RGB",
+    "RTMDET_BGR",
+    "padded",
+    "stretched",
+]
+
+# Means and deviations in pixel units, in the order of "color".
+# torchvision's GeneralizedRCNNTransform: 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225 times 255.
+IMAGENET_RGB: Mapping[str, Any] = MappingProxyType(
+    {"color": "rgb", "mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+)
+# Detectron2's defaults.py (MODEL.PIXEL_MEAN, PIXEL_STD), for backbones converted from Caffe.
+IMAGENET_BGR_255: Mapping[str, Any] = MappingProxyType(
+    {"color": "bgr", "mean": (103.53, 116.28, 123.675), "std": (1.0, 1.0, 1.0)}
+)
+# MMDetection's fcos_r50-caffe configs.
+CAFFE_BGR: Mapping[str, Any] = MappingProxyType(
+    {"color": "bgr", "mean": (102.9801, 115.9465, 122.7717), "std": (1.0, 1.0, 1.0)}
+)
+# MMDetection's RTMDet configs and NanoDet's: BGR means of ImageNet with its deviations.
+RTMDET_BGR: Mapping[str, Any] = MappingProxyType(
+    {"color": "bgr", "mean": (103.53, 116.28, 123.675), "std": (57.375, 57.12, 58.395)}
+)
+
+
+def padded(colors: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the letterbox at the top left, padded with zeros after normalisation."""
+    return {
+        **colors,
+        "resize": "letterbox",
+        "pad_position": "top_left",
+        "pad_value": tuple(round(value) for value in colors["mean"]),
+    }
+
+
+def stretched(colors: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the resize that does not keep the aspect ratio."""
+    return {**colors, "resize": "stretch"}

@@ -1,0 +1,125 @@
+"""What an evaluation found, as values that become JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvmdet.report.coco_metrics import Figures
+
+__all__ = ["EvalReport", "ReferenceFigures"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceFigures:
+    """What the same pictures give in ONNX Runtime.
+
+    Attributes:
+        runtime: With its version.
+        boxes: Figures of boxes.
+        masks: Figures of masks; None where the detector has none.
+    """
+
+    runtime: str
+    boxes: Figures
+    masks: Figures | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalReport:
+    """How well a compiled detector finds what is annotated.
+
+    Attributes:
+        artifact: Path of the compiled file.
+        model: What it was compiled from, as its manifest says.
+        target: Whose code ran.
+        annotations: Path of the annotations.
+        images: How many pictures.
+        objects: How many objects in them, crowds left out.
+        score: Detections score more than this.
+        iou: Of two boxes that overlap more, the better is kept.
+        backend: The package that computed the figures.
+        boxes: Figures of boxes.
+        masks: Figures of masks; None where detector or annotations have none.
+        reference: The same in ONNX Runtime; None when it was not asked for.
+        max_drop: By how much AP may differ from the reference.
+        warnings: What makes the figures other than they seem.
+        command: What was typed.
+    """
+
+    artifact: str
+    model: Mapping[str, Any]
+    target: str
+    annotations: str
+    images: int
+    objects: int
+    score: float
+    iou: float
+    backend: str
+    boxes: Figures
+    masks: Figures | None = None
+    reference: ReferenceFigures | None = None
+    max_drop: float = 0.001
+    warnings: tuple[str, ...] = ()
+    command: Sequence[str] = ()
+
+    def pairs(self) -> dict[str, tuple[Figures, Figures | None]]:
+        """Returns the figures of boxes and masks, each with those of the reference."""
+        reference = self.reference
+        found = {"boxes": (self.boxes, None if reference is None else reference.boxes)}
+        if self.masks is not None:
+            found["masks"] = (self.masks, None if reference is None else reference.masks)
+        return found
+
+    @property
+    def differs(self) -> tuple[str, ...]:
+        """What has an AP that is too far from the reference's: ``boxes``, ``masks``."""
+        far = []
+        for what, (mine, other) in self.pairs().items():
+            if other is None:
+                continue
+            gap = mine.minus(other)["AP"]
+            # One side without an AP at all would be no agreement.
+            same_kind = (mine.values["AP"] is None) == (other.values["AP"] is None)
+            if not same_kind or (gap is not None and abs(gap) > self.max_drop):
+                far.append(what)
+        return tuple(far)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON values."""
+        return {
+            "file": self.artifact,
+            "model": dict(self.model),
+            "target": self.target,
+            "annotations": self.annotations,
+            "images": self.images,
+            "objects": self.objects,
+            "score_threshold": self.score,
+            "iou_threshold": self.iou,
+            "computed_by": self.backend,
+            "boxes": self.boxes.to_dict(),
+            "masks": None if self.masks is None else self.masks.to_dict(),
+            "reference": self._reference_dict(),
+            "warnings": list(self.warnings),
+            "command": list(self.command),
+        }
+
+    def _reference_dict(self) -> dict[str, Any] | None:
+        if self.reference is None:
+            return None
+        masks = self.reference.masks
+        return {
+            "runtime": self.reference.runtime,
+            "boxes": self.reference.boxes.to_dict(),
+            "masks": None if masks is None else masks.to_dict(),
+            "difference": {
+                what: {
+                    name.lower().replace(" ", "_"): gap for name, gap in mine.minus(other).items()
+                }
+                for what, (mine, other) in self.pairs().items()
+                if other is not None
+            },
+            "max_drop": self.max_drop,
+            "differs": list(self.differs),
+        }
