@@ -18,6 +18,7 @@ from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmdet.frontend.convert_roi_align import RoiAlign
+from tvmdet.frontend.convert_scatter import ScatterND
 from tvmdet.frontend.convert_suppression import BoundedNonMaxSuppression
 
 __all__ = ["OWN_CONVERTERS", "converter_map", "plain_operands"]
@@ -130,6 +131,7 @@ OWN_CONVERTERS: dict[str, type] = {
     "HardSigmoid": _HardSigmoid,
     "HardSwish": _HardSwish,
     "Pad": _Pad,
+    "ScatterND": ScatterND,
     "RoiAlign": RoiAlign,
     "Tile": _Tile,
 }
