@@ -157,9 +157,10 @@ def _plain_operand(value: Any, other: Any) -> Any:
         return value
     array, rank = _values(value), _rank(other)
     if array.size == 1 and array.ndim <= rank:
-        return relax.const(array.reshape(()))
+        return relax.const(array.reshape(()), str(array.dtype))
     if 0 < array.ndim < rank:
-        return relax.const(array.reshape((1,) * (rank - array.ndim) + array.shape))
+        wide = array.reshape((1,) * (rank - array.ndim) + array.shape)
+        return relax.const(wide, str(array.dtype))
     return value
 
 

@@ -218,13 +218,14 @@ class Rewriter:
         prefix: bool,
         count: str | None = None,
         parts: tuple[int | Symbol, ...] = (),
+        at_least: int = 0,
     ) -> Symbol:
         """Returns the symbol of a mask, the same one for the same mask."""
         key = (mask,)
         if key not in self._symbols:
             (bound,) = self.emit.shape(mask)
             self._symbols[key] = Symbol(
-                bound=bound, mask=mask, prefix=prefix, count=count, parts=parts
+                bound=bound, mask=mask, prefix=prefix, count=count, parts=parts, at_least=at_least
             )
         return self._symbols[key]
 
