@@ -137,7 +137,12 @@ def _reshaped(rw: Rewriter, node: onnx.NodeProto, data: Value, sizes: Sequence[S
         data = rw.numbers(data)
     atoms: list[int | Symbol] = []
     for size, symbol in zip(data.shape, data.symbols, strict=True):
-        atoms.extend((size,) if symbol is None else symbol.parts or (symbol,))
+        for part in (size,) if symbol is None else symbol.parts or (symbol,):
+            last = atoms[-1] if atoms else None
+            if isinstance(part, int) and isinstance(last, int) and part and last:
+                atoms[-1] = last * part
+            else:
+                atoms.append(part)
     symbols: list[Symbol | None] = []
     shape = []
     for size in sizes:
