@@ -12,6 +12,7 @@ import onnx.shape_inference
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from tvmdet.errors import ModelError
+from tvmdet.frontend.custom_suppression import replace_custom_suppressions
 from tvmdet.frontend.external_data import embed_external_data
 from tvmdet.frontend.functions import inline_functions
 from tvmdet.frontend.limits import Limits
@@ -73,6 +74,7 @@ def load_onnx(
     _check_tensors(path, proto)
     proto = inline_functions(path, proto, limits)
     name_nodes(proto.graph)
+    proto = replace_custom_suppressions(proto)
     foreign = find_foreign(proto.graph)
     if not allow_foreign:
         refuse(foreign)

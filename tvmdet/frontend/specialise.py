@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
 
 from tvmdet.errors import ModelError, ShapeError
-from tvmdet.frontend.bounded import Bounded, bound_shapes, depends_on_values, prove_rows
+from tvmdet.frontend.bounded import (
+    Bounded,
+    bound_shapes,
+    cut_pasting,
+    depends_on_values,
+    prove_rows,
+)
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.onnx_tools import (
     describe,
@@ -127,11 +134,14 @@ def specialise(
     """
     static = with_input_shapes(model, shapes)
     _check_sizes(static, limits)
+    # onnxslim empties the loop, so it goes first.
+    static, cuts = cut_pasting(static)
     simple, bounded = _simplify(static, limits)
     names = [value.name for value in model.graph.output]
     proofs = [prove_equal(SIMPLIFIED, static, simple, names)]
     if bounded is not None:
-        proofs.append(prove_rows(bounded.before, bounded))
+        notes = (*cuts, *bounded.notes)
+        proofs.append(prove_rows(bounded.before, replace(bounded, notes=notes)))
         simple = bounded.model
     for proof in proofs if record is not None else ():
         record(proof)
