@@ -128,9 +128,7 @@ def import_model(model: onnx.ModelProto, folder: Path, spec: Any = None) -> tvmd
     return tvmdet.import_onnx(save(model, folder / "network.onnx"), spec=spec)
 
 
-def compile_and_detect(
-    model: onnx.ModelProto, folder: Path, spec: Any = None
-) -> tvmdet.Detections:
+def compile_and_detect(model: onnx.ModelProto, folder: Path, spec: Any = None) -> tvmdet.Detections:
     """Compiles a network, with the parity check of every build, and finds things in noise."""
     imported = import_model(model, folder, spec)
     output = folder / "network.tvmdet"
