@@ -11,7 +11,7 @@ from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.options import choice, names_of, refuse_unknown_options, strides_of
-from tvmdet.heads.yolo_anchors import VERSIONS, anchors_of, numbers_of
+from tvmdet.heads.yolo_anchors import VERSIONS, Anchors, Version, anchors_of, numbers_of
 from tvmdet.heads.yolo_evidence import unit_input
 from tvmdet.heads.yolo_levels import MapForm, find_levels, find_maps
 from tvmdet.heads.yolo_rows import emit_corners, reference_corners
@@ -61,25 +61,15 @@ class YoloMapsHead(Head):
             return maps
         if given.get("family") != self.name:
             return _advice(summary)
-        anchors = anchors_of(options) or (version.anchors if version else None)
-        if anchors is None:
-            return Question(
-                "raw maps need anchors: name the version of the model in the spec's "
-                f"options.version, one of {', '.join(VERSIONS)}, or give options.anchors and "
-                "options.decoding",
-                spec_text='[options]\nversion = "yolov5"',
-            )
-        decoding = choice(options, "decoding", _DECODINGS) or (version and version.decoding)
-        if decoding is None:
-            return "anchors without a version need options.decoding in the spec, sigmoid or exp"
-        strides = strides_of(options) or (version.strides if version else None)
-        levels = find_levels(maps, size_hw, strides)
+        known = _decoding(options, version)
+        if isinstance(known, str):
+            return known
+        anchors, decoding = known
+        levels = find_levels(maps, size_hw, strides_of(options) or (version and version.strides))
         if isinstance(levels, str):
             return levels
-        if len(anchors) != len(levels):
-            return f"there are {len(levels)} maps, but anchors for {len(anchors)} levels"
         per_cell = len(anchors[0]) // 2
-        classes = _classes(summary, levels, size_hw, per_cell)
+        classes = _classes(summary, levels, size_hw, anchors)
         if isinstance(classes, str):
             return classes
         labels = choose_labels(summary.metadata, classes, given)
@@ -223,11 +213,32 @@ def _advice(summary: GraphSummary) -> str:
     )
 
 
+def _decoding(options: Mapping[str, Any], version: Version | None) -> tuple[Anchors, str] | str:
+    """Returns the anchors and how extents decode, or what the spec has to say first."""
+    anchors = anchors_of(options) or (version and version.anchors)
+    if anchors is None:
+        return Question(
+            "raw maps need anchors: name the version of the model in the spec's "
+            f"options.version, one of {', '.join(VERSIONS)}, or give options.anchors and "
+            "options.decoding",
+            spec_text='[options]\nversion = "yolov5"',
+        )
+    decoding = choice(options, "decoding", _DECODINGS) or (version and version.decoding)
+    if decoding is None:
+        return Question(
+            "anchors without a version need options.decoding in the spec, sigmoid or exp",
+            spec_text='[options]\ndecoding = "sigmoid"   # or "exp"',
+        )
+    return anchors, decoding
+
+
 def _classes(
-    summary: GraphSummary, levels: Mapping[int, str], size_hw: tuple[int, int], per_cell: int
+    summary: GraphSummary, levels: Mapping[int, str], size_hw: tuple[int, int], anchors: Anchors
 ) -> int | str:
     """Returns the number of classes that the maps have in common, or why there is none."""
-    found = set()
+    if len(anchors) != len(levels):
+        return f"there are {len(levels)} maps, but anchors for {len(anchors)} levels"
+    found, per_cell = set(), len(anchors[0]) // 2
     for stride, name in levels.items():
         shape = tuple(int(dim or 0) for dim in summary.outputs[name].shape)
         cell = (size_hw[0] // stride, size_hw[1] // stride)
