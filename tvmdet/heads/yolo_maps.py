@@ -14,7 +14,7 @@ from tvmdet.heads.options import choice, names_of, refuse_unknown_options, strid
 from tvmdet.heads.yolo_anchors import VERSIONS, Anchors, Version, anchors_of, numbers_of
 from tvmdet.heads.yolo_evidence import unit_input
 from tvmdet.heads.yolo_levels import MapForm, find_levels, find_maps
-from tvmdet.heads.yolo_rows import emit_corners, reference_corners
+from tvmdet.heads.yolo_rows import LARGEST_LOG, emit_corners, reference_corners
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec, Resize
 
 if TYPE_CHECKING:
@@ -161,6 +161,7 @@ class YoloMapsHead(Head):
             center, objectness, classes = (
                 bb.emit(relax.op.sigmoid(part)) for part in (center, objectness, classes)
             )
+            extent = bb.emit(relax.op.minimum(extent, relax.const(LARGEST_LOG, "float32")))
             extent = bb.emit(relax.op.exp(extent))
         else:
             extent = bb.emit(relax.op.multiply(extent, extent))
@@ -190,7 +191,9 @@ class YoloMapsHead(Head):
             corner = np.stack(np.meshgrid(np.arange(form.width), np.arange(form.height)), axis=-1)
             center = (active[..., :2] * scale - (scale - 1) / 2 + corner) * stride
             exponential = options["decoding"] == "exp"
-            factor = np.exp(raw[..., 2:4]) if exponential else (2 * active[..., 2:4]) ** 2
+            factor = (2 * active[..., 2:4]) ** 2
+            if exponential:
+                factor = np.exp(np.clip(raw[..., 2:4], None, LARGEST_LOG))
             level = active[..., 4:5] * active[..., 5:]
             flat = [form.flatten(value) for value in (center, factor * sizes, level)]
             boxes.append(reference_corners(flat[0], flat[1]))

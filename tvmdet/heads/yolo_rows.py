@@ -20,9 +20,20 @@ from tvmdet.spec import DetectorSpec
 if TYPE_CHECKING:
     from tvm import relax
 
-__all__ = ["LAYOUTS", "RowFormat", "Rows", "emit_corners", "pick_output", "reference_corners"]
+__all__ = [
+    "LARGEST_LOG",
+    "LAYOUTS",
+    "RowFormat",
+    "Rows",
+    "emit_corners",
+    "pick_output",
+    "reference_corners",
+]
 
 LAYOUTS = ("channels_first", "channels_last")
+# Of logarithms of extents. e^10 cells are larger than any picture; float32 ends at e^88, and an
+# infinite box overlaps with nothing that a suppression could compute.
+LARGEST_LOG = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,9 +196,13 @@ def pick_output(outputs: Mapping[str, Any], spec: DetectorSpec, key: str) -> Any
 
 
 def emit_corners(bb: relax.BlockBuilder, center: Any, extent: Any) -> Any:
-    """Emits ``x1 y1 x2 y2`` from centres and extents ``[N, A, 2]``."""
+    """Emits ``x1 y1 x2 y2`` from centres and extents ``[N, A, 2]``.
+
+    Extents that are sums of distances (YOLOv6, YOLO26) can come out negative: such a box is empty.
+    """
     from tvm import relax
 
+    extent = bb.emit(relax.op.maximum(extent, relax.const(0.0, "float32")))
     half = bb.emit(relax.op.multiply(extent, relax.const(0.5, "float32")))
     top_left = bb.emit(relax.op.subtract(center, half))
     bottom_right = bb.emit(relax.op.add(center, half))
@@ -196,6 +211,7 @@ def emit_corners(bb: relax.BlockBuilder, center: Any, extent: Any) -> Any:
 
 def reference_corners(center: np.ndarray, extent: np.ndarray) -> np.ndarray:
     """Returns ``x1 y1 x2 y2`` from centres and extents ``[N, A, 2]``."""
-    (x, y), (w, h) = (np.moveaxis(part, -1, 0) for part in (center, extent))
+    x, y = center[..., 0], center[..., 1]
+    w, h = (np.where(side > 0, side, 0) for side in (extent[..., 0], extent[..., 1]))
     corners = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=-1)
     return corners.astype(np.float32)
