@@ -40,7 +40,7 @@ class Recipe:
 
 
 RECIPES = {
-    "one_stage": Recipe(module="shapes_one_stage", steps=700, batch=24, rate=4e-3),
+    "one_stage": Recipe(module="shapes_one_stage", steps=600, batch=16, rate=4e-3),
     "two_stage": Recipe(module="shapes_two_stage", steps=600, batch=8, rate=1.5e-3),
     "queries": Recipe(module="shapes_queries", steps=900, batch=16, rate=1e-3, clip=1.0),
 }
@@ -58,7 +58,9 @@ def train(name: str, steps: int | None = None) -> torch.nn.Module:
     count = sum(weight.numel() for weight in model.parameters())
     print(f"{name}: {count} weights", flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.rate, total_steps=steps, pct_start=0.1
+    )
     model.train()
     start, mean = time.monotonic(), 0.0
     for step in range(1, steps + 1):

@@ -8,6 +8,7 @@ from typing import Any
 import onnx
 
 from tvmdet.errors import InputError, ModelError, ShapeError
+from tvmdet.frontend.bounded import ROW_COUNTS
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel
 from tvmdet.frontend.onnx_tools import graph_inputs, input_summary
@@ -92,6 +93,12 @@ class Network:
         if batch_size == native:
             return self._specialise(batch_size)
         one = self.at(native)
+        if any(entry.key == ROW_COUNTS for entry in one.metadata_props):
+            raise ShapeError(
+                f"the export does not work at batch {batch_size}: it chooses its boxes itself, as "
+                f"many as the image shows; allowed: batch {native}; for larger batches export the "
+                "detector without its non-maximum suppression"
+            )
         if self.fixed_batch is None:
             try:
                 many = self._specialise(batch_size)

@@ -14,6 +14,7 @@ from tvmdet.errors import InputError
 from tvmdet.frontend import import_onnx
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import load_onnx
+from tvmdet.masks import place_masks
 from tvmdet.runtime.images import load_image
 from tvmdet.runtime.loader import read_spec
 
@@ -63,7 +64,7 @@ class ReferenceDetector:
         transform = ImageTransform.for_image((height, width), self.spec.input)
         every, _ = self._reference.candidates(image, transform)
         found = every.take(suppress(every, self.spec.postprocess, score, iou))
-        placed = to_image(found, transform)
+        placed, masks = to_image(found, transform), found.mask_values()
         return Detections(
             boxes_xyxy=placed.boxes_xyxy,
             scores=placed.scores,
@@ -71,4 +72,7 @@ class ReferenceDetector:
             labels=tuple(self.spec.labels[index] for index in placed.class_ids.tolist()),
             image_size_hw=(height, width),
             source=str(path),
+            instance_masks=None
+            if masks is None or self.spec.masks is None
+            else place_masks(masks, found.boxes_xyxy, transform, self.spec.masks),
         )
