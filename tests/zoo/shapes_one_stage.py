@@ -140,6 +140,11 @@ def loss(model: OneStage, batch: Batch) -> Tensor:
     return (0.5 * class_loss + 7.5 * overlap + 1.5 * spread) / total
 
 
+def run(model: OneStage, image: Tensor) -> tuple[Tensor, ...]:
+    """Returns the outputs of one picture ``[3, SIZE, SIZE]``, as they are exported."""
+    return (model(image[None]),)
+
+
 def export(model: OneStage, path: Path) -> None:
     """Writes the network as Ultralytics would."""
     torch.onnx.export(

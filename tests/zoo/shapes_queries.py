@@ -82,6 +82,11 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
     return model(batch.images, labels=targets).loss
 
 
+def run(model: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
+    """Returns the outputs of one picture ``[3, SIZE, SIZE]``, as they are exported."""
+    return Outputs(model)(image[None])
+
+
 def export(model: nn.Module, path: Path) -> None:
     """Writes the network with the outputs of transformers."""
     torch.onnx.export(

@@ -100,6 +100,12 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
     return sum(losses.values())
 
 
+def run(model: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
+    """Returns the outputs of one picture ``[3, SIZE, SIZE]``, as they are exported."""
+    (found,) = model([image])
+    return tuple(found[name] for name in OUTPUTS)
+
+
 def export(model: nn.Module, path: Path) -> None:
     """Writes the network as torchvision's users do: one picture without a batch dimension."""
     from shapes_data import Pool
