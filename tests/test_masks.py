@@ -97,6 +97,15 @@ def test_masks_of_the_image_are_bilinear_and_cut_to_the_box(
     np.testing.assert_array_equal(masks.paste(0)[far], (inside & (want > 0.5))[far])
 
 
+@pytest.mark.parametrize("box", BOXES.values(), ids=BOXES.keys())
+def test_masks_of_the_image_may_reach_out_of_their_boxes(box: Box) -> None:
+    size_hw = (23, 31)
+    values = np.random.default_rng(4).random((7, 5), np.float32)
+    masks = placed(values, box, size_hw, frame="image", cut_to_box=False)
+    assert_close(whole(masks, size_hw), by_definition(values, (0, 0, 31, 23), size_hw, edge=True))
+    assert not np.shares_memory(masks.small[0].values, values)
+
+
 @pytest.mark.parametrize("frame", ["box", "image"])
 @pytest.mark.parametrize(
     ("box", "why"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tvmdet.errors import InputError
-from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
+from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
 
 
 def _plain(**changes: Any) -> dict[str, Any]:
@@ -52,6 +52,14 @@ COUNT = r"allowed: a whole number from 1 to 10000"
         (_plain(postprocess=[0.5]), "spec postprocess is .*; give a table", "no table"),
         (_plain(size=3), "unknown key 'size'; allowed: family", "a typo"),
         (_plain(input={}), "size_hw", "nothing says the size"),
+        (_plain(masks=True), "spec masks is True; give a table", "no table"),
+        (_with("masks", frame="picture"), "spec masks.frame is 'picture'; allowed: box, image", ""),
+        (_with("masks", threshold=1.5), r"spec masks.threshold is 1.5; allowed", "no share"),
+        (
+            _with("masks", size=28),
+            "unknown key 'size'; allowed: frame, threshold, cut_to_box",
+            "a typo",
+        ),
         (_with("input", size=3), "unknown key 'size'", "a typo"),
         (_with("input", size_hw=640), SIZE, "one number"),
         (_with("input", size_hw=[640]), SIZE, "one side"),
@@ -154,3 +162,18 @@ def test_override_merges_tables_and_replaces_lists() -> None:
 def test_override_refuses(data: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         DetectorSpec.from_dict(_plain()).override(data)
+
+
+@pytest.mark.parametrize("masks", [{}, {"frame": "image"}, {"threshold": 0}])
+def test_masks_survive(masks: dict[str, Any]) -> None:
+    spec = DetectorSpec.from_dict(_plain(masks=masks))
+    assert spec.masks == MaskSpec(**masks)
+    assert DetectorSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+def test_masks_can_be_left_out() -> None:
+    spec = DetectorSpec.from_dict(_plain(masks={}))
+    assert spec.override({"masks": False}).masks is None
+    assert spec.override({"labels": ["c"]}).masks == MaskSpec()
+    assert DetectorSpec.from_dict(_plain(masks=False)).masks is None
+    assert DetectorSpec.from_dict(_plain()).masks is None

@@ -191,7 +191,7 @@ class Contained:
         )
 
     def _read(self, descriptor: int) -> None:
-        with open(descriptor, "rb") as pipe:  # noqa: PTH123  (a descriptor)
+        with open(descriptor, "rb") as pipe:
             while len(header := pipe.read(_HEADER_BYTES)) == _HEADER_BYTES:
                 kind, size = header[:1], int.from_bytes(header[1:], "little")
                 data = pipe.read(size)

@@ -89,10 +89,7 @@ def _damage_bytes(path: Path, rng: random.Random) -> str:
 def _graphs(model: onnx.ModelProto) -> list[Any]:
     found: list[Any] = [model.graph]
     for graph in found:
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    found.append(attribute.g)
+        found.extend([a.g for node in graph.node for a in node.attribute if a.HasField("g")])
     return found
 
 

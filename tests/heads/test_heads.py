@@ -205,9 +205,11 @@ def test_labels(metadata: dict[str, str], labels: tuple[str, ...] | None) -> Non
 
 
 def test_registry() -> None:
-    assert [head.name for head in all_heads()] == ["picodet", "yolov8"]
-    with pytest.raises(InputError, match="allowed: picodet, yolov8"):
-        get_head("retinanet")
+    names = [head.name for head in all_heads()]
+    assert names == sorted(set(names))
+    assert {"picodet", "yolov4", "yolov5", "yolov6", "yolov8", "yolox"} <= set(names)
+    with pytest.raises(InputError, match=f"allowed: {', '.join(names)}"):
+        get_head("unheard_of")
 
 
 @pytest.mark.parametrize("family", ["picodet", "yolov8"])

@@ -83,7 +83,8 @@ class Candidates:
             return values
         mixed = np.tensordot(values, self.masks.prototypes[0], axes=1)
         # Past 80 the sigmoid is 0 or 1 in float32.
-        return 1 / (1 + np.exp(-np.clip(mixed, -80, 80)))
+        values = 1 / (1 + np.exp(-np.clip(mixed, -80, 80)))
+        return values
 
 
 # ONNX Runtime's names of what a picture may be fed as.
@@ -155,7 +156,9 @@ class Reference:
         outputs = self.run({self.input_names[0]: fed})
         decoded = get_head(self.spec.family).decode_reference(outputs, self.spec)
         scores = decoded.scores
-        if self.spec.masks is not None and decoded.masks is None:
+        if self.spec.masks is None:
+            decoded = replace(decoded, masks=None)
+        elif decoded.masks is None:
             raise ModelError(
                 f"the spec has masks, and family {self.spec.family} finds none in the network's "
                 "outputs; remove masks from the spec"

@@ -18,6 +18,7 @@ from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmdet.frontend.convert_roi_align import RoiAlign
+from tvmdet.frontend.convert_suppression import BoundedNonMaxSuppression
 
 __all__ = ["OWN_CONVERTERS", "converter_map", "plain_operands"]
 
@@ -123,6 +124,7 @@ class _Tile(onnx_frontend.Tile):  # type: ignore[misc]
 
 
 OWN_CONVERTERS: dict[str, type] = {
+    "BoundedNonMaxSuppression": BoundedNonMaxSuppression,
     "Clip": _Clip,
     "Conv": _Conv,
     "HardSigmoid": _HardSigmoid,

@@ -21,6 +21,8 @@ class Limits:
         max_nodes: Nodes in the graph, subgraphs included and functions written out.
         max_tensor_bytes: Size of any single tensor at the static shapes. A file of a few
             bytes can ask for any amount of memory (ConstantOfShape, Expand, Tile).
+        max_rows: Rows kept of an output, or found by a suppression, whose number depends on the
+            image and which the graph itself does not bound any lower.
         min_opset: Lowest version of the default operator set. TVM's importer takes the lowest
             converter that it has for older versions, so that Slice and Resize of opset 10 and
             below would be read by the rules of later ones.
@@ -32,6 +34,7 @@ class Limits:
     max_external_bytes: int = 8 * 1024**3
     max_nodes: int = 100_000
     max_tensor_bytes: int = 4 * 1024**3
+    max_rows: int = 4096
     min_opset: int = 11
     max_opset: int = 26
 

@@ -15,6 +15,7 @@ from tvmdet.errors import ModelError
 from tvmdet.frontend.external_data import embed_external_data
 from tvmdet.frontend.functions import inline_functions
 from tvmdet.frontend.limits import Limits
+from tvmdet.frontend.match_types import match_types
 from tvmdet.frontend.onnx_tools import (
     DEFAULT_DOMAINS,
     first_line,
@@ -77,6 +78,7 @@ def load_onnx(
         refuse(foreign)
     if not foreign:
         _check_model(path, proto)
+        match_types(proto)
     digest = _digest(data, files)
     return LoadedModel(name=path.stem, proto=proto, sha256=digest, opset=opset)
 

@@ -8,6 +8,7 @@ from typing import Any
 import onnx
 
 from tvmdet.errors import InputError, ModelError, ShapeError
+from tvmdet.frontend.bounded import ROW_COUNTS
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel
 from tvmdet.frontend.onnx_tools import graph_inputs, input_summary
@@ -31,6 +32,14 @@ class Network:
         self._made: dict[int, onnx.ModelProto] = {}
         self._proofs: list[Proof] = []
         self._lock = threading.RLock()
+
+    @classmethod
+    def of_static(cls, static: onnx.ModelProto, opset: int) -> Network:
+        """Returns a network that is taken as it is: static, simplified, every node named."""
+        loaded = LoadedModel(name="network", proto=static, sha256="", opset=opset)
+        network = cls(loaded, None, Limits())
+        network._made[1] = static
+        return network
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what another process needs to go on: everything but the lock."""
@@ -84,6 +93,12 @@ class Network:
         if batch_size == native:
             return self._specialise(batch_size)
         one = self.at(native)
+        if any(entry.key == ROW_COUNTS for entry in one.metadata_props):
+            raise ShapeError(
+                f"the export does not work at batch {batch_size}: it chooses its boxes itself, as "
+                f"many as the image shows; allowed: batch {native}; for larger batches export the "
+                "detector without its non-maximum suppression"
+            )
         if self.fixed_batch is None:
             try:
                 many = self._specialise(batch_size)

@@ -13,7 +13,10 @@ __all__ = ["recognise"]
 
 
 def recognise(
-    summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
+    summary: GraphSummary,
+    size_hw: tuple[int, int],
+    given: Mapping[str, Any],
+    source: str = "the spec",
 ) -> Recognition:
     """Finds the family of a network and merges the user's spec over what was recognised.
 
@@ -21,6 +24,7 @@ def recognise(
         summary: The network at batch 1.
         size_hw: Height and width of its input.
         given: The user's spec, which wins; with a ``family`` no other family is asked.
+        source: Where that was read, for people.
 
     Raises:
         ModelError: No family, or several, claim the network, or the given one cannot be.
@@ -36,7 +40,7 @@ def recognise(
     get_head(found.family).validate(spec, summary)
     if not overrides:
         return found
-    line = f"from the spec: {', '.join(sorted(overrides))}"
+    line = f"from {source}: {', '.join(sorted(overrides))}"
     return Recognition(
         family=found.family,
         reasons=(*found.reasons, line),

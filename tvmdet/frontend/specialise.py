@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from tvmdet.errors import ModelError, ShapeError
+from tvmdet.frontend.bounded import Bounded, bound_shapes, depends_on_values, prove_rows
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.onnx_tools import (
     describe,
@@ -109,6 +110,9 @@ def specialise(
 ) -> onnx.ModelProto:
     """Returns the simplified network at these input shapes, proven equal to the original.
 
+    Where sizes depend on what the image shows they become bounds; see
+    :mod:`tvmdet.frontend.bounded`.
+
     Args:
         model: The network.
         shapes: The shape of every input.
@@ -118,24 +122,29 @@ def specialise(
     Raises:
         ShapeError: The network does not work at these shapes, or a value keeps an open
             dimension; names the node.
+        UnsupportedOperatorError: An operator on open sizes is none that can be bounded.
         ModelError: The network cannot be simplified, or a value exceeds a limit.
     """
     static = with_input_shapes(model, shapes)
     _check_sizes(static, limits)
-    simple = _simplify(static)
+    simple, bounded = _simplify(static, limits)
     names = [value.name for value in model.graph.output]
-    proof = prove_equal(SIMPLIFIED, static, simple, names)
-    if record is not None:
+    proofs = [prove_equal(SIMPLIFIED, static, simple, names)]
+    if bounded is not None:
+        proofs.append(prove_rows(bounded.before, bounded))
+        simple = bounded.model
+    for proof in proofs if record is not None else ():
         record(proof)
     record_outputs(simple)
     return simple
 
 
-def _simplify(static: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns the simplified network, in which every shape is known.
+def _simplify(static: onnx.ModelProto, limits: Limits) -> tuple[onnx.ModelProto, Bounded | None]:
+    """Returns the simplified network, and that with every size bounded where images decide some.
 
     Raises:
         ShapeError: A shape cannot be known; names the node.
+        UnsupportedOperatorError: An operator on open sizes is none that can be bounded.
     """
     simple = simplify(static)
     try:
@@ -143,11 +152,17 @@ def _simplify(static: onnx.ModelProto) -> onnx.ModelProto:
     except ShapeError:
         # ONNX's inference stops at longer computations of shapes, which ONNX Runtime can run.
         folded = fold_shape_values(simple)
-        if folded is None:
-            raise
-        simple = simplify(folded)
-        static_values(simple)
-    return simple
+        if folded is not None:
+            simple = simplify(folded)
+        try:
+            static_values(simple)
+        except ShapeError:
+            if not depends_on_values(simple):
+                raise
+            bounded = bound_shapes(simple, limits)
+            static_values(bounded.model)
+            return simple, bounded
+    return simple, None
 
 
 def static_values(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

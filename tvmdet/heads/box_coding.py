@@ -136,7 +136,7 @@ def emit_expectation(bb: relax.BlockBuilder, logits: relax.Expr, bins: int) -> r
     """
     from tvm import relax
 
-    batch, anchors = (int(dim) for dim in logits.ty.shape[:2])
+    batch, anchors = [int(dim) for dim in logits.ty.shape][:2]
     logits = bb.emit(relax.op.reshape(logits, (batch, anchors, 4, bins)))
     weights = bb.emit(relax.op.nn.softmax(logits, axis=-1))
     ramp = relax.const(np.arange(bins, dtype=np.float32))

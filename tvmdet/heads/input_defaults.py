@@ -6,7 +6,7 @@ from typing import Any
 
 from tvmdet.heads.base import GraphSummary, Normalisation
 
-__all__ = ["IMAGENET", "UNIT", "stated_input"]
+__all__ = ["IMAGENET", "UNIT", "detr_input", "stated_input"]
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -49,17 +49,41 @@ def _is_imagenet(inner: Normalisation, unit: float, color: str) -> bool:
     wanted = [value * unit for value in _IMAGENET_MEAN[order]]
     if any(abs(got - want) > _CLOSE * unit for got, want in zip(inner.mean, wanted, strict=True)):
         return False
-    # Caffe's backbones divide by 1 after subtracting the mean of bytes.
-    ratios = [std / unit for std in inner.std]
-    divided = [abs(got - want) < _CLOSE for got, want in zip(ratios, _IMAGENET_STD, strict=True)]
-    return (
-        all(divided)
-        or (all(abs(std - 1) < _CLOSE for std in inner.std) and unit > 1)
-        or (
-            color == "bgr"
-            and all(
-                abs(got - want) < _CLOSE
-                for got, want in zip(ratios, _IMAGENET_STD[::-1], strict=True)
-            )
+    deviations = [std / unit for std in inner.std]
+    wanted_std = _IMAGENET_STD if color == "rgb" else _IMAGENET_STD[::-1]
+    if all(abs(got - want) < _CLOSE for got, want in zip(deviations, wanted_std, strict=True)):
+        return True
+    # Caffe's backbones subtract the mean of bytes and divide by nothing.
+    return unit > 1 and all(abs(std - 1) < _CLOSE for std in inner.std)
+
+
+def detr_input(summary: GraphSummary) -> tuple[dict[str, Any], str]:
+    """Returns what DETR-like networks with a sigmoid a class are fed, by what the graph shows.
+
+    - RT-DETR, RT-DETRv2, D-FINE, DEIM (queries chosen by a TopK, sampled features, a convolutional
+      stem, an encoder with SiLU): RGB from 0 to 1, stretched to the input's size (authors'
+      ``configs/*/include/dataloader.yml``; Hugging Face's ``RTDetrImageProcessor`` has no mean).
+    - RF-DETR, LW-DETR (a vision transformer's patches): ImageNet's mean and deviation, stretched
+      (``rfdetr/detr.py``; square resize in ``datasets/coco.py``).
+    - Deformable, Conditional and DAB DETR, DINO: as DETR, ImageNet's mean and deviation, the aspect
+      ratio kept (``datasets/coco.py``).
+    """
+    patches = summary.stem is not None and summary.stem.cuts_patches
+    chosen = bool(summary.operators.get("TopK")) and bool(summary.operators.get("GridSample"))
+    values: dict[str, Any]
+    if patches:
+        values = {**IMAGENET, "resize": "stretch"}
+        line = "input RGB, ImageNet mean and deviation, stretched: a vision transformer (RF-DETR)"
+    elif chosen and summary.gates:
+        values = {**UNIT, "resize": "stretch"}
+        line = "input RGB / 255, stretched: an encoder with SiLU (RT-DETR, D-FINE)"
+    else:
+        values = {**IMAGENET, "resize": "letterbox", "pad_position": "top_left"}
+        line = (
+            "input RGB, ImageNet mean and deviation, letterbox from the top left: as DETR "
+            "(Conditional DETR, Deformable DETR, DINO)"
         )
-    )
+    stated = stated_input(summary)
+    if stated is not None:
+        values, line = {**values, **stated[0]}, f"{line}, but {stated[1]}"
+    return values, line

@@ -207,8 +207,8 @@ def query_options(found: QueryOutputs, activation: str, background: str) -> dict
 
 
 def mask_spec(found: QueryOutputs) -> MaskSpec | None:
-    """Returns how the masks lie: each spans the image."""
-    return MaskSpec(frame="image") if found.masks else None
+    """Returns how the masks lie: each spans the image, whatever its box is."""
+    return MaskSpec(frame="image", cut_to_box=False) if found.masks else None
 
 
 def validate_queries(spec: DetectorSpec, summary: GraphSummary) -> None:

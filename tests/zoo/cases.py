@@ -1,0 +1,179 @@
+"""The table of the zoo: which network is exported how, and what tvmdet is to make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+__all__ = ["CASES", "Case"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One export.
+
+    Attributes:
+        title: The family and its variant, as people call them; rows of the table.
+        builder: Module that builds the network.
+        network: Its name there.
+        family: Head that recognises it; None where tvmdet must ask for a spec.
+        reason: Why this row is here.
+        exporter: script (TorchScript) or dynamo.
+        opset: Of the export.
+        spec: What the user has to write, because the file does not say it.
+        committed: Whether the export lies in ``exports/`` and is tested by default.
+    """
+
+    title: str
+    builder: str
+    network: str
+    family: str | None
+    reason: str
+    exporter: str = "script"
+    opset: int = 17
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    committed: bool = False
+
+    @property
+    def name(self) -> str:
+        """Names the case, and its files."""
+        return f"{self.network}-{self.exporter}{self.opset}"
+
+
+# The oldest opset that each exporter writes, the one that most files have, and the newest.
+SCRIPT_OPSETS = (11, 13, 17, 20)
+DYNAMO_OPSETS = (18, 20)
+
+# Anchors of raw maps are in no file: the user names them.
+_YOLO_ANCHORS = [
+    [[10, 13], [16, 30], [33, 23]],
+    [[30, 61], [62, 45], [59, 119]],
+    [[116, 90], [156, 198], [373, 326]],
+]
+
+_YOLO = (
+    Case(
+        title="YOLOv3",
+        builder="build_yolo",
+        network="yolov3",
+        family="yolov5",
+        reason="decoded rows with objectness, sizes by exp",
+    ),
+    Case(
+        title="YOLOv4",
+        builder="build_yolo",
+        network="yolov4",
+        family="yolov4",
+        reason="boxes [N, A, 1, 4] and confidences of pytorch-YOLOv4",
+    ),
+    Case(
+        title="YOLOv5",
+        builder="build_yolo",
+        network="yolov5",
+        family="yolov5",
+        reason="decoded rows with objectness, three anchors a cell",
+    ),
+    Case(
+        title="YOLOv5, raw maps",
+        builder="build_yolo",
+        network="yolov5_maps",
+        family=None,
+        reason="raw maps name neither anchors nor strides: it has to ask",
+    ),
+    Case(
+        title="YOLOv7",
+        builder="build_yolo",
+        network="yolov7",
+        family="yolov5",
+        reason="decoded in place: the exporters write ScatterND",
+    ),
+    Case(
+        title="YOLOv6",
+        builder="build_yolo",
+        network="yolov6",
+        family="yolov6",
+        reason="an objectness of ones",
+    ),
+    Case(
+        title="YOLOv6, distribution",
+        builder="build_yolo",
+        network="yolov6_distribution",
+        family="yolov6",
+        reason="sides as distributions, an objectness of ones",
+    ),
+    Case(
+        title="YOLOX",
+        builder="build_yolo",
+        network="yolox",
+        family="yolox",
+        reason="one anchor a cell, decoded in the graph",
+    ),
+    Case(
+        title="YOLOX, raw",
+        builder="build_yolo",
+        network="yolox_raw",
+        family="yolox",
+        reason="what tools/export_onnx.py writes: decoded by the user",
+    ),
+    Case(
+        title="YOLOv8, YOLOv9, YOLO11",
+        builder="build_yolo",
+        network="yolov8",
+        family="yolov8",
+        reason="with the exporter's metadata",
+    ),
+    Case(
+        title="YOLOv8, no metadata",
+        builder="build_yolo",
+        network="yolov8_plain",
+        family="yolov8",
+        reason="classes and labels by the shape alone",
+        spec={"labels": [f"class {number}" for number in range(6)]},
+    ),
+    Case(
+        title="YOLOv8, raw maps",
+        builder="build_yolo",
+        network="yolov8_maps",
+        family="yolov8_maps",
+        reason="box and class maps of each level, as for RKNN and Hailo",
+        spec={"labels": [f"class {number}" for number in range(6)]},
+    ),
+    Case(
+        title="YOLOv8-seg",
+        builder="build_yolo",
+        network="yolov8_seg",
+        family="yolov8",
+        reason="mask coefficients and prototypes",
+    ),
+    Case(
+        title="YOLOv10",
+        builder="build_yolo",
+        network="yolov10",
+        family="detections",
+        reason="end to end: TopK inside",
+    ),
+    Case(
+        title="YOLO26",
+        builder="build_yolo",
+        network="yolo26",
+        family="detections",
+        reason="end to end, sides without a distribution",
+    ),
+)
+
+_NETWORKS = _YOLO
+
+
+def _matrix() -> tuple[Case, ...]:
+    """Every network by every exporter and opset."""
+    exports = [("script", opset) for opset in SCRIPT_OPSETS]
+    exports += [("dynamo", opset) for opset in DYNAMO_OPSETS]
+    return tuple(
+        replace(case, exporter=exporter, opset=opset)
+        for case in _NETWORKS
+        for exporter, opset in exports
+    )
+
+
+CASES = _matrix()

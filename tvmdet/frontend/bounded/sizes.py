@@ -1,0 +1,300 @@
+"""Arithmetic on sizes: shapes that exporters compute in nodes, followed as symbols.
+
+A shape computation (Shape, Gather, Mul, Concat into a Reshape or Expand) is followed element by
+element; an element is an integer, a bool or an :class:`Extent`. What cannot be said as a product
+of symbols (a minimum, a difference) becomes a symbol of its own whose count the network computes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from tvmdet.frontend.bounded.attributes import attribute, axes_of
+from tvmdet.frontend.bounded.values import Extent, Value, extent_of
+
+if TYPE_CHECKING:
+    from tvmdet.frontend.bounded.rewriter import Rewriter
+
+__all__ = ["compute_sizes"]
+
+_UNKNOWN = object()
+_INTEGERS = (TensorProto.INT64, TensorProto.INT32)
+
+
+def compute_sizes(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> Value | None:
+    """Returns what a node computes of sizes, or None when it is no arithmetic on known sizes."""
+    if node.op_type == "Shape":
+        return _shape(node, inputs[0])
+    if node.op_type == "Size":
+        return _product(inputs[0])
+    known = [None if value is None else rw.sizes(value) for value in inputs]
+    if any(value is not None and size is None for value, size in zip(inputs, known, strict=True)):
+        return None
+    compute = _OPERATORS.get(node.op_type)
+    if compute is None:
+        return None
+    result = compute(rw, node, known)
+    if result is None or any(element is _UNKNOWN for element in result.reshape(-1)):
+        return None
+    first = inputs[-1] if node.op_type == "Where" else inputs[0]
+    assert first is not None
+    dtype = first.dtype
+    if node.op_type == "Cast":
+        dtype = int(attribute(node, "to", dtype))
+        if dtype not in _INTEGERS:
+            return None
+    if node.op_type == "Equal":
+        dtype = TensorProto.BOOL
+    if not any(isinstance(element, Extent) for element in result.reshape(-1)):
+        name = rw.emit.constant(result.tolist(), helper.tensor_dtype_to_np_dtype(dtype))
+        return rw.plain(name)
+    return _value(result, dtype)
+
+
+def _value(sizes: np.ndarray, dtype: int) -> Value:
+    return Value(
+        name=None, dtype=dtype, shape=sizes.shape, symbols=(None,) * sizes.ndim, sizes=sizes
+    )
+
+
+def _objects(elements: list[Any]) -> np.ndarray:
+    array = np.empty(len(elements), object)
+    array[:] = elements
+    return array
+
+
+def _shape(node: onnx.NodeProto, value: Value | None) -> Value | None:
+    assert value is not None
+    sizes = [extent_of(s, symbol) for s, symbol in zip(value.shape, value.symbols, strict=True)]
+    start, end = attribute(node, "start", 0), attribute(node, "end", len(sizes))
+    return _value(_objects(sizes[start:end]), TensorProto.INT64)
+
+
+def _product(value: Value | None) -> Value:
+    assert value is not None
+    total: Any = 1
+    for size, symbol in zip(value.shape, value.symbols, strict=True):
+        total = _times(total, extent_of(size, symbol))
+    array = np.empty((), object)
+    array[()] = total
+    return _value(array, TensorProto.INT64)
+
+
+def _times(left: Any, right: Any) -> Any:
+    if isinstance(left, Extent) and isinstance(right, Extent):
+        symbols = tuple(sorted((*left.symbols, *right.symbols), key=id))
+        return Extent(factor=left.factor * right.factor, symbols=symbols)
+    if isinstance(right, Extent):
+        left, right = right, left
+    if isinstance(left, Extent):
+        if right == 0:
+            return 0
+        if right < 0:
+            return _UNKNOWN
+        return Extent(factor=left.factor * right, symbols=left.symbols)
+    return left * right
+
+
+def _over(rw: Rewriter, left: Any, right: Any) -> Any:
+    if isinstance(left, Extent) and isinstance(right, Extent):
+        rest = list(left.symbols)
+        for symbol in right.symbols:
+            if symbol not in rest:
+                return _UNKNOWN
+            rest.remove(symbol)
+        if left.factor % right.factor:
+            return _UNKNOWN
+        factor = left.factor // right.factor
+        return Extent(factor=factor, symbols=tuple(rest)) if rest else factor
+    if isinstance(right, Extent) or right <= 0:
+        return _UNKNOWN
+    if isinstance(left, Extent):
+        if left.factor % right == 0:
+            return Extent(factor=left.factor // right, symbols=left.symbols)
+        return _counted(rw, "Div", left, right, left.upper // right)
+    return left // right if left >= 0 else -(-left // right)
+
+
+def _counted(rw: Rewriter, operator: str, left: Any, right: Any, upper: int) -> Any:
+    """Returns a size that the network computes from two others."""
+    if upper < 0:
+        return _UNKNOWN
+    count = rw.emit.node(operator, rw.size_scalar(left), rw.size_scalar(right))
+    return Extent(factor=1, symbols=(rw.first(count, upper),))
+
+
+def _upper(size: Any) -> int:
+    return size.upper if isinstance(size, Extent) else int(size)
+
+
+def _plus(rw: Rewriter, left: Any, right: Any) -> Any:
+    if not isinstance(left, Extent) and not isinstance(right, Extent):
+        return left + right
+    if left == 0 or right == 0:
+        return right if left == 0 else left
+    return _counted(rw, "Add", left, right, _upper(left) + _upper(right))
+
+
+def _minus(rw: Rewriter, left: Any, right: Any) -> Any:
+    if not isinstance(left, Extent) and not isinstance(right, Extent):
+        return left - right
+    if isinstance(right, int) and right == 0:
+        return left
+    if left == right:
+        return 0
+    least = 0 if isinstance(right, Extent) else right
+    return _counted(rw, "Sub", left, right, max(_upper(left) - least, 0))
+
+
+def _least(rw: Rewriter, left: Any, right: Any) -> Any:
+    if left == right:
+        return left
+    for one, other in ((left, right), (right, left)):
+        if isinstance(one, Extent):
+            if isinstance(other, int) and other >= one.upper:
+                return one
+        elif one <= 0:
+            return one
+    if not isinstance(left, Extent) and not isinstance(right, Extent):
+        return min(left, right)
+    return _counted(rw, "Min", left, right, min(_upper(left), _upper(right)))
+
+
+def _greatest(rw: Rewriter, left: Any, right: Any) -> Any:
+    if left == right:
+        return left
+    for one, other in ((left, right), (right, left)):
+        if isinstance(one, int) and one <= 0 and isinstance(other, Extent):
+            return other
+        if isinstance(one, int) and isinstance(other, Extent) and one >= other.upper:
+            return one
+    if not isinstance(left, Extent) and not isinstance(right, Extent):
+        return max(left, right)
+    return _counted(rw, "Max", left, right, max(_upper(left), _upper(right)))
+
+
+def _equals(_rw: Rewriter, left: Any, right: Any) -> Any:
+    if not isinstance(left, Extent) and not isinstance(right, Extent):
+        return left == right
+    if left == right:
+        return True
+    for one, other in ((left, right), (right, left)):
+        # A size is never negative, and never above its bound.
+        if isinstance(one, int) and isinstance(other, Extent) and not 0 <= one <= other.upper:
+            return False
+    return _UNKNOWN
+
+
+def _pairwise(function: Callable[[Any, Any, Any], Any]) -> Callable[..., np.ndarray | None]:
+    def compute(rw: Rewriter, _node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
+        result = known[0]
+        for other in known[1:]:
+            left, right = np.broadcast_arrays(result, other)
+            joined = np.empty(left.shape, object)
+            for at in itertools.product(*map(range, left.shape)):
+                if left[at] is _UNKNOWN or right[at] is _UNKNOWN:
+                    return None
+                joined[at] = function(rw, left[at], right[at])
+            result = joined
+        return np.asarray(result, object)
+
+    return compute
+
+
+def _where(_rw: Rewriter, _node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
+    condition, left, right = np.broadcast_arrays(*known)
+    if any(isinstance(element, Extent) for element in condition.reshape(-1)):
+        return None
+    result = np.empty(condition.shape, object)
+    for at in itertools.product(*map(range, condition.shape)):
+        result[at] = left[at] if condition[at] else right[at]
+    return result
+
+
+def _gather(_rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
+    indices = known[1]
+    if any(isinstance(element, Extent) for element in indices.reshape(-1)):
+        return None
+    axis = attribute(node, "axis", 0)
+    taken = np.take(known[0], indices.astype(np.int64), axis=axis)
+    result = np.empty(np.shape(taken), object)
+    result[...] = taken
+    return result
+
+
+def _slice(_rw: Rewriter, _node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
+    if known[0].ndim != 1 or any(
+        isinstance(element, Extent) for part in known[1:] if part is not None for element in part
+    ):
+        return None
+    step = int(known[4][0]) if len(known) > 4 and known[4] is not None else 1
+    result: np.ndarray = known[0][int(known[1][0]) : int(known[2][0]) : step]
+    return result
+
+
+def _concat(_rw: Rewriter, _node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
+    if any(part.ndim != 1 for part in known):
+        return None
+    return np.concatenate(known)
+
+
+def _reshape(_rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
+    data: np.ndarray = known[0]
+    if node.op_type == "Squeeze":
+        axes = axes_of(node, known)
+        return data.reshape([n for at, n in enumerate(data.shape) if at not in axes and axes])
+    if node.op_type == "Unsqueeze":
+        return data.reshape((1,)) if data.ndim == 0 else None
+    if node.op_type == "Reshape":
+        return data.reshape([int(size) for size in known[1]])
+    return data
+
+
+def _reduce(rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
+    functions = {
+        "ReduceProd": lambda _rw, left, right: _times(left, right),
+        "ReduceMin": _least,
+        "ReduceMax": _greatest,
+        "ReduceSum": _plus,
+    }
+    elements = list(known[0].reshape(-1))
+    if known[0].ndim != 1 or not elements:
+        return None
+    total = elements[0]
+    for element in elements[1:]:
+        if total is _UNKNOWN:
+            return None
+        total = functions[node.op_type](rw, total, element)
+    array = np.empty((1,) if attribute(node, "keepdims", 1) else (), object)
+    array[...] = total
+    return array
+
+
+_OPERATORS: dict[str, Callable[..., np.ndarray | None]] = {
+    "Add": _pairwise(_plus),
+    "Cast": _reshape,
+    "Concat": _concat,
+    "Div": _pairwise(_over),
+    "Equal": _pairwise(_equals),
+    "Gather": _gather,
+    "Identity": _reshape,
+    "Max": _pairwise(_greatest),
+    "Min": _pairwise(_least),
+    "Mul": _pairwise(lambda _rw, left, right: _times(left, right)),
+    "ReduceMax": _reduce,
+    "ReduceMin": _reduce,
+    "ReduceProd": _reduce,
+    "ReduceSum": _reduce,
+    "Reshape": _reshape,
+    "Slice": _slice,
+    "Squeeze": _reshape,
+    "Sub": _pairwise(_minus),
+    "Unsqueeze": _reshape,
+    "Where": _where,
+}

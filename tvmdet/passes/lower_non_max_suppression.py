@@ -1,0 +1,76 @@
+"""LowerNonMaxSuppression: the importer's bounded NonMaxSuppression as a compiled kernel.
+
+Relax has no operator with a stated number of rows and a mask of candidates, so the importer
+writes a pure call of a function that exists nowhere, and this pass replaces it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from tvmdet.passes.non_max_suppression_kernel import non_max_suppression_func
+from tvmdet.passes.relax_tools import is_call_to, static_shape
+
+__all__ = ["LowerNonMaxSuppression", "call_non_max_suppression"]
+
+_NAME = "tvmdet.non_max_suppression"
+
+
+def call_non_max_suppression(
+    boxes: Any, scores: Any, real: Any, *, rows: int, **attributes: Any
+) -> Any:
+    """Returns the call that :class:`LowerNonMaxSuppression` replaces.
+
+    Args:
+        boxes: float32 ``[N, B, 4]``.
+        scores: float32 ``[N, C, B]``.
+        real: bool ``[B]``.
+        rows: K.
+        attributes: The further arguments of
+            :func:`~tvmdet.passes.non_max_suppression_kernel.non_max_suppression_func`.
+
+    Returns:
+        A tuple: selected int64 ``[K, 3]``, valid bool ``[K]``.
+    """
+    types = relax.TupleType(
+        [relax.TensorType((rows, 3), "int64"), relax.TensorType((rows,), "bool")]
+    )
+    facts = tvm.ir.StringImm(json.dumps({"rows": rows, **attributes}, sort_keys=True))
+    return relax.call_pure_packed(_NAME, boxes, scores, real, facts, ty_args=[types])
+
+
+@tvm.ir.transform.module_pass(opt_level=0, name="LowerNonMaxSuppression")
+class LowerNonMaxSuppression:
+    """Module pass, before operators are legalised."""
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
+        """Returns the module with suppressions replaced by calls of kernels."""
+        mutator = _Lowerer(mod)
+        for var, func in mod.functions_items():
+            if isinstance(func, relax.Function):
+                mutator.builder_.update_func(var, mutator.visit_expr(func))
+        return mutator.builder_.get()
+
+
+@relax.expr_functor.mutator
+class _Lowerer(relax.PyExprMutator):  # type: ignore[misc]
+    def __init__(self, mod: tvm.IRModule) -> None:
+        super().__init__(mod)
+
+    def visit_call_(self, call: Any) -> Any:
+        call = self.visit_expr_post_order(call)
+        if not is_call_to(call, "relax.call_pure_packed"):
+            return call
+        name, *args = call.args
+        if str(getattr(name, "global_symbol", "")) != _NAME:
+            return call
+        boxes, scores, real, facts = args
+        images, classes, count = static_shape(scores)
+        func = non_max_suppression_func(images, classes, count, **json.loads(facts.value))
+        var = self.builder_.add_func(func, "non_max_suppression")
+        outputs = list(call.ty.fields)
+        return relax.call_tir(var, relax.Tuple([boxes, scores, real]), outputs)
