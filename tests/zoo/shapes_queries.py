@@ -39,7 +39,7 @@ class Outputs(nn.Module):
         return found.logits, found.pred_boxes
 
 
-def build() -> nn.Module:
+def build(_folder: Path) -> nn.Module:
     """Returns the network, untrained."""
     backbone = RTDetrResNetConfig(
         embedding_size=_STAGES[0],

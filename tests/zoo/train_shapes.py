@@ -46,23 +46,24 @@ class Recipe:
 
 RECIPES = {
     "one_stage": Recipe(module="shapes_one_stage", steps=600, batch=16, rate=4e-3),
-    "two_stage": Recipe(module="shapes_two_stage", steps=420, batch=6, rate=2e-3),
+    "two_stage": Recipe(module="shapes_two_stage", steps=380, batch=8, rate=2e-3),
     "queries": Recipe(module="shapes_queries", steps=900, batch=16, rate=1e-3, clip=1.0),
 }
 
 
-def train(name: str) -> torch.nn.Module:
-    """Returns a trained network, in evaluation mode."""
+def train(name: str, folder: Path) -> torch.nn.Module:
+    """Returns a trained network, in evaluation mode; what it begins with lies in the folder."""
     recipe = RECIPES[name]
     torch.manual_seed(SEED)
     # One thread adds in the same order everywhere, and does not wait for another on a busy machine.
     torch.set_num_threads(1)
     module = importlib.import_module(recipe.module)
     steps = recipe.steps
-    pool, model = Pool(PICTURES), module.build()
+    pool, model = Pool(PICTURES), module.build(folder)
     count = sum(weight.numel() for weight in model.parameters())
     print(f"{name}: {count} weights", flush=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=recipe.rate, weight_decay=recipe.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.rate, total_steps=steps, pct_start=0.1
     )
@@ -72,7 +73,7 @@ def train(name: str) -> torch.nn.Module:
         value = module.loss(model, pool.batch(recipe.batch))
         optimizer.zero_grad()
         value.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        torch.nn.utils.clip_grad_norm_(weights, recipe.clip)
         optimizer.step()
         schedule.step()
         mean += (float(value.detach()) - mean) / min(step, 50)
@@ -113,9 +114,11 @@ def main() -> None:
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--folder", type=Path, default=HERE / "models")
     arguments = parser.parse_args()
-    model = train(arguments.name)
+    model = train(arguments.name, arguments.folder)
     path = arguments.folder / f"shapes_{arguments.name}.onnx"
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    # Not committed: ``two_stage`` begins with the weights of ``one_stage``.
+    torch.save(model.state_dict(), path.with_suffix(".pt"))
     module = importlib.import_module(RECIPES[arguments.name].module)
     with warnings.catch_warnings():
         # The exporter warns of every Python branch on a shape; shapes are static here.
