@@ -8,6 +8,7 @@ as in generalized focal loss (Li et al. 2020, section 3.2).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 import onnx
 import torch
@@ -124,6 +125,25 @@ class OneStage(nn.Module):
 def build(_folder: Path) -> OneStage:
     """Returns the network, untrained."""
     return OneStage()
+
+
+class TrainedPyramid(nn.Module):
+    """The pyramid of the trained network in a folder, which further training does not change."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        trained = OneStage()
+        trained.load_state_dict(torch.load(folder / "shapes_one_stage.pt"))
+        self.pyramid = trained.pyramid.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        # The statistics of its normalisation stay as they are too.
+        self.pyramid.eval()
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.pyramid(images)
 
 
 def loss(model: OneStage, batch: Batch) -> Tensor:

@@ -12,15 +12,13 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 from unittest import mock
 
 import numpy as np
-import shapes_one_stage as one_stage
 import torch
 from shapes import LABELS
 from shapes_data import SIZE, Batch
-from shapes_one_stage import Pyramid
+from shapes_one_stage import Pyramid, TrainedPyramid
 from torch import Tensor, nn
 from torchvision_beside_torch import import_torchvision
 
@@ -45,16 +43,10 @@ class Backbone(nn.Module):
 
     out_channels = _WIDTH
 
-    def __init__(self, pyramid: Pyramid) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.pyramid = pyramid.requires_grad_(False)
+        self.pyramid = TrainedPyramid(folder)
         self.narrow = nn.ModuleList(nn.Conv2d(n, _WIDTH, 1) for n in Pyramid.channels[:2])
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        # What it was trained with stays as it is, the statistics of its normalisation too.
-        self.pyramid.eval()
-        return self
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         maps = self.pyramid(images)[:2]
@@ -66,11 +58,9 @@ class Backbone(nn.Module):
 
 def build(folder: Path) -> nn.Module:
     """Returns the network; its backbone is that of the one-stage network in the same folder."""
-    trained = one_stage.build(folder)
-    trained.load_state_dict(torch.load(folder / "shapes_one_stage.pt"))
     anchors = AnchorGenerator(_SIZES, _RATIOS)
     return MaskRCNN(
-        Backbone(trained.pyramid),
+        Backbone(folder),
         min_size=SIZE,
         max_size=SIZE,
         # The backbone has seen pictures from 0 to 1.
