@@ -58,6 +58,7 @@ def measure(trained: Trained, annotations: Path, folder: Path) -> EvalReport:
     return evaluate(artifact, options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained", TRAINED)
 def test_precision_is_that_of_onnx_runtime(
     trained: Trained, pictures: Path, tmp_path: Path
