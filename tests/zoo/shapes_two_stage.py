@@ -1,9 +1,9 @@
 """A small Mask R-CNN of torchvision, exported whole: proposals, suppression and pasted masks.
 
-The detector is torchvision's own class around the backbone of the
-one-stage network, which is trained first and stays as it is. torchvision's operators come with
-a C++ library that may not fit the torch that is installed: training uses plain ones from here,
-the export those that torchvision writes as ONNX operators.
+The detector is torchvision's own class around the backbone of the one-stage network, which is
+trained first and stays as it is. torchvision's operators come with a C++ library that may not fit
+the torch that is installed: training uses plain ones from here, the export those that torchvision
+writes as ONNX operators.
 """
 
 from __future__ import annotations

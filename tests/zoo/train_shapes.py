@@ -1,7 +1,8 @@
 """Trains the small detectors of ``models/`` on drawn shapes, and writes them as ONNX.
 
 Usage: train_shapes.py NAME [--folder DIR]
-where NAME is one of the networks below. Each takes one to four minutes on two CPU cores.
+where NAME is one of the networks below. Each takes two to four minutes of a quiet CPU core.
+``one_stage`` comes first: the others begin with the backbone that it has learned.
 
 Needs torch, onnx, onnxruntime and OpenCV; ``two_stage`` needs torchvision, ``queries``
 transformers and scipy.
@@ -117,7 +118,7 @@ def main() -> None:
     model = train(arguments.name, arguments.folder)
     path = arguments.folder / f"shapes_{arguments.name}.onnx"
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    # Not committed: ``two_stage`` begins with the weights of ``one_stage``.
+    # Not committed: the others begin with the weights of ``one_stage``.
     torch.save(model.state_dict(), path.with_suffix(".pt"))
     module = importlib.import_module(RECIPES[arguments.name].module)
     with warnings.catch_warnings():
