@@ -162,7 +162,107 @@ _YOLO = (
     ),
 )
 
-_NETWORKS = _YOLO
+
+# No file of a raw dense head says which framework's anchors, points and pixels it has.
+def _dense(family: str, style: str) -> dict[str, Any]:
+    return {
+        "family": family,
+        "labels": [f"class {number}" for number in range(6)],
+        "options": {"style": style},
+    }
+
+
+_DENSE = (
+    Case(
+        title="RetinaNet, MMDetection, raw",
+        builder="build_dense",
+        network="retinanet_mm",
+        family="retinanet",
+        reason="class and box maps of five levels, nine anchors a cell",
+        spec=_dense("retinanet", "mmdetection"),
+    ),
+    Case(
+        title="FCOS, MMDetection, raw",
+        builder="build_dense",
+        network="fcos_mm",
+        family="fcos",
+        reason="distances in pixels, centerness",
+        spec=_dense("fcos", "mmdetection"),
+    ),
+    Case(
+        title="ATSS, raw",
+        builder="build_dense",
+        network="atss",
+        family="atss",
+        reason="one anchor a cell, centerness",
+        spec=_dense("atss", "mmdetection"),
+    ),
+    Case(
+        title="GFL, raw",
+        builder="build_dense",
+        network="gfl",
+        family="gfl",
+        reason="sides as distributions on five levels",
+        spec={"labels": [f"class {number}" for number in range(6)]},
+    ),
+    Case(
+        title="PicoDet, raw",
+        builder="build_dense",
+        network="picodet",
+        family="picodet",
+        reason="scores and distributions of four levels",
+        spec={"labels": [f"class {number}" for number in range(6)]},
+    ),
+    Case(
+        title="NanoDet-Plus",
+        builder="build_dense",
+        network="nanodet_plus",
+        family="nanodet_plus",
+        reason="scores and distributions in one output",
+        spec={"labels": [f"class {number}" for number in range(6)]},
+    ),
+    Case(
+        title="RTMDet, raw",
+        builder="build_dense",
+        network="rtmdet",
+        family="rtmdet",
+        reason="distances in pixels from three levels",
+        spec=_dense("rtmdet", "mmdetection"),
+    ),
+    Case(
+        title="CenterNet",
+        builder="build_dense",
+        network="centernet",
+        family="centernet",
+        reason="peaks of a heat map",
+        spec=_dense("centernet", "centernet"),
+    ),
+    Case(
+        title="EfficientDet, raw",
+        builder="build_dense",
+        network="efficientdet",
+        family="efficientdet",
+        reason="boxes as y x h w, nine anchors a cell",
+        spec=_dense("efficientdet", "tensorflow"),
+    ),
+)
+
+_TRANSFORMERS = tuple(
+    Case(title=title, builder="build_transformers", network=network, family=family, reason=reason)
+    for title, network, family, reason in (
+        ("DETR", "detr", "detr", "softmax with a column for no object"),
+        ("YOLOS", "yolos", "detr", "a plain vision transformer"),
+        ("Conditional DETR", "conditional_detr", "rtdetr", "sigmoid for each class"),
+        ("Deformable DETR", "deformable_detr", "rtdetr", "attention that samples maps"),
+        ("RT-DETR", "rtdetr", "rtdetr", "hybrid encoder, queries chosen by TopK"),
+        ("RT-DETRv2", "rtdetr_v2", "rtdetr", "discrete sampling as an option"),
+        ("D-FINE", "dfine", "rtdetr", "distributions refined layer by layer"),
+        ("RF-DETR", "rf_detr", "rtdetr", "windowed DINOv2"),
+        ("LW-DETR", "lw_detr", "rtdetr", "windowed vision transformer"),
+    )
+)
+
+_NETWORKS = _YOLO + _DENSE + _TRANSFORMERS
 
 
 def _matrix() -> tuple[Case, ...]:
