@@ -262,7 +262,83 @@ _TRANSFORMERS = tuple(
     )
 )
 
-_NETWORKS = _YOLO + _DENSE + _TRANSFORMERS
+# What pictures an export with suppression wants, and its classes, no output says.
+_SUPPRESSED_SPEC = {
+    "labels": [f"class {number}" for number in range(6)],
+    "input": {"std": [255.0] * 3},
+}
+
+_SUPPRESSED = tuple(
+    Case(
+        title=title,
+        builder="build_suppressed",
+        network=network,
+        family="detections",
+        reason=reason,
+        spec=spec,
+    )
+    for title, network, reason, spec in (
+        ("Ultralytics, nms=True", "ultralytics_nms", "a loop over pictures, rows padded", {}),
+        (
+            "MMDeploy, ONNX Runtime",
+            "mmdeploy_nms",
+            "NonMaxSuppression, dets, labels",
+            _SUPPRESSED_SPEC,
+        ),
+        ("MMDeploy, TensorRT", "mmdeploy_trt", "TRTBatchedNMS", _SUPPRESSED_SPEC),
+        (
+            "YOLOv7 end to end",
+            "yolov7_end_to_end",
+            "rows of 7, NonMaxSuppression",
+            _SUPPRESSED_SPEC,
+        ),
+        ("YOLOv6, YOLOv7 for TensorRT", "efficient_nms_trt", "EfficientNMS_TRT", _SUPPRESSED_SPEC),
+        (
+            "PP-YOLOE, PaddleDetection",
+            "paddle_nms",
+            "multiclass_nms3, scale_factor",
+            _SUPPRESSED_SPEC,
+        ),
+    )
+)
+
+_SEVEN = {"labels": ["background", *(f"class {number}" for number in range(1, 7))]}
+
+_TORCHVISION = tuple(
+    Case(
+        title=f"{title}, torchvision, whole",
+        builder="build_torchvision",
+        network=f"torchvision_{network}",
+        family="detections",
+        reason=reason,
+        spec=_SEVEN,
+    )
+    for title, network, reason in (
+        ("RetinaNet", "retinanet", "TopK and suppression of each level inside"),
+        ("FCOS", "fcos", "as RetinaNet, with centerness"),
+        ("SSD", "ssd", "TopK and suppression of each class inside"),
+        ("SSDLite", "ssdlite", "MobileNetV3"),
+        ("Faster R-CNN", "faster_rcnn", "proposals, RoIAlign on four levels"),
+        ("Mask R-CNN", "mask_rcnn", "masks pasted in a Loop"),
+    )
+) + tuple(
+    Case(
+        title=f"{title}, torchvision, heads",
+        builder="build_torchvision",
+        network=f"torchvision_{network}_raw",
+        family=network.replace("ssdlite", "ssd"),
+        reason=reason,
+        spec=spec,
+    )
+    for title, network, reason, spec in (
+        ("RetinaNet", "retinanet", "logits and deltas, anchors of torchvision", {}),
+        ("FCOS", "fcos", "logits, distances, centerness", {}),
+        ("SSD", "ssd", "default boxes of SSD300", {}),
+        ("SSDLite", "ssdlite", "default boxes of SSDLite320", {}),
+    )
+)
+
+_NETWORKS = _YOLO + _DENSE + _TRANSFORMERS + _SUPPRESSED + _TORCHVISION
 
 
 def _matrix() -> tuple[Case, ...]:
