@@ -231,14 +231,14 @@ def _mask_spec(
     size_hw: tuple[int, int],
     given: Mapping[str, Any],
 ) -> MaskSpec | str | None:
-    if not found.masks:
+    if not found.masks or given.get("masks") is False:
         return None
     told = given.get("masks") or {}
     height, width = summary.outputs[found.masks].shape[-2:]
     if "frame" in told:
         return MaskSpec(frame=told["frame"])
     if (height, width) == size_hw:
-        return MaskSpec(frame="image")
+        return MaskSpec(frame="image", cut_to_box=False)  # pasted into the image already
     if height == width and height is not None and 2 * height < min(size_hw):
         return MaskSpec(frame="box")
     return (
