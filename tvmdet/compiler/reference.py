@@ -88,7 +88,7 @@ class Candidates:
 
 
 # ONNX Runtime's names of what a picture may be fed as.
-_PIXEL_TYPES = {
+_PIXEL_TYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype("float32"),
     "tensor(float16)": np.dtype("float16"),
     "tensor(uint8)": np.dtype("uint8"),

@@ -231,7 +231,7 @@ def _mask_spec(
     size_hw: tuple[int, int],
     given: Mapping[str, Any],
 ) -> MaskSpec | str | None:
-    if not found.masks:
+    if not found.masks or given.get("masks") is False:
         return None
     told = given.get("masks") or {}
     height, width = summary.outputs[found.masks].shape[-2:]
