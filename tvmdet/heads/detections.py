@@ -238,7 +238,7 @@ def _mask_spec(
     if "frame" in told:
         return MaskSpec(frame=told["frame"])
     if (height, width) == size_hw:
-        return MaskSpec(frame="image")
+        return MaskSpec(frame="image", cut_to_box=False)  # pasted into the image already
     if height == width and height is not None and 2 * height < min(size_hw):
         return MaskSpec(frame="box")
     return (
