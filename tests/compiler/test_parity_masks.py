@@ -9,16 +9,17 @@ from typing import Any
 import mask_detector
 import numpy as np
 import pytest
+from assertions import assert_close
 
 import tvmdet
 from tvmdet.compiler import compile as compiler_compile
 from tvmdet.compiler.images import draw_images
 from tvmdet.compiler.parity import check_detector
 from tvmdet.compiler.parity_masks import MaskTally, mask_overlap
-from tvmdet.compiler.reference import Reference
+from tvmdet.compiler.reference import Candidates, Reference
 from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.errors import ModelError, ParityError
-from tvmdet.heads import get_head
+from tvmdet.heads import MaskValues, get_head
 from tvmdet.masks import InstanceMasks, MaskRegion, SmallMask
 
 
@@ -133,6 +134,32 @@ def test_masks_can_be_left_out(built: tuple[Any, Any], way: str, tmp_path: Path)
         path = mask_detector.mask_network(frame, tmp_path / "net.onnx")
         without = tvmdet.import_onnx(path, spec=replace(model.spec, masks=None))
         assert without.spec.masks is None
+
+
+def test_masks_are_kept_once_for_each_row_that_is_a_candidate() -> None:
+    values = np.random.default_rng(0).random((1, 9, 3, 4), np.float32)
+    anchors = np.array([7, 2, 7, 7, 0])
+    candidates = Candidates(
+        boxes_xyxy=np.zeros((5, 4), np.float32),
+        scores=np.linspace(1, 0.5, 5, dtype=np.float32),
+        class_ids=np.arange(5, dtype=np.int32),
+        anchors=anchors,
+        masks=MaskValues(values=values),
+    )
+    compact = candidates.compact()
+    assert compact.masks.values.shape == (1, 3, 3, 4)
+    for some in (compact, compact.take([3, 1]) + compact.take([0])):
+        rows = some.class_ids
+        np.testing.assert_array_equal(some.mask_values(), values[0][anchors[rows]])
+    mixed = replace(
+        candidates,
+        masks=MaskValues(
+            values=values.reshape(1, 9, 12)[..., :2], prototypes=np.ones((1, 2, 5, 6), np.float32)
+        ),
+    )
+    want = 1 / (1 + np.exp(-mixed.masks.values[0][anchors].sum(axis=1)))
+    assert_close(mixed.mask_values(), np.broadcast_to(want[:, None, None], (5, 5, 6)))
+    assert_close(mixed.compact().mask_values(), mixed.mask_values())
 
 
 def _region(pixels: Any, top: int = 0, left: int = 0) -> MaskRegion:

@@ -67,12 +67,11 @@ class Candidates:
         """Returns the same rows with the masks of no others, in arrays of their own."""
         if self.masks is None or self.anchors is None:
             return self
-        values = self.masks.values[:, self.anchors]
-        return replace(
-            self,
-            anchors=np.arange(len(self.anchors)),
-            masks=MaskValues(values=values, prototypes=self.masks.prototypes),
-        )
+        # A row that may be of several classes is a candidate for each, and has one mask.
+        used, anchors = np.unique(self.anchors, return_inverse=True)
+        values = self.masks.values[:, used]
+        masks = MaskValues(values=values, prototypes=self.masks.prototypes)
+        return replace(self, anchors=anchors, masks=masks)
 
     def mask_values(self) -> npt.NDArray[np.float32] | None:
         """Returns the small masks of these rows, ``[n, h, w]``; None for a detector without."""
