@@ -25,6 +25,7 @@ class FoundRows:
         layout: ``channels_first`` for ``[N, V, A]``, ``channels_last`` for ``[N, A, V]``.
         strides: Strides of the feature pyramid.
         values: How many values a row has.
+        anchors: How many rows there are.
         prototypes: Name and number of the mask prototypes, or None.
         ignored: Outputs that are not used.
     """
@@ -33,6 +34,7 @@ class FoundRows:
     layout: str
     strides: tuple[int, ...]
     values: int
+    anchors: int
     prototypes: tuple[str, int] | None = None
     ignored: tuple[str, ...] = ()
 
@@ -92,7 +94,9 @@ def _fit(
         anchors = form.anchors(size_hw, strides)
         for place, rows, values in zip(LAYOUTS, (second, first), (first, second), strict=True):
             if rows == anchors and values > form.lead and layout in (None, place):
-                return FoundRows(output=name, layout=place, strides=strides, values=values)
+                return FoundRows(
+                    output=name, layout=place, strides=strides, values=values, anchors=anchors
+                )
     return f"{name} is {output}: {_misfit(form, size_hw, (first, second), options)}"
 
 
@@ -159,6 +163,7 @@ def _with_others(
         layout=found.layout,
         strides=found.strides,
         values=found.values,
+        anchors=found.anchors,
         prototypes=prototypes[0] if prototypes else None,
         ignored=(*ignored, *strange),
     )
@@ -208,12 +213,13 @@ def describe_rows(
     found: FoundRows, size_hw: tuple[int, int], lead: str, classes: int
 ) -> tuple[str, ...]:
     """Returns what was recognised, one fact a line; ``lead`` says what rows begin with."""
-    rows = "[N, V, A]" if found.layout == "channels_first" else "[N, A, V]"
+    sizes = (found.values, found.anchors)
+    first, second = sizes if found.layout == "channels_first" else sizes[::-1]
     strides = ", ".join(str(stride) for stride in found.strides)
-    masks = f" + {found.coefficients} mask" if found.prototypes else ""
+    masks = f" + {found.coefficients} mask rows" if found.prototypes else ""
     lines = [
-        f"{found.output} is {rows}: {lead} + {classes} class{masks} rows, one column per anchor "
-        f"of strides {strides} at {size_hw[0]}x{size_hw[1]}"
+        f"{found.output} is [N, {first}, {second}]: {lead} + {classes} class rows{masks}, one "
+        f"column per anchor of strides {strides} at {size_hw[0]}x{size_hw[1]}"
     ]
     if found.prototypes:
         lines.append(f"{found.prototypes[0]} holds {found.prototypes[1]} mask prototypes")
