@@ -59,6 +59,8 @@ def find_rows(
     options = given.get("options", {})
     wanted = choice(options, "output", tuple(summary.outputs))
     names = [wanted] if wanted else [n for n, v in summary.outputs.items() if len(v.shape) == 3]
+    if not names and len(summary.outputs) == 1:
+        names = list(summary.outputs)
     if not names:
         return (
             f"it has {len(summary.outputs)} outputs, none of three dimensions; this family's "
@@ -67,6 +69,9 @@ def find_rows(
     answers = [_fit(form, name, summary, size_hw, options) for name in names]
     fitting = [answer for answer in answers if isinstance(answer, FoundRows)]
     if not fitting:
+        told = options.get("strides") is not None or options.get("layout") is not None
+        if told and given.get("family") == form.family:
+            raise InputError(str(answers[0]))
         return str(answers[0])
     if len(fitting) > 1:
         listed = ", ".join(found.output for found in fitting)
@@ -109,7 +114,7 @@ def _misfit(
     size = f"{size_hw[0]}x{size_hw[1]}"
     if wanted or layout:
         where = {"channels_first": "last", "channels_last": "middle"}.get(layout or "", "any")
-        raise InputError(
+        return (
             f"the spec's options.strides {list(wanted or pyramids[0])} and layout "
             f"{layout or 'either'} mean {counts} anchors at {size} in the "
             f"{where} dimension of the output, which is [N, {got[0]}, {got[1]}]: correct "
