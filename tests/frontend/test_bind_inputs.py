@@ -298,7 +298,7 @@ def test_constants_are_kept_in_the_spec(tmp_path: Path) -> None:
     assert again.spec.to_dict() == model.spec.to_dict()
 
 
-@pytest.mark.parametrize("make", [_bytes, _single])
+@pytest.mark.parametrize("make", [_bytes, pytest.param(_single, marks=pytest.mark.slow)])
 def test_compiles_with_parity(make: Any, tmp_path: Path) -> None:
     import tvmdet
 

@@ -412,7 +412,7 @@ def network(kind: str) -> onnx.ModelProto:
     return model
 
 
-@pytest.mark.parametrize("kind", ["torchvision", "yolov10"])
+@pytest.mark.parametrize("kind", ["torchvision", pytest.param("yolov10", marks=pytest.mark.slow)])
 def test_a_network_compiles_with_parity(kind: str, tmp_path: Path) -> None:
     model = tvmdet.import_onnx(onnx_models.save(network(kind), tmp_path / "m.onnx"))
     assert model.spec.family == "detections"

@@ -45,8 +45,8 @@ def stated_input(summary: GraphSummary) -> tuple[dict[str, Any], str] | None:
 
 
 def _is_imagenet(inner: Normalisation, unit: float, color: str) -> bool:
-    order = slice(None) if color == "rgb" else slice(None, None, -1)
-    wanted = [value * unit for value in _IMAGENET_MEAN[order]]
+    mean = _IMAGENET_MEAN if color == "rgb" else _IMAGENET_MEAN[::-1]
+    wanted = [value * unit for value in mean]
     if any(abs(got - want) > _CLOSE * unit for got, want in zip(inner.mean, wanted, strict=True)):
         return False
     deviations = [std / unit for std in inner.std]
