@@ -107,6 +107,10 @@ def test_a_network_that_normalises_gets_pixels_as_they_are() -> None:
     caffe = Normalisation(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0))
     spec = _claim(_detr(normalisation=caffe)).spec
     assert (spec.input.color, spec.input.std) == ("bgr", (1, 1, 1))
+    ssd = Normalisation(mean=(0.482, 0.459, 0.408), std=(1 / 255,) * 3)
+    assert _claim(_detr(normalisation=ssd)).spec.input.std == (255, 255, 255)
+    signed = Normalisation(mean=(127.5,) * 3, std=(127.5,) * 3)
+    assert _claim(_detr(normalisation=signed)).spec.input.std == (1, 1, 1)
     strange = Normalisation(mean=(9.0, 9.0, 9.0), std=(1.0, 1.0, 1.0))
     assert _claim(_detr(normalisation=strange)).spec.input.std[0] == pytest.approx(58.395)
 
