@@ -242,6 +242,20 @@ def test_masks_lie_in_the_box_or_on_the_image(
     assert_decodes_as_reference(spec, values)
 
 
+def test_outputs_without_names_are_told_by_type() -> None:
+    summary = summary_of(
+        {"5": (7, 4), "6": (7,), "7": (7,), "8": (7, 1, 28, 28), "9": (2,)},
+        dtypes={"7": "int64", "9": "int64"},
+        normalisation=Normalisation(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)),
+        output_ranges={"6": (UNIT,), "7": (number_range(2),)},
+    )
+    spec = _claim(summary)
+    assert (spec.options["score_output"], spec.options["class_output"]) == ("6", "7")
+    assert (spec.input.color, spec.input.std) == ("bgr", (1, 1, 1))
+    assert spec.masks is not None
+    assert spec.masks.frame == "box"
+
+
 def _random(summary: GraphSummary, batch: int, classes: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(batch)
     made = {}

@@ -161,7 +161,7 @@ def _by_name(outputs: Mapping[str, TensorSummary]) -> dict[str, str]:
 
 
 def _by_type(summary: GraphSummary, outputs: Mapping[str, TensorSummary]) -> dict[str, str]:
-    """Returns the roles of three unnamed outputs: boxes, whole class numbers, and scores."""
+    """Returns the roles of unnamed outputs: boxes, whole class numbers, scores, and masks."""
     boxes = [n for n, v in outputs.items() if _is_float(v) and v.shape[-1:] == (4,)]
     if len(boxes) != 1 or len(outputs[boxes[0]].shape) < 2:
         return {}
@@ -174,7 +174,9 @@ def _by_type(summary: GraphSummary, outputs: Mapping[str, TensorSummary]) -> dic
     ]
     if len(classes) != 1 or len(scores) != 1:
         return {}
-    return {"boxes": boxes[0], "classes": classes[0], "scores": scores[0]}
+    found = {"boxes": boxes[0], "classes": classes[0], "scores": scores[0]}
+    masks = [n for n, v in outputs.items() if len(v.shape) == 4 and v.shape[:2] == (rows, 1)]
+    return {**found, "masks": masks[0]} if len(masks) == 1 else found
 
 
 def _joined(outputs: Mapping[str, TensorSummary]) -> str:
