@@ -162,10 +162,16 @@ def test_overlap(
     assert mask_overlap(found, values, 0.5, 1e-3) == pytest.approx(expected), why
 
 
-def _masks(*values: np.ndarray, box: tuple[float, ...] | None = None) -> InstanceMasks:
+FRAME = (0.0, 0.0, 20.0, 20.0)
+
+
+def _masks(
+    *values: np.ndarray,
+    frame: tuple[float, ...] = FRAME,
+    box: tuple[float, ...] | None = None,
+) -> InstanceMasks:
     small = tuple(
-        SmallMask(values=v.astype(np.float32), frame_xyxy=(0, 0, 20, 20), limits_xyxy=box)
-        for v in values
+        SmallMask(values=v.astype(np.float32), frame_xyxy=frame, limits_xyxy=box) for v in values
     )
     return InstanceMasks(small=small, threshold=0.5, image_size_hw=(20, 20))
 
@@ -191,3 +197,24 @@ def test_an_edge_that_moves_over_pixel_centres_is_the_boxes_matter() -> None:
     boxes = np.array([mine], np.float32)
     assert not tally.compare(found, boxes, expected, {0: 0}, lambda _: expected, Tolerance())
     assert tally.worst_iou == 1.0
+
+
+@pytest.mark.parametrize(
+    ("frame", "agrees", "why"),
+    [
+        ((4.0, 4.0, 10.0, 10.0), True, "the same"),
+        ((4.004, 4.004, 10.004, 10.004), True, "as far off as boxes may be"),
+        ((4.3, 4.3, 10.3, 10.3), False, "further off"),
+        ((7.0, 7.0, 13.0, 13.0), False, "elsewhere"),
+    ],
+)
+def test_a_mask_lies_in_its_box_within_what_boxes_may_be_off(
+    frame: tuple[float, ...], agrees: bool, why: str
+) -> None:
+    # Lines of a third of a pixel: any shift that is not the box's changes what is found.
+    lines = np.tile([0.0, 1.0, 0.3], (18, 6))
+    found, expected = _masks(lines, frame=frame), _masks(lines, frame=(4.0, 4.0, 10.0, 10.0))
+    tally = MaskTally()
+    boxes = np.array([frame], np.float32)
+    wrong = tally.compare(found, boxes, expected, {0: 0}, lambda _: expected, Tolerance())
+    assert (wrong == {}) == agrees, why

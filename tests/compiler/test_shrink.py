@@ -195,7 +195,7 @@ def test_random_weights_keep_what_says_what_is_computed() -> None:
 
 def test_parts_run_alone() -> None:
     network = _network()
-    part = take_part(network, [3, 4, 10])
+    part = take_part(network, [3, 4, 11])
     onnx.checker.check_model(part, full_check=True)
     assert [value.name for value in part.graph.input] == ["relu_2", "hardswish_10"]
     assert len(part.graph.output) == 2

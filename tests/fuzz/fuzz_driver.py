@@ -94,7 +94,7 @@ def examine(path: Path) -> tuple[str, str]:
             return "refused", str(error)
     except BaseException as error:
         if isinstance(error, MemoryError):
-            return "memory", f"MemoryError: {error}"
+            return "memory", traceback.format_exc()
         return "unforeseen", traceback.format_exc()
     return "imports", ""
 

@@ -71,6 +71,12 @@ def decode(spec: DetectorSpec, outputs: Mapping[str, np.ndarray]) -> list[np.nda
     return run_relax(module, *outputs.values())
 
 
+def reference(spec: DetectorSpec, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Runs the decoding in numpy: boxes and scores. ``assert_decodes`` ties the two together."""
+    decoded = get_head(spec.family).decode_reference(outputs, spec)
+    return [decoded.boxes, decoded.scores]
+
+
 def zeros(network: GraphSummary) -> dict[str, np.ndarray]:
     """Outputs of nothing but zeros."""
     return {

@@ -13,7 +13,7 @@ from tvmdet.heads.anchors import anchor_shapes
 from tvmdet.heads.dense_layout import DenseLayout
 from tvmdet.heads.grids import Grid, covering_grids, doubling_strides
 
-# Row number and x1 y1 x2 y2, then the sum of all rows, of torchvision 0.26's AnchorGenerator
+# Row number and x1 y1 x2 y2, then the sum of all rows, of torchvision 0.29's AnchorGenerator
 # (RetinaNet's default) and DefaultBoxGenerator, run on feature maps of ceil(side / stride).
 RETINANET_64X96 = (
     1161,

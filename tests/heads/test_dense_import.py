@@ -48,7 +48,7 @@ NETWORKS: dict[str, tuple[onnx.ModelProto, dict[str, Any]]] = {
 
 
 def _centernet() -> onnx.ModelProto:
-    model = dense_network({"hm": 3, "wh": 2, "reg": 2}, levels=1, first_stride=4)
+    model = dense_network({"hm": 3, "wh": 2, "reg": 2}, levels=1, first_stride=4, activated=("wh",))
     text = {"hm0": "hm", "wh0": "wh", "reg0": "reg"}
     for node in model.graph.node:
         node.output[:] = [text.get(name, name) for name in node.output]

@@ -239,7 +239,7 @@ def test_wrong_outputs_are_refused(family: str) -> None:
         ({"layout": 1}, "allowed: channels_first, channels_last"),
         ({"layout": "channels_last"}, "layout channels_last mean 126, .*in the middle dimension"),
         ({"output": "x"}, "options.output is 'x'; allowed: o"),
-        ({"stride": [8]}, "unknown options.stride; family yolov8 has: layout, output, strides"),
+        ({"stride": [8]}, "unknown options.stride; family yolov8 has: layout, output, prototypes"),
     ],
 )
 def test_yolov8_options_are_checked(options: Mapping[str, object], message: str) -> None:

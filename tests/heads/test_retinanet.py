@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from dense_summaries import SIZE_HW, assert_decodes, claim, decode, level_maps, summary, zeros
+from dense_summaries import SIZE_HW, assert_decodes, claim, level_maps, reference, summary, zeros
 
 from tvmdet.errors import InputError, ModelError
 from tvmdet.heads import GraphSummary, Question, get_head
@@ -54,7 +54,7 @@ def test_decodes_a_known_box(style: str, anchor: int, shape: tuple[float, float]
     # the right and half of it up, half as wide, as high.
     outputs["b0"][0, 4 * anchor : 4 * anchor + 4, 3, 7] = [0.25, -0.5, math.log(0.5), 0]
     outputs["c0"][0, 3 * anchor + 2, 3, 7] = math.log(3)
-    boxes, scores = decode(spec, outputs)
+    boxes, scores = reference(spec, outputs)
     row = (3 * 12 + 7) * 9 + anchor
     width, height = shape
     x, y = 56 + width / 4, 24 - height / 2
@@ -67,7 +67,7 @@ def test_growth_is_limited() -> None:
     spec = claim(LEVELS, family="retinanet", options={"style": "mmdetection"}).spec
     outputs = zeros(LEVELS)
     outputs["b0"][0, 2:4, 4, 6] = -50  # the first anchor becomes 62.5 times smaller, no more
-    boxes, _ = decode(spec, outputs)
+    boxes, _ = reference(spec, outputs)
     width = boxes[0, (4 * 12 + 6) * 9, 2] - boxes[0, (4 * 12 + 6) * 9, 0]
     assert width == pytest.approx(32 * math.sqrt(2) / 62.5, abs=1e-4)
 
@@ -113,7 +113,7 @@ def test_anchors_of_the_spec_count() -> None:
     spec = claim(network, family="retinanet", options=options).spec
     assert_decodes(network, spec)
     outputs = zeros(network)
-    boxes, _ = decode(spec, outputs)
+    boxes, _ = reference(spec, outputs)
     assert boxes[0, (2 * 12 + 3) * 2 + 1].tolist() == [20, 4, 36, 36]
 
 

@@ -11,8 +11,8 @@ from dense_summaries import (
     SIZE_HW,
     assert_decodes,
     claim,
-    decode,
     level_maps,
+    reference,
     summary,
     zeros,
 )
@@ -39,10 +39,11 @@ def test_decodes_a_known_box(style: str, unit: int) -> None:
     spec = claim(LEVELS, family="rtmdet", options={"style": style}).spec
     outputs = zeros(LEVELS)
     outputs["bbox1"][0, :, 2, 3] = [0.5, 1, 1, 1.5]  # from (48, 32)
-    boxes, scores = decode(spec, outputs)
+    boxes, scores = reference(spec, outputs)
     want = [48 - 0.5 * unit, 32 - unit, 48 + unit, 32 + 1.5 * unit]
     np.testing.assert_allclose(boxes[0, 96 + 2 * 6 + 3], want, atol=1e-4)
-    assert (scores == 0.5).all()
+    assert scores[0, 96 + 2 * 6 + 3].tolist() == [0.5, 0.5, 0.5]
+    assert scores.sum() == 1.5  # boxes without area are no candidates
 
 
 @pytest.mark.parametrize(

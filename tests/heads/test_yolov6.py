@@ -44,9 +44,11 @@ def test_decodes_a_known_box() -> None:
     assert found is not None
     output = np.zeros((1, 126, 8), np.float32)
     output[0, 5] = [40, 20, 16, 8, 1.0, 0.25, 0.5, 0.75]
+    output[0, 6] = [40, 20, -16, 8, 1.0, 0.25, 0.5, 0.75]
     boxes, scores = decode(found.spec, {"o": output})
     assert boxes[0, 5].tolist() == [32, 16, 48, 24]
     assert scores[0, 5].tolist() == [0.25, 0.5, 0.75]
+    assert boxes[0, 6].tolist() == [40, 16, 40, 24]  # no wider than nothing
 
 
 @pytest.mark.parametrize(

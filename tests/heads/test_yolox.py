@@ -60,6 +60,14 @@ def test_decodes_a_known_box() -> None:
     assert scores[0, 104].tolist() == [0.5, 0.25, 0.0]
 
 
+def test_extents_past_any_picture_stay_finite() -> None:
+    found = HEAD.recognise(summary(PLAIN, OFFSETS), SIZE)
+    assert found is not None
+    outputs = {"o": np.full((1, 126, 8), 1000, np.float32)}
+    assert np.isfinite(decode(found.spec, outputs)[0]).all()
+    assert_decodes(found.spec, outputs)
+
+
 @pytest.mark.parametrize(
     ("got", "reason"),
     [

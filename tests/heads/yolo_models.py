@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnx_models import Graph
 
 CLASSES = 3
@@ -31,8 +32,11 @@ def _corners(stride: int) -> np.ndarray:
     return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
 
 
-def _features(graph: Graph, *, relu: bool = False) -> list[str]:
+def _features(graph: Graph, *, relu: bool = False, largest: float = 1.0) -> list[str]:
+    """Three levels of 16 channels for pixels from 0 to ``largest``."""
     found, data = [], graph.conv("images", (3, 16), 8, strides=[8, 8])
+    weight = graph.weights[-2]
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) / largest, weight.name))
     for level in range(3):
         if level:
             data = graph.conv(data, (16, 16), 3, strides=[2, 2], pads=[1, 1, 1, 1])
@@ -164,7 +168,7 @@ def yolox(*, decoded: bool = False, relu: bool = False) -> onnx.ModelProto:
     """YOLOX: [N, A, 5 + C], boxes as offsets or decoded."""
     graph, values = Graph(seed=6), 5 + CLASSES
     levels, corners, strides = [], [], []
-    for feature, stride in zip(_features(graph, relu=relu), STRIDES, strict=True):
+    for feature, stride in zip(_features(graph, relu=relu, largest=255), STRIDES, strict=True):
         box = graph.conv(feature, (16, 4), 1)
         seen = graph.node("Sigmoid", graph.conv(feature, (16, 1), 1))
         kind = graph.node("Sigmoid", graph.conv(feature, (16, CLASSES), 1))

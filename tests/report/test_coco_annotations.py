@@ -65,6 +65,13 @@ def test_masks_are_kept(tmp_path: Path) -> None:
     assert read_annotations(write(tmp_path, annotations), tmp_path).without_mask == 1
 
 
+def test_points_and_lines_hold_no_pixel(tmp_path: Path) -> None:
+    masks = [[[1, 2, 3, 4], [1, 2, 10, 2, 10, 9]], [[5, 6]]]
+    annotations = [thing(1, 1, BLUE, segmentation=mask) for mask in masks]
+    read = read_annotations(write(tmp_path, annotations), tmp_path)
+    assert [one.segmentation for one in read.objects] == [[[1, 2, 10, 2, 10, 9]], [[5, 6] * 3]]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -118,7 +125,13 @@ ONE = {"id": 1, "file_name": "0.png"}
         ({"annotations": [thing(1, 1, (1, 2, 3, float("nan")))]}, "bbox .*nan"),
         ({"annotations": [thing(1, 1, BLUE, iscrowd=2)]}, "iscrowd 2; allowed: 0 or 1"),
         ({"annotations": [thing(1, 1, BLUE, area=-1)]}, "area -1; allowed: a number from 0"),
-        ({"annotations": [thing(1, 1, BLUE, segmentation=[[1, 2, 3, 4]])]}, "three corners"),
+        ({"annotations": [thing(1, 1, BLUE, segmentation=[[1, 2, 3]])]}, "three corners"),
+        (
+            {"annotations": [thing(1, 1, BLUE, segmentation=[[0, 0, 9, 9, 0, 1e9]])]},
+            "up to 1000000",
+        ),
+        ({"annotations": [thing(1, 1, (1, 2, 3, 10**400))]}, "bbox .*1000"),
+        ({"annotations": [thing(10**30, 1, BLUE)]}, "image_id 1000"),
         ({"annotations": [thing(1, 1, BLUE, segmentation="mask.png")]}, "'mask.png'; allowed"),
         (
             {"annotations": [thing(1, 1, BLUE, segmentation={"size": [2, 2], "counts": [3]})]},

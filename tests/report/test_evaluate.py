@@ -271,6 +271,27 @@ def test_masks_may_be_polygons_or_run_lengths(
     assert figures[0]["AR1"] is not None and figures[0]["AR1"] > 0
 
 
+@pytest.mark.parametrize("backend", ["faster-coco-eval", "pycocotools"])
+@pytest.mark.parametrize(
+    "form", [[[5, 6]], {"size": [32, 48], "counts": [32 * 48]}, {"size": [32, 48], "counts": "zz"}]
+)
+def test_masks_of_nothing_are_never_found(
+    masks_path: Path, tmp_path: Path, backend: str, form: Any
+) -> None:
+    path = write(tmp_path / "pictures", [thing(1, 2, GREEN, segmentation=form)])
+    options = EvalOptions(annotations=path, images=path.parent, threads=1, backend=backend)
+    report = evaluate(masks_path, options)
+    assert report.masks is not None
+    assert (report.masks.values["AP"], report.masks.values["AR100"]) == (0.0, 0.0)
+
+
+def test_masks_of_another_size_are_refused(masks_path: Path, tmp_path: Path) -> None:
+    form = {"size": [48, 32], "counts": [32 * 48]}
+    path = write(tmp_path / "pictures", [thing(1, 2, GREEN, segmentation=form)])
+    with pytest.raises(InputError, match=r"size \[48, 32\] in picture 1, which is \[32, 48\]"):
+        evaluate(masks_path, EvalOptions(annotations=path, images=path.parent, threads=1))
+
+
 def test_annotations_without_masks_leave_boxes(masks_path: Path, tmp_path: Path) -> None:
     wanted = [thing(1, 1, BLUE, segmentation=full(BLUE)), thing(2, 1, BLUE)]
     path = write(tmp_path / "pictures", wanted)

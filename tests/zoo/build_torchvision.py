@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
+from built import SEED, Arrays, Built, Candidates
 from seeded import bias_for_count, picture, randomise, scale_outputs
 from torch import Tensor, nn
 from torchvision_beside_torch import import_torchvision
@@ -27,6 +28,7 @@ from torchvision.models.detection import (  # noqa: E402
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator  # noqa: E402
 from torchvision.models.detection.backbone_utils import BackboneWithFPN  # noqa: E402
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead  # noqa: E402
+from torchvision.models.detection.image_list import ImageList  # noqa: E402
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor  # noqa: E402
 from torchvision.models.detection.ssd import SSD  # noqa: E402
 from torchvision.models.resnet import BasicBlock  # noqa: E402
@@ -36,29 +38,10 @@ from torchvision.ops.feature_pyramid_network import (  # noqa: E402
     LastLevelP6P7,
 )
 
-__all__ = ["TORCHVISION", "Built", "build"]
+__all__ = ["NETWORKS"]
 
 CLASSES = 7
-SEED = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Built:
-    """A network ready to be exported.
-
-    Attributes:
-        model: In evaluation mode, weights drawn.
-        arguments: What its forward takes, for the trace.
-        inputs: Names of its inputs.
-        outputs: Names of its outputs.
-        dynamic: Open axes by tensor name, as torch.onnx.export takes them.
-    """
-
-    model: nn.Module
-    arguments: tuple[object, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    dynamic: dict[str, dict[int, str]] = field(default_factory=dict)
+RAW_OUTPUTS = ("cls_logits", "bbox_regression", "bbox_ctrness")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,12 +235,21 @@ TORCHVISION = {
 }
 
 
-def build(name: str) -> Built:
-    """Builds a detector of :data:`TORCHVISION` with weights that find 20 to 50 objects.
+class RawHeads(nn.Module):
+    """Backbone and head, without what torchvision does before and after."""
 
-    Raises:
-        RuntimeError: The weights drawn cannot be made to.
-    """
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = detector.backbone, detector.head
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Returns logits ``[1, anchors, classes]``, box deltas, and what else the head gives."""
+        found = self.head(list(self.backbone(images).values()))
+        return tuple(found[name] for name in RAW_OUTPUTS if name in found)
+
+
+def _drawn(name: str) -> tuple[Whole, nn.Module]:
+    """Makes a detector with weights that find 20 to 40 objects in a picture."""
     whole = TORCHVISION[name]
     torch.manual_seed(SEED)
     model = whole.make().eval()
@@ -271,4 +263,73 @@ def build(name: str) -> Built:
         return sum(len(found["scores"]) for found in model(images)) // len(images)
 
     bias_for_count(last.biases, count, aim=range(20, 41))
-    return Built(model=model, arguments=(images[:1],), inputs=("image",), outputs=whole.outputs)
+    return whole, model
+
+
+def _whole(name: str) -> Callable[[], Built]:
+    def decode(outputs: Arrays) -> Candidates:
+        return Candidates.chosen(outputs["boxes"], outputs["scores"], outputs["labels"], CLASSES)
+
+    def build() -> Built:
+        whole, model = _drawn(name)
+        return Built(
+            model=model,
+            arguments=([picture(*whole.size_hw, seed=SEED)],),
+            inputs=("image",),
+            outputs=whole.outputs,
+            size_hw=whole.size_hw,
+            classes=CLASSES,
+            decode=decode,
+            feed=lambda pixels: {"image": pixels},
+        )
+
+    return build
+
+
+def _raw(name: str, kind: str) -> Callable[[], Built]:
+    """Builds a head alone, read by the detector's own code (``postprocess_detections``)."""
+
+    def build() -> Built:
+        whole, model = _drawn(name)
+        raw = RawHeads(model).eval()
+        image = picture(*whole.size_hw, seed=SEED)[None]
+        with torch.no_grad():
+            maps = list(model.backbone(image).values())
+            outputs = [key for key in RAW_OUTPUTS if key in model.head(maps)]
+        (anchors,) = model.anchor_generator(ImageList(image, [whole.size_hw]), maps)
+
+        def decode(found: Arrays) -> Candidates:
+            logits, deltas, *quality = (torch.from_numpy(found[key])[0] for key in outputs)
+            if kind == "fcos":
+                boxes = model.box_coder.decode(deltas, anchors)
+                scores = torch.sqrt(logits.sigmoid() * quality[0].sigmoid())
+            else:
+                boxes = model.box_coder.decode_single(deltas, anchors)
+                scores = logits.softmax(-1)[:, 1:] if kind == "ssd" else logits.sigmoid()
+            return Candidates(boxes=boxes.numpy(), scores=scores.numpy())
+
+        mean, std = (
+            tuple(255 * value for value in values)
+            for values in (model.transform.image_mean, model.transform.image_std)
+        )
+        return Built(
+            model=raw,
+            arguments=(image,),
+            outputs=tuple(outputs),
+            size_hw=whole.size_hw,
+            classes=CLASSES - (kind == "ssd"),
+            decode=decode,
+            mean=mean,
+            std=std,
+        )
+
+    return build
+
+
+NETWORKS = {
+    **{f"torchvision_{name}": _whole(name) for name in TORCHVISION},
+    "torchvision_retinanet_raw": _raw("retinanet", "retinanet"),
+    "torchvision_fcos_raw": _raw("fcos", "fcos"),
+    "torchvision_ssd_raw": _raw("ssd", "ssd"),
+    "torchvision_ssdlite_raw": _raw("ssdlite", "ssd"),
+}

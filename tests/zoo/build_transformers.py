@@ -123,6 +123,7 @@ def _rtdetr_v2() -> nn.Module:
 
 def _dfine() -> nn.Module:
     backbone = transformers.HGNetV2Config(
+        hidden_sizes=[16, 24, 32, 48],
         stem_channels=[3, 8, 8],
         stage_in_channels=[8, 16, 24, 32],
         stage_mid_channels=[8, 8, 12, 16],
@@ -182,6 +183,7 @@ def _lw_detr() -> nn.Module:
         d_model=32,
         decoder_ffn_dim=48,
         decoder_layers=2,
+        projector_scale_factors=[1.0],
         num_queries=30,
         num_labels=CLASSES,
         decoder_self_attention_heads=4,

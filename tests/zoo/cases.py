@@ -162,7 +162,183 @@ _YOLO = (
     ),
 )
 
-_NETWORKS = _YOLO
+
+# No file of a raw dense head says which framework's anchors, points and pixels it has.
+def _dense(family: str, style: str) -> dict[str, Any]:
+    return {
+        "family": family,
+        "labels": [f"class {number}" for number in range(6)],
+        "options": {"style": style},
+    }
+
+
+_DENSE = (
+    Case(
+        title="RetinaNet, MMDetection, raw",
+        builder="build_dense",
+        network="retinanet_mm",
+        family="retinanet",
+        reason="class and box maps of five levels, nine anchors a cell",
+        spec=_dense("retinanet", "mmdetection"),
+    ),
+    Case(
+        title="FCOS, MMDetection, raw",
+        builder="build_dense",
+        network="fcos_mm",
+        family="fcos",
+        reason="distances in pixels, centerness",
+        spec=_dense("fcos", "mmdetection"),
+    ),
+    Case(
+        title="ATSS, raw",
+        builder="build_dense",
+        network="atss",
+        family="atss",
+        reason="one anchor a cell, centerness",
+        spec=_dense("atss", "mmdetection"),
+    ),
+    Case(
+        title="GFL, raw",
+        builder="build_dense",
+        network="gfl",
+        family="gfl",
+        reason="sides as distributions on five levels",
+        spec={"labels": [f"class {number}" for number in range(6)]},
+    ),
+    Case(
+        title="PicoDet, raw",
+        builder="build_dense",
+        network="picodet",
+        family="picodet",
+        reason="scores and distributions of four levels",
+        spec={"labels": [f"class {number}" for number in range(6)]},
+    ),
+    Case(
+        title="NanoDet-Plus",
+        builder="build_dense",
+        network="nanodet_plus",
+        family="nanodet_plus",
+        reason="scores and distributions in one output",
+        spec={"labels": [f"class {number}" for number in range(6)]},
+    ),
+    Case(
+        title="RTMDet, raw",
+        builder="build_dense",
+        network="rtmdet",
+        family="rtmdet",
+        reason="distances in pixels from three levels",
+        spec=_dense("rtmdet", "mmdetection"),
+    ),
+    Case(
+        title="CenterNet",
+        builder="build_dense",
+        network="centernet",
+        family="centernet",
+        reason="peaks of a heat map",
+        spec=_dense("centernet", "centernet"),
+    ),
+    Case(
+        title="EfficientDet, raw",
+        builder="build_dense",
+        network="efficientdet",
+        family="efficientdet",
+        reason="boxes as y x h w, nine anchors a cell",
+        spec=_dense("efficientdet", "tensorflow"),
+    ),
+)
+
+_TRANSFORMERS = tuple(
+    Case(title=title, builder="build_transformers", network=network, family=family, reason=reason)
+    for title, network, family, reason in (
+        ("DETR", "detr", "detr", "softmax with a column for no object"),
+        ("YOLOS", "yolos", "detr", "a plain vision transformer"),
+        ("Conditional DETR", "conditional_detr", "rtdetr", "sigmoid for each class"),
+        ("Deformable DETR", "deformable_detr", "rtdetr", "attention that samples maps"),
+        ("RT-DETR", "rtdetr", "rtdetr", "hybrid encoder, queries chosen by TopK"),
+        ("RT-DETRv2", "rtdetr_v2", "rtdetr", "discrete sampling as an option"),
+        ("D-FINE", "dfine", "rtdetr", "distributions refined layer by layer"),
+        ("RF-DETR", "rf_detr", "rtdetr", "windowed DINOv2"),
+        ("LW-DETR", "lw_detr", "rtdetr", "windowed vision transformer"),
+    )
+)
+
+# What pictures an export with suppression wants, and its classes, no output says.
+_SUPPRESSED_SPEC = {
+    "labels": [f"class {number}" for number in range(6)],
+    "input": {"std": [255.0] * 3},
+}
+
+_SUPPRESSED = tuple(
+    Case(
+        title=title,
+        builder="build_suppressed",
+        network=network,
+        family="detections",
+        reason=reason,
+        spec=spec,
+    )
+    for title, network, reason, spec in (
+        ("Ultralytics, nms=True", "ultralytics_nms", "a loop over pictures, rows padded", {}),
+        (
+            "MMDeploy, ONNX Runtime",
+            "mmdeploy_nms",
+            "NonMaxSuppression, dets, labels",
+            _SUPPRESSED_SPEC,
+        ),
+        ("MMDeploy, TensorRT", "mmdeploy_trt", "TRTBatchedNMS", _SUPPRESSED_SPEC),
+        (
+            "YOLOv7 end to end",
+            "yolov7_end_to_end",
+            "rows of 7, NonMaxSuppression",
+            _SUPPRESSED_SPEC,
+        ),
+        ("YOLOv6, YOLOv7 for TensorRT", "efficient_nms_trt", "EfficientNMS_TRT", _SUPPRESSED_SPEC),
+        (
+            "PP-YOLOE, PaddleDetection",
+            "paddle_nms",
+            "multiclass_nms3, scale_factor",
+            _SUPPRESSED_SPEC,
+        ),
+    )
+)
+
+_SEVEN = {"labels": ["background", *(f"class {number}" for number in range(1, 7))]}
+
+_TORCHVISION = tuple(
+    Case(
+        title=f"{title}, torchvision, whole",
+        builder="build_torchvision",
+        network=f"torchvision_{network}",
+        family="detections",
+        reason=reason,
+        spec=_SEVEN,
+    )
+    for title, network, reason in (
+        ("RetinaNet", "retinanet", "TopK and suppression of each level inside"),
+        ("FCOS", "fcos", "as RetinaNet, with centerness"),
+        ("SSD", "ssd", "TopK and suppression of each class inside"),
+        ("SSDLite", "ssdlite", "MobileNetV3"),
+        ("Faster R-CNN", "faster_rcnn", "proposals, RoIAlign on four levels"),
+        ("Mask R-CNN", "mask_rcnn", "masks pasted in a Loop"),
+    )
+) + tuple(
+    Case(
+        title=f"{title}, torchvision, heads",
+        builder="build_torchvision",
+        network=f"torchvision_{network}_raw",
+        family=network.replace("ssdlite", "ssd"),
+        reason=reason,
+        spec=spec,
+    )
+    for title, network, reason, spec in (
+        ("RetinaNet", "retinanet", "logits and deltas, anchors of torchvision", {}),
+        ("FCOS", "fcos", "logits, distances, centerness", {}),
+        ("SSD", "ssd", "default boxes of SSD300", {}),
+        ("SSDLite", "ssdlite", "default boxes of SSDLite320", {}),
+    )
+)
+
+_NETWORKS = _YOLO + _DENSE + _TRANSFORMERS + _SUPPRESSED + _TORCHVISION
 
 
 def _matrix() -> tuple[Case, ...]:

@@ -46,7 +46,7 @@ def randomise(model: nn.Module, run: Callable[[], object]) -> None:
     hooks = []
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.normal_(module.weight)
+            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
             if module.bias is not None:
                 nn.init.normal_(module.bias, std=0.2)
             hooks.append(module.register_forward_hook(_scaling(module, 1.0)))
@@ -81,7 +81,9 @@ def _scaling(module: nn.Module, deviation: float) -> Callable[..., Tensor | None
         if module.bias is not None:
             is_linear = isinstance(module, nn.Linear)
             bias = module.bias if is_linear else module.bias.view(-1, 1, 1)
-        factor = deviation / (output - bias).std()
+        spread = (output - bias).std()
+        # Queries that are zero at first say nothing about the layer.
+        factor = deviation / spread if spread > 1e-6 else 1.0
         module.weight.mul_(factor)
         return (output - bias) * factor + bias
 

@@ -1,7 +1,8 @@
 """A small RT-DETR of transformers: queries instead of anchors, nothing to suppress.
 
-The detector and its loss (matching, focal classes, denoising) are those of transformers; only the
-sizes are small. Exported as its users do, with the outputs ``logits`` and ``pred_boxes``.
+Encoder, decoder and loss (matching, focal classes, denoising) are those of transformers, small. The
+backbone is that of the one-stage network, which is trained first and stays as it is. Exported as
+its users do, with the outputs ``logits`` and ``pred_boxes``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 from shapes import LABELS
 from shapes_data import SIZE, Batch
+from shapes_one_stage import Pyramid, TrainedPyramid
 from torch import Tensor, nn
 
 # transformers imports torchvision where it is installed, and fails where its library does not fit.
@@ -23,8 +25,7 @@ from transformers import (  # noqa: E402
 )
 
 OUTPUTS = ("logits", "pred_boxes")
-_WIDTH = 48
-_STAGES = [16, 32, 48, 64]
+_WIDTH = 40
 
 
 class Outputs(nn.Module):
@@ -39,11 +40,24 @@ class Outputs(nn.Module):
         return found.logits, found.pred_boxes
 
 
-def build() -> nn.Module:
-    """Returns the network, untrained."""
+class Backbone(nn.Module):
+    """Maps of strides 8, 16 and 32, as transformers passes them on, with masks that none reads."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.pyramid = TrainedPyramid(folder)
+
+    def forward(self, pixel_values: Tensor, _pixel_mask: Tensor) -> list[tuple[Tensor, None]]:
+        return [(features, None) for features in self.pyramid(pixel_values)]
+
+
+def build(folder: Path) -> nn.Module:
+    """Returns the network; its backbone is that of the one-stage network in the same folder."""
+    channels = list(Pyramid.channels)
+    # A backbone of these channels has to be asked for; it is replaced below.
     backbone = RTDetrResNetConfig(
-        embedding_size=_STAGES[0],
-        hidden_sizes=_STAGES,
+        embedding_size=8,
+        hidden_sizes=[8, *channels],
         depths=[1, 1, 1, 1],
         layer_type="basic",
         downsample_in_first_stage=False,
@@ -52,8 +66,7 @@ def build() -> nn.Module:
     )
     config = RTDetrConfig(
         backbone_config=backbone,
-        freeze_backbone_batch_norms=False,
-        encoder_in_channels=_STAGES[1:],
+        encoder_in_channels=channels,
         encoder_hidden_dim=_WIDTH,
         encoder_ffn_dim=2 * _WIDTH,
         encoder_attention_heads=4,
@@ -69,7 +82,9 @@ def build() -> nn.Module:
         anchor_image_size=None,
         attn_implementation="eager",
     )
-    return RTDetrForObjectDetection(config)
+    model = RTDetrForObjectDetection(config)
+    model.model.backbone = Backbone(folder)
+    return model
 
 
 def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -80,6 +95,11 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
         center = torch.cat([(low + high) / 2, high - low], dim=1) / SIZE
         targets.append({"boxes": center, "class_labels": classes})
     return model(batch.images, labels=targets).loss
+
+
+def run(model: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
+    """Returns the outputs of one picture ``[3, SIZE, SIZE]``, as they are exported."""
+    return Outputs(model)(image[None])
 
 
 def export(model: nn.Module, path: Path) -> None:

@@ -1,8 +1,9 @@
 """A small Mask R-CNN of torchvision, exported whole: proposals, suppression and pasted masks.
 
-The detector is torchvision's own class around a narrow backbone. torchvision's operators come with
-a C++ library that may not fit the torch that is installed: training uses plain ones from here,
-the export those that torchvision writes as ONNX operators.
+The detector is torchvision's own class around the backbone of the one-stage network, which is
+trained first and stays as it is. torchvision's operators come with a C++ library that may not fit
+the torch that is installed: training uses plain ones from here, the export those that torchvision
+writes as ONNX operators.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from shapes import LABELS
 from shapes_data import SIZE, Batch
+from shapes_one_stage import Pyramid, TrainedPyramid
 from torch import Tensor, nn
 from torchvision_beside_torch import import_torchvision
 
@@ -37,43 +39,37 @@ _RATIOS = ((0.75, 1.33),) * len(_SIZES)
 
 
 class Backbone(nn.Module):
-    """Maps of strides 8 and 16, the first with the second added to it."""
+    """Maps of strides 8 and 16 of the one-stage network as it was trained, made narrower."""
 
     out_channels = _WIDTH
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.early = nn.Sequential(_unit(3, 16, 2), _unit(16, 24, 2), _unit(24, 32, 2))
-        self.middle = _unit(32, 32)
-        self.late = nn.Sequential(_unit(32, 48, 2), _unit(48, 48))
-        self.side = nn.Conv2d(32, _WIDTH, 1)
-        self.top = nn.Conv2d(48, _WIDTH, 1)
-        self.smooth = nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1)
+        self.pyramid = TrainedPyramid(folder)
+        self.narrow = nn.ModuleList(nn.Conv2d(n, _WIDTH, 1) for n in Pyramid.channels[:2])
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        fine = self.middle(self.early(images))
-        coarse = self.top(self.late(fine))
-        fine = self.side(fine) + nn.functional.interpolate(coarse, size=fine.shape[-2:])
-        return OrderedDict(zip(_LEVELS, (self.smooth(fine), coarse), strict=True))
+        maps = self.pyramid(images)[:2]
+        return OrderedDict(
+            (level, narrow(features))
+            for level, narrow, features in zip(_LEVELS, self.narrow, maps, strict=True)
+        )
 
 
-def _unit(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
-    )
-
-
-def build() -> nn.Module:
-    """Returns the network, untrained."""
+def build(folder: Path) -> nn.Module:
+    """Returns the network; its backbone is that of the one-stage network in the same folder."""
     anchors = AnchorGenerator(_SIZES, _RATIOS)
     return MaskRCNN(
-        Backbone(),
+        Backbone(folder),
         min_size=SIZE,
         max_size=SIZE,
+        # The backbone has seen pictures from 0 to 1.
+        image_mean=[0.0, 0.0, 0.0],
+        image_std=[1.0, 1.0, 1.0],
         rpn_anchor_generator=anchors,
         rpn_head=RPNHead(_WIDTH, anchors.num_anchors_per_location()[0]),
-        rpn_pre_nms_top_n_train=200,
-        rpn_pre_nms_top_n_test=100,
+        rpn_pre_nms_top_n_train=80,
+        rpn_pre_nms_top_n_test=80,
         rpn_post_nms_top_n_train=64,
         rpn_post_nms_top_n_test=50,
         rpn_batch_size_per_image=64,
@@ -98,6 +94,12 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
     with _plain_operators():
         losses = model(list(batch.images), targets)
     return sum(losses.values())
+
+
+def run(model: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
+    """Returns the outputs of one picture ``[3, SIZE, SIZE]``, as they are exported."""
+    (found,) = model([image])
+    return tuple(found[name] for name in OUTPUTS)
 
 
 def export(model: nn.Module, path: Path) -> None:
@@ -134,8 +136,9 @@ def _suppress(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     corners = boxes[order].detach().numpy()
     low = np.maximum(corners[:, None, :2], corners[None, :, :2])
     high = np.minimum(corners[:, None, 2:], corners[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    areas = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
+    sides = np.maximum(high - low, 0)
+    shared = sides[..., 0] * sides[..., 1]
+    areas = np.diagonal(shared)
     overlaps = shared / (areas[:, None] + areas[None, :] - shared) > iou_threshold
     alive, kept = np.ones(len(order), bool), []
     for index in range(len(order)):

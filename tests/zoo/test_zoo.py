@@ -78,7 +78,8 @@ def _run(case: Case, path: Path, result: dict[str, Any], output: Path) -> None:
     report = tvmdet.compile(model, target="host", output=output)
     (certificate,) = report.parity.values()
     result["certificate"] = certificate
-    expected = np.load(path.with_suffix(".npz"))
+    with np.load(path.with_suffix(".npz")) as archive:
+        expected = dict(archive)
     with tvmdet.load(output) as detector:
         agreement = compare(detector, expected)
         result["agreement"] = dataclasses.asdict(agreement)

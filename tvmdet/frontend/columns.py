@@ -10,6 +10,7 @@ convolutions; bounds of the values are carried along.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import onnx
@@ -259,7 +260,7 @@ def _constant_columns(values: np.ndarray, axis: int) -> Columns:
     return [_bounds(np.take(values, at, axis=axis)) for at in range(values.shape[axis])]
 
 
-def _attribute(node: onnx.NodeProto, name: str, default: object) -> object:
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     for attribute in node.attribute:
         if attribute.name == name:
             return helper.get_attribute_value(attribute)

@@ -162,7 +162,8 @@ def _plain_operand(value: Any, other: Any) -> Any:
         # Without its type, TVM would make a whole number an int32.
         return relax.const(array.reshape(()), str(array.dtype))
     if 0 < array.ndim < rank:
-        return relax.const(array.reshape((1,) * (rank - array.ndim) + array.shape))
+        wide = array.reshape((1,) * (rank - array.ndim) + array.shape)
+        return relax.const(wide, str(array.dtype))
     return value
 
 

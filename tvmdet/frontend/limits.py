@@ -34,7 +34,7 @@ class Limits:
     max_external_bytes: int = 8 * 1024**3
     max_nodes: int = 100_000
     max_tensor_bytes: int = 4 * 1024**3
-    max_rows: int = 4096
+    max_rows: int = 32_768
     min_opset: int = 11
     max_opset: int = 26
 

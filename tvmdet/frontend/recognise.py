@@ -93,9 +93,9 @@ def _ask_all(
         lines = [f"  {name}: {'; '.join(claim.reasons)}" for name, claim in claims.items()]
     else:
         head_line = f"no known detector family recognises this network ({outputs}):"
-        # Families that it fits come first: one of them is likely meant.
-        order = sorted(answers, key=lambda name: not isinstance(answers[name], Question))
-        lines = [f"  {name}: {answers[name]}" for name in order]
+        # Where families fit but for something that must be said, the others do not matter.
+        asking = [name for name, answer in answers.items() if isinstance(answer, Question)]
+        lines = [f"  {name}: {answers[name]}" for name in asking or answers]
     questions = [answer for answer in answers.values() if isinstance(answer, Question)]
     advice = _advice(size_hw) if claims or not questions else _choice(questions)
     raise ModelError("\n".join([head_line, *lines, advice]))

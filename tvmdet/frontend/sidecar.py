@@ -106,8 +106,8 @@ def _belonging(model_path: Path, folder: Path) -> list[tuple[tuple[str, ...], di
         groups.append((tuple(present), {name: _load_json(folder / name) for name in present}))
     if model_path.name.startswith("model") or _is_alone(folder):
         places = [folder.parent, folder] if folder.name == "onnx" else [folder]
-        paths = {name: place / name for place in places for name in _HUGGINGFACE}
-        values = {name: _load_json(path) for name, path in paths.items() if path.is_file()}
+        paths = [place / name for place in places for name in _HUGGINGFACE]
+        values = {path.name: _load_json(path) for path in paths if path.is_file()}
         values = {name: value for name, value in values.items() if _kind(value) == name}
         if values:
             groups.append((tuple(values), values))
@@ -164,7 +164,8 @@ def _merge(under: Sidecar, over: Sidecar) -> Sidecar:
 
 def _read(path: Path) -> bytes:
     try:
-        data = path.open("rb").read(_LARGEST + 1)
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) > _LARGEST:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
 
 from tvmdet.errors import ModelError, ShapeError
-from tvmdet.frontend.bounded import Bounded, bound_shapes, depends_on_values, prove_rows
+from tvmdet.frontend.bounded import (
+    Bounded,
+    bound_shapes,
+    cut_pasting,
+    depends_on_values,
+    prove_rows,
+)
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.onnx_tools import (
     describe,
@@ -20,6 +27,7 @@ from tvmdet.frontend.onnx_tools import (
     value_summary,
 )
 from tvmdet.frontend.prove import Proof, prove_equal
+from tvmdet.frontend.ranges import check_ranges
 from tvmdet.frontend.shape_values import fold_shape_values
 from tvmdet.frontend.simplify import simplify
 from tvmdet.steps import reached
@@ -34,6 +42,10 @@ __all__ = [
     "with_input_shapes",
 ]
 
+_NO_MEMORY = (
+    "inferring the model's shapes needs more memory than there is; check the constants that its "
+    "sizes are computed from, and export it again"
+)
 SIMPLIFIED = "constants folded and nodes fused (onnxslim), at static shapes"
 
 
@@ -127,11 +139,14 @@ def specialise(
     """
     static = with_input_shapes(model, shapes)
     _check_sizes(static, limits)
+    # onnxslim empties the loop, so it goes first.
+    static, cuts = cut_pasting(static)
     simple, bounded = _simplify(static, limits)
     names = [value.name for value in model.graph.output]
     proofs = [prove_equal(SIMPLIFIED, static, simple, names)]
     if bounded is not None:
-        proofs.append(prove_rows(bounded.before, bounded))
+        notes = (*cuts, *bounded.notes)
+        proofs.append(prove_rows(bounded.before, replace(bounded, notes=notes)))
         simple = bounded.model
     for proof in proofs if record is not None else ():
         record(proof)
@@ -193,6 +208,8 @@ def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
     reached("ONNX infers shapes")
     try:
         return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except MemoryError as error:
+        raise ModelError(_NO_MEMORY) from error
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         shapes = ", ".join(
             f"{value.name} {value_summary(value)}" for value in graph_inputs(model.graph)
@@ -209,8 +226,11 @@ def _check_sizes(model: onnx.ModelProto, limits: Limits) -> None:
     """Refuses tensors too large for the limits, before anything allocates them."""
     for value in graph_inputs(model.graph):
         _check_size(value, limits)
+    check_ranges(model, limits)
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except MemoryError as error:
+        raise ModelError(_NO_MEMORY) from error
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
         return  # the strict inference after simplifying says what is wrong
     for value in (*inferred.graph.value_info, *inferred.graph.output):

@@ -9,6 +9,7 @@ import numpy as np
 
 from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.box_coding import emit_without_empty, reference_without_empty
 from tvmdet.heads.dense_inputs import IMAGENET_RGB, padded
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.options import choice, refuse_unknown_options
@@ -140,9 +141,9 @@ class CenterNetHead(Head):
         ]
         boxes = bb.emit(relax.op.concat(corners, axis=2))
         pixels = relax.const(np.array([[_cell_xy(spec, (height, width)) * 2]], "float32"))
-        return Decoded(
-            boxes=bb.emit(relax.op.multiply(boxes, pixels)), scores=rows(scores, classes)
-        )
+        boxes = bb.emit(relax.op.multiply(boxes, pixels))
+        scores = emit_without_empty(bb, boxes, rows(scores, classes))
+        return Decoded(boxes=boxes, scores=scores)
 
     def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
@@ -168,6 +169,7 @@ class CenterNetHead(Head):
         batch, classes = heat.shape[:2]
         boxes = np.stack(sides, axis=-1).reshape(batch, -1, 4)
         scores = np.moveaxis(scores.reshape(batch, classes, -1), 1, 2)
+        scores = reference_without_empty(boxes, scores)
         return Decoded(boxes=boxes.astype(np.float32), scores=scores.astype(np.float32))
 
 

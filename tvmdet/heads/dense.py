@@ -183,7 +183,8 @@ class DenseHead(Head):
         if layout.quality_outputs:
             scores = _emit_quality(bb, scores, read(layout.quality_outputs, 1), layout)
         boxes = _emit_boxes(bb, boxes, layout, self.coding)
-        return Decoded(boxes=box_coding.emit_clip(bb, boxes, layout.size_hw), scores=scores)
+        boxes = box_coding.emit_clip(bb, boxes, layout.size_hw)
+        return Decoded(boxes=boxes, scores=box_coding.emit_without_empty(bb, boxes, scores))
 
     def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
@@ -210,6 +211,7 @@ class DenseHead(Head):
         boxes = box_coding.reference_clip(
             _reference_boxes(boxes, layout, self.coding), layout.size_hw
         )
+        scores = box_coding.reference_without_empty(boxes, scores)
         return Decoded(boxes=boxes.astype(np.float32), scores=scores.astype(np.float32))
 
     def _with_grids(

@@ -85,7 +85,7 @@ class DenseLayout:
     swapped: bool = False
     size_limits: tuple[float, float] | None = None
     distance_activation: str = "none"
-    distance_unit: str = "strides"
+    distance_unit: str | tuple[float, ...] = "strides"
 
     @classmethod
     def of(cls, spec: DetectorSpec, coding: Coding) -> DenseLayout:
@@ -126,7 +126,7 @@ class DenseLayout:
             size_limits=_limits(options),
             distance_activation=choice(options, "distance_activation", ("none", "relu", "exp"))
             or "none",
-            distance_unit=choice(options, "distance_unit", ("strides", "pixels")) or "strides",
+            distance_unit=_distance_unit(options, len(grids)),
         )
 
     @property
@@ -160,7 +160,10 @@ class DenseLayout:
         centers = np.concatenate([grid.centers() for grid in self.grids])
         if self.distance_unit == "pixels":
             return centers, np.ones_like(centers)
-        units = [np.tile(grid.stride_yx[::-1], (grid.cells, 1)) for grid in self.grids]
+        sides = [grid.stride_yx[::-1] for grid in self.grids]
+        if not isinstance(self.distance_unit, str):
+            sides = [(unit, unit) for unit in self.distance_unit]
+        units = [np.tile(s, (g.cells, 1)) for s, g in zip(sides, self.grids, strict=True)]
         return centers, np.concatenate(units)
 
 
@@ -241,6 +244,19 @@ def stride_pairs(given: Any) -> tuple[tuple[float, float], ...]:
             "level, such as [8, 16, 32], or [y, x] for each"
         )
     return tuple(found)
+
+
+def _distance_unit(options: Mapping[str, Any], levels: int) -> str | tuple[float, ...]:
+    given = options.get("distance_unit")
+    if isinstance(given, list | tuple) and len(given) == levels:
+        if all(_is_number(unit) and unit > 0 for unit in given):
+            return tuple(float(unit) for unit in given)
+    elif given in (None, "strides", "pixels"):
+        return given or "strides"
+    raise InputError(
+        f"the spec's options.distance_unit is {given!r}; allowed: strides, pixels, or a number "
+        f"of pixels for each of the {levels} levels"
+    )
 
 
 def _four(options: Mapping[str, Any]) -> tuple[float, ...]:

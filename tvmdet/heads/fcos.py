@@ -23,17 +23,18 @@ def _torchvision(
 ) -> Options | str:
     """Options of torchvision's fcos_resnet50_fpn.
 
-    A cell's anchor is a square of its stride at ``i * stride`` (AnchorGenerator); BoxLinearCoder
-    gives the distances in anchors; the score is the root of class times centerness.
+    A cell's anchor is a square of 8 to 128 pixels at ``i * stride``, the stride being the image's
+    side divided by the grid's, rounded down (AnchorGenerator); BoxLinearCoder gives the distances
+    in sides of the anchor; the score is the root of class times centerness.
     """
     if given.get("strides") is None and doubling_strides(found.grids, size_hw) != _STRIDES:
         return f"its levels have strides {', '.join(map(str, _STRIDES))}"
     return {
         "distance_activation": "none",  # the head has a ReLU
-        "distance_unit": "strides",
+        "distance_unit": list(_STRIDES),
         "offset": 0.0,
         "score_rule": "sqrt",
-        "strides": list(_STRIDES),
+        "strides": [[size_hw[0] // grid[0], size_hw[1] // grid[1]] for grid in found.grids],
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tvmdet.errors import InputError
 
-__all__ = ["VERSIONS", "Version", "anchors_of", "numbers_of"]
+__all__ = ["VERSIONS", "Anchors", "Version", "anchors_of", "numbers_of"]
 
 Anchors = tuple[tuple[float, ...], ...]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvmdet.heads.base import ColumnRun, GraphSummary
-from tvmdet.heads.yolo_rows import FoundRows
+from tvmdet.heads.yolo_find_rows import FoundRows
 
 __all__ = [
     "box_runs",

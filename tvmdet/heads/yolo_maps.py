@@ -11,10 +11,10 @@ from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.options import choice, names_of, refuse_unknown_options, strides_of
-from tvmdet.heads.yolo_anchors import VERSIONS, anchors_of, numbers_of
+from tvmdet.heads.yolo_anchors import VERSIONS, Anchors, Version, anchors_of, numbers_of
 from tvmdet.heads.yolo_evidence import unit_input
 from tvmdet.heads.yolo_levels import MapForm, find_levels, find_maps
-from tvmdet.heads.yolo_rows import emit_corners, reference_corners
+from tvmdet.heads.yolo_rows import LARGEST_LOG, emit_corners, reference_corners
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec, Resize
 
 if TYPE_CHECKING:
@@ -61,25 +61,15 @@ class YoloMapsHead(Head):
             return maps
         if given.get("family") != self.name:
             return _advice(summary)
-        anchors = anchors_of(options) or (version.anchors if version else None)
-        if anchors is None:
-            return Question(
-                "raw maps need anchors: name the version of the model in the spec's "
-                f"options.version, one of {', '.join(VERSIONS)}, or give options.anchors and "
-                "options.decoding",
-                spec_text='[options]\nversion = "yolov5"',
-            )
-        decoding = choice(options, "decoding", _DECODINGS) or (version and version.decoding)
-        if decoding is None:
-            return "anchors without a version need options.decoding in the spec, sigmoid or exp"
-        strides = strides_of(options) or (version.strides if version else None)
-        levels = find_levels(maps, size_hw, strides)
+        known = _decoding(options, version)
+        if isinstance(known, str):
+            return known
+        anchors, decoding = known
+        levels = find_levels(maps, size_hw, strides_of(options) or (version and version.strides))
         if isinstance(levels, str):
             return levels
-        if len(anchors) != len(levels):
-            return f"there are {len(levels)} maps, but anchors for {len(anchors)} levels"
         per_cell = len(anchors[0]) // 2
-        classes = _classes(summary, levels, size_hw, per_cell)
+        classes = _classes(summary, levels, size_hw, anchors)
         if isinstance(classes, str):
             return classes
         labels = choose_labels(summary.metadata, classes, given)
@@ -171,6 +161,7 @@ class YoloMapsHead(Head):
             center, objectness, classes = (
                 bb.emit(relax.op.sigmoid(part)) for part in (center, objectness, classes)
             )
+            extent = bb.emit(relax.op.minimum(extent, relax.const(LARGEST_LOG, "float32")))
             extent = bb.emit(relax.op.exp(extent))
         else:
             extent = bb.emit(relax.op.multiply(extent, extent))
@@ -200,7 +191,9 @@ class YoloMapsHead(Head):
             corner = np.stack(np.meshgrid(np.arange(form.width), np.arange(form.height)), axis=-1)
             center = (active[..., :2] * scale - (scale - 1) / 2 + corner) * stride
             exponential = options["decoding"] == "exp"
-            factor = np.exp(raw[..., 2:4]) if exponential else (2 * active[..., 2:4]) ** 2
+            factor = (2 * active[..., 2:4]) ** 2
+            if exponential:
+                factor = np.exp(np.clip(raw[..., 2:4], None, LARGEST_LOG))
             level = active[..., 4:5] * active[..., 5:]
             flat = [form.flatten(value) for value in (center, factor * sizes, level)]
             boxes.append(reference_corners(flat[0], flat[1]))
@@ -223,11 +216,32 @@ def _advice(summary: GraphSummary) -> str:
     )
 
 
+def _decoding(options: Mapping[str, Any], version: Version | None) -> tuple[Anchors, str] | str:
+    """Returns the anchors and how extents decode, or what the spec has to say first."""
+    anchors = anchors_of(options) or (version and version.anchors)
+    if anchors is None:
+        return Question(
+            "raw maps need anchors: name the version of the model in the spec's "
+            f"options.version, one of {', '.join(VERSIONS)}, or give options.anchors and "
+            "options.decoding",
+            spec_text='[options]\nversion = "yolov5"',
+        )
+    decoding = choice(options, "decoding", _DECODINGS) or (version and version.decoding)
+    if decoding is None:
+        return Question(
+            "anchors without a version need options.decoding in the spec, sigmoid or exp",
+            spec_text='[options]\ndecoding = "sigmoid"   # or "exp"',
+        )
+    return anchors, decoding
+
+
 def _classes(
-    summary: GraphSummary, levels: Mapping[int, str], size_hw: tuple[int, int], per_cell: int
+    summary: GraphSummary, levels: Mapping[int, str], size_hw: tuple[int, int], anchors: Anchors
 ) -> int | str:
     """Returns the number of classes that the maps have in common, or why there is none."""
-    found = set()
+    if len(anchors) != len(levels):
+        return f"there are {len(levels)} maps, but anchors for {len(anchors)} levels"
+    found, per_cell = set(), len(anchors[0]) // 2
     for stride, name in levels.items():
         shape = tuple(int(dim or 0) for dim in summary.outputs[name].shape)
         cell = (size_hw[0] // stride, size_hw[1] // stride)

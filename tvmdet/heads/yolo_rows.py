@@ -21,49 +21,19 @@ if TYPE_CHECKING:
     from tvm import relax
 
 __all__ = [
-    "FoundRows",
+    "LARGEST_LOG",
+    "LAYOUTS",
     "RowFormat",
     "Rows",
-    "describe_rows",
     "emit_corners",
     "pick_output",
     "reference_corners",
-    "rows_options",
 ]
 
-_LAYOUTS = ("channels_first", "channels_last")
-_PROTOTYPE_STRIDES = (1, 2, 4, 8)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoundRows:
-    """Where the rows of a network are.
-
-    Attributes:
-        output: Name of the output.
-        layout: ``channels_first`` for ``[N, V, A]``, ``channels_last`` for ``[N, A, V]``.
-        strides: Strides of the feature pyramid.
-        values: How many values a row has.
-        prototypes: Name and number of the mask prototypes, or None.
-        ignored: Outputs that are not used.
-    """
-
-    output: str
-    layout: str
-    strides: tuple[int, ...]
-    values: int
-    prototypes: tuple[str, int] | None = None
-    ignored: tuple[str, ...] = ()
-
-    @property
-    def axis(self) -> int:
-        """The dimension along which a row lies."""
-        return 1 if self.layout == "channels_first" else 2
-
-    @property
-    def coefficients(self) -> int:
-        """How many mask coefficients end a row."""
-        return self.prototypes[1] if self.prototypes else 0
+LAYOUTS = ("channels_first", "channels_last")
+# Of logarithms of extents. e^10 cells are larger than any picture; float32 ends at e^88, and an
+# infinite box overlaps with nothing that a suppression could compute.
+LARGEST_LOG = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,139 +78,6 @@ class RowFormat:
         cells = sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in strides)
         return self.per_cell * cells
 
-    def find(
-        self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
-    ) -> FoundRows | str:
-        """Finds the output that holds the rows, or returns one sentence that says why not.
-
-        Beside it there may be mask prototypes, and the raw maps that the rows were made from.
-        """
-        options = given.get("options", {})
-        wanted = choice(options, "output", tuple(summary.outputs))
-        names = [wanted] if wanted else [n for n, v in summary.outputs.items() if len(v.shape) == 3]
-        if not names:
-            return (
-                f"it has {len(summary.outputs)} outputs, none of three dimensions; this family's "
-                f"is [N, {self.lead} + classes, anchors] or [N, anchors, {self.lead} + classes]"
-            )
-        answers = [self._fit(name, summary, size_hw, options) for name in names]
-        fitting = [answer for answer in answers if isinstance(answer, FoundRows)]
-        if not fitting:
-            return str(answers[0])
-        if len(fitting) > 1:
-            listed = ", ".join(found.output for found in fitting)
-            return f"several outputs fit ({listed}): name one in the spec's options.output"
-        return self._with_others(fitting[0], summary, size_hw, options)
-
-    def _fit(
-        self, name: str, summary: GraphSummary, size_hw: tuple[int, int], options: Mapping[str, Any]
-    ) -> FoundRows | str:
-        """Returns how an output fits, or why it does not."""
-        output = summary.outputs[name]
-        if len(output.shape) != 3 or None in output.shape:
-            return (
-                f"{name} is {output}; this family's is [N, {self.lead} + classes, anchors] or "
-                f"[N, anchors, {self.lead} + classes]"
-            )
-        wanted, layout = strides_of(options), choice(options, "layout", _LAYOUTS)
-        first, second = int(output.shape[1] or 0), int(output.shape[2] or 0)
-        for strides in (wanted,) if wanted else self.pyramids:
-            anchors = self.anchors(size_hw, strides)
-            for place, rows, values in zip(_LAYOUTS, (second, first), (first, second), strict=True):
-                if rows == anchors and values > self.lead and layout in (None, place):
-                    return FoundRows(output=name, layout=place, strides=strides, values=values)
-        return f"{name} is {output}: {self._misfit(size_hw, (first, second), options)}"
-
-    def _misfit(
-        self, size_hw: tuple[int, int], got: tuple[int, int], options: Mapping[str, Any]
-    ) -> str:
-        wanted, layout = strides_of(options), choice(options, "layout", _LAYOUTS)
-        pyramids = (wanted,) if wanted else self.pyramids
-        counts = ", ".join(str(self.anchors(size_hw, strides)) for strides in pyramids)
-        size = f"{size_hw[0]}x{size_hw[1]}"
-        if wanted or layout:
-            where = {"channels_first": "last", "channels_last": "middle"}.get(layout or "", "any")
-            raise InputError(
-                f"the spec's options.strides {list(wanted or pyramids[0])} and layout "
-                f"{layout or 'either'} mean {counts} anchors at {size} in the "
-                f"{where} dimension of the output, which is [N, {got[0]}, {got[1]}]: correct "
-                "them, or leave them away to have them recognised"
-            )
-        cells = self.anchors(size_hw, self.pyramids[0]) // self.per_cell
-        if self.per_cell == 1 and 3 * cells in got:
-            return (
-                f"{3 * cells} rows are three anchors a cell, as YOLOv5 and YOLOv7 have; "
-                f"this family has one ({cells} at {size})"
-            )
-        if self.per_cell > 1 and cells in got:
-            return (
-                f"{cells} rows are one anchor a cell, as YOLOv6, YOLOv8 and YOLOX have; "
-                f"this family has {self.per_cell} ({self.per_cell * cells} at {size})"
-            )
-        return f"neither dimension is a number of anchors that this family has at {size} ({counts})"
-
-    def _with_others(
-        self,
-        found: FoundRows,
-        summary: GraphSummary,
-        size_hw: tuple[int, int],
-        options: Mapping[str, Any],
-    ) -> FoundRows | str:
-        """Gives the other outputs a meaning, or says which has none."""
-        prototypes, ignored, strange = [], [], []
-        for name, value in summary.outputs.items():
-            shape = tuple(int(dim or 0) for dim in value.shape)
-            if name == found.output:
-                continue
-            if self._is_prototypes(shape, found.values, size_hw):
-                prototypes.append((name, shape[1]))
-            elif self._is_side_map(shape, found.values, size_hw, found.strides):
-                ignored.append(name)
-            else:
-                strange.append(name)
-        wanted = choice(options, "prototypes", tuple(summary.outputs)) if self.masks else None
-        if wanted is not None:
-            prototypes = [pair for pair in prototypes if pair[0] == wanted]
-        named = options.get("output") is not None
-        if (strange and not named) or len(prototypes) > 1:
-            return (
-                f"it has {len(summary.outputs)} outputs; this family has one"
-                f"{' (two with masks)' if self.masks else ''}: "
-                "name it in the spec's options.output"
-            )
-        return FoundRows(
-            output=found.output,
-            layout=found.layout,
-            strides=found.strides,
-            values=found.values,
-            prototypes=prototypes[0] if prototypes else None,
-            ignored=(*ignored, *strange),
-        )
-
-    def _is_prototypes(self, shape: tuple[int, ...], values: int, size_hw: tuple[int, int]) -> bool:
-        return (
-            self.masks
-            and len(shape) == 4
-            and 0 < shape[1] < values - self.lead
-            and any(
-                shape[2:] == (size_hw[0] // stride, size_hw[1] // stride)
-                for stride in _PROTOTYPE_STRIDES
-            )
-        )
-
-    def _is_side_map(
-        self,
-        shape: tuple[int, ...],
-        values: int,
-        size_hw: tuple[int, int],
-        strides: tuple[int, ...],
-    ) -> bool:
-        """Whether an output is one of the raw maps that the rows were made from."""
-        cells = {(size_hw[0] // stride, size_hw[1] // stride) for stride in strides}
-        if len(shape) == 5:
-            return shape[1:] in {(self.per_cell, *cell, values) for cell in cells}
-        return len(shape) == 4 and shape[1] >= values and shape[2:] in cells
-
     def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
         """Checks the options of a whole spec, and the shapes that they mean.
 
@@ -255,7 +92,7 @@ class RowFormat:
                     f"the spec's options lack {name!r}; leave the table away or "
                     "give all of layout, output and strides"
                 )
-        choice(options, "layout", _LAYOUTS)
+        choice(options, "layout", LAYOUTS)
         outputs = tuple(summary.outputs)
         choice(options, "output", outputs)
         strides_of(options)
@@ -344,36 +181,6 @@ class RowFormat:
             )
 
 
-def rows_options(found: FoundRows) -> dict[str, Any]:
-    """Returns the options of a spec that say where the rows are."""
-    options: dict[str, Any] = {
-        "layout": found.layout,
-        "output": found.output,
-        "strides": list(found.strides),
-    }
-    if found.prototypes:
-        options["prototypes"] = found.prototypes[0]
-    return options
-
-
-def describe_rows(
-    found: FoundRows, size_hw: tuple[int, int], lead: str, classes: int
-) -> tuple[str, ...]:
-    """Returns what was recognised, one fact a line; ``lead`` says what rows begin with."""
-    rows = "[N, V, A]" if found.layout == "channels_first" else "[N, A, V]"
-    strides = ", ".join(str(stride) for stride in found.strides)
-    masks = f" + {found.coefficients} mask" if found.prototypes else ""
-    lines = [
-        f"{found.output} is {rows}: {lead} + {classes} class{masks} rows, one column per anchor "
-        f"of strides {strides} at {size_hw[0]}x{size_hw[1]}"
-    ]
-    if found.prototypes:
-        lines.append(f"{found.prototypes[0]} holds {found.prototypes[1]} mask prototypes")
-    if found.ignored:
-        lines.append(f"{', '.join(found.ignored)} not used: {found.output} holds the decoded boxes")
-    return tuple(lines)
-
-
 def pick_output(outputs: Mapping[str, Any], spec: DetectorSpec, key: str) -> Any:
     """Returns the output that an option names.
 
@@ -389,9 +196,13 @@ def pick_output(outputs: Mapping[str, Any], spec: DetectorSpec, key: str) -> Any
 
 
 def emit_corners(bb: relax.BlockBuilder, center: Any, extent: Any) -> Any:
-    """Emits ``x1 y1 x2 y2`` from centres and extents ``[N, A, 2]``."""
+    """Emits ``x1 y1 x2 y2`` from centres and extents ``[N, A, 2]``.
+
+    Extents that are sums of distances (YOLOv6, YOLO26) can come out negative: such a box is empty.
+    """
     from tvm import relax
 
+    extent = bb.emit(relax.op.maximum(extent, relax.const(0.0, "float32")))
     half = bb.emit(relax.op.multiply(extent, relax.const(0.5, "float32")))
     top_left = bb.emit(relax.op.subtract(center, half))
     bottom_right = bb.emit(relax.op.add(center, half))
@@ -400,6 +211,7 @@ def emit_corners(bb: relax.BlockBuilder, center: Any, extent: Any) -> Any:
 
 def reference_corners(center: np.ndarray, extent: np.ndarray) -> np.ndarray:
     """Returns ``x1 y1 x2 y2`` from centres and extents ``[N, A, 2]``."""
-    (x, y), (w, h) = (np.moveaxis(part, -1, 0) for part in (center, extent))
+    x, y = center[..., 0], center[..., 1]
+    w, h = (np.where(side > 0, side, 0) for side in (extent[..., 0], extent[..., 1]))
     corners = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=-1)
     return corners.astype(np.float32)

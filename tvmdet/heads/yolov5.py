@@ -9,13 +9,8 @@ from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.ultralytics import refuse_export
 from tvmdet.heads.yolo_evidence import doubt_boxes, doubt_scores, unit_input
-from tvmdet.heads.yolo_rows import (
-    RowFormat,
-    describe_rows,
-    emit_corners,
-    reference_corners,
-    rows_options,
-)
+from tvmdet.heads.yolo_find_rows import describe_rows, find_rows, rows_options
+from tvmdet.heads.yolo_rows import RowFormat, emit_corners, reference_corners
 from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -55,7 +50,7 @@ class YoloV5Head(Head):
         self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
     ) -> Recognition | str:
         """Implements :meth:`tvmdet.heads.base.Head.examine`."""
-        found = _ROWS.find(summary, size_hw, given)
+        found = find_rows(_ROWS, summary, size_hw, given)
         if isinstance(found, str):
             return found
         refusal = refuse_export(summary.metadata, masks=found.prototypes is not None)

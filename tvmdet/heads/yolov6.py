@@ -9,14 +9,8 @@ from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.ultralytics import refuse_export
 from tvmdet.heads.yolo_evidence import doubt_boxes, doubt_scores, is_constant_one, unit_input
-from tvmdet.heads.yolo_rows import (
-    FoundRows,
-    RowFormat,
-    describe_rows,
-    emit_corners,
-    reference_corners,
-    rows_options,
-)
+from tvmdet.heads.yolo_find_rows import FoundRows, describe_rows, find_rows, rows_options
+from tvmdet.heads.yolo_rows import RowFormat, emit_corners, reference_corners
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -48,7 +42,7 @@ class YoloV6Head(Head):
         self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
     ) -> Recognition | str:
         """Implements :meth:`tvmdet.heads.base.Head.examine`."""
-        found = _ROWS.find(summary, size_hw, given)
+        found = find_rows(_ROWS, summary, size_hw, given)
         if isinstance(found, str):
             return found
         refusal = refuse_export(summary.metadata, masks=False) or doubt_boxes(summary, found)

@@ -160,7 +160,7 @@ class YoloV8MapsHead(Head):
             scored = bb.emit(relax.op.sigmoid(scored))
         distance = bb.emit(relax.op.concat(boxes, axis=1))
         if bins > 1:
-            batch, anchors = (int(dim) for dim in distance.ty.shape[:2])
+            batch, anchors = [int(dim) for dim in distance.ty.shape][:2]
             distance = bb.emit(relax.op.reshape(distance, (batch, anchors, 4, bins)))
             weights = bb.emit(relax.op.nn.softmax(distance, axis=-1))
             ramp = relax.const(np.arange(bins, dtype=np.float32))

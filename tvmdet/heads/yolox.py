@@ -13,14 +13,8 @@ from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.options import choice
 from tvmdet.heads.ultralytics import refuse_export
 from tvmdet.heads.yolo_evidence import box_runs, doubt_scores
-from tvmdet.heads.yolo_rows import (
-    FoundRows,
-    RowFormat,
-    describe_rows,
-    emit_corners,
-    reference_corners,
-    rows_options,
-)
+from tvmdet.heads.yolo_find_rows import FoundRows, describe_rows, find_rows, rows_options
+from tvmdet.heads.yolo_rows import LARGEST_LOG, RowFormat, emit_corners, reference_corners
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -55,7 +49,7 @@ class YoloXHead(Head):
         self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
     ) -> Recognition | str:
         """Implements :meth:`tvmdet.heads.base.Head.examine`."""
-        found = _ROWS.find(summary, size_hw, given)
+        found = find_rows(_ROWS, summary, size_hw, given)
         if isinstance(found, str):
             return found
         refusal = refuse_export(summary.metadata, masks=False)
@@ -110,6 +104,7 @@ class YoloXHead(Head):
             corners, strides = _cell_constants(spec)
             center = bb.emit(relax.op.multiply(center, relax.const(strides)))
             center = bb.emit(relax.op.add(center, relax.const(corners)))
+            extent = bb.emit(relax.op.minimum(extent, relax.const(LARGEST_LOG, "float32")))
             extent = bb.emit(relax.op.multiply(relax.op.exp(extent), relax.const(strides)))
         boxes = emit_corners(bb, center, extent)
         scores = bb.emit(relax.op.multiply(rows.scores, rows.objectness))
@@ -127,7 +122,7 @@ class YoloXHead(Head):
                 level = slice(start, start + len(cells))
                 center[:, level, 0] = (center[:, level, 0] + cells % width) * stride
                 center[:, level, 1] = (center[:, level, 1] + cells // width) * stride
-                extent[:, level] = np.exp(extent[:, level]) * stride
+                extent[:, level] = np.exp(np.clip(extent[:, level], None, LARGEST_LOG)) * stride
                 start += len(cells)
         scores = rows.scores * rows.objectness
         return Decoded(boxes=reference_corners(center, extent), scores=scores)

@@ -178,6 +178,7 @@ class _Run:
             sizes[image.id] = _checked_size(image, found)
             records += self._records(image, found)
             self._progress(what, done, len(images))
+        self._say(f"computing average precision of {len(records)} detections")
         boxes = measure(self._annotations, records, sizes, "boxes", self._backend)
         if not self._with_masks:
             return boxes, None

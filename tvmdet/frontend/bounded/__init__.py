@@ -2,7 +2,7 @@
 
 from tvmdet.frontend.bounded.bound import Bounded, bound_shapes, depends_on_values
 from tvmdet.frontend.bounded.outputs import ROW_COUNTS
-from tvmdet.frontend.bounded.pasting import BOX_MASKS
+from tvmdet.frontend.bounded.pasting import BOX_MASKS, cut_pasting
 from tvmdet.frontend.bounded.prove_rows import prove_rows
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "ROW_COUNTS",
     "Bounded",
     "bound_shapes",
+    "cut_pasting",
     "depends_on_values",
     "prove_rows",
 ]

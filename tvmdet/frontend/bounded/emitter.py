@@ -49,7 +49,7 @@ class Emitter:
 
     def constant(self, values: Any, dtype: Any = np.int64) -> str:
         """Returns the name of a constant."""
-        array = np.ascontiguousarray(np.asarray(values, dtype=dtype))
+        array = np.array(values, dtype=dtype, order="C")
         key = ("constant", array.dtype.str, array.shape, array.tobytes())
         if key not in self._made:
             name = self.fresh("constant")

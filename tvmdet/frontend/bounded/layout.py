@@ -137,7 +137,12 @@ def _reshaped(rw: Rewriter, node: onnx.NodeProto, data: Value, sizes: Sequence[S
         data = rw.numbers(data)
     atoms: list[int | Symbol] = []
     for size, symbol in zip(data.shape, data.symbols, strict=True):
-        atoms.extend((size,) if symbol is None else symbol.parts or (symbol,))
+        for part in (size,) if symbol is None else symbol.parts or (symbol,):
+            last = atoms[-1] if atoms else None
+            if isinstance(part, int) and isinstance(last, int) and part and last:
+                atoms[-1] = last * part
+            else:
+                atoms.append(part)
     symbols: list[Symbol | None] = []
     shape = []
     for size in sizes:
@@ -235,7 +240,9 @@ def _joined(rw: Rewriter, parts: Sequence[tuple[int, Symbol | None]]) -> Symbol 
     last = parts[-1][1]
     fixed_before = not any(symbol for _, symbol in parts[:-1])
     prefix = fixed_before and (last is None or last.prefix)
-    return rw.symbol(rw.emit.node("Concat", *masks, axis=0), prefix=prefix)
+    at_least = sum(size if symbol is None else symbol.at_least for size, symbol in parts)
+    mask = rw.emit.node("Concat", *masks, axis=0)
+    return rw.symbol(mask, prefix=prefix, at_least=at_least)
 
 
 @rule("Split")
@@ -318,6 +325,11 @@ def _sliced(
     if start < 0 or step != 1 or stop < 0:
         raise blocked(node, "it counts from the end of a dimension that depends on the image")
     front = rw.compacted(data, axis, stop)
+    if stop <= symbol.at_least:
+        # Padded and then cut to a fixed size: as many rows as that, whatever the image shows.
+        symbols = [None if at == axis else other for at, other in enumerate(front.symbols)]
+        name = rw.sliced(rw.tensor(front), axis, start, stop)
+        return rw.value(name, symbols, space=front.space, in_range=front.in_range)
     if start == 0:
         return front
     found = front.symbols[axis]

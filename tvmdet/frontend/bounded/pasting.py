@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import onnx
+import onnx.reference
 from onnx import helper
 
 from tvmdet.frontend.bounded.attributes import attribute, graph_attribute
-from tvmdet.frontend.onnx_tools import constant_values, constants_of
+from tvmdet.frontend.onnx_tools import constants_of
 
 __all__ = ["BOX_MASKS", "cut_pasting"]
 
@@ -66,9 +67,43 @@ def _pasted(
         return None
     pads = attribute(padded, "pads", None)
     if pads is None:
-        constant = constants_of(model.graph).get(padded.input[1])
-        pads = [] if constant is None else constant_values(constant).tolist()
+        pads = _fixed_value(model, producers, padded.input[1])
     return padded.input[0] if list(pads) == [0, 0, 1, 1, 0, 0, 1, 1] else None
+
+
+def _fixed_value(
+    model: onnx.ModelProto, producers: Mapping[str, onnx.NodeProto], name: str
+) -> list[int]:
+    """Returns a value that nodes compute from constants alone, or nothing when it is another."""
+    constants = constants_of(model.graph)
+    nodes: list[onnx.NodeProto] = []
+    weights: dict[str, onnx.TensorProto] = {}
+    stack, seen = [name], set[str]()
+    while stack:
+        current = stack.pop()
+        if current in seen or not current:
+            continue
+        seen.add(current)
+        if current in constants:
+            weights[current] = constants[current]
+        elif current in producers and not _captured(producers[current]):
+            nodes.append(producers[current])
+            stack.extend(producers[current].input)
+        else:
+            return []
+    order = {id(node): at for at, node in enumerate(model.graph.node)}
+    nodes = sorted(nodes, key=lambda node: order[id(node)])
+    tensors = []
+    for key, tensor in weights.items():
+        named = onnx.TensorProto()
+        named.CopyFrom(tensor)
+        named.name = key
+        tensors.append(named)
+    output = helper.make_value_info(name, onnx.TypeProto())
+    graph = helper.make_graph(nodes, "constant", [], [output], tensors)
+    small = helper.make_model(graph, opset_imports=model.opset_import)
+    result = onnx.reference.ReferenceEvaluator(small).run(None, {})[0]
+    return [int(element) for element in result.reshape(-1)]
 
 
 def _only_output(

@@ -125,7 +125,8 @@ class Rewriter:
         if standard and plain and node.op_type not in SOURCES:
             return self._copied(node, inputs, inner=inner)
         found = RULES.get(operator)
-        if found is None and standard and not any(v.is_open or v.space for v in given):
+        fixed = standard and not any(value.is_open or value.space for value in given)
+        if found is None and fixed and operator not in SOURCES:
             names = [self.tensor(value) if value is not None else "" for value in inputs]
             return [self.plain(name) for name in self.emit.copy(node, names)]
         if found is None:
@@ -193,8 +194,8 @@ class Rewriter:
         return self.emit.node("Reshape", flat, self.emit.constant(list(value.shape)))
 
     def array(self, value: Value) -> np.ndarray | None:
-        """Returns the numbers of a constant, or None."""
-        return None if value.name is None else self.emit.constant_of(value.name)
+        """Returns the numbers of a constant, or None; rows that are not real are no constants."""
+        return self.emit.constant_of(value.name) if value.is_plain and value.name else None
 
     def sizes(self, value: Value | None) -> np.ndarray | None:
         """Returns the elements of a value that holds sizes, or None when they are unknown."""
@@ -218,13 +219,14 @@ class Rewriter:
         prefix: bool,
         count: str | None = None,
         parts: tuple[int | Symbol, ...] = (),
+        at_least: int = 0,
     ) -> Symbol:
         """Returns the symbol of a mask, the same one for the same mask."""
         key = (mask,)
         if key not in self._symbols:
             (bound,) = self.emit.shape(mask)
             self._symbols[key] = Symbol(
-                bound=bound, mask=mask, prefix=prefix, count=count, parts=parts
+                bound=bound, mask=mask, prefix=prefix, count=count, parts=parts, at_least=at_least
             )
         return self._symbols[key]
 

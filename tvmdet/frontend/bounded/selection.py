@@ -104,7 +104,7 @@ def _top_k(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> li
         assert symbol is not None
         keeps = symbol.prefix and bound == k
         found = symbol if keeps else rw.first(rw.size_scalar(size), k)
-    elif old is not None:
+    elif old is not None and k > old.at_least:
         found = rw.first(rw.emit.node("Min", rw.count(old), rw.emit.constant(k)), k)
     symbols = [found if at == axis else other for at, other in enumerate(data.symbols)]
     return [

@@ -143,14 +143,13 @@ def emit_suppression(
     stated = images * classes * per_class
     if first_rows is not None:
         stated = min(stated, max(first_rows, 0))
-    rows = min(stated, rw.limits.max_rows)
-    if rows < stated:
-        rw.notes.append(
-            f"NonMaxSuppression {node.name!r}: at most {rows} rows of up to {stated} are kept "
-            "(Limits.max_rows)"
-        )
-    else:
-        rw.notes.append(f"NonMaxSuppression {node.name!r}: at most {rows} rows, by the graph")
+    rows, how = stated, "by the graph"
+    if rows > rw.limits.max_rows:
+        # The best of every class, not the first classes only.
+        per_class = max(rw.limits.max_rows // (images * classes), 1)
+        rows = images * classes * per_class
+        how = f"{per_class} per class, of up to {stated} (Limits.max_rows)"
+    rw.notes.append(f"NonMaxSuppression {node.name!r}: at most {rows} rows, {how}")
     rows = max(rows, 1)
     selected, valid = rw.emit.call(
         _function(rw.emit.opset),

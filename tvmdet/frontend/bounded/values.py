@@ -26,6 +26,7 @@ class Symbol:
         prefix: Whether the real rows always come first, so that positions are ranks.
         count: Name of an int64 scalar, the number of real rows; None until somebody asks.
         parts: Where the dimension is others flattened: sizes and one symbol, outer first.
+        at_least: How many rows are real whatever the image shows.
     """
 
     bound: int
@@ -33,6 +34,7 @@ class Symbol:
     prefix: bool
     count: str | None = None
     parts: tuple[int | Symbol, ...] = ()
+    at_least: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,201 @@
+"""Rules of operators that move values: where an open dimension goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from onnx_models import Graph
+from rows import check, chosen, feeds_of, ints, make
+
+from tvmdet.errors import ShapeError
+from tvmdet.frontend.bounded import bound_shapes
+from tvmdet.frontend.limits import Limits
+
+
+def _table(graph: Graph, above: float = 0.2) -> str:
+    """Rows ``[n, 2, 3]`` of x ``[8, 2, 3]`` whose largest entry is above a threshold."""
+    largest = graph.node("ReduceMax", "x", axes=[1, 2], keepdims=0)
+    return graph.node("Gather", "x", chosen(graph, largest, above), axis=0)
+
+
+def _size(graph: Graph, value: str, axis: int = 0) -> str:
+    return graph.node("Gather", graph.node("Shape", value), ints(graph, axis), axis=0)
+
+
+def _reshape_flat(graph: Graph, table: str) -> str:
+    return graph.node("Reshape", table, ints(graph, -1))
+
+
+def _reshape_rows(graph: Graph, table: str) -> str:
+    return graph.node("Reshape", table, ints(graph, -1, 6))
+
+
+def _reshape_keep(graph: Graph, table: str) -> str:
+    return graph.node("Reshape", table, ints(graph, 0, 3, 2))
+
+
+def _reshape_computed(graph: Graph, table: str) -> str:
+    target = graph.node("Concat", _size(graph, table), ints(graph, 6, 1), axis=0)
+    return graph.node("Reshape", table, target)
+
+
+def _reshape_there_and_back(graph: Graph, table: str) -> str:
+    flat = graph.node("Relu", _reshape_flat(graph, table))
+    return graph.node("Reshape", flat, ints(graph, -1, 2, 3))
+
+
+def _reshape_inner(graph: Graph, table: str) -> str:
+    turned = graph.node("Transpose", table, perm=[1, 0, 2])
+    return graph.node("Reshape", turned, ints(graph, 2, -1))
+
+
+def _flatten(graph: Graph, table: str) -> str:
+    return graph.node("Flatten", table, axis=2)
+
+
+def _transpose(graph: Graph, table: str) -> str:
+    return graph.node("Transpose", table)
+
+
+def _unsqueeze(graph: Graph, table: str) -> str:
+    wide = graph.node("Unsqueeze", table, ints(graph, 0, 2))
+    return graph.node("Squeeze", wide, ints(graph, 0))
+
+
+def _split(graph: Graph, table: str) -> str:
+    parts = graph.node("Split", table, ints(graph, 1, 2), outputs=2, axis=2)
+    return graph.node("Concat", f"{parts}.1", parts, axis=2)
+
+
+def _slice_first(graph: Graph, table: str) -> str:
+    return graph.node("Slice", table, ints(graph, 0), ints(graph, 3), ints(graph, 0))
+
+
+def _slice_from(graph: Graph, table: str) -> str:
+    return graph.node("Slice", table, ints(graph, 2), ints(graph, 100), ints(graph, 0))
+
+
+def _slice_column(graph: Graph, table: str) -> str:
+    bounds = (ints(graph, -1), ints(graph, -100), ints(graph, 2), ints(graph, -1))
+    return graph.node("Slice", table, *bounds)
+
+
+def _slice_as_many(graph: Graph, table: str) -> str:
+    """As many rows of x as the table has."""
+    return graph.node("Slice", "x", ints(graph, 0), _size(graph, table), ints(graph, 0))
+
+
+def _concat_fixed(graph: Graph, table: str) -> str:
+    return graph.node("Concat", table, "x", table, axis=0)
+
+
+def _concat_flat(graph: Graph, table: str) -> str:
+    other = _table(graph, above=0.7)
+    return graph.node("Concat", _reshape_rows(graph, table), _reshape_rows(graph, other), axis=0)
+
+
+def _expand(graph: Graph, table: str) -> str:
+    target = graph.node("Concat", _size(graph, table), ints(graph, 4), axis=0)
+    return graph.node("Expand", graph.constant([[1.0, 2.0, 3.0, 4.0]]), target)
+
+
+def _tile(graph: Graph, table: str) -> str:
+    return graph.node("Tile", table, ints(graph, 2, 1, 2))
+
+
+def _fill(graph: Graph, table: str) -> str:
+    filling = onnx.helper.make_tensor("v", onnx.TensorProto.INT64, [1], [7])
+    return graph.node("ConstantOfShape", graph.node("Shape", table), value=filling)
+
+
+def _fill_times(graph: Graph, table: str) -> str:
+    twice = graph.node("Mul", _size(graph, table), ints(graph, 2))
+    return graph.node("ConstantOfShape", twice)
+
+
+def _numbers(graph: Graph, table: str) -> str:
+    scalar = graph.node("Squeeze", _size(graph, table), ints(graph, 0))
+    zero, one = (graph.constant(value, np.int64) for value in (0, 1))
+    return graph.node("Range", zero, scalar, one)
+
+
+def _pad(graph: Graph, table: str) -> str:
+    return graph.node("Pad", table, ints(graph, 0, 1, 0, 0, 0, 2))
+
+
+def _softmax(graph: Graph, table: str) -> str:
+    return graph.node("Softmax", table, axis=0)
+
+
+def _product(graph: Graph, table: str) -> str:
+    rows = _reshape_rows(graph, table)
+    return graph.node("MatMul", rows, graph.node("Transpose", rows, perm=[1, 0]))
+
+
+def _product_over_rows(graph: Graph, table: str) -> str:
+    rows = _reshape_rows(graph, table)
+    return graph.node("MatMul", graph.node("Transpose", rows, perm=[1, 0]), rows)
+
+
+def _dense(graph: Graph, table: str) -> str:
+    weight = graph.constant(graph.rng.normal(size=(4, 6)))
+    return graph.node("Gemm", _reshape_rows(graph, table), weight, transB=1)
+
+
+def _conv(graph: Graph, table: str) -> str:
+    pictures = graph.node("Unsqueeze", table, ints(graph, 1))
+    return graph.conv(pictures, (1, 2), 2)
+
+
+def _count(graph: Graph, table: str) -> str:
+    total = graph.node("Cast", graph.node("Size", table), to=onnx.TensorProto.FLOAT)
+    return graph.node("Div", total, graph.constant(4.0))
+
+
+def _less(graph: Graph, table: str) -> str:
+    """Sizes less one, which no symbol says: computed by the network."""
+    return graph.node("Sub", _size(graph, table), ints(graph, 1))
+
+
+_LAYOUTS = [
+    value
+    for name, value in sorted(globals().items())
+    if name.startswith("_") and callable(value) and name not in ("_table", "_size")
+]
+
+
+@pytest.mark.parametrize("emit", _LAYOUTS, ids=lambda emit: emit.__name__.strip("_"))
+@pytest.mark.parametrize("opset", [13, 17])
+def test_rows_follow(emit: Callable[[Graph, str], str], opset: int) -> None:
+    graph = Graph()
+    output = emit(graph, _table(graph))
+    model = make(graph, [output], {"x": [8, 2, 3]}, opset)
+    check(model, feeds_of(model, count=5))
+
+
+def test_pad_then_cut_is_a_fixed_size() -> None:
+    graph = Graph()
+    joined = graph.node("Concat", _table(graph), graph.constant(np.zeros((5, 2, 3))), axis=0)
+    output = graph.node("Slice", joined, ints(graph, 0), ints(graph, 5), ints(graph, 0))
+    bounded = check(make(graph, [output], {"x": [8, 2, 3]}))
+    assert not bounded.opened
+
+
+def test_reshape_by_pixels_is_refused() -> None:
+    graph = Graph()
+    table = _table(graph)
+    target = graph.node("Cast", graph.node("ReduceMax", "x", keepdims=0), to=7)
+    target = graph.node("Unsqueeze", target, ints(graph, 0))
+    output = graph.node("Reshape", table, target)
+    with pytest.raises(ShapeError, match=r"\(Reshape\): its target shape is computed from the"):
+        bound_shapes(make(graph, [output], {"x": [8, 2, 3]}), Limits())
+
+
+def test_fixed_dimension_against_an_open_one_is_refused() -> None:
+    graph = Graph()
+    output = graph.node("Add", _table(graph), graph.constant(np.ones((3, 2, 3))))
+    with pytest.raises(ShapeError, match=r"\(Add\): a dimension of 3 meets one whose size"):
+        bound_shapes(make(graph, [output], {"x": [8, 2, 3]}), Limits())

@@ -1,0 +1,130 @@
+"""Rules of operators that choose rows: bounds, order and neutral elements."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx_models import Graph
+from rows import check, chosen, feeds_of, ints, make
+
+from tvmdet.errors import ShapeError
+from tvmdet.frontend.bounded import bound_shapes
+from tvmdet.frontend.limits import Limits
+
+
+def test_non_zero_of_a_vector_keeps_its_order() -> None:
+    graph = Graph()
+    rows = chosen(graph)
+    bounded = check(make(graph, [rows, graph.node("Gather", "x", rows)]))
+    assert set(bounded.opened) == {rows, "gather_3"}
+    # Both have as many rows, so one count says it.
+    assert {counter for axes in bounded.opened.values() for counter in axes.values()} == {
+        f"{rows}.rows"
+    }
+
+
+def test_non_zero_of_a_table_gives_rows_and_columns() -> None:
+    graph = Graph()
+    found = graph.node("NonZero", graph.node("Relu", "x"))
+    bounded = check(make(graph, [found], {"x": [3, 4]}))
+    assert bounded.opened == {found: {1: f"{found}.rows1"}}
+
+
+def test_choice_of_a_choice_counts_in_the_first_one() -> None:
+    graph = Graph()
+    first = graph.node("Gather", "x", chosen(graph, above=-0.5))
+    second = chosen(graph, first, above=0.1)
+    # As a number the second choice counts the rows of the first, not those of x.
+    check(make(graph, [second, graph.node("Gather", first, second)]))
+
+
+def test_non_zero_of_a_table_with_open_rows() -> None:
+    graph = Graph()
+    table = graph.node(
+        "Gather", "x", chosen(graph, graph.node("ReduceMax", "x", axes=[1], keepdims=0)), axis=0
+    )
+    found = graph.node("NonZero", graph.node("Relu", table))
+    pairs = graph.node("Transpose", found, perm=[1, 0])
+    outputs = [found, graph.node("GatherND", table, pairs)]
+    check(make(graph, outputs, {"x": [6, 3]}))
+
+
+@pytest.mark.parametrize("largest", [0, 1])
+def test_top_k_of_an_open_size(largest: int) -> None:
+    graph = Graph()
+    values = graph.node("Gather", "x", chosen(graph))
+    k = graph.node("Min", graph.node("Shape", values), ints(graph, 4))
+    best = graph.node("TopK", values, k, outputs=2, axis=0, largest=largest)
+    bounded = check(make(graph, [best, f"{best}.1"]))
+    (output,) = [value for value in bounded.model.graph.output if value.name == best]
+    assert output.type.tensor_type.shape.dim[0].dim_value == 4
+
+
+def test_top_k_after_a_choice_gathers_nothing() -> None:
+    # TopK(Gather(x, NonZero(x > t))) is TopK of x with the others lowest.
+    graph = Graph()
+    values = graph.node("Gather", "x", chosen(graph))
+    k = graph.node("Min", graph.node("Shape", values), ints(graph, 4))
+    best = graph.node("TopK", values, k, outputs=2, axis=0)
+    bounded = check(make(graph, [best]))
+    assert "Gather" not in [node.op_type for node in bounded.model.graph.node]
+
+
+def test_top_k_of_the_image_is_refused() -> None:
+    graph = Graph()
+    k = graph.node("Cast", graph.node("ReduceMax", "x", keepdims=1), to=onnx.TensorProto.INT64)
+    best = graph.node("TopK", graph.node("Gather", "x", chosen(graph)), k, outputs=2, axis=0)
+    with pytest.raises(ShapeError, match=r"node 'topk_\d+' \(TopK\): its k is computed"):
+        bound_shapes(make(graph, [best]), Limits())
+
+
+def test_compress() -> None:
+    graph = Graph()
+    mask = graph.node(
+        "Greater",
+        graph.node("Gather", "x", graph.constant(0, np.int64), axis=1),
+        graph.constant(0.0),
+    )
+    check(make(graph, [graph.node("Compress", "x", mask, axis=0)], {"x": [7, 2]}))
+
+
+@pytest.mark.parametrize(
+    "operator",
+    ["ReduceMax", "ReduceMin", "ReduceMean", "ReduceProd", "ReduceL1", "ReduceSumSquare"],
+)
+def test_reductions_see_real_rows_only(operator: str) -> None:
+    graph = Graph()
+    values = graph.node("Gather", "x", chosen(graph, above=-0.4))
+    model = make(graph, [graph.node(operator, values, axes=[0], keepdims=0)])
+    # Of no row at all ONNX leaves most of them undefined.
+    check(model, feeds_of(model)[:-1])
+
+
+def test_arg_max_counts_real_rows() -> None:
+    graph = Graph()
+    values = graph.node("Gather", "x", chosen(graph))
+    best = graph.node("ArgMax", values, axis=0, keepdims=0)
+    model = make(graph, [best, graph.node("Gather", values, best, axis=0)])
+    check(model, feeds_of(model)[:-1])
+
+
+def test_cumulative_sum() -> None:
+    graph = Graph()
+    values = graph.node("Gather", "x", chosen(graph))
+    check(make(graph, [graph.node("CumSum", values, graph.constant(0, np.int64))]))
+
+
+def test_unique_is_refused_by_name() -> None:
+    graph = Graph()
+    with pytest.raises(ShapeError, match=r"\(Unique\): the size of its output depends on the"):
+        bound_shapes(make(graph, [graph.node("Unique", "x")]), Limits())
+
+
+def test_limit_bounds_an_output() -> None:
+    graph = Graph()
+    model = make(graph, [graph.node("Gather", "x", chosen(graph))])
+    bounded = bound_shapes(model, Limits(max_rows=5))
+    assert any("at most 5 rows (Limits.max_rows)" in note for note in bounded.notes)
+    shape = bounded.model.graph.output[0].type.tensor_type.shape
+    assert [dim.dim_value for dim in shape.dim] == [5]

@@ -1,0 +1,305 @@
+"""Suppression nodes of TensorRT and MMDeploy, rewritten in standard ONNX.
+
+ONNX Runtime does not run these nodes, so their rewriting cannot be proven on the export; the
+tests hold it against a reading of the documented semantics in numpy. Sources: TensorRT's plugin
+documentation (``plugin/efficientNMSPlugin/README.md``, ``plugin/batchedNMSPlugin/README.md``),
+MMDeploy's ``csrc/mmdeploy/backend_ops/tensorrt/batched_nms``.
+
+All of them score every class of every box, keep per class what no better box of the class
+overlaps by more than the IoU threshold, and return the best K over all classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from tvmdet.errors import UnsupportedOperatorError
+from tvmdet.frontend.bounded.attributes import attribute
+from tvmdet.frontend.onnx_tools import describe
+
+__all__ = ["CUSTOM_SUPPRESSIONS", "replace_custom_suppressions"]
+
+_LOWEST = float(np.finfo(np.float32).min)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """What the nodes have in common.
+
+    Attributes:
+        rows: K.
+        iou_threshold: Above it a box is suppressed.
+        score_threshold: Only scores above it take part.
+        candidates: Most boxes per class that take part, the best ones; None for all.
+        background: A class that is never found, or -1.
+        sigmoid: Whether scores are logits.
+        class_agnostic: Whether a box suppresses those of other classes too.
+        centered: Whether boxes are centre and size.
+        clip: Whether boxes are cut to 0..1.
+    """
+
+    rows: int
+    iou_threshold: float
+    score_threshold: float
+    candidates: int | None = None
+    background: int = -1
+    sigmoid: bool = False
+    class_agnostic: bool = False
+    centered: bool = False
+    clip: bool = False
+
+
+def replace_custom_suppressions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy with the nodes of :data:`CUSTOM_SUPPRESSIONS` in standard ONNX.
+
+    A model without such nodes comes back as it is.
+
+    Raises:
+        UnsupportedOperatorError: Such a node has settings that cannot be expressed.
+    """
+    if not any(node.op_type in CUSTOM_SUPPRESSIONS for node in model.graph.node):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.node[:]
+    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    for node in model.graph.node:
+        replace = CUSTOM_SUPPRESSIONS.get(node.op_type)
+        if replace is None:
+            copy.graph.node.append(node)
+            continue
+        builder = _Builder(node, opset)
+        replace(builder, node)
+        copy.graph.node.extend(builder.nodes)
+        copy.graph.initializer.extend(builder.weights)
+    _drop_domains(copy)
+    return copy
+
+
+class _Builder:
+    """Nodes that take the place of one."""
+
+    def __init__(self, node: onnx.NodeProto, opset: int) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+        self.opset = opset
+        self._prefix = node.name or node.output[0]
+
+    def constant(self, values: Any, dtype: Any = np.int64) -> str:
+        name = f"{self._prefix}/constant_{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.asarray(values, dtype), name))
+        return name
+
+    def node(self, operator: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
+        name = f"{self._prefix}/{operator}_{len(self.nodes)}"
+        names = [name, *(f"{name}.{at}" for at in range(1, outputs))]
+        self.nodes.append(helper.make_node(operator, inputs, names, name=name, **attributes))
+        return name
+
+    def rename(self, made: str, name: str) -> None:
+        if name:
+            self.nodes.append(helper.make_node("Identity", [made], [name], name=f"{name}/output"))
+
+    def reshape(self, value: str, *shape: int) -> str:
+        return self.node("Reshape", value, self.constant(list(shape)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """Rows found: boxes ``[K, 4]``, scores, classes and box numbers ``[K]``, count ``[1]``."""
+
+    boxes: str
+    scores: str
+    classes: str
+    numbers: str
+    count: str
+
+
+def _suppress(builder: _Builder, boxes: str, scores: str, settings: _Settings) -> _Found:
+    """Emits the suppression of boxes ``[1, B, 4]`` or ``[1, B, 1, 4]``, scores ``[1, B, C]``."""
+    boxes = builder.reshape(boxes, 1, -1, 4)
+    if settings.sigmoid:
+        scores = builder.node("Sigmoid", scores)
+    table = builder.node("Transpose", scores, perm=[0, 2, 1])  # [1, C, B]
+    if settings.background >= 0:
+        table = _without_class(builder, table, settings.background)
+    labels = None
+    if settings.class_agnostic:
+        labels = builder.node("ArgMax", table, axis=1, keepdims=0)
+        labels = builder.reshape(labels, -1)
+        table = _reduce_max(builder, table)
+    if settings.candidates is not None:
+        table = _best_candidates(builder, table, settings.candidates)
+    chosen = builder.node(
+        "NonMaxSuppression",
+        boxes,
+        table,
+        builder.constant([settings.rows]),
+        builder.constant([settings.iou_threshold], np.float32),
+        builder.constant([max(settings.score_threshold, _LOWEST)], np.float32),
+        center_point_box=int(settings.centered),
+    )
+    pairs = builder.node("Gather", chosen, builder.constant([1, 2]), axis=1)
+    classes = builder.node("Gather", chosen, builder.constant(1), axis=1)
+    numbers = builder.node("Gather", chosen, builder.constant(2), axis=1)
+    found = builder.node("GatherND", _first(builder, table), pairs)
+    most = builder.constant([settings.rows])
+    total = builder.node("Min", builder.node("Shape", found), most)
+    best = builder.node("TopK", found, total, outputs=2, axis=0)
+    order = f"{best}.1"
+    numbers = builder.node("Gather", numbers, order, axis=0)
+    classes = builder.node("Gather", classes, order, axis=0)
+    if labels is not None:
+        classes = builder.node("Gather", labels, numbers, axis=0)
+    picked = builder.node("Gather", _first(builder, boxes), numbers, axis=0)
+    if settings.clip:
+        low, high = builder.constant(0.0, np.float32), builder.constant(1.0, np.float32)
+        picked = builder.node("Clip", picked, low, high)
+    return _Found(
+        boxes=_padded(builder, picked, np.zeros((settings.rows, 4)), np.float32),
+        scores=_padded(builder, best, np.zeros(settings.rows), np.float32),
+        classes=_padded(builder, classes, np.full(settings.rows, -1), np.int64),
+        numbers=_padded(builder, numbers, np.full(settings.rows, -1), np.int64),
+        count=total,
+    )
+
+
+def _first(builder: _Builder, value: str) -> str:
+    """Drops the dimension of images, of which there is one."""
+    return builder.node("Gather", value, builder.constant(0), axis=0)
+
+
+def _reduce_max(builder: _Builder, table: str) -> str:
+    if builder.opset >= 18:
+        return builder.node("ReduceMax", table, builder.constant([1]), keepdims=1)
+    return builder.node("ReduceMax", table, axes=[1], keepdims=1)
+
+
+def _without_class(builder: _Builder, table: str, background: int) -> str:
+    """Gives one class the lowest score."""
+    classes = builder.node("Gather", builder.node("Shape", table), builder.constant(1), axis=0)
+    iota = builder.node("Range", builder.constant(0), classes, builder.constant(1))
+    wrong = builder.node("Equal", builder.reshape(iota, 1, -1, 1), builder.constant(background))
+    return builder.node("Where", wrong, builder.constant(_LOWEST, np.float32), table)
+
+
+def _best_candidates(builder: _Builder, table: str, most: int) -> str:
+    """Gives the lowest score to what is not among the best of its class."""
+    total = builder.node("Gather", builder.node("Shape", table), builder.constant([2]), axis=0)
+    k = builder.node("Min", total, builder.constant([most]))
+    best = builder.node("TopK", table, k, outputs=2, axis=2)
+    last = builder.node("Sub", k, builder.constant([1]))
+    least = builder.node("Gather", best, last, axis=2)
+    worse = builder.node("Less", table, least)
+    return builder.node("Where", worse, builder.constant(_LOWEST, np.float32), table)
+
+
+def _padded(builder: _Builder, value: str, filling: np.ndarray, dtype: Any) -> str:
+    """Appends rows, and cuts to their number."""
+    rows = builder.constant(filling, dtype)
+    longer = builder.node("Concat", value, rows, axis=0)
+    bounds = [builder.constant([at]) for at in (0, len(filling), 0)]
+    return builder.node("Slice", longer, *bounds)
+
+
+def _efficient(builder: _Builder, node: onnx.NodeProto) -> None:
+    """``EfficientNMS_TRT``: count, boxes, scores and classes, padded with zeros."""
+    settings = _Settings(
+        rows=int(attribute(node, "max_output_boxes", 100)),
+        iou_threshold=float(attribute(node, "iou_threshold", 0.5)),
+        score_threshold=float(attribute(node, "score_threshold", 0.25)),
+        background=int(attribute(node, "background_class", -1)),
+        sigmoid=bool(attribute(node, "score_activation", 0)),
+        class_agnostic=bool(attribute(node, "class_agnostic", 0)),
+        centered=bool(attribute(node, "box_coding", 0)),
+    )
+    if len(node.input) > 2 and node.input[2]:
+        raise _refused(node, "it decodes boxes from anchors")
+    found = _suppress(builder, node.input[0], node.input[1], settings)
+    classes = builder.node("Max", found.classes, builder.constant(0))
+    _return_four(builder, node, found, classes, settings.rows, TensorProto.INT32)
+
+
+def _batched(builder: _Builder, node: onnx.NodeProto) -> None:
+    """``BatchedNMS_TRT``: count, boxes, scores and classes as floats, -1 past the last."""
+    settings = _Settings(
+        rows=int(attribute(node, "keepTopK", 100)),
+        iou_threshold=float(attribute(node, "iouThreshold", 0.5)),
+        score_threshold=float(attribute(node, "scoreThreshold", 0.0)),
+        candidates=int(attribute(node, "topK", 4096)),
+        background=int(attribute(node, "backgroundLabelId", -1)),
+        clip=bool(attribute(node, "clipBoxes", 1)),
+    )
+    if not attribute(node, "shareLocation", 1):
+        raise _refused(node, "every class has boxes of its own (shareLocation=0)")
+    found = _suppress(builder, node.input[0], node.input[1], settings)
+    _return_four(builder, node, found, found.classes, settings.rows, TensorProto.FLOAT)
+
+
+def _return_four(
+    builder: _Builder,
+    node: onnx.NodeProto,
+    found: _Found,
+    classes: str,
+    rows: int,
+    class_type: int,
+) -> None:
+    count = builder.node("Cast", builder.reshape(found.count, 1, 1), to=TensorProto.INT32)
+    classes = builder.node("Cast", builder.reshape(classes, 1, rows), to=class_type)
+    results = [
+        count,
+        builder.reshape(found.boxes, 1, rows, 4),
+        builder.reshape(found.scores, 1, rows),
+        classes,
+    ]
+    for made, name in zip(results, node.output, strict=False):
+        builder.rename(made, name)
+
+
+def _mmdeploy(builder: _Builder, node: onnx.NodeProto) -> None:
+    """``TRTBatchedNMS``: ``[1, K, 5]`` with the score last, labels ``[1, K]``, box numbers."""
+    settings = _Settings(
+        rows=int(attribute(node, "keep_topk", 100)),
+        iou_threshold=float(attribute(node, "iou_threshold", 0.5)),
+        score_threshold=float(attribute(node, "score_threshold", 0.0)),
+        candidates=int(attribute(node, "topk", 4096)),
+        background=int(attribute(node, "background_label_id", -1)),
+        clip=bool(attribute(node, "clip_boxes", 0)),
+    )
+    found = _suppress(builder, node.input[0], node.input[1], settings)
+    rows = settings.rows
+    scores = builder.reshape(found.scores, rows, 1)
+    scored = builder.node("Concat", found.boxes, scores, axis=1)
+    builder.rename(builder.reshape(scored, 1, rows, 5), node.output[0])
+    for made, name in zip((found.classes, found.numbers), node.output[1:], strict=False):
+        wide = builder.reshape(made, 1, rows)
+        builder.rename(builder.node("Cast", wide, to=TensorProto.INT32), name)
+
+
+CUSTOM_SUPPRESSIONS: dict[str, Callable[[_Builder, onnx.NodeProto], None]] = {
+    "BatchedNMSDynamic_TRT": _batched,
+    "BatchedNMS_TRT": _batched,
+    "EfficientNMS_TRT": _efficient,
+    "TRTBatchedNMS": _mmdeploy,
+}
+
+
+def _refused(node: onnx.NodeProto, reason: str) -> UnsupportedOperatorError:
+    return UnsupportedOperatorError(
+        f"{describe(node)} cannot be rewritten in standard ONNX: {reason}; export the detector "
+        "without its non-maximum suppression"
+    )
+
+
+def _drop_domains(model: onnx.ModelProto) -> None:
+    """Removes the operator sets that no node uses any more, in place."""
+    used = {node.domain for node in model.graph.node} | {"", "ai.onnx"}
+    kept: Sequence[onnx.OperatorSetIdProto] = [o for o in model.opset_import if o.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
