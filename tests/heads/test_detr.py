@@ -28,7 +28,7 @@ NAMES = {"names": "['a', 'b', 'c']"}
 
 def _detr(**facts: Any) -> GraphSummary:
     usual: dict[str, Any] = {
-        "operators": {"Softmax": 2},
+        "operators": {"Softmax": 2, "MatMul": 9},
         "output_traces": {"pred_boxes": PERCEPTRON},
         "output_ranges": {"pred_boxes": (UNIT,)},
     }
@@ -82,7 +82,10 @@ def test_labels_settle_what_the_graph_leaves_open() -> None:
         (summary_of({"logits": (1, 9, 4), "pred_boxes": (1, 8, 4)}), r"are \[N, queries, 4\]"),
         (_detr(output_traces={}), 'family = "detr", 3 labels.*family = "rtdetr", 4 labels'),
         (_detr(output_traces={"pred_boxes": REFERENCE}), "added to reference points"),
-        (_detr(operators={"Softmax": 2, "GridSample": 6}), "sampled at reference points"),
+        (
+            _detr(operators={"Softmax": 2, "Gemm": 9, "GridSample": 6}),
+            "sampled at reference points",
+        ),
         (_detr(operators={"Conv": 3}), "no attention"),
         (_detr(metadata={"names": "['a', 'b', 'c', 'd']"}), "contradict each other"),
         (_detr(metadata={"names": "['a']"}), "name 1 classes, but the network scores 3"),
