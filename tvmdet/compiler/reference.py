@@ -151,7 +151,7 @@ class Reference:
         pixels = canvas[..., ::-1] if spec.color == "rgb" else canvas
         mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
         network_input = ((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None]
-        fed = np.ascontiguousarray(network_input, self._dtype)
+        fed = np.ascontiguousarray(network_input.astype(self._dtype, copy=False))
         outputs = self.run({self.input_names[0]: fed})
         decoded = get_head(self.spec.family).decode_reference(outputs, self.spec)
         scores = decoded.scores
