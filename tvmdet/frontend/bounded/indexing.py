@@ -163,7 +163,7 @@ def _scatter_elements(
     if plain and same and _enumerates(indices, axis, rows, old):
         mask = rw.mask_for(indices)
         assert mask is not None
-        name = rw.emit.node("Where", mask, rw.tensor(updates), rw.tensor(data))
+        name = rw.where(mask, rw.tensor(updates), rw.tensor(data))
         return [rw.value(name, data.symbols)]
     # Rows that are not real go into a row past the last, which is cut off.
     places = rw.positions(indices, old)
@@ -171,7 +171,7 @@ def _scatter_elements(
     mask = rw.mask_for(indices)
     places = rw.tensor(indices)
     if mask is not None:
-        places = rw.emit.node("Where", mask, places, rw.emit.constant(rows, _numpy(rw, places)))
+        places = rw.where(mask, places, rw.emit.constant(rows, _numpy(rw, places)))
     padded = _with_trash_row(rw, data, axis)
     name = rw.emit.copy(node, [padded, places, rw.tensor(updates)])[0]
     return [rw.value(rw.sliced(name, axis, 0, rows), data.symbols)]
@@ -192,13 +192,13 @@ def _scatter_nd(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) 
         if _enumerates(row, 0, rows, data.symbols[0]) and row.symbols[0] is not None:
             mask = rw.mask_for(rw.value(rw.tensor(updates), updates.symbols), [0])
             if updates.symbols[0] is row.symbols[0] and mask is not None:
-                name = rw.emit.node("Where", mask, rw.tensor(updates), rw.tensor(data))
+                name = rw.where(mask, rw.tensor(updates), rw.tensor(data))
                 return [rw.value(name, data.symbols)]
     places = _lane_positions(rw, indices, data.symbols[:depth])
     mask = rw.mask_for(indices)
     if mask is not None:
         trash = rw.emit.constant([rows] + [0] * (depth - 1), _numpy(rw, places))
-        places = rw.emit.node("Where", mask, places, trash)
+        places = rw.where(mask, places, trash)
     padded = _with_trash_row(rw, data, 0)
     name = rw.emit.copy(node, [padded, places, rw.tensor(updates)])[0]
     return [rw.value(rw.sliced(name, 0, 0, rows), data.symbols)]

@@ -305,7 +305,15 @@ class Rewriter:
         if mask is None:
             return name
         dtype = helper.tensor_dtype_to_np_dtype(value.dtype)
-        return self.emit.node("Where", mask, name, self.emit.constant(fill, dtype))
+        return self.where(mask, name, self.emit.constant(fill, dtype))
+
+    def where(self, condition: str, left: str, right: str) -> str:
+        """Emits a choice between two values; ONNX Runtime's Where takes no bools."""
+        if self.emit.dtype(left) != TensorProto.BOOL:
+            return self.emit.node("Where", condition, left, right)
+        left = self.emit.node("And", condition, left)
+        right = self.emit.node("And", self.emit.node("Not", condition), right)
+        return self.emit.node("Or", left, right)
 
     def reduce(
         self, operator: str, name: str, axes: Sequence[int], *, keepdims: bool, **more: Any
