@@ -31,13 +31,13 @@ sys.path[:0] = [str(_HERE), str(_HERE.parent)]  # for `python -m`, as pytest doe
 
 from fuzz_mutators import damage_file  # noqa: E402
 from fuzz_seeds import SEEDS, write_seed  # noqa: E402
-from tvmdet.targets import get_target  # noqa: E402
 
 from tvmdet import steps  # noqa: E402
 from tvmdet.errors import TvmdetError  # noqa: E402
 from tvmdet.frontend import diagnose, import_onnx  # noqa: E402
 from tvmdet.frontend.load import load_onnx  # noqa: E402
 from tvmdet.passes import lower  # noqa: E402
+from tvmdet.targets import get_target  # noqa: E402
 
 TIMEOUT_S = 30.0
 MEMORY_BYTES = 4 * 1024**3
