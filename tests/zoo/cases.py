@@ -262,11 +262,16 @@ _TRANSFORMERS = tuple(
     )
 )
 
+
 # What pictures an export with suppression wants, and its classes, no output says.
-_SUPPRESSED_SPEC = {
-    "labels": [f"class {number}" for number in range(6)],
-    "input": {"std": [255.0] * 3},
-}
+def _finished(*columns: str) -> dict[str, Any]:
+    return {
+        "family": "detections",
+        "labels": [f"class {number}" for number in range(6)],
+        "input": {"color": "rgb", "mean": [0.0] * 3, "std": [255.0] * 3},
+        "options": {"columns": list(columns)} if columns else {},
+    }
+
 
 _SUPPRESSED = tuple(
     Case(
@@ -279,25 +284,20 @@ _SUPPRESSED = tuple(
     )
     for title, network, reason, spec in (
         ("Ultralytics, nms=True", "ultralytics_nms", "a loop over pictures, rows padded", {}),
-        (
-            "MMDeploy, ONNX Runtime",
-            "mmdeploy_nms",
-            "NonMaxSuppression, dets, labels",
-            _SUPPRESSED_SPEC,
-        ),
-        ("MMDeploy, TensorRT", "mmdeploy_trt", "TRTBatchedNMS", _SUPPRESSED_SPEC),
+        ("MMDeploy, ONNX Runtime", "mmdeploy_nms", "NonMaxSuppression, dets, labels", _finished()),
+        ("MMDeploy, TensorRT", "mmdeploy_trt", "TRTBatchedNMS", _finished()),
         (
             "YOLOv7 end to end",
             "yolov7_end_to_end",
-            "rows of 7, NonMaxSuppression",
-            _SUPPRESSED_SPEC,
+            "NonMaxSuppression, rows of seven columns",
+            _finished("batch", "x1", "y1", "x2", "y2", "class", "score"),
         ),
-        ("YOLOv6, YOLOv7 for TensorRT", "efficient_nms_trt", "EfficientNMS_TRT", _SUPPRESSED_SPEC),
+        ("YOLOv6, YOLOv7 for TensorRT", "efficient_nms_trt", "EfficientNMS_TRT", _finished()),
         (
             "PP-YOLOE, PaddleDetection",
             "paddle_nms",
-            "multiclass_nms3, scale_factor",
-            _SUPPRESSED_SPEC,
+            "multiclass_nms3, divided by scale_factor",
+            _finished("class", "score", "x1", "y1", "x2", "y2"),
         ),
     )
 )
