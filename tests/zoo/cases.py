@@ -45,13 +45,6 @@ class Case:
 SCRIPT_OPSETS = (11, 13, 17, 20)
 DYNAMO_OPSETS = (18, 20)
 
-# Anchors of raw maps are in no file: the user names them.
-_YOLO_ANCHORS = [
-    [[10, 13], [16, 30], [33, 23]],
-    [[30, 61], [62, 45], [59, 119]],
-    [[116, 90], [156, 198], [373, 326]],
-]
-
 _YOLO = (
     Case(
         title="YOLOv3",
@@ -80,6 +73,18 @@ _YOLO = (
         network="yolov5_maps",
         family=None,
         reason="raw maps name neither anchors nor strides: it has to ask",
+    ),
+    Case(
+        title="YOLOv5, raw maps, named",
+        builder="build_yolo",
+        network="yolov5_maps_named",
+        family="yolo_maps",
+        reason="the same maps with the spec that was asked for",
+        spec={
+            "family": "yolo_maps",
+            "labels": [f"class {number}" for number in range(6)],
+            "options": {"version": "yolov5"},
+        },
     ),
     Case(
         title="YOLOv7",
