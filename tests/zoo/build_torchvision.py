@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import torch
 from built import SEED, Arrays, Built, Candidates
-from seeded import bias_for_count, picture, randomise, scale_outputs
+from drawn import PICTURES, draw
+from seeded import bias_for_count, randomise, scale_outputs
 from torch import Tensor, nn
 from torchvision_beside_torch import import_torchvision
 
-import_torchvision()
+torchvision = import_torchvision()
 from torchvision.models.detection import (  # noqa: E402
     FCOS,
     FasterRCNN,
@@ -235,6 +236,21 @@ TORCHVISION = {
 }
 
 
+def _batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
+    """torchvision's batched_nms; for torch.export without its branch on the number of boxes.
+
+    That branch depends on data, which torch.export cannot trace; both sides of it give the same.
+    """
+    if not torch.compiler.is_exporting():
+        return _BRANCHING_NMS(boxes, scores, labels, iou_threshold)
+    apart = labels.to(boxes) * (boxes.max() + 1)
+    return torch.ops.torchvision.nms(boxes + apart[:, None], scores, iou_threshold)
+
+
+_BRANCHING_NMS = torchvision.ops.boxes.batched_nms
+torchvision.ops.boxes.batched_nms = _batched_nms
+
+
 class RawHeads(nn.Module):
     """Backbone and head, without what torchvision does before and after."""
 
@@ -248,12 +264,17 @@ class RawHeads(nn.Module):
         return tuple(found[name] for name in RAW_OUTPUTS if name in found)
 
 
+def _picture(whole: Whole, number: int) -> Tensor:
+    """Returns a drawn picture as torchvision wants it, float32 ``[3, h, w]`` from 0 to 1."""
+    return torch.from_numpy(draw(*whole.size_hw, number)).permute(2, 0, 1).float() / 255
+
+
 def _drawn(name: str) -> tuple[Whole, nn.Module]:
     """Makes a detector with weights that find 20 to 40 objects in a picture."""
     whole = TORCHVISION[name]
     torch.manual_seed(SEED)
     model = whole.make().eval()
-    images = [picture(*whole.size_hw, seed=SEED + number) for number in range(3)]
+    images = [_picture(whole, number) for number in range(PICTURES)]
     last = whole.last(model)
     randomise(model, lambda: model(images))
     scale_outputs(last.scores, 2.0, lambda: model(images))
@@ -274,7 +295,7 @@ def _whole(name: str) -> Callable[[], Built]:
         whole, model = _drawn(name)
         return Built(
             model=model,
-            arguments=([picture(*whole.size_hw, seed=SEED)],),
+            arguments=([_picture(whole, 0)],),
             inputs=("image",),
             outputs=whole.outputs,
             size_hw=whole.size_hw,
@@ -292,7 +313,7 @@ def _raw(name: str, kind: str) -> Callable[[], Built]:
     def build() -> Built:
         whole, model = _drawn(name)
         raw = RawHeads(model).eval()
-        image = picture(*whole.size_hw, seed=SEED)[None]
+        image = _picture(whole, 0)[None]
         with torch.no_grad():
             maps = list(model.backbone(image).values())
             outputs = [key for key in RAW_OUTPUTS if key in model.head(maps)]

@@ -236,7 +236,15 @@ def _build(
         images = (images * 255 - torch.tensor(IMAGENET["mean"]).view(3, 1, 1)) / torch.tensor(
             IMAGENET["std"]
         ).view(3, 1, 1)
+        for name, weight in model.named_parameters():
+            # Tokens and positions that training moves away from zero.
+            if "bias" not in name and not weight.any():
+                nn.init.normal_(weight, std=0.5)
         randomise(model, lambda: model(images))
+        for name, module in model.named_modules():
+            # Attention between random keys would be the same for every query: sharpen it.
+            if name.endswith(("q_proj", "k_proj", ".query", ".key")):
+                module.weight.data *= 2
         for name, module in model.named_modules():
             # What moves boxes, and where attention samples, is small once trained. Large moves
             # between random features would turn rounding into other answers.

@@ -379,6 +379,13 @@ NETWORKS = {
         scores=(),
         moves=("last",),
     ),
+    "yolov5_maps_named": _build(
+        lambda: AnchorRows(raw_maps=True),
+        _anchor_maps,
+        outputs=_LEVELS,
+        scores=(),
+        moves=("last",),
+    ),
     "yolov7": _build(
         lambda: AnchorRows(style="inplace"),
         _rows_with_objects,

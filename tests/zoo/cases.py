@@ -45,13 +45,6 @@ class Case:
 SCRIPT_OPSETS = (11, 13, 17, 20)
 DYNAMO_OPSETS = (18, 20)
 
-# Anchors of raw maps are in no file: the user names them.
-_YOLO_ANCHORS = [
-    [[10, 13], [16, 30], [33, 23]],
-    [[30, 61], [62, 45], [59, 119]],
-    [[116, 90], [156, 198], [373, 326]],
-]
-
 _YOLO = (
     Case(
         title="YOLOv3",
@@ -80,6 +73,18 @@ _YOLO = (
         network="yolov5_maps",
         family=None,
         reason="raw maps name neither anchors nor strides: it has to ask",
+    ),
+    Case(
+        title="YOLOv5, raw maps, named",
+        builder="build_yolo",
+        network="yolov5_maps_named",
+        family="yolo_maps",
+        reason="the same maps with the spec that was asked for",
+        spec={
+            "family": "yolo_maps",
+            "labels": [f"class {number}" for number in range(6)],
+            "options": {"version": "yolov5"},
+        },
     ),
     Case(
         title="YOLOv7",
@@ -262,11 +267,16 @@ _TRANSFORMERS = tuple(
     )
 )
 
+
 # What pictures an export with suppression wants, and its classes, no output says.
-_SUPPRESSED_SPEC = {
-    "labels": [f"class {number}" for number in range(6)],
-    "input": {"std": [255.0] * 3},
-}
+def _finished(*columns: str) -> dict[str, Any]:
+    return {
+        "family": "detections",
+        "labels": [f"class {number}" for number in range(6)],
+        "input": {"color": "rgb", "mean": [0.0] * 3, "std": [255.0] * 3},
+        "options": {"columns": list(columns)} if columns else {},
+    }
+
 
 _SUPPRESSED = tuple(
     Case(
@@ -279,25 +289,20 @@ _SUPPRESSED = tuple(
     )
     for title, network, reason, spec in (
         ("Ultralytics, nms=True", "ultralytics_nms", "a loop over pictures, rows padded", {}),
-        (
-            "MMDeploy, ONNX Runtime",
-            "mmdeploy_nms",
-            "NonMaxSuppression, dets, labels",
-            _SUPPRESSED_SPEC,
-        ),
-        ("MMDeploy, TensorRT", "mmdeploy_trt", "TRTBatchedNMS", _SUPPRESSED_SPEC),
+        ("MMDeploy, ONNX Runtime", "mmdeploy_nms", "NonMaxSuppression, dets, labels", _finished()),
+        ("MMDeploy, TensorRT", "mmdeploy_trt", "TRTBatchedNMS", _finished()),
         (
             "YOLOv7 end to end",
             "yolov7_end_to_end",
-            "rows of 7, NonMaxSuppression",
-            _SUPPRESSED_SPEC,
+            "NonMaxSuppression, rows of seven columns",
+            _finished("batch", "x1", "y1", "x2", "y2", "class", "score"),
         ),
-        ("YOLOv6, YOLOv7 for TensorRT", "efficient_nms_trt", "EfficientNMS_TRT", _SUPPRESSED_SPEC),
+        ("YOLOv6, YOLOv7 for TensorRT", "efficient_nms_trt", "EfficientNMS_TRT", _finished()),
         (
             "PP-YOLOE, PaddleDetection",
             "paddle_nms",
-            "multiclass_nms3, scale_factor",
-            _SUPPRESSED_SPEC,
+            "multiclass_nms3, divided by scale_factor",
+            _finished("class", "score", "x1", "y1", "x2", "y2"),
         ),
     )
 )

@@ -1,4 +1,4 @@
-"""Random weights that behave like trained ones, and pictures to run them on. Needs torch.
+"""Random weights that behave like trained ones. Needs torch.
 
 Batch normalisation gets statistics that matter, biases are not zero, activations stay of order
 one, and the classifier's bias is moved until a stated number of candidates passes the threshold.
@@ -12,22 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = [
-    "bias_for_count",
-    "picture",
-    "randomise",
-    "scale_outputs",
-]
-
-
-def picture(height: int, width: int, seed: int) -> Tensor:
-    """Returns a picture float32 ``[3, height, width]`` from 0 to 1 with structure of every size."""
-    generator = torch.Generator().manual_seed(seed)
-    total = torch.zeros(1, 3, height, width)
-    for cells in (2, 4, 8, 16, 32, 64):
-        coarse = torch.rand(1, 3, cells, cells, generator=generator) - 0.5
-        total += nn.functional.interpolate(coarse, (height, width), mode="bilinear")
-    return (0.5 + total[0] / 2).clamp(0, 1)
+__all__ = ["bias_for_count", "randomise", "scale_outputs"]
 
 
 @torch.no_grad()

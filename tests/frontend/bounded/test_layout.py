@@ -126,6 +126,18 @@ def _pad(graph: Graph, table: str) -> str:
     return graph.node("Pad", table, ints(graph, 0, 1, 0, 0, 0, 2))
 
 
+def _pad_up(graph: Graph, table: str) -> str:
+    """Up to 9 rows, as torch's exporter writes F.pad: pairs of pads, the last axis first."""
+    rest = graph.node("Sub", ints(graph, 9), _size(graph, table))
+    pairs = graph.node("Concat", ints(graph, 0, 0, 0, 0, 0), rest, axis=0)
+    turned = graph.node("Reshape", pairs, ints(graph, -1, 2))
+    bounds = (ints(graph, -1), ints(graph, -(2**63) + 1), ints(graph, 0), ints(graph, -1))
+    turned = graph.node("Slice", turned, *bounds)
+    turned = graph.node("Transpose", turned, perm=[1, 0])
+    pads = graph.node("Cast", graph.node("Reshape", turned, ints(graph, -1)), to=7)
+    return graph.node("Pad", table, pads, graph.constant(-3.0))
+
+
 def _softmax(graph: Graph, table: str) -> str:
     return graph.node("Softmax", table, axis=0)
 
@@ -180,6 +192,13 @@ def test_pad_then_cut_is_a_fixed_size() -> None:
     graph = Graph()
     joined = graph.node("Concat", _table(graph), graph.constant(np.zeros((5, 2, 3))), axis=0)
     output = graph.node("Slice", joined, ints(graph, 0), ints(graph, 5), ints(graph, 0))
+    bounded = check(make(graph, [output], {"x": [8, 2, 3]}))
+    assert not bounded.opened
+
+
+def test_padded_up_to_a_total_is_a_fixed_size() -> None:
+    graph = Graph()
+    output = _pad_up(graph, _table(graph))
     bounded = check(make(graph, [output], {"x": [8, 2, 3]}))
     assert not bounded.opened
 

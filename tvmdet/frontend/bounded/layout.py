@@ -89,7 +89,8 @@ def _moved(rw: Rewriter, name: str, data: Value, places: Sequence[int | None]) -
 
 
 def _total(data: Value, axes: Sequence[int] | range) -> Size:
-    factor, symbols = 1, []
+    factor = 1
+    symbols: list[Symbol] = []
     for axis in axes:
         size = extent_of(data.shape[axis], data.symbols[axis])
         if isinstance(size, Extent):
@@ -136,8 +137,8 @@ def _reshaped(rw: Rewriter, node: onnx.NodeProto, data: Value, sizes: Sequence[S
     if isinstance(data.space, Lanes):
         data = rw.numbers(data)
     atoms: list[int | Symbol] = []
-    for size, symbol in zip(data.shape, data.symbols, strict=True):
-        for part in (size,) if symbol is None else symbol.parts or (symbol,):
+    for rows, symbol in zip(data.shape, data.symbols, strict=True):
+        for part in (rows,) if symbol is None else symbol.parts or (symbol,):
             last = atoms[-1] if atoms else None
             if isinstance(part, int) and isinstance(last, int) and part and last:
                 atoms[-1] = last * part
@@ -155,9 +156,9 @@ def _reshaped(rw: Rewriter, node: onnx.NodeProto, data: Value, sizes: Sequence[S
     name = rw.emit.node("Reshape", rw.tensor(data), rw.emit.constant(shape))
     iota = None
     if data.iota_axis is not None and len(data.grid) == 1:
-        rows = data.shape[data.iota_axis]
-        if math.prod(data.shape) == rows and shape.count(rows) == 1:
-            iota = shape.index(rows)
+        length = data.shape[data.iota_axis]
+        if math.prod(data.shape) == length and shape.count(length) == 1:
+            iota = shape.index(length)
     return rw.value(
         name,
         symbols,
@@ -444,14 +445,57 @@ def _pad(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> list
     data = inputs[0]
     assert data is not None
     pads = rw.sizes(inputs[1])
+    if pads is not None and any(isinstance(pad, Extent) for pad in pads):
+        data, pads = _filled_up(rw, node, data, inputs, pads)
     if pads is None or any(isinstance(pad, Extent) for pad in pads):
         raise blocked(node, "its padding is computed from the image")
+    if not any(pads):
+        return [data]
     if len(inputs) > 3 and inputs[3] is not None:
         raise blocked(node, "it pads a value with open dimensions along listed axes")
     for axis, symbol in enumerate(data.symbols):
         if symbol is not None and (pads[axis] or pads[axis + data.rank]):
             raise blocked(node, "it pads a dimension whose size depends on the image")
     data = rw.numbers(data)
-    names = [rw.tensor(data)]
-    names += [rw.tensor(value) if value is not None else "" for value in inputs[1:]]
+    names = [rw.tensor(data), rw.emit.constant([int(pad) for pad in pads])]
+    names += [rw.tensor(value) if value is not None else "" for value in inputs[2:]]
     return [rw.value(rw.emit.copy(node, names)[0], data.symbols)]
+
+
+def _filled_up(
+    rw: Rewriter,
+    node: onnx.NodeProto,
+    data: Value,
+    inputs: list[Value | None],
+    pads: np.ndarray,
+) -> tuple[Value, np.ndarray]:
+    """Pads open dimensions to fixed sizes: by what their rows lack of a total, at the end.
+
+    Returns:
+        The value, padded in those dimensions, and the pads that are left to do.
+    """
+    filling = inputs[2] if len(inputs) > 2 else None
+    fill = np.zeros(()) if filling is None else rw.array(filling)
+    if fill is None or attribute(node, "mode", b"constant") not in (b"constant", "constant"):
+        return data, pads
+    left = pads.copy()
+    for axis in range(data.rank):
+        pad = pads[axis + data.rank]
+        if not isinstance(pad, Extent) or pads[axis] != 0 or len(pad.symbols) != 1:
+            continue
+        if pad.factor != 1 or pad.symbols[0].lacking is None:
+            continue
+        total, symbol = pad.symbols[0].lacking
+        if data.symbols[axis] is not symbol:
+            continue
+        front = rw.compacted(rw.numbers(data), axis)
+        name = rw.filled(front, fill.item(), [axis])
+        rows = [0] * (2 * data.rank)
+        rows[axis + data.rank] = total - front.shape[axis]
+        if any(rows):
+            dtype = helper.tensor_dtype_to_np_dtype(data.dtype)
+            constant = rw.emit.constant(fill.item(), dtype)
+            name = rw.emit.node("Pad", name, rw.emit.constant(rows), constant)
+        symbols = [None if at == axis else other for at, other in enumerate(front.symbols)]
+        data, left[axis + data.rank] = rw.value(name, symbols), 0
+    return data, left
