@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,23 @@ def test_nobody_is_left_behind() -> None:
     with start("waiting", "contained_work:wait") as started:
         process = started._process
     assert process.returncode == -9
+
+
+def test_work_ends_with_who_asked_for_it() -> None:
+    script = (
+        "import os, sys\n"
+        f"sys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
+        "from tvmdet.contain import start\n"
+        "work = start('waiting', 'contained_work:wait')\n"
+        "print(work._process.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    process = Path("/proc") / done.stdout.decode().strip()
+    deadline = time.monotonic() + 60
+    while process.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not process.exists()
 
 
 @pytest.mark.parametrize("bad", [{"timeout_s": 0.0}, {"timeout_s": float("nan")}])

@@ -129,7 +129,8 @@ def test_doctor_shows_proofs_and_what_was_compared(
     done = run("doctor", "x.onnx", "--nodes")
     assert done.code == 1
     assert done.out.startswith("DOES NOT COMPILE  x.onnx: 1 problem\n")
-    assert "folded: largest difference 2.0e-07, on noise" in done.out
+    assert "by ONNX Runtime, largest difference 2.0e-07, on noise" in done.out
+    assert "folded: largest difference 2.0e-07" in done.out
     assert "2 outputs: largest difference 5.0e-01 (y)" in done.out
     assert "folded, proven: largest difference 2.0e-07" in done.out
     assert "90 nodes to 1 (Erf)" in done.out

@@ -230,7 +230,8 @@ def _tensor_values(model: onnx.ModelProto, rng: random.Random) -> None:
     for _ in range(rng.choice((1, 1, 3))):
         at = rng.randrange(flat.size)
         if values.dtype.kind == "f":
-            flat[at] = rng.choice(_FLOATS)
+            with np.errstate(over="ignore"):
+                flat[at] = rng.choice(_FLOATS)
         else:
             info = np.iinfo(values.dtype) if values.dtype.kind in "iu" else None
             value = rng.choice(_INTS)

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor"]
 
-_MOST_REASONS = 3  # a summary is read in ten seconds
-
 
 def doctor(
     model: OnnxFile,
@@ -103,7 +101,7 @@ def _print(found: Diagnosis, *, nodes: bool) -> None:
     output.facts(
         [
             ("nodes", _counts(found)),
-            ("proven", _proven(found)),
+            ("proven", _proven(found, each=nodes)),
             ("compared", _compared(found)),
             ("batches", found.batch),
             ("because", "\n".join(found.recognition if nodes else found.recognition[1:][:2])),
@@ -165,11 +163,27 @@ def _counts(found: Diagnosis) -> str:
     return f"{len(found.nodes)}: {', '.join(counts)}{f' ({named})' if named else ''} (--nodes)"
 
 
-def _proven(found: Diagnosis) -> str:
-    return "\n".join(
-        f"{proof.rewrite}: largest difference {proof.largest:.1e}, on {' and '.join(proof.inputs)}"
-        for proof in found.proofs
-    )
+def _proven(found: Diagnosis, *, each: bool) -> str:
+    """Returns one line on all proofs, or one for every rewrite."""
+    if not found.proofs:
+        return ""
+    inputs = list(dict.fromkeys(name for proof in found.proofs for name in proof.inputs))
+    largest = max(proof.largest for proof in found.proofs)
+    kinds = list(dict.fromkeys(name.split(" (")[0].split(":")[0] for name in inputs))
+    line = f"by ONNX Runtime, largest difference {_size(largest)}, on {' and '.join(kinds)}"
+    if not each:
+        return line
+    by_rewrite: dict[str, float] = {}
+    for proof in found.proofs:
+        by_rewrite[proof.rewrite] = max(by_rewrite.get(proof.rewrite, 0.0), proof.largest)
+    lines = [
+        f"{rewrite}: largest difference {_size(by_rewrite[rewrite])}" for rewrite in by_rewrite
+    ]
+    return "\n".join([line, *lines])
+
+
+def _size(difference: float) -> str:
+    return f"{difference:.1e}" if difference else "none"
 
 
 def _compared(found: Diagnosis) -> str:
@@ -178,7 +192,7 @@ def _compared(found: Diagnosis) -> str:
     worst = max(found.compared, key=lambda name: found.compared[name] if found.compared else 0)
     return (
         f"compiled against ONNX Runtime, {len(found.compared)} outputs: largest difference "
-        f"{found.compared[worst]:.1e} ({worst})"
+        f"{_size(found.compared[worst])} ({worst})"
     )
 
 
@@ -197,7 +211,7 @@ def _print_all(found: Diagnosis) -> None:
     for node in found.nodes:
         detail = f"{node.node}: {node.detail}" if node.verdict == "blocks" else node.detail
         if node.difference is not None:
-            detail += f", proven: largest difference {node.difference:.1e}"
+            detail += f", proven: largest difference {_size(node.difference)}"
         groups[node.verdict, node.operator, detail] += 1
     order = ("blocks", "rewritten", "imports")
     rows = sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))
