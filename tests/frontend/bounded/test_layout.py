@@ -184,6 +184,23 @@ def test_pad_then_cut_is_a_fixed_size() -> None:
     assert not bounded.opened
 
 
+@pytest.mark.parametrize("rows", [8, 11])
+def test_pad_to_a_fixed_size(rows: int) -> None:
+    # Ultralytics: torch.nn.functional.pad(found, (0, 0, 0, most - len(found))).
+    graph = Graph()
+    table = _reshape_rows(graph, _table(graph))
+    missing = graph.node("Sub", ints(graph, rows), _size(graph, table))
+    halves = graph.node("Concat", ints(graph, 0, 0, 0), missing, axis=0)
+    turned = graph.node("Reshape", halves, ints(graph, -1, 2))
+    turned = graph.node(
+        "Slice", turned, ints(graph, -1), ints(graph, -(2**62)), ints(graph, 0), ints(graph, -1)
+    )
+    pads = graph.node("Reshape", graph.node("Transpose", turned, perm=[1, 0]), ints(graph, -1))
+    output = graph.node("Pad", table, pads, graph.constant(-2.0))
+    bounded = check(make(graph, [output], {"x": [8, 2, 3]}))
+    assert not bounded.opened
+
+
 def test_reshape_by_pixels_is_refused() -> None:
     graph = Graph()
     table = _table(graph)

@@ -149,7 +149,10 @@ def _minus(rw: Rewriter, left: Any, right: Any) -> Any:
     if left == right:
         return 0
     least = 0 if isinstance(right, Extent) else right
-    return _counted(rw, "Sub", left, right, max(_upper(left) - least, 0))
+    result = _counted(rw, "Sub", left, right, max(_upper(left) - least, 0))
+    if isinstance(left, int) and isinstance(result, Extent):
+        rw.rests[result] = (left, right)
+    return result
 
 
 def _least(rw: Rewriter, left: Any, right: Any) -> Any:
@@ -229,13 +232,21 @@ def _gather(_rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarray
 
 
 def _slice(_rw: Rewriter, _node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
-    if known[0].ndim != 1 or any(
-        isinstance(element, Extent) for part in known[1:] if part is not None for element in part
-    ):
+    bounds = [part for part in known[1:] if part is not None]
+    if any(isinstance(element, Extent) for part in bounds for element in part):
         return None
-    step = int(known[4][0]) if len(known) > 4 and known[4] is not None else 1
-    result: np.ndarray = known[0][int(known[1][0]) : int(known[2][0]) : step]
+    starts, stops = known[1], known[2]
+    axes = known[3] if len(known) > 3 and known[3] is not None else range(len(starts))
+    steps = known[4] if len(known) > 4 and known[4] is not None else [1] * len(starts)
+    result: np.ndarray = known[0]
+    for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
+        rows = range(result.shape[axis])[start:stop:step]
+        result = np.take(result, list(rows), axis=axis)
     return result
+
+
+def _transpose(_rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
+    return np.transpose(known[0], attribute(node, "perm", None))
 
 
 def _concat(_rw: Rewriter, _node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
@@ -295,6 +306,7 @@ _OPERATORS: dict[str, Callable[..., np.ndarray | None]] = {
     "Slice": _slice,
     "Squeeze": _reshape,
     "Sub": _pairwise(_minus),
+    "Transpose": _transpose,
     "Unsqueeze": _reshape,
     "Where": _where,
 }
