@@ -126,18 +126,6 @@ def _pad(graph: Graph, table: str) -> str:
     return graph.node("Pad", table, ints(graph, 0, 1, 0, 0, 0, 2))
 
 
-def _pad_up(graph: Graph, table: str) -> str:
-    """Up to 9 rows, as torch's exporter writes F.pad: pairs of pads, the last axis first."""
-    rest = graph.node("Sub", ints(graph, 9), _size(graph, table))
-    pairs = graph.node("Concat", ints(graph, 0, 0, 0, 0, 0), rest, axis=0)
-    turned = graph.node("Reshape", pairs, ints(graph, -1, 2))
-    bounds = (ints(graph, -1), ints(graph, -(2**63) + 1), ints(graph, 0), ints(graph, -1))
-    turned = graph.node("Slice", turned, *bounds)
-    turned = graph.node("Transpose", turned, perm=[1, 0])
-    pads = graph.node("Cast", graph.node("Reshape", turned, ints(graph, -1)), to=7)
-    return graph.node("Pad", table, pads, graph.constant(-3.0))
-
-
 def _softmax(graph: Graph, table: str) -> str:
     return graph.node("Softmax", table, axis=0)
 
@@ -196,9 +184,19 @@ def test_pad_then_cut_is_a_fixed_size() -> None:
     assert not bounded.opened
 
 
-def test_padded_up_to_a_total_is_a_fixed_size() -> None:
+@pytest.mark.parametrize("rows", [8, 11])
+def test_pad_to_a_fixed_size(rows: int) -> None:
+    # Ultralytics: torch.nn.functional.pad(found, (0, 0, 0, most - len(found))).
     graph = Graph()
-    output = _pad_up(graph, _table(graph))
+    table = _reshape_rows(graph, _table(graph))
+    missing = graph.node("Sub", ints(graph, rows), _size(graph, table))
+    halves = graph.node("Concat", ints(graph, 0, 0, 0), missing, axis=0)
+    turned = graph.node("Reshape", halves, ints(graph, -1, 2))
+    turned = graph.node(
+        "Slice", turned, ints(graph, -1), ints(graph, -(2**62)), ints(graph, 0), ints(graph, -1)
+    )
+    pads = graph.node("Reshape", graph.node("Transpose", turned, perm=[1, 0]), ints(graph, -1))
+    output = graph.node("Pad", table, pads, graph.constant(-2.0))
     bounded = check(make(graph, [output], {"x": [8, 2, 3]}))
     assert not bounded.opened
 

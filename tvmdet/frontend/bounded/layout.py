@@ -445,57 +445,51 @@ def _pad(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> list
     data = inputs[0]
     assert data is not None
     pads = rw.sizes(inputs[1])
-    if pads is not None and any(isinstance(pad, Extent) for pad in pads):
-        data, pads = _filled_up(rw, node, data, inputs, pads)
-    if pads is None or any(isinstance(pad, Extent) for pad in pads):
+    if pads is None:
         raise blocked(node, "its padding is computed from the image")
-    if not any(pads):
-        return [data]
+    opened = [at for at, pad in enumerate(pads) if isinstance(pad, Extent)]
+    if opened:
+        return [_padded_to(rw, node, data, inputs, pads, opened)]
     if len(inputs) > 3 and inputs[3] is not None:
         raise blocked(node, "it pads a value with open dimensions along listed axes")
     for axis, symbol in enumerate(data.symbols):
         if symbol is not None and (pads[axis] or pads[axis + data.rank]):
             raise blocked(node, "it pads a dimension whose size depends on the image")
     data = rw.numbers(data)
-    names = [rw.tensor(data), rw.emit.constant([int(pad) for pad in pads])]
-    names += [rw.tensor(value) if value is not None else "" for value in inputs[2:]]
+    names = [rw.tensor(data)]
+    names += [rw.tensor(value) if value is not None else "" for value in inputs[1:]]
     return [rw.value(rw.emit.copy(node, names)[0], data.symbols)]
 
 
-def _filled_up(
+def _padded_to(
     rw: Rewriter,
     node: onnx.NodeProto,
     data: Value,
     inputs: list[Value | None],
     pads: np.ndarray,
-) -> tuple[Value, np.ndarray]:
-    """Pads open dimensions to fixed sizes: by what their rows lack of a total, at the end.
-
-    Returns:
-        The value, padded in those dimensions, and the pads that are left to do.
-    """
-    filling = inputs[2] if len(inputs) > 2 else None
-    fill = np.zeros(()) if filling is None else rw.array(filling)
-    if fill is None or attribute(node, "mode", b"constant") not in (b"constant", "constant"):
-        return data, pads
-    left = pads.copy()
-    for axis in range(data.rank):
-        pad = pads[axis + data.rank]
-        if not isinstance(pad, Extent) or pads[axis] != 0 or len(pad.symbols) != 1:
-            continue
-        if pad.factor != 1 or pad.symbols[0].lacking is None:
-            continue
-        total, symbol = pad.symbols[0].lacking
-        if data.symbols[axis] is not symbol:
-            continue
-        front = rw.compacted(rw.numbers(data), axis)
-        name = rw.filled(front, fill.item(), [axis])
-        rows = [0] * (2 * data.rank)
-        rows[axis + data.rank] = total - front.shape[axis]
-        if any(rows):
-            dtype = helper.tensor_dtype_to_np_dtype(data.dtype)
-            constant = rw.emit.constant(fill.item(), dtype)
-            name = rw.emit.node("Pad", name, rw.emit.constant(rows), constant)
-        symbols = [None if at == axis else other for at, other in enumerate(front.symbols)]
-        data, left[axis + data.rank] = rw.value(name, symbols), 0
-    return data, left
+    opened: list[int],
+) -> Value:
+    """Pads the end of one open dimension to a fixed number: ``Pad(x, K - n)`` has K rows."""
+    axis = opened[0] - data.rank
+    rows, size = rw.rests.get(pads[opened[0]], (0, None))
+    others = [pad for at, pad in enumerate(pads) if at not in opened]
+    whole = axis >= 0 and size == extent_of(data.shape[axis], data.symbols[axis])
+    usual = attribute(node, "mode", "constant") == "constant" and len(inputs) < 4
+    if len(opened) != 1 or not whole or any(others) or not usual:
+        raise blocked(node, "its padding is computed from the image")
+    filling = rw.array(inputs[2]) if len(inputs) > 2 and inputs[2] is not None else np.zeros(1)
+    if filling is None:
+        raise blocked(node, "it pads with a number that is computed from the image")
+    front = rw.compacted(rw.numbers(data), axis)
+    number = filling.reshape(-1)[0]
+    name = rw.filled(front, number, [axis])
+    missing = rows - front.shape[axis]
+    if missing > 0:
+        shape = [missing if at == axis else length for at, length in enumerate(front.shape)]
+        dtype = helper.tensor_dtype_to_np_dtype(front.dtype)
+        past = rw.emit.constant(np.full(shape, number), dtype)
+        name = rw.emit.node("Concat", name, past, axis=axis)
+    elif missing < 0:
+        name = rw.sliced(name, axis, 0, rows)
+    symbols = [None if at == axis else symbol for at, symbol in enumerate(front.symbols)]
+    return rw.value(name, symbols)

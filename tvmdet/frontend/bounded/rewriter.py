@@ -48,6 +48,7 @@ class Rewriter:
         emit: The network being built.
         limits: Bounds on rows that the graph does not bound.
         notes: What was bounded and how, one fact a line.
+        rests: Sizes that are a fixed number less another size: the number and that size.
         first_rows: Of how many rows at most the consumers of a value look at the first ones.
     """
 
@@ -60,6 +61,8 @@ class Rewriter:
         self.first_rows = first_rows
         self.notes: list[str] = []
         self.scope: Mapping[str, Value] = {}
+        # Sizes that are a fixed number less another size, as a padding to that number is.
+        self.rests: dict[Extent, tuple[int, Size]] = {}
         self._symbols: dict[tuple[Any, ...], Symbol] = {}
         self._counts: dict[Symbol, str] = {}
         self.values: dict[str, Value] = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -150,14 +149,10 @@ def _minus(rw: Rewriter, left: Any, right: Any) -> Any:
     if left == right:
         return 0
     least = 0 if isinstance(right, Extent) else right
-    size = _counted(rw, "Sub", left, right, max(_upper(left) - least, 0))
-    if isinstance(left, int) and isinstance(right, Extent) and left >= right.upper:
-        (symbol,) = size.symbols
-        if right.factor == 1 and len(right.symbols) == 1:
-            # Padding by this much gives a fixed size again.
-            symbol = replace(symbol, lacking=(left, right.symbols[0]))
-            size = Extent(factor=1, symbols=(symbol,))
-    return size
+    result = _counted(rw, "Sub", left, right, max(_upper(left) - least, 0))
+    if isinstance(left, int) and isinstance(result, Extent):
+        rw.rests[result] = (left, right)
+    return result
 
 
 def _least(rw: Rewriter, left: Any, right: Any) -> Any:
@@ -237,26 +232,21 @@ def _gather(_rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarray
 
 
 def _slice(_rw: Rewriter, _node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
-    if any(
-        isinstance(element, Extent) for part in known[1:] if part is not None for element in part
-    ):
+    bounds = [part for part in known[1:] if part is not None]
+    if any(isinstance(element, Extent) for part in bounds for element in part):
         return None
     starts, stops = known[1], known[2]
     axes = known[3] if len(known) > 3 and known[3] is not None else range(len(starts))
     steps = known[4] if len(known) > 4 and known[4] is not None else [1] * len(starts)
     result: np.ndarray = known[0]
     for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
-        size = result.shape[axis]
-        # A stop before the first element, which ONNX writes as a large negative number.
-        last = None if int(step) < 0 and int(stop) < -size else int(stop)
-        rows = np.arange(size)[int(start) : last : int(step)]
-        result = np.take(result, rows, axis=axis)
+        rows = range(result.shape[axis])[start:stop:step]
+        result = np.take(result, list(rows), axis=axis)
     return result
 
 
 def _transpose(_rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
-    result: np.ndarray = known[0].transpose(attribute(node, "perm", None))
-    return result
+    return np.transpose(known[0], attribute(node, "perm", None))
 
 
 def _concat(_rw: Rewriter, _node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
