@@ -73,6 +73,8 @@ COUNT = r"allowed: a whole number from 1 to 10000"
         (_with("input", resize=None), "allowed: letterbox, stretch", "no text"),
         (_with("input", pad_value=1.5), "allowed: a whole number from 0 to 255", "grey levels"),
         (_with("input", pad_value=256), "allowed: a whole number from 0 to 255", "grey levels"),
+        (_with("input", pad_value=[1, 2]), "or three of them", "two levels"),
+        (_with("input", pad_value=[1, 2, 256]), "or three of them", "a level out of range"),
         (_with("input", pad_value=True), "allowed: a whole number from 0 to 255", "a switch"),
         (_with("input", mean=["a", "b", "c"]), r"mean is .*three finite numbers", "text"),
         (_with("input", mean=[0, 0]), r"mean is .*three finite numbers", "two channels"),
@@ -177,3 +179,10 @@ def test_masks_can_be_left_out() -> None:
     assert spec.override({"labels": ["c"]}).masks == MaskSpec()
     assert DetectorSpec.from_dict(_plain(masks=False)).masks is None
     assert DetectorSpec.from_dict(_plain()).masks is None
+
+
+def test_border_is_written_in_the_order_of_opencv() -> None:
+    assert InputSpec(size_hw=(1, 1), pad_value=7).border_bgr == 7
+    levels = InputSpec(size_hw=(1, 1), pad_value=(1, 2, 3))
+    assert levels.border_bgr == (3, 2, 1)
+    assert InputSpec(size_hw=(1, 1), color="bgr", pad_value=(1, 2, 3)).border_bgr == (1, 2, 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,29 +9,29 @@ from typing import Any
 import mask_detector
 import numpy as np
 import pytest
+from assertions import assert_close
 
 import tvmdet
 from tvmdet.compiler import compile as compiler_compile
 from tvmdet.compiler.images import draw_images
 from tvmdet.compiler.parity import check_detector
 from tvmdet.compiler.parity_masks import MaskTally, mask_overlap
-from tvmdet.compiler.reference import Reference
+from tvmdet.compiler.reference import Candidates, Reference
 from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.errors import ModelError, ParityError
+from tvmdet.heads import MaskValues, get_head
 from tvmdet.masks import InstanceMasks, MaskRegion, SmallMask
 
 
-@pytest.fixture(scope="module", params=["box", "image"])
+@pytest.fixture(scope="module", params=mask_detector.FRAMES)
 def built(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Any, Any]]:
+) -> tuple[Any, Any]:
     """A model with masks and the report of its build for batch size 2."""
     folder = tmp_path_factory.mktemp(request.param)
-    with mask_detector.family_known():
-        model = mask_detector.import_mask_network(request.param, folder)
-        output = folder / "out.tvmdet"
-        report = compiler_compile(model, batch_sizes=(2,), output=output, logs=folder / "logs")
-        yield model, report
+    model = mask_detector.import_mask_network(request.param, folder)
+    output = folder / "out.tvmdet"
+    return model, compiler_compile(model, batch_sizes=(2,), output=output, logs=folder / "logs")
 
 
 def _check(model: Any, report: Any, reference: Reference | None = None) -> dict[str, Any]:
@@ -114,24 +113,53 @@ def test_a_family_that_finds_no_masks_is_told(
     built: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, report = built
-    right = mask_detector.MaskToyHead.decode_reference
-    monkeypatch.setattr(
-        mask_detector.MaskToyHead,
-        "decode_reference",
-        lambda *args: replace(right(*args), masks=None),
-    )
-    with pytest.raises(ModelError, match=r"masktoy finds none in .*remove masks from the spec"):
+    head = type(get_head(model.spec.family))
+    right = head.decode_reference
+    monkeypatch.setattr(head, "decode_reference", lambda *args: replace(right(*args), masks=None))
+    with pytest.raises(
+        ModelError, match=r"family (yolov8|detections) finds none in .*remove masks from the spec"
+    ):
         _check(model, report)
 
 
 @pytest.mark.parametrize("way", ["false", "a whole spec"])
 def test_masks_can_be_left_out(built: tuple[Any, Any], way: str, tmp_path: Path) -> None:
     model, _ = built
-    path = mask_detector.mask_network(model.spec.masks.frame, tmp_path / "net.onnx")
-    without = {"masks": False} if way == "false" else replace(model.spec, masks=None)
-    assert tvmdet.import_onnx(path).spec.masks == model.spec.masks
-    assert tvmdet.import_onnx(path, spec={"labels": ["x", "y"]}).spec.masks == model.spec.masks
-    assert tvmdet.import_onnx(path, spec=without).spec.masks is None
+    frame = model.spec.masks.frame
+    with_labels = mask_detector.import_mask_network(frame, tmp_path, labels=["x", "y"])
+    assert with_labels.spec.masks == model.spec.masks
+    if way == "false":
+        assert mask_detector.import_mask_network(frame, tmp_path, masks=False).spec.masks is None
+    else:
+        path = mask_detector.mask_network(frame, tmp_path / "net.onnx")
+        without = tvmdet.import_onnx(path, spec=replace(model.spec, masks=None))
+        assert without.spec.masks is None
+
+
+def test_masks_are_kept_once_for_each_row_that_is_a_candidate() -> None:
+    values = np.random.default_rng(0).random((1, 9, 3, 4), np.float32)
+    anchors = np.array([7, 2, 7, 7, 0])
+    candidates = Candidates(
+        boxes_xyxy=np.zeros((5, 4), np.float32),
+        scores=np.linspace(1, 0.5, 5, dtype=np.float32),
+        class_ids=np.arange(5, dtype=np.int32),
+        anchors=anchors,
+        masks=MaskValues(values=values),
+    )
+    compact = candidates.compact()
+    assert compact.masks.values.shape == (1, 3, 3, 4)
+    for some in (compact, compact.take([3, 1]) + compact.take([0])):
+        rows = some.class_ids
+        np.testing.assert_array_equal(some.mask_values(), values[0][anchors[rows]])
+    mixed = replace(
+        candidates,
+        masks=MaskValues(
+            values=values.reshape(1, 9, 12)[..., :2], prototypes=np.ones((1, 2, 5, 6), np.float32)
+        ),
+    )
+    want = 1 / (1 + np.exp(-mixed.masks.values[0][anchors].sum(axis=1)))
+    assert_close(mixed.mask_values(), np.broadcast_to(want[:, None, None], (5, 5, 6)))
+    assert_close(mixed.compact().mask_values(), mixed.mask_values())
 
 
 def _region(pixels: Any, top: int = 0, left: int = 0) -> MaskRegion:

@@ -13,6 +13,7 @@ from onnx_models import save
 
 import tvmdet
 from tvmdet.errors import InputError, ModelError
+from tvmdet.frontend.doctor import diagnose
 from tvmdet.frontend.sidecar import find_sidecar, read_json_spec
 from tvmdet.frontend.user_spec import read_given
 
@@ -251,3 +252,15 @@ def test_json_that_is_no_spec_is_refused(tmp_path: Path) -> None:
         read_given(tmp_path / "detector.onnx", tmp_path / "odd.json")
     with pytest.raises(InputError, match="cannot be read"):
         read_given(tmp_path / "detector.onnx", tmp_path / "absent.json")
+
+
+def test_doctor_reads_them_too(tmp_path: Path) -> None:
+    path = save(
+        dense_network({"a": 27, "b": 36}, size=("height", "width")), tmp_path / "detector.onnx"
+    )
+    resize = {"type": "Resize", "keep_ratio": True, "size": [128, 128]}
+    _write(tmp_path, deploy=_deploy(), pipeline=_pipeline(resize, NORMALIZE))
+    found = diagnose(path)
+    assert found.family == "retinanet"
+    assert found.size_hw == (128, 128)
+    assert any("from deploy.json, pipeline.json: input" in line for line in found.recognition)

@@ -25,6 +25,7 @@ def summary(
     size_hw: tuple[int, int] = SIZE_HW,
     sources: Mapping[str, frozenset[str]] | None = None,
     maps: Mapping[str, tuple[Shape, ...]] | None = None,
+    operators: Mapping[str, int] | None = None,
     **metadata: str,
 ) -> GraphSummary:
     """A network with these outputs."""
@@ -33,6 +34,7 @@ def summary(
         outputs={n: TensorSummary(shape=s, dtype="float32") for n, s in outputs.items()},
         output_sources=sources or {},
         output_maps=maps or {},
+        operators=operators or {},
         metadata=metadata,
     )
 

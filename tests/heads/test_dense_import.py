@@ -104,12 +104,12 @@ def test_maps_without_names_are_asked_for_with_the_text_to_write(
 @pytest.mark.parametrize(
     "family",
     [
-        "fcos",
         "centernet",
+        "rtmdet",
         *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in NETWORKS
-            if name not in ("fcos", "centernet")
+            if name not in ("centernet", "rtmdet")
         ),
     ],
 )

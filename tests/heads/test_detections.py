@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import tvmdet
 from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.recognise import recognise
 from tvmdet.heads import GraphSummary, Recognition, TensorSummary, get_head
-from tvmdet.heads.base import Normalisation, Range
+from tvmdet.heads.base import Normalisation, Question, Range
 from tvmdet.spec import DetectorSpec
 
 ULTRALYTICS = {"names": "{0: 'a', 1: 'b'}", "task": "detect", "stride": "32"}
@@ -181,20 +182,20 @@ def test_claims(
         (summary_of({}), {}, "no output is one row"),
         (summary_of({"logits": (1, 9, 4), "pred_boxes": (1, 9, 4)}), {}, "no scores and class"),
         (summary_of({"dets": (1, 9, 4), "labels": (1, 9, 3)}), {}, "no scores and class numbers"),
-        (summary_of({"output0": (1, 300, 6)}), {}, r"options.columns = \[\"x1\""),
+        (summary_of({"output0": (1, 300, 6)}), {}, "does not prove which"),
         (summary_of({"output0": (1, 8400, 6)}), {}, "does not prove which"),
         (_joined(YOLOV10), {}, "nothing in the graph says how pictures are normalised"),
         (_torchvision(output_ranges={}), {}, "does not say how many classes"),
         (
             _torchvision(output_ranges={}),
             {"labels": ["a", "b"]},
-            "which number the first label has, options.label_offset = 0 or 1",
+            "which number has the first label",
         ),
         (_torchvision(classes=9), {"labels": ["a", "b"]}, "class numbers may be 0 to 8"),
         (
             summary_of(RT_DETR, output_ranges={"labels": (number_range(4),)}),
             TOLD,
-            'options.box_frame = "pixels" or "normalized"',
+            "from 0 to 1, and in which order",
         ),
         (
             summary_of(
@@ -215,6 +216,31 @@ def test_asks_or_refuses(summary: GraphSummary, given: Mapping[str, Any], reason
     answer = get_head("detections").examine(summary, (64, 96), given)
     assert isinstance(answer, str)
     assert re.search(reason, answer), answer
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        summary_of({"output0": (1, 300, 6)}),
+        summary_of({"output0": (300, 7)}),
+        _joined(YOLOV10),
+        _torchvision(output_ranges={}),
+        _torchvision(more={"masks": (7, 1, 40, 40)}),
+        summary_of(RT_DETR, output_ranges={"labels": (number_range(4),)}, normalisation=INSIDE),
+    ],
+)
+def test_what_is_asked_for_settles_it(summary: GraphSummary) -> None:
+    given: dict[str, Any] = {}
+    for _ in range(4):
+        answer = get_head("detections").examine(summary, (64, 96), given)
+        if isinstance(answer, Recognition):
+            break
+        assert isinstance(answer, Question), answer
+        told = tomllib.loads(answer.spec_text)
+        assert any(key not in given for key in told), answer
+        given |= told
+    assert given["family"] == "detections"
+    assert recognise(summary, (64, 96), given).family == "detections"
 
 
 @pytest.mark.parametrize(
@@ -240,6 +266,20 @@ def test_masks_lie_in_the_box_or_on_the_image(
         "masks": rng.random(shape, np.float32),
     }
     assert_decodes_as_reference(spec, values)
+
+
+def test_outputs_without_names_are_told_by_type() -> None:
+    summary = summary_of(
+        {"5": (7, 4), "6": (7,), "7": (7,), "8": (7, 1, 28, 28), "9": (2,)},
+        dtypes={"7": "int64", "9": "int64"},
+        normalisation=Normalisation(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)),
+        output_ranges={"6": (UNIT,), "7": (number_range(2),)},
+    )
+    spec = _claim(summary)
+    assert (spec.options["score_output"], spec.options["class_output"]) == ("6", "7")
+    assert (spec.input.color, spec.input.std) == ("bgr", (1, 1, 1))
+    assert spec.masks is not None
+    assert spec.masks.frame == "box"
 
 
 def _random(summary: GraphSummary, batch: int, classes: int) -> dict[str, np.ndarray]:
@@ -412,7 +452,7 @@ def network(kind: str) -> onnx.ModelProto:
     return model
 
 
-@pytest.mark.parametrize("kind", ["torchvision", "yolov10"])
+@pytest.mark.parametrize("kind", ["torchvision", pytest.param("yolov10", marks=pytest.mark.slow)])
 def test_a_network_compiles_with_parity(kind: str, tmp_path: Path) -> None:
     model = tvmdet.import_onnx(onnx_models.save(network(kind), tmp_path / "m.onnx"))
     assert model.spec.family == "detections"

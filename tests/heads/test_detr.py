@@ -28,7 +28,7 @@ NAMES = {"names": "['a', 'b', 'c']"}
 
 def _detr(**facts: Any) -> GraphSummary:
     usual: dict[str, Any] = {
-        "operators": {"Softmax": 2},
+        "operators": {"Softmax": 2, "MatMul": 9},
         "output_traces": {"pred_boxes": PERCEPTRON},
         "output_ranges": {"pred_boxes": (UNIT,)},
     }
@@ -82,7 +82,10 @@ def test_labels_settle_what_the_graph_leaves_open() -> None:
         (summary_of({"logits": (1, 9, 4), "pred_boxes": (1, 8, 4)}), r"are \[N, queries, 4\]"),
         (_detr(output_traces={}), 'family = "detr", 3 labels.*family = "rtdetr", 4 labels'),
         (_detr(output_traces={"pred_boxes": REFERENCE}), "added to reference points"),
-        (_detr(operators={"Softmax": 2, "GridSample": 6}), "sampled at reference points"),
+        (
+            _detr(operators={"Softmax": 2, "Gemm": 9, "GridSample": 6}),
+            "sampled at reference points",
+        ),
         (_detr(operators={"Conv": 3}), "no attention"),
         (_detr(metadata={"names": "['a', 'b', 'c', 'd']"}), "contradict each other"),
         (_detr(metadata={"names": "['a']"}), "name 1 classes, but the network scores 3"),
@@ -107,6 +110,10 @@ def test_a_network_that_normalises_gets_pixels_as_they_are() -> None:
     caffe = Normalisation(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0))
     spec = _claim(_detr(normalisation=caffe)).spec
     assert (spec.input.color, spec.input.std) == ("bgr", (1, 1, 1))
+    ssd = Normalisation(mean=(0.482, 0.459, 0.408), std=(1 / 255,) * 3)
+    assert _claim(_detr(normalisation=ssd)).spec.input.std == (255, 255, 255)
+    signed = Normalisation(mean=(127.5,) * 3, std=(127.5,) * 3)
+    assert _claim(_detr(normalisation=signed)).spec.input.std == (1, 1, 1)
     strange = Normalisation(mean=(9.0, 9.0, 9.0), std=(1.0, 1.0, 1.0))
     assert _claim(_detr(normalisation=strange)).spec.input.std[0] == pytest.approx(58.395)
 

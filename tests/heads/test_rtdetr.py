@@ -15,7 +15,7 @@ from tvmdet.heads import GraphSummary, Recognition, get_head
 from tvmdet.heads.base import Stem
 
 OUTPUTS = {"logits": (1, 9, 3), "pred_boxes": (1, 9, 4)}
-SAMPLED = {"Softmax": 2, "GridSample": 6, "TopK": 1}
+SAMPLED = {"Softmax": 2, "MatMul": 9, "GridSample": 6, "TopK": 1}
 REFERENCE = {"pred_boxes": ("Sigmoid", "Add(9x4)", "Gemm(4x32,4)")}
 CNN, VIT = Stem(kernel=3, stride=2), Stem(kernel=16, stride=16)
 ULTRALYTICS = {"description": "Ultralytics RT-DETR-l model trained on coco.yaml"}
@@ -39,13 +39,13 @@ def _claim(summary: GraphSummary, given: Mapping[str, Any] | None = None) -> Rec
         ({"stem": VIT}, "stretch", 123.675, 58.395),  # RF-DETR
         ({"gates": 0}, "letterbox", 123.675, 58.395),  # DINO with a ResNet
         (
-            {"operators": {"Softmax": 2, "GridSample": 6}, "gates": 0},
+            {"operators": {"Softmax": 2, "MatMul": 9, "GridSample": 6}, "gates": 0},
             "letterbox",
             123.675,
             58.395,
         ),  # Deformable DETR
         (
-            {"operators": {"Softmax": 2}, "output_traces": REFERENCE},
+            {"operators": {"Softmax": 2, "MatMul": 9}, "output_traces": REFERENCE},
             "letterbox",
             123.675,
             58.395,
@@ -93,10 +93,10 @@ def test_ultralytics_has_boxes_and_scores_in_one_output() -> None:
     ("summary", "reason"),
     [
         (summary_of({"output0": (1, 9, 7)}), "no outputs are named"),
-        (_rtdetr(operators={"Softmax": 1}), "may be a softmax"),
+        (_rtdetr(operators={"Softmax": 1, "MatMul": 9}), "may be a softmax"),
         (
             _rtdetr(
-                operators={"Softmax": 1},
+                operators={"Softmax": 1, "MatMul": 9},
                 output_traces={"pred_boxes": ("Sigmoid", "Gemm(4x32,4)", "Relu")},
             ),
             "perceptron alone",

@@ -15,7 +15,8 @@ from tvmdet.heads import GraphSummary, Question, get_head
 SIZE_HW = (320, 320)
 GRIDS = ((20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))
 SSDLITE = summary({"cls_logits": (1, 3234, 4), "bbox_regression": (1, 3234, 4)}, size_hw=SIZE_HW)
-SSD300 = summary({"cls_logits": (1, 8732, 3), "bbox_regression": (1, 8732, 4)}, size_hw=(300, 300))
+SSD300_OUTPUTS = {"cls_logits": (1, 8732, 3), "bbox_regression": (1, 8732, 4)}
+SSD300 = summary(SSD300_OUTPUTS, size_hw=(300, 300), operators={"Conv": 35, "MaxPool": 5})
 
 
 def _levels(counts: tuple[int, ...], columns: int) -> GraphSummary:
@@ -37,6 +38,15 @@ def test_torchvisions_are_claimed() -> None:
     assert lite.spec.options["style"] == "torchvision_ssdlite320"
     assert lite.spec.options["score_activation"] == "softmax"
     assert lite.spec.postprocess.iou_threshold == 0.55
+
+
+def test_ssd300_with_another_backbone_is_asked_for() -> None:
+    # Its boxes are those of VGG16's, its mean is not.
+    answer = get_head("ssd").examine(summary(SSD300_OUTPUTS), (300, 300), {})
+    assert isinstance(answer, Question)
+    assert 'style = "torchvision_ssd300"  # or "torchvision", "mmdetection"' in answer.spec_text
+    given = {"family": "ssd", "options": {"style": "torchvision"}}
+    assert claim(summary(SSD300_OUTPUTS), (300, 300), **given).spec.input.std[0] == 58.395
 
 
 def test_grids_come_from_the_maps_that_were_joined() -> None:

@@ -99,13 +99,14 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
 
 def run(model: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
     """Returns the outputs of one picture ``[3, SIZE, SIZE]``, as they are exported."""
-    return Outputs(model)(image[None])
+    return Outputs(model).eval()(image[None])
 
 
 def export(model: nn.Module, path: Path) -> None:
     """Writes the network with the outputs of transformers."""
     torch.onnx.export(
-        Outputs(model),
+        # The exporter puts every part back into the mode that the outermost one has.
+        Outputs(model).eval(),
         (torch.zeros(1, 3, SIZE, SIZE),),
         path,
         opset_version=17,

@@ -41,6 +41,9 @@ class Trained:
 
 TRAINED = [
     pytest.param(Trained(name="shapes_one_stage", ap50=0.60), id="one stage"),
+    pytest.param(
+        Trained(name="shapes_queries", spec={"labels": shapes.LABELS}, ap50=0.33), id="queries"
+    ),
 ]
 
 

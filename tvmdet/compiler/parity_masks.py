@@ -9,7 +9,9 @@ reports, within what boxes may be off, or cut to it: that is the boxes' matter, 
 rounding moves over the centres of a column of pixels would take that whole column with it.
 
 Random outlines of 6 to 96 pixels, whose values were off by 1e-5 and boxes by 1e-4 pixels as float32
-has it, agreed fully so; held to the threshold alone they fell to an IoU of 0.92.
+has it, agreed fully so; held to the threshold alone they fell to an IoU of 0.92. The masks of
+a YOLOv5-seg, a YOLOv8-seg and torchvision's Mask R-CNN with random weights, compiled in float32,
+agreed fully too.
 """
 
 from __future__ import annotations

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
@@ -84,7 +86,7 @@ def with_random_weights(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
         finite = values[np.isfinite(values)].astype(np.float64)
         low, high = (_rounded(float(edge)) for edge in (finite.min(), finite.max()))
         if values.dtype.kind == "f":
-            made = rng.uniform(low, high, values.shape)
+            made: npt.NDArray[Any] = rng.uniform(low, high, values.shape)
         else:
             made = rng.integers(int(finite.min()), int(finite.max()) + 1, values.shape)
         tensor.CopyFrom(numpy_helper.from_array(made.astype(values.dtype), tensor.name))

@@ -75,7 +75,8 @@ def scatter_sources(shape: tuple[int, ...], places: np.ndarray) -> np.ndarray | 
     if np.any(rows < 0) or np.any(rows >= limits):
         return None
     size, inner = math.prod(shape), math.prod(shape[depth:])
-    starts = np.ravel_multi_index(tuple(rows.T), shape[:depth]) * inner
+    steps = [math.prod(shape[axis + 1 : depth]) * inner for axis in range(depth)]
+    starts = rows @ np.array(steps, np.int64)
     source = np.arange(size, dtype=np.int64)
     targets = starts[:, None] + np.arange(inner)
     source[targets.reshape(-1)] = size + np.arange(targets.size)

@@ -17,7 +17,7 @@ from tvmdet.frontend.advice import advised
 from tvmdet.frontend.bind_inputs import bind_inputs
 from tvmdet.frontend.converters import OWN_CONVERTERS, converter_map
 from tvmdet.frontend.cost import count_flops, count_parameters
-from tvmdet.frontend.import_onnx import choose_size, raw_recognition
+from tvmdet.frontend.import_onnx import choose_size, raw_recognition, size_beside
 from tvmdet.frontend.importer import import_relax, trace_operators
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel, load_onnx
@@ -27,9 +27,10 @@ from tvmdet.frontend.onnx_tools import first_line, graph_inputs, input_summary, 
 from tvmdet.frontend.operators import Block, find_blocks, find_foreign
 from tvmdet.frontend.prove import TOLERANCE, Proof
 from tvmdet.frontend.recognise import recognise
+from tvmdet.frontend.sidecar import Sidecar
 from tvmdet.frontend.specialise import static_values
 from tvmdet.frontend.summary import summarise
-from tvmdet.frontend.user_spec import read_spec
+from tvmdet.frontend.user_spec import read_given
 from tvmdet.heads import Recognition
 from tvmdet.spec import DetectorSpec
 
@@ -68,12 +69,13 @@ def diagnose(
         InputError: The spec cannot be read.
     """
     limits = limits or Limits()
-    given = read_spec(spec)
+    beside = read_given(Path(path), spec)
     try:
         loaded = load_onnx(path, limits, allow_foreign=True)
     except ModelError as error:
         return Diagnosis(path=str(path), problems=(str(error),))
-    examination = _Examination(loaded, given, size_hw, limits)
+    size_hw = size_hw or size_beside(loaded, beside)
+    examination = _Examination(loaded, beside, size_hw, limits)
     examination.run(dry_run, on_static)
     return Diagnosis(path=str(path), **examination.found)
 
@@ -84,12 +86,13 @@ class _Examination:
     def __init__(
         self,
         loaded: LoadedModel,
-        given: Mapping[str, Any],
+        beside: Sidecar,
         size_hw: tuple[int, int] | None,
         limits: Limits,
     ) -> None:
         self._loaded = loaded
-        self._given = given
+        self._beside = beside
+        self._given = beside.given
         self._size_hw = size_hw
         self._limits = limits
         self._problems: list[str] = []
@@ -187,13 +190,15 @@ class _Examination:
     def _recognise(self, static: onnx.ModelProto) -> Recognition | None:
         """Returns the recognition, that of a raw network when no family claims it."""
         summary = replace(summarise(static), constants=self._constants)
+        summary = replace(summary, metadata={**self._beside.hints, **summary.metadata})
         if self._size_hw is not None and not self._raw:
             try:
                 found = recognise(summary, self._size_hw, self._spec_at_size())
             except TvmdetError as error:
                 self._problems.append(str(error))
             else:
-                self.found.update(family=found.family, recognition=found.reasons)
+                reasons = (*found.reasons, *self._beside.reasons)
+                self.found.update(family=found.family, recognition=reasons)
                 return found
         try:
             found = raw_recognition(summary, self._given if self._raw else {})

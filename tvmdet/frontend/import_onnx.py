@@ -26,7 +26,7 @@ from tvmdet.heads.base import GraphSummary, Recognition
 from tvmdet.heads.ultralytics import read_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec
 
-__all__ = ["check_image_input", "choose_size", "import_onnx", "raw_recognition"]
+__all__ = ["check_image_input", "choose_size", "import_onnx", "raw_recognition", "size_beside"]
 
 _DEFAULT_LIMITS = Limits()
 _RAW_DTYPES = ("float32", "float16", "uint8", "int8", "int32", "int64", "bool")
@@ -64,8 +64,7 @@ def import_onnx(
     beside = read_given(Path(path), spec)
     given = beside.given
     raw = raw or given.get("family") == "raw"
-    if beside.size_hw is not None and size_hw is None and _is_open(loaded):
-        size_hw = given.get("input", {}).get("size_hw", beside.size_hw)
+    size_hw = size_hw or size_beside(loaded, beside)
     size_hw = choose_size(loaded, given, size_hw, raw=raw)
     bound = Bound(loaded=loaded, constants={}, reasons=())
     if not raw:
@@ -113,10 +112,11 @@ def _naming(beside: Sidecar) -> Iterator[None]:
         ) from error
 
 
-def _is_open(loaded: LoadedModel) -> bool:
-    """Returns whether the export leaves the size of its picture open."""
+def size_beside(loaded: LoadedModel, beside: Sidecar) -> tuple[int, int] | None:
+    """Returns the size that files beside a model give, where the export leaves it open."""
     shapes = [value.shape for value in input_summaries(loaded.proto).values()]
-    return any(None in shape[1:] for shape in shapes if len(shape) == 4)
+    is_open = any(None in shape[1:] for shape in shapes if len(shape) == 4)
+    return None if beside.given.get("input", {}).get("size_hw") or not is_open else beside.size_hw
 
 
 def choose_size(

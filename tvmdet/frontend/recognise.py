@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tvmdet.errors import ModelError
+from tvmdet.errors import InputError, ModelError
 from tvmdet.heads import GraphSummary, Question, Recognition, all_heads, get_head
 
 __all__ = ["recognise"]
@@ -77,8 +77,17 @@ def _ask_for(
 def _ask_all(
     summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
 ) -> Recognition:
-    answers = {head.name: head.examine(summary, size_hw, given) for head in all_heads()}
+    answers: dict[str, Recognition | str] = {}
+    errors: list[InputError] = []
+    for head in all_heads():
+        try:
+            answers[head.name] = head.examine(summary, size_hw, given)
+        except InputError as error:  # options of another family may mean nothing to this one
+            answers[head.name] = str(error)
+            errors.append(error)
     claims = {name: a for name, a in answers.items() if isinstance(a, Recognition)}
+    if errors and not claims:
+        raise errors[-1]
     if len(claims) == 1:
         (found,) = claims.values()
         title = get_head(found.family).title

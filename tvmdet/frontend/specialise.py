@@ -148,8 +148,9 @@ def specialise(
         notes = (*cuts, *bounded.notes)
         proofs.append(prove_rows(bounded.before, replace(bounded, notes=notes)))
         simple = bounded.model
-    for proof in proofs if record is not None else ():
-        record(proof)
+    if record is not None:
+        for proof in proofs:
+            record(proof)
     record_outputs(simple)
     return simple
 

@@ -170,7 +170,7 @@ def decode_detections_reference(outputs: Mapping[str, np.ndarray], spec: Detecto
 
     def of_row(column: str) -> np.ndarray:
         if column in named:
-            return named[column]
+            return np.asarray(named[column])
         return np.asarray(_pick(outputs, spec, f"{column}_output")).reshape(batch, rows)
 
     left, top = named.get("x1"), named.get("y1")
@@ -193,8 +193,8 @@ def decode_detections_reference(outputs: Mapping[str, np.ndarray], spec: Detecto
     else:
         indexes = np.zeros((batch, rows))
     real = (indexes >= 0) & (indexes < len(spec.labels)) & (indexes == np.floor(indexes))
-    image, row = np.nonzero(real)
-    table_of_scores[image, row, indexes[real].astype(int)] = scores[real]
+    images, places = np.nonzero(real)
+    table_of_scores[images, places, indexes[real].astype(int)] = scores[real]
     masks = None
     if spec.masks is not None:
         values = np.asarray(_pick(outputs, spec, "mask_output"), np.float32)

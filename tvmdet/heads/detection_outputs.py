@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tvmdet.heads.base import ANYTHING, GraphSummary, Range, TensorSummary
+from tvmdet.heads.base import ANYTHING, GraphSummary, Question, Range, TensorSummary
 from tvmdet.heads.options import choice
 
 __all__ = ["BOX_COLUMNS", "DetectionOutputs", "class_range", "find_detection_outputs", "plain_name"]
@@ -65,6 +65,9 @@ _PATTERNS: dict[int, tuple[tuple[tuple[str, ...], str], ...]] = {
         (("batch", *_CORNERS, "score", "class"), "as YOLO-NAS's flat exports"),
     ),
 }
+
+# Rows of a table that may be finished detections; more are the anchors of a pyramid.
+_MOST_ROWS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +164,7 @@ def _by_name(outputs: Mapping[str, TensorSummary]) -> dict[str, str]:
 
 
 def _by_type(summary: GraphSummary, outputs: Mapping[str, TensorSummary]) -> dict[str, str]:
-    """Returns the roles of three unnamed outputs: boxes, whole class numbers, and scores."""
+    """Returns the roles of unnamed outputs: boxes, whole class numbers, scores, and masks."""
     boxes = [n for n, v in outputs.items() if _is_float(v) and v.shape[-1:] == (4,)]
     if len(boxes) != 1 or len(outputs[boxes[0]].shape) < 2:
         return {}
@@ -174,7 +177,9 @@ def _by_type(summary: GraphSummary, outputs: Mapping[str, TensorSummary]) -> dic
     ]
     if len(classes) != 1 or len(scores) != 1:
         return {}
-    return {"boxes": boxes[0], "classes": classes[0], "scores": scores[0]}
+    found = {"boxes": boxes[0], "classes": classes[0], "scores": scores[0]}
+    masks = [n for n, v in outputs.items() if len(v.shape) == 4 and v.shape[:2] == (rows, 1)]
+    return {**found, "masks": masks[0]} if len(masks) == 1 else found
 
 
 def _joined(outputs: Mapping[str, TensorSummary]) -> str:
@@ -205,12 +210,23 @@ def _columns(
         columns, why = _PATTERNS[6][0]
         return columns, f"{boxes} has the columns {' '.join(columns)}, {why}"
     if width in _PATTERNS:
-        return (
+        reason = (
             f"{boxes} is {value}, which may be detections, but the graph does not prove which "
-            'column is what: say so in a spec, family = "detections" and options.columns = '
-            '["x1", "y1", "x2", "y2", "score", "class"] or another order'
+            "column is what"
         )
+        rows = value.shape[-2] or 0
+        return reason if rows > _MOST_ROWS else Question(reason, spec_text=_spec_text(width))
     return f"{boxes} is {value}, and no scores and class numbers of its rows are among the outputs"
+
+
+def _spec_text(width: int) -> str:
+    columns = ", ".join(f'"{name}"' for name in _PATTERNS[width][0][0])
+    return (
+        'family = "detections"\nlabels = ["first class", "second class"]\n'
+        f"[options]\ncolumns = [{columns}]    # or another order\n"
+        "[input]    # what the network was trained with\n"
+        "mean = [0.0, 0.0, 0.0]\nstd = [255.0, 255.0, 255.0]"
+    )
 
 
 def _matches(columns: Iterable[str], ranges: tuple[Range, ...]) -> bool:

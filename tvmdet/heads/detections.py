@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.detection_decoding import (
     check_options,
     decode_detections,
@@ -151,10 +151,12 @@ def _box_frame(
 
 
 def _ask_for_frame(found: DetectionOutputs) -> str:
-    return (
-        f"nothing says whether {found.boxes} is in pixels of the network's input or from 0 to 1: "
-        'say so in a spec, family = "detections", options.box_frame = "pixels" or "normalized", '
-        'and options.columns = ["x1", "y1", "x2", "y2"] or another order'
+    return Question(
+        f"nothing says whether {found.boxes} is in pixels of the network's input or from 0 to 1, "
+        "and in which order",
+        spec_text='family = "detections"\n[options]\n'
+        'box_frame = "pixels"                    # or "normalized"\n'
+        'columns = ["x1", "y1", "x2", "y2"]      # or another order, or cx cy w h',
     )
 
 
@@ -169,9 +171,9 @@ def _labels(
     names = tuple(given.get("labels") or labels_from_metadata(summary.metadata)[0] or ())
     if not names:
         if count is None:
-            return (
-                "the graph does not say how many classes there are: give labels in a spec, "
-                'family = "detections" and labels = ["first class", ...]'
+            return Question(
+                "the graph does not say how many classes there are",
+                spec_text='family = "detections"\nlabels = ["first class", "second class"]',
             )
         start = offset or 0
         made = tuple(f"class_{index}" for index in range(start, count))
@@ -187,9 +189,11 @@ def _labels(
     if count is None and _starts_at_zero(found):
         return names, 0, f"{line}, by class number from 0"
     shown = "any" if count is None else f"0 to {count - 1}"
-    return (
-        f"there are {len(names)} labels, and the class numbers may be {shown}: say in a spec which "
-        "number the first label has, options.label_offset = 0 or 1"
+    return Question(
+        f"there are {len(names)} labels, and the class numbers may be {shown}: which number has "
+        "the first label?",
+        spec_text='family = "detections"\n[options]\n'
+        "label_offset = 1    # or 0: the class number of the first label",
     )
 
 
@@ -214,10 +218,12 @@ def _input(
     table = given.get("input", {})
     if ("mean" in table and "std" in table) or _takes_bytes(summary):
         return dict(_TOP_LEFT), "letterbox from the top left"
-    return (
-        "nothing in the graph says how pictures are normalised: say so in a spec, family = "
-        '"detections" and [input] color = "rgb", mean = [0, 0, 0], std = [255, 255, 255] (or what '
-        "the network was trained with)"
+    return Question(
+        "nothing in the graph says how pictures are normalised",
+        spec_text='family = "detections"\n[input]    # what the network was trained with\n'
+        'color = "rgb"                  # or "bgr"\n'
+        "mean = [0.0, 0.0, 0.0]         # in pixel units\n"
+        "std = [255.0, 255.0, 255.0]",
     )
 
 
@@ -241,7 +247,7 @@ def _mask_spec(
         return MaskSpec(frame="image", cut_to_box=False)  # pasted into the image already
     if height == width and height is not None and 2 * height < min(size_hw):
         return MaskSpec(frame="box")
-    return (
-        f"{found.masks} has masks of {height}x{width}, which may span the box or the whole input: "
-        'say so in a spec, [masks] frame = "box" or "image"'
+    return Question(
+        f"{found.masks} has masks of {height}x{width}, which may span the box or the whole input",
+        spec_text='family = "detections"\n[masks]\nframe = "box"    # or "image"',
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from tvmdet.heads.base import GraphSummary, Normalisation
+from tvmdet.heads.base import GraphSummary
 
 __all__ = ["IMAGENET", "UNIT", "detr_input", "stated_input"]
 
@@ -36,25 +37,22 @@ def stated_input(summary: GraphSummary) -> tuple[dict[str, Any], str] | None:
     if inner is None:
         return None
     for unit, table in ((1.0, UNIT), (255.0, _BYTES)):
-        for color in ("rgb", "bgr"):
-            if _is_imagenet(inner, unit, color):
-                shown = "0 to 1" if unit == 1 else "0 to 255"
+        shown = "0 to 1" if unit == 1 else "0 to 255"
+        for color, mean in (("rgb", _IMAGENET_MEAN), ("bgr", _IMAGENET_MEAN[::-1])):
+            if _is_close(inner.mean, [value * unit for value in mean], unit):
                 line = f"the network normalises {color.upper()} pixels of {shown} by itself"
                 return {**table, "color": color}, line
+        half = [unit / 2] * 3
+        if _is_close(inner.mean, half, unit) and _is_close(inner.std, half, unit):
+            line = f"the network turns pixels of {shown} to -1 to 1 by itself; RGB, as is usual"
+            return {**table, "color": "rgb"}, line
     return None
 
 
-def _is_imagenet(inner: Normalisation, unit: float, color: str) -> bool:
-    order = slice(None) if color == "rgb" else slice(None, None, -1)
-    wanted = [value * unit for value in _IMAGENET_MEAN[order]]
-    if any(abs(got - want) > _CLOSE * unit for got, want in zip(inner.mean, wanted, strict=True)):
-        return False
-    deviations = [std / unit for std in inner.std]
-    wanted_std = _IMAGENET_STD if color == "rgb" else _IMAGENET_STD[::-1]
-    if all(abs(got - want) < _CLOSE for got, want in zip(deviations, wanted_std, strict=True)):
-        return True
-    # Caffe's backbones subtract the mean of bytes and divide by nothing.
-    return unit > 1 and all(abs(std - 1) < _CLOSE for std in inner.std)
+def _is_close(values: Sequence[float], wanted: Sequence[float], unit: float) -> bool:
+    return all(
+        abs(value - want) <= _CLOSE * unit for value, want in zip(values, wanted, strict=True)
+    )
 
 
 def detr_input(summary: GraphSummary) -> tuple[dict[str, Any], str]:

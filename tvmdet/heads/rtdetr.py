@@ -14,9 +14,11 @@ from tvmdet.heads.queries import (
     decode_queries,
     decode_queries_reference,
     find_query_outputs,
+    has_attention,
     mask_spec,
     named_labels,
     query_options,
+    question,
     score_kind,
     validate_queries,
 )
@@ -57,16 +59,16 @@ class RtDetrHead(Head):
         decided = score_kind(summary, found, named_labels(summary, given))
         if given.get("family") == self.name:
             kind, why = _as_given(summary, decided, options)
+        elif not has_attention(summary):
+            return "it has no attention (no Softmax, no MatMul); this family is a transformer"
         elif isinstance(decided, str):
-            return decided
+            return question(decided, self.name, found.columns)
         else:
             kind, why = decided
             if kind == "softmax":
                 return f"{why}; this family has one sigmoid a class"
             if kind == "none" and ultralytics is None:
                 return f"{why}, not logits; if they are a DETR's, give its family in a spec"
-            if not summary.operators.get("Softmax"):
-                return "it has no attention (no Softmax); this family is a transformer"
         labels = choose_labels(summary.metadata, class_count(found.columns, background), given)
         if isinstance(labels, str):
             return f"{labels}; options.background says which column is no class, if one is"

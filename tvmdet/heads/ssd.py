@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from tvmdet.heads.anchors import ssd_shapes
 from tvmdet.heads.base import GraphSummary
 from tvmdet.heads.dense import DenseHead, Options, Style
-from tvmdet.heads.dense_inputs import stretched
+from tvmdet.heads.dense_inputs import IMAGENET_RGB, stretched
 from tvmdet.heads.dense_outputs import FoundOutputs
 from tvmdet.heads.grids import covering_grids
 from tvmdet.spec import PostprocessSpec
@@ -24,6 +24,8 @@ _STEPS_512 = (8, 16, 32, 64, 128, 256, 512)
 _RATIOS_300 = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
 _RATIOS_512 = ((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,))
 _CELLS_300, _CELLS_512, _CELLS_LITE = (4, 6, 6, 6, 4, 4), (4, 6, 6, 6, 6, 4, 4), (6,) * 6
+# Layers of ssd300_vgg16, whose input differs from that of other SSDs built with torchvision.
+_VGG16 = {"Conv": 35, "MaxPool": 5}
 _CELLS_TENSORFLOW = (3, 6, 6, 6, 6, 6)
 # MMDetection's sizes in pixels of a 300 and a 512 image (SSDAnchorGenerator, COCO ratio ranges).
 _SIZES_300 = (21, 45, 99, 153, 207, 261, 315)
@@ -160,7 +162,8 @@ class SSDHead(DenseHead):
     SSD: Single Shot MultiBox Detector, Liu et al. 2016. The frameworks agree on the order of
     boxes; they differ in where the background's column is, in whether boxes are cut to the image,
     and in colours. torchvision's are claimed by the names of their outputs (``cls_logits``,
-    ``bbox_regression``) with the counts of their boxes.
+    ``bbox_regression``) with the counts of their boxes, SSD300 with the layers of VGG16 besides:
+    it has a mean of its own, where other SSDs built with torchvision have ImageNet's.
     """
 
     name = "ssd"
@@ -185,6 +188,12 @@ class SSDHead(DenseHead):
                     "std": (1.0, 1.0, 1.0),
                 }
             ),
+            postprocess=_postprocess(0.45, 200),
+            options=_torchvision_ssd300,
+        ),
+        "torchvision": Style(
+            about="torchvision's SSD with another backbone and the boxes of SSD300",
+            input=stretched(IMAGENET_RGB),
             postprocess=_postprocess(0.45, 200),
             options=_torchvision_ssd300,
         ),
@@ -226,7 +235,10 @@ class SSDHead(DenseHead):
         """Implements :meth:`tvmdet.heads.dense.DenseHead.proven_style`."""
         if found.names != {"class": ("cls_logits",), "box": ("bbox_regression",)}:
             return None
-        named = "by the names of its outputs"
         if found.per_cell == _CELLS_300 and size_hw == (300, 300):
-            return "torchvision_ssd300", named
-        return ("torchvision_ssdlite320", named) if found.per_cell == _CELLS_LITE else None
+            if any(summary.operators.get(name) != count for name, count in _VGG16.items()):
+                return None
+            return "torchvision_ssd300", "by the names of its outputs and the layers of VGG16"
+        if found.per_cell == _CELLS_LITE:
+            return "torchvision_ssdlite320", "by the names of its outputs"
+        return None

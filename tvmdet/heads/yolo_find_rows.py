@@ -25,6 +25,7 @@ class FoundRows:
         layout: ``channels_first`` for ``[N, V, A]``, ``channels_last`` for ``[N, A, V]``.
         strides: Strides of the feature pyramid.
         values: How many values a row has.
+        anchors: How many rows there are.
         prototypes: Name and number of the mask prototypes, or None.
         ignored: Outputs that are not used.
     """
@@ -33,6 +34,7 @@ class FoundRows:
     layout: str
     strides: tuple[int, ...]
     values: int
+    anchors: int
     prototypes: tuple[str, int] | None = None
     ignored: tuple[str, ...] = ()
 
@@ -57,6 +59,8 @@ def find_rows(
     options = given.get("options", {})
     wanted = choice(options, "output", tuple(summary.outputs))
     names = [wanted] if wanted else [n for n, v in summary.outputs.items() if len(v.shape) == 3]
+    if not names and len(summary.outputs) == 1:
+        names = list(summary.outputs)
     if not names:
         return (
             f"it has {len(summary.outputs)} outputs, none of three dimensions; this family's "
@@ -65,6 +69,9 @@ def find_rows(
     answers = [_fit(form, name, summary, size_hw, options) for name in names]
     fitting = [answer for answer in answers if isinstance(answer, FoundRows)]
     if not fitting:
+        told = options.get("strides") is not None or options.get("layout") is not None
+        if told and given.get("family") == form.family:
+            raise InputError(str(answers[0]))
         return str(answers[0])
     if len(fitting) > 1:
         listed = ", ".join(found.output for found in fitting)
@@ -92,7 +99,9 @@ def _fit(
         anchors = form.anchors(size_hw, strides)
         for place, rows, values in zip(LAYOUTS, (second, first), (first, second), strict=True):
             if rows == anchors and values > form.lead and layout in (None, place):
-                return FoundRows(output=name, layout=place, strides=strides, values=values)
+                return FoundRows(
+                    output=name, layout=place, strides=strides, values=values, anchors=anchors
+                )
     return f"{name} is {output}: {_misfit(form, size_hw, (first, second), options)}"
 
 
@@ -105,7 +114,7 @@ def _misfit(
     size = f"{size_hw[0]}x{size_hw[1]}"
     if wanted or layout:
         where = {"channels_first": "last", "channels_last": "middle"}.get(layout or "", "any")
-        raise InputError(
+        return (
             f"the spec's options.strides {list(wanted or pyramids[0])} and layout "
             f"{layout or 'either'} mean {counts} anchors at {size} in the "
             f"{where} dimension of the output, which is [N, {got[0]}, {got[1]}]: correct "
@@ -159,6 +168,7 @@ def _with_others(
         layout=found.layout,
         strides=found.strides,
         values=found.values,
+        anchors=found.anchors,
         prototypes=prototypes[0] if prototypes else None,
         ignored=(*ignored, *strange),
     )
@@ -208,12 +218,13 @@ def describe_rows(
     found: FoundRows, size_hw: tuple[int, int], lead: str, classes: int
 ) -> tuple[str, ...]:
     """Returns what was recognised, one fact a line; ``lead`` says what rows begin with."""
-    rows = "[N, V, A]" if found.layout == "channels_first" else "[N, A, V]"
+    sizes = (found.values, found.anchors)
+    first, second = sizes if found.layout == "channels_first" else sizes[::-1]
     strides = ", ".join(str(stride) for stride in found.strides)
-    masks = f" + {found.coefficients} mask" if found.prototypes else ""
+    masks = f" + {found.coefficients} mask rows" if found.prototypes else ""
     lines = [
-        f"{found.output} is {rows}: {lead} + {classes} class{masks} rows, one column per anchor "
-        f"of strides {strides} at {size_hw[0]}x{size_hw[1]}"
+        f"{found.output} is [N, {first}, {second}]: {lead} + {classes} class rows{masks}, one "
+        f"column per anchor of strides {strides} at {size_hw[0]}x{size_hw[1]}"
     ]
     if found.prototypes:
         lines.append(f"{found.prototypes[0]} holds {found.prototypes[1]} mask prototypes")

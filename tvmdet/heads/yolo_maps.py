@@ -65,7 +65,8 @@ class YoloMapsHead(Head):
         if isinstance(known, str):
             return known
         anchors, decoding = known
-        levels = find_levels(maps, size_hw, strides_of(options) or (version and version.strides))
+        strides = strides_of(options) or (version.strides if version else None)
+        levels = find_levels(maps, size_hw, strides)
         if isinstance(levels, str):
             return levels
         per_cell = len(anchors[0]) // 2
@@ -218,7 +219,7 @@ def _advice(summary: GraphSummary) -> str:
 
 def _decoding(options: Mapping[str, Any], version: Version | None) -> tuple[Anchors, str] | str:
     """Returns the anchors and how extents decode, or what the spec has to say first."""
-    anchors = anchors_of(options) or (version and version.anchors)
+    anchors = anchors_of(options) or (version.anchors if version else None)
     if anchors is None:
         return Question(
             "raw maps need anchors: name the version of the model in the spec's "
@@ -226,7 +227,7 @@ def _decoding(options: Mapping[str, Any], version: Version | None) -> tuple[Anch
             "options.decoding",
             spec_text='[options]\nversion = "yolov5"',
         )
-    decoding = choice(options, "decoding", _DECODINGS) or (version and version.decoding)
+    decoding = choice(options, "decoding", _DECODINGS) or (version.decoding if version else None)
     if decoding is None:
         return Question(
             "anchors without a version need options.decoding in the spec, sigmoid or exp",

@@ -67,7 +67,7 @@ class YoloV5Head(Head):
         if isinstance(pixels, str):
             return pixels
         reasons = (
-            *describe_rows(found, size_hw, "4 box + 1 objectness", len(labels[0])),
+            *describe_rows(found, size_hw, "4 box rows + 1 objectness row", len(labels[0])),
             "three anchors a cell; score = objectness x class",
             labels[1],
             pixels[1],

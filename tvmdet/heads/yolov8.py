@@ -66,7 +66,7 @@ class YoloV8Head(Head):
         if isinstance(pixels, str):
             return pixels
         reasons = (
-            *describe_rows(found, size_hw, "4 box", len(labels[0])),
+            *describe_rows(found, size_hw, "4 box rows", len(labels[0])),
             labels[1],
             pixels[1],
         )

@@ -68,7 +68,7 @@ class YoloXHead(Head):
         if isinstance(labels, str):
             return labels
         reasons = (
-            *describe_rows(found, size_hw, "4 box + 1 objectness", len(labels[0])),
+            *describe_rows(found, size_hw, "4 box rows + 1 objectness row", len(labels[0])),
             "boxes are pixels" if boxes == "decoded" else "boxes are offsets: decoding is added",
             labels[1],
             "input BGR, 0 to 255, top left on grey 114: the family's default (since YOLOX 0.1.1)",

@@ -57,7 +57,7 @@ def non_max_suppression_func(
     most = max(min(per_class, rows, count), 1)
     centered = int(center_point_box)
 
-    @T.prim_func(s_tir=True)
+    @T.prim_func(s_tir=True, private=True)
     def non_max_suppression(
         boxes: T.Buffer((images, count, 4), "float32"),
         scores: T.Buffer((images, classes, count), "float32"),

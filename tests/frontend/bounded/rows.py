@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
+import onnx.shape_inference
 from onnx import TensorProto, helper
 from onnx_models import Graph
 
@@ -30,7 +31,8 @@ def make(
         [helper.make_empty_tensor_value_info(name) for name in outputs],
         graph.weights,
     )
-    return helper.make_model(proto, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    return onnx.shape_inference.infer_shapes(model)  # the types of the outputs
 
 
 def feeds_of(model: onnx.ModelProto, count: int = 4, seed: int = 0) -> list[dict[str, np.ndarray]]:

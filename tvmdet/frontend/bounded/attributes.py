@@ -22,7 +22,8 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
 
 def graph_attribute(node: onnx.NodeProto, name: str) -> onnx.GraphProto:
     """Returns a subgraph of a node."""
-    return next(entry.g for entry in node.attribute if entry.name == name)
+    graph: onnx.GraphProto = next(entry.g for entry in node.attribute if entry.name == name)
+    return graph
 
 
 def axes_of(node: onnx.NodeProto, sizes: Sequence[Any]) -> list[int]:

@@ -66,7 +66,7 @@ def _selected(
             continue
         then, other, found = _stretched(rw, condition, then, other, axis)
         symbols.append(found)
-    name = rw.emit.node("Where", condition, rw.tensor(then), rw.tensor(other))
+    name = rw.where(condition, rw.tensor(then), rw.tensor(other))
     return rw.value(name, symbols, space=space)
 
 
@@ -106,6 +106,6 @@ def _stretched(
         symbols = [None if at == axis else s for at, s in enumerate(value.symbols)]
         pair.append(rw.value(name, symbols))
         masks.append(mask)
-    mask = rw.emit.node("Where", condition, *masks)
+    mask = rw.where(condition, *masks)
     prefix = all(s is None or s.prefix for s in (then.symbols[axis], other.symbols[axis]))
     return pair[0], pair[1], rw.symbol(mask, prefix=prefix)

@@ -150,8 +150,9 @@ class Emitter:
             if not name:
                 continue
             kind = types.get(name)
-            shape = None if kind is None else kind.tensor_type.shape
-            if shape is None or not all(dim.HasField("dim_value") for dim in shape.dim):
+            if kind is None or not all(
+                dim.HasField("dim_value") for dim in kind.tensor_type.shape.dim
+            ):
                 raise ModelError(f"the shape of {name!r} ({node.op_type}) depends on the image")
             self._types[name] = kind
         if not self._fold(node):

@@ -36,11 +36,10 @@ def _gather(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> l
         name, space = rw.tensor(data), data.space
         return [rw.value(name, symbols, space=space, in_range=data.in_range)]
     name = rw.emit.node("Gather", rw.tensor(data), rw.positions(indices, old), axis=axis)
-    space = _taken_space(rw, data, indices, axis)
-    if space is False:
+    known, space = _taken_space(rw, data, indices, axis)
+    if not known:
         data = rw.numbers(data)
         name = rw.emit.node("Gather", rw.tensor(data), rw.positions(indices, old), axis=axis)
-        space = None
     iota = None
     if data.iota_axis is not None and data.iota_axis > axis and len(data.grid) == 1:
         iota = data.iota_axis + indices.rank - 1
@@ -58,21 +57,21 @@ def _gather(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> l
 
 def _taken_space(
     rw: Rewriter, data: Value, indices: Value, axis: int
-) -> Symbol | Lanes | bool | None:
-    """Returns the space of gathered positions; False when it differs from row to row."""
+) -> tuple[bool, Symbol | Lanes | None]:
+    """Returns whether gathered positions have one space, and which."""
     space = data.space
     if not isinstance(space, Lanes):
-        return space
+        return True, space
     if space.axis != axis:
         moved = space.axis + indices.rank - 1 if space.axis > axis else space.axis
-        return Lanes(axis=moved, spaces=space.spaces)
+        return True, Lanes(axis=moved, spaces=space.spaces)
     chosen = rw.array(indices)
     if chosen is None or chosen.ndim > 1:
-        return False
+        return False, None
     picked = tuple(space.spaces[int(at)] for at in chosen.reshape(-1))
     if chosen.ndim == 0:
-        return picked[0]
-    return Lanes(axis=axis, spaces=picked) if any(picked) else None
+        return True, picked[0]
+    return True, Lanes(axis=axis, spaces=picked) if any(picked) else None
 
 
 @rule("GatherND")
@@ -120,12 +119,13 @@ def _lane_positions(rw: Rewriter, indices: Value, symbols: tuple[Symbol | None, 
     """Returns index tuples as positions in several dimensions."""
     axis = indices.rank - 1
     lanes = indices.space.spaces if isinstance(indices.space, Lanes) else None
+    shared = None if isinstance(indices.space, Lanes) else indices.space
     parts = []
     for at, symbol in enumerate(symbols):
         part = rw.value(
             rw.sliced(rw.tensor(indices), axis, at, at + 1),
             indices.symbols,
-            space=indices.space if lanes is None else lanes[at],  # type: ignore[arg-type]
+            space=shared if lanes is None else lanes[at],
             in_range=indices.in_range,
         )
         parts.append(rw.positions(part, symbol))
@@ -163,7 +163,7 @@ def _scatter_elements(
     if plain and same and _enumerates(indices, axis, rows, old):
         mask = rw.mask_for(indices)
         assert mask is not None
-        name = rw.emit.node("Where", mask, rw.tensor(updates), rw.tensor(data))
+        name = rw.where(mask, rw.tensor(updates), rw.tensor(data))
         return [rw.value(name, data.symbols)]
     # Rows that are not real go into a row past the last, which is cut off.
     places = rw.positions(indices, old)
@@ -171,7 +171,7 @@ def _scatter_elements(
     mask = rw.mask_for(indices)
     places = rw.tensor(indices)
     if mask is not None:
-        places = rw.emit.node("Where", mask, places, rw.emit.constant(rows, _numpy(rw, places)))
+        places = rw.where(mask, places, rw.emit.constant(rows, _numpy(rw, places)))
     padded = _with_trash_row(rw, data, axis)
     name = rw.emit.copy(node, [padded, places, rw.tensor(updates)])[0]
     return [rw.value(rw.sliced(name, axis, 0, rows), data.symbols)]
@@ -192,13 +192,13 @@ def _scatter_nd(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) 
         if _enumerates(row, 0, rows, data.symbols[0]) and row.symbols[0] is not None:
             mask = rw.mask_for(rw.value(rw.tensor(updates), updates.symbols), [0])
             if updates.symbols[0] is row.symbols[0] and mask is not None:
-                name = rw.emit.node("Where", mask, rw.tensor(updates), rw.tensor(data))
+                name = rw.where(mask, rw.tensor(updates), rw.tensor(data))
                 return [rw.value(name, data.symbols)]
     places = _lane_positions(rw, indices, data.symbols[:depth])
     mask = rw.mask_for(indices)
     if mask is not None:
         trash = rw.emit.constant([rows] + [0] * (depth - 1), _numpy(rw, places))
-        places = rw.emit.node("Where", mask, places, trash)
+        places = rw.where(mask, places, trash)
     padded = _with_trash_row(rw, data, 0)
     name = rw.emit.copy(node, [padded, places, rw.tensor(updates)])[0]
     return [rw.value(rw.sliced(name, 0, 0, rows), data.symbols)]

@@ -89,7 +89,8 @@ def _moved(rw: Rewriter, name: str, data: Value, places: Sequence[int | None]) -
 
 
 def _total(data: Value, axes: Sequence[int] | range) -> Size:
-    factor, symbols = 1, []
+    factor = 1
+    symbols: list[Symbol] = []
     for axis in axes:
         size = extent_of(data.shape[axis], data.symbols[axis])
         if isinstance(size, Extent):
@@ -136,8 +137,8 @@ def _reshaped(rw: Rewriter, node: onnx.NodeProto, data: Value, sizes: Sequence[S
     if isinstance(data.space, Lanes):
         data = rw.numbers(data)
     atoms: list[int | Symbol] = []
-    for size, symbol in zip(data.shape, data.symbols, strict=True):
-        for part in (size,) if symbol is None else symbol.parts or (symbol,):
+    for rows, symbol in zip(data.shape, data.symbols, strict=True):
+        for part in (rows,) if symbol is None else symbol.parts or (symbol,):
             last = atoms[-1] if atoms else None
             if isinstance(part, int) and isinstance(last, int) and part and last:
                 atoms[-1] = last * part
@@ -155,9 +156,9 @@ def _reshaped(rw: Rewriter, node: onnx.NodeProto, data: Value, sizes: Sequence[S
     name = rw.emit.node("Reshape", rw.tensor(data), rw.emit.constant(shape))
     iota = None
     if data.iota_axis is not None and len(data.grid) == 1:
-        rows = data.shape[data.iota_axis]
-        if math.prod(data.shape) == rows and shape.count(rows) == 1:
-            iota = shape.index(rows)
+        length = data.shape[data.iota_axis]
+        if math.prod(data.shape) == length and shape.count(length) == 1:
+            iota = shape.index(length)
     return rw.value(
         name,
         symbols,

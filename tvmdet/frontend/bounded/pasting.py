@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx
 import onnx.reference
 from onnx import helper
@@ -102,15 +103,15 @@ def _fixed_value(
     output = helper.make_value_info(name, onnx.TypeProto())
     graph = helper.make_graph(nodes, "constant", [], [output], tensors)
     small = helper.make_model(graph, opset_imports=model.opset_import)
-    result = onnx.reference.ReferenceEvaluator(small).run(None, {})[0]
-    return [int(element) for element in result.reshape(-1)]
+    (result,) = list(onnx.reference.ReferenceEvaluator(small).run(None, {}))
+    return [int(element) for element in np.asarray(result).reshape(-1)]
 
 
 def _only_output(
     loop: onnx.NodeProto, users: Mapping[str, list[onnx.NodeProto]], outputs: set[str]
 ) -> str | None:
     """Returns the network's output that a loop's result becomes, when it becomes only that."""
-    (name,) = loop.output[-1:]
+    name: str = loop.output[-1]
     while name not in outputs:
         following = users.get(name, [])
         if len(following) != 1 or following[0].op_type not in _THROUGH:

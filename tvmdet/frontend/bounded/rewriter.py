@@ -147,7 +147,8 @@ class Rewriter:
         if inner:
             return [self.plain(name) for name in self.emit.copy(node, names)]
         self.emit.keep(node, names)
-        return [self.plain(name) for name in node.output if name]
+        used = next(name for name in node.output if name)
+        return [self.plain(name or used) for name in node.output]
 
     def _constant_node(self, node: onnx.NodeProto) -> str:
         known = self.emit.constant_of(node.output[0])
@@ -158,7 +159,8 @@ class Rewriter:
             model = helper.make_model(
                 graph, opset_imports=[helper.make_opsetid("", self.emit.opset)]
             )
-            known = np.asarray(onnx.reference.ReferenceEvaluator(model).run(None, {})[0])
+            (known,) = list(onnx.reference.ReferenceEvaluator(model).run(None, {}))
+            known = np.asarray(known)
         return self.emit.constant(known, known.dtype)
 
     # Making values.
@@ -305,7 +307,15 @@ class Rewriter:
         if mask is None:
             return name
         dtype = helper.tensor_dtype_to_np_dtype(value.dtype)
-        return self.emit.node("Where", mask, name, self.emit.constant(fill, dtype))
+        return self.where(mask, name, self.emit.constant(fill, dtype))
+
+    def where(self, condition: str, left: str, right: str) -> str:
+        """Emits a choice between two values; ONNX Runtime's Where takes no bools."""
+        if self.emit.dtype(left) != TensorProto.BOOL:
+            return self.emit.node("Where", condition, left, right)
+        left = self.emit.node("And", condition, left)
+        right = self.emit.node("And", self.emit.node("Not", condition), right)
+        return self.emit.node("Or", left, right)
 
     def reduce(
         self, operator: str, name: str, axes: Sequence[int], *, keepdims: bool, **more: Any
