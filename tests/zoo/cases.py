@@ -22,7 +22,8 @@ class Case:
         exporter: script (TorchScript) or dynamo.
         opset: Of the export.
         spec: What the user has to write, because the file does not say it.
-        committed: Whether the export lies in ``exports/`` and is tested by default.
+        default: What the default run does with it, whose export lies in ``exports/``: ``whole``,
+            ``import``, or nothing.
     """
 
     title: str
@@ -33,13 +34,30 @@ class Case:
     exporter: str = "script"
     opset: int = 17
     spec: Mapping[str, Any] = field(default_factory=dict)
-    committed: bool = False
+    default: str = ""
 
     @property
     def name(self) -> str:
         """Names the case, and its files."""
         return f"{self.network}-{self.exporter}{self.opset}"
 
+    @property
+    def committed(self) -> bool:
+        """Whether its export lies in ``exports/``."""
+        return bool(self.default)
+
+
+# The default run needs no torch: these exports are small, and committed.
+DEFAULT = {
+    "yolov8-script17": "import",
+    "ultralytics_nms-script17": "whole",
+    "yolov5_maps-script17": "import",
+    "yolov7-script17": "import",
+    "yolox_raw-script17": "import",
+    "mmdeploy_nms-script17": "import",
+    "efficient_nms_trt-script17": "import",
+    "centernet-script17": "import",
+}
 
 # The oldest opset that each exporter writes, the one that most files have, and the newest.
 SCRIPT_OPSETS = (11, 13, 17, 20)
@@ -350,11 +368,12 @@ def _matrix() -> tuple[Case, ...]:
     """Every network by every exporter and opset."""
     exports = [("script", opset) for opset in SCRIPT_OPSETS]
     exports += [("dynamo", opset) for opset in DYNAMO_OPSETS]
-    return tuple(
+    cases = [
         replace(case, exporter=exporter, opset=opset)
         for case in _NETWORKS
         for exporter, opset in exports
-    )
+    ]
+    return tuple(replace(case, default=DEFAULT.get(case.name, "")) for case in cases)
 
 
 CASES = _matrix()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from cases import Case
 
-__all__ = ["ZooError", "export_all", "exported"]
+__all__ = ["FOLDER", "ZooError", "export_all", "exported"]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

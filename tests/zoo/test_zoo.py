@@ -23,7 +23,7 @@ import pytest
 from agreement import compare
 from cases import CASES, Case
 from drawn import draw
-from environment import FOLDER
+from environment import FOLDER, exported
 
 import tvmdet
 from tvmdet.errors import ModelError
@@ -32,7 +32,7 @@ RESULTS = Path(os.environ.get("TVMDET_ZOO_RESULTS", FOLDER / "results"))
 ROUNDS = 30
 
 PARAMETERS = [
-    pytest.param(case, id=case.name, marks=() if case.committed else pytest.mark.slow)
+    pytest.param(case, id=case.name, marks=() if case.default == "whole" else pytest.mark.slow)
     for case in CASES
 ]
 
@@ -63,6 +63,20 @@ def test_case(
     except Exception as error:
         result.setdefault("miss", f"{type(error).__name__}: {str(error).splitlines()[0]}")
         raise
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.name) for case in CASES if case.default == "import"],
+)
+def test_committed_export_is_recognised(case: Case) -> None:
+    path = exported(case)
+    if case.family is None:
+        with pytest.raises(ModelError, match=r"detector\.toml"):
+            tvmdet.import_onnx(path)
+        return
+    model = tvmdet.import_onnx(path, spec=case.spec or None)
+    assert model.spec.family == case.family
 
 
 def _run(case: Case, path: Path, result: dict[str, Any], output: Path) -> None:
