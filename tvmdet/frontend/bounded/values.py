@@ -27,7 +27,6 @@ class Symbol:
         count: Name of an int64 scalar, the number of real rows; None until somebody asks.
         parts: Where the dimension is others flattened: sizes and one symbol, outer first.
         at_least: How many rows are real whatever the image shows.
-        lacking: Where its count is what another lacks of a total: the total and the other.
     """
 
     bound: int
@@ -36,7 +35,6 @@ class Symbol:
     count: str | None = None
     parts: tuple[int | Symbol, ...] = ()
     at_least: int = 0
-    lacking: tuple[int, Symbol] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
