@@ -42,6 +42,15 @@ class Trained:
 TRAINED = [
     pytest.param(Trained(name="shapes_one_stage", ap50=0.60), id="one stage"),
     pytest.param(
+        Trained(
+            name="shapes_two_stage",
+            spec={"labels": ("__background__", *shapes.LABELS)},
+            ap50=0.62,
+            mask_ap50=0.58,
+        ),
+        id="two stages",
+    ),
+    pytest.param(
         Trained(name="shapes_queries", spec={"labels": shapes.LABELS}, ap50=0.33), id="queries"
     ),
 ]
