@@ -20,6 +20,7 @@ from tvmdet.report import EvalOptions, EvalReport, evaluate
 MODELS = Path(__file__).parent / "models"
 PICTURES, SEED = 100, 2  # models/README.md has the figures of these
 MOST_DIFFERENCE = 0.001
+UNIT = {"mean": (0.0, 0.0, 0.0), "std": (255.0, 255.0, 255.0)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,11 @@ TRAINED = [
     pytest.param(
         Trained(
             name="shapes_two_stage",
-            spec={"labels": ("__background__", *shapes.LABELS)},
+            spec={
+                "family": "detections",
+                "labels": ("__background__", *shapes.LABELS),
+                "input": {"color": "rgb", "resize": "stretch", **UNIT},
+            },
             ap50=0.62,
             mask_ap50=0.58,
         ),
