@@ -81,7 +81,7 @@ def test_precision_is_that_of_onnx_runtime(
     trained: Trained, pictures: Path, tmp_path: Path
 ) -> None:
     report = measure(trained, pictures, tmp_path)
-    assert report.warnings == ()
+    assert not any("never found" in line for line in report.warnings), report.warnings
     assert report.differs == ()
     pairs = report.pairs()
     assert list(pairs) == (["boxes"] if trained.mask_ap50 is None else ["boxes", "masks"])
