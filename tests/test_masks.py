@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from assertions import assert_close
@@ -97,6 +99,15 @@ def test_masks_of_the_image_are_bilinear_and_cut_to_the_box(
     np.testing.assert_array_equal(masks.paste(0)[far], (inside & (want > 0.5))[far])
 
 
+@pytest.mark.parametrize("box", BOXES.values(), ids=BOXES.keys())
+def test_masks_of_the_image_may_reach_out_of_their_boxes(box: Box) -> None:
+    size_hw = (23, 31)
+    values = np.random.default_rng(4).random((7, 5), np.float32)
+    masks = placed(values, box, size_hw, frame="image", cut_to_box=False)
+    assert_close(whole(masks, size_hw), by_definition(values, (0, 0, 31, 23), size_hw, edge=True))
+    assert not np.shares_memory(masks.small[0].values, values)
+
+
 @pytest.mark.parametrize("frame", ["box", "image"])
 @pytest.mark.parametrize(
     ("box", "why"),
@@ -154,6 +165,22 @@ def test_only_what_the_box_needs_is_kept() -> None:
     kept = masks.small[0].values
     assert kept.shape == (17, 12)
     assert not np.shares_memory(kept, values)
+
+
+@pytest.mark.parametrize("frame", ["box", "image"])
+def test_a_mask_costs_memory_where_it_lies(frame: str) -> None:
+    size_hw = (20_000, 20_000)
+    values = np.tile(np.linspace(0, 1, 160, dtype=np.float32), (160, 1))
+    tracemalloc.start()
+    try:
+        masks = placed(values, (9000, 50, 9400, 450), size_hw, frame=frame, threshold=0.2)
+        rle = masks.rle(0)
+        region = masks.region(0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert rle["size"] == [20_000, 20_000] and region.pixels.any()
+    assert peak < 4e6, "the image has 400 million pixels"
 
 
 def test_large_masks_come_in_blocks_and_are_the_same() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tvmdet.errors import InputError
-from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
+from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
 
 
 def _plain(**changes: Any) -> dict[str, Any]:
@@ -52,6 +52,14 @@ COUNT = r"allowed: a whole number from 1 to 10000"
         (_plain(postprocess=[0.5]), "spec postprocess is .*; give a table", "no table"),
         (_plain(size=3), "unknown key 'size'; allowed: family", "a typo"),
         (_plain(input={}), "size_hw", "nothing says the size"),
+        (_plain(masks=True), "spec masks is True; give a table", "no table"),
+        (_with("masks", frame="picture"), "spec masks.frame is 'picture'; allowed: box, image", ""),
+        (_with("masks", threshold=1.5), r"spec masks.threshold is 1.5; allowed", "no share"),
+        (
+            _with("masks", size=28),
+            "unknown key 'size'; allowed: frame, threshold, cut_to_box",
+            "a typo",
+        ),
         (_with("input", size=3), "unknown key 'size'", "a typo"),
         (_with("input", size_hw=640), SIZE, "one number"),
         (_with("input", size_hw=[640]), SIZE, "one side"),
@@ -65,6 +73,8 @@ COUNT = r"allowed: a whole number from 1 to 10000"
         (_with("input", resize=None), "allowed: letterbox, stretch", "no text"),
         (_with("input", pad_value=1.5), "allowed: a whole number from 0 to 255", "grey levels"),
         (_with("input", pad_value=256), "allowed: a whole number from 0 to 255", "grey levels"),
+        (_with("input", pad_value=[1, 2]), "or three of them", "two levels"),
+        (_with("input", pad_value=[1, 2, 256]), "or three of them", "a level out of range"),
         (_with("input", pad_value=True), "allowed: a whole number from 0 to 255", "a switch"),
         (_with("input", mean=["a", "b", "c"]), r"mean is .*three finite numbers", "text"),
         (_with("input", mean=[0, 0]), r"mean is .*three finite numbers", "two channels"),
@@ -154,3 +164,25 @@ def test_override_merges_tables_and_replaces_lists() -> None:
 def test_override_refuses(data: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         DetectorSpec.from_dict(_plain()).override(data)
+
+
+@pytest.mark.parametrize("masks", [{}, {"frame": "image"}, {"threshold": 0}])
+def test_masks_survive(masks: dict[str, Any]) -> None:
+    spec = DetectorSpec.from_dict(_plain(masks=masks))
+    assert spec.masks == MaskSpec(**masks)
+    assert DetectorSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+def test_masks_can_be_left_out() -> None:
+    spec = DetectorSpec.from_dict(_plain(masks={}))
+    assert spec.override({"masks": False}).masks is None
+    assert spec.override({"labels": ["c"]}).masks == MaskSpec()
+    assert DetectorSpec.from_dict(_plain(masks=False)).masks is None
+    assert DetectorSpec.from_dict(_plain()).masks is None
+
+
+def test_border_is_written_in_the_order_of_opencv() -> None:
+    assert InputSpec(size_hw=(1, 1), pad_value=7).border_bgr == 7
+    levels = InputSpec(size_hw=(1, 1), pad_value=(1, 2, 3))
+    assert levels.border_bgr == (3, 2, 1)
+    assert InputSpec(size_hw=(1, 1), color="bgr", pad_value=(1, 2, 3)).border_bgr == (1, 2, 3)

@@ -37,6 +37,7 @@ _LOG = logging.getLogger("tvmdet.contain")
 _STEP, _RESULT, _ERROR, _UNFORESEEN = b"s", b"r", b"e", b"u"
 _HEADER_BYTES = 9  # a kind, then the length of what follows
 _LONGEST_TOLD = 2000  # bytes of what native code says on stderr before it dies
+_PARENT_POLL_S = 1.0
 _SMALLEST_MEMORY = 1024**3
 _SHARE_OF_AVAILABLE = 0.9
 _REPORT = (
@@ -246,6 +247,7 @@ def serve(writer: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     steps.listen(lambda step: _send(writer, _STEP, step.encode(errors="replace")))
+    threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
     module, name = function.split(":")
     try:
         result = getattr(importlib.import_module(module), name)(*args, **options)
@@ -259,6 +261,13 @@ def serve(writer: int) -> None:
     _send(writer, kind, data)
     # Without the clean-up of native libraries, in which a damaged heap would show.
     os._exit(0)
+
+
+def _follow_parent(parent: int) -> None:
+    """Ends this process soon after the one that started it, however that ended."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_POLL_S)
+    os._exit(1)
 
 
 def _send(writer: int, kind: bytes, data: bytes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Diagnosis", "NodeVerdict", "Proof", "Verdict"]
+__all__ = ["Diagnosis", "NodeVerdict", "Proof", "Shrunk", "Verdict"]
 
 Verdict = Literal["imports", "rewritten", "blocks"]
 
@@ -55,6 +55,31 @@ class NodeVerdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shrunk:
+    """The smallest part of a network that fails or differs, or why there is none.
+
+    Attributes:
+        summary: All of it in one line.
+        path: The file that holds the part; None when nothing was written.
+        operators: Operator types of its nodes, in order.
+        failure: What it shows.
+        seed: Of its random weights, and of the inputs that show it.
+        attempts: How many candidates were compiled.
+        complete: Whether the search ended by itself, not by its budget.
+        command: What shows the failure again.
+    """
+
+    summary: str
+    path: str | None = None
+    operators: tuple[str, ...] = ()
+    failure: str = ""
+    seed: int | None = None
+    attempts: int = 0
+    complete: bool = False
+    command: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Diagnosis:
     """What imports, what is rewritten, and what blocks.
 
@@ -73,6 +98,11 @@ class Diagnosis:
         outputs: Outputs at batch 1 and ``size_hw``.
         operators: How often each operator type occurs in the file.
         nodes: The verdict on every node of the file.
+        proofs: What ONNX Runtime measured of every rewrite.
+        compared: Per output, the largest difference between ONNX Runtime and the compiled
+            network, relative to the output's largest value; None unless it was asked for.
+        saved: The file that holds the rewritten network, if one was asked for.
+        shrunk: The smallest part that shows a failure, if one was asked for.
         static: Whether every shape is known at ``size_hw``.
         batch: What other batch sizes do: how they are reached and whether that is proven.
         batchable: Whether a larger batch was proven equal to single images; None if unknown.
@@ -94,6 +124,10 @@ class Diagnosis:
     outputs: Mapping[str, str] = field(default_factory=dict)
     operators: Mapping[str, int] = field(default_factory=dict)
     nodes: tuple[NodeVerdict, ...] = ()
+    proofs: tuple[Proof, ...] = ()
+    compared: Mapping[str, float] | None = None
+    saved: str | None = None
+    shrunk: Shrunk | None = None
     static: bool = False
     batch: str = ""
     batchable: bool | None = None

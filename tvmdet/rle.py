@@ -42,10 +42,13 @@ def encode_rle(
         ``size``, height and width of the image, and ``counts``, text.
     """
     height, width = pixels.shape if size_hw is None else size_hw
-    # A pixel of nothing before and after each column ends the runs there.
-    columns = np.pad(pixels.T, ((0, 0), (1, 1))).astype(np.int8)
-    changes = np.diff(columns, axis=1)
-    starts, ends = (_places(changes == sign, height, top, left) for sign in (1, -1))
+    rows = pixels.shape[0] + 1
+    # A pixel of nothing behind each column ends its runs there, and one before all of them.
+    columns = np.zeros(pixels.shape[1] * rows + 1, np.bool_)
+    columns[1:].reshape(-1, rows)[:, :-1] = pixels.T
+    changes = np.flatnonzero(columns[1:] != columns[:-1])
+    places = (changes // rows + left) * height + changes % rows + top
+    starts, ends = places[::2], places[1::2]
     # Runs that end at the bottom of the image go on at the top of the next column.
     joined = np.flatnonzero(starts[1:] == ends[:-1])
     starts, ends = np.delete(starts, joined + 1), np.delete(ends, joined)
@@ -54,12 +57,6 @@ def encode_rle(
     if len(counts) > 1 and counts[-1] == 0:
         counts = counts[:-1]
     return {"size": [int(height), int(width)], "counts": _to_text(counts)}
-
-
-def _places(changes: npt.NDArray[np.bool_], height: int, top: int, left: int) -> Any:
-    """Returns the positions in the image, counted column by column, of marked changes."""
-    column, row = np.nonzero(changes)
-    return (column + left).astype(np.int64) * height + row + top
 
 
 def _to_text(counts: npt.NDArray[np.int64]) -> str:

@@ -205,19 +205,22 @@ class MaskSpec:
 
     Attributes:
         frame: ``box``, each spans its box (Mask R-CNN), or ``image``, each spans the network's
-            input and counts inside its box only (YOLACT, YOLOv8-seg).
+            input (YOLACT, YOLOv8-seg, DETR).
         threshold: A pixel whose value exceeds it belongs to the object, 0 to 1.
+        cut_to_box: Whether masks that span the input count inside their boxes only, as those of
+            YOLACT and YOLOv8-seg; those of DETR count where they are.
     """
 
     frame: MaskFrame = "box"
     threshold: float = 0.5
+    cut_to_box: bool = True
 
     def __post_init__(self) -> None:
         """Rejects unknown frames and thresholds out of range."""
         _check(self, "masks.", _MASK_RULES)
 
 
-_MASK_RULES = {"frame": _one_of("box", "image"), "threshold": _SHARE}
+_MASK_RULES = {"frame": _one_of("box", "image"), "threshold": _SHARE, "cut_to_box": _FLAG}
 _SPEC_RULES = {
     "family": _Rule(accepts=_is_name, allowed="the name of a detector family, or raw"),
     "labels": _Rule(
@@ -273,6 +276,7 @@ class DetectorSpec:
 
         Args:
             data: Keys as the attributes; ``input``, ``postprocess`` and ``masks`` are tables.
+                ``masks`` may also be false, which TOML has and None not.
 
         Raises:
             InputError: A key is unknown or missing, or a value is of the wrong kind or out of
@@ -289,7 +293,7 @@ class DetectorSpec:
             input=_build(InputSpec, "input", data["input"]),
             postprocess=_build(PostprocessSpec, "postprocess", data.get("postprocess", {})),
             options=data.get("options", {}),
-            masks=None if data.get("masks") is None else _build(MaskSpec, "masks", data["masks"]),
+            masks=_build(MaskSpec, "masks", data["masks"]) if _has_masks(data) else None,
         )
 
     def override(self, data: Mapping[str, Any]) -> DetectorSpec:
@@ -318,6 +322,10 @@ def _refuse_unknown(where: str, data: Mapping[str, Any], cls: type) -> None:
 def _refuse_other_than_table(where: str, data: Any) -> None:
     if not isinstance(data, Mapping):
         raise InputError(f"{where} is {_show(data)}; give a table of values")
+
+
+def _has_masks(data: Mapping[str, Any]) -> bool:
+    return data.get("masks") is not None and data["masks"] is not False
 
 
 def _build(cls: type, table: str, data: Any) -> Any:

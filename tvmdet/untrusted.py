@@ -74,8 +74,11 @@ def diagnose(
     *,
     spec: str | Path | Mapping[str, Any] | DetectorSpec | None = None,
     size_hw: tuple[int, int] | None = None,
+    raw: bool = False,
     limits: Limits | None = None,
     compare: bool = False,
+    shrink: str | Path | None = None,
+    shrink_budget_s: float = 300.0,
     save_onnx: str | Path | None = None,
     bounds: Bounds | None = None,
     tell: Callable[[str], None] | None = None,
@@ -86,8 +89,11 @@ def diagnose(
         path: The ONNX file.
         spec: As for :func:`tvmdet.import_onnx`.
         size_hw: Height and width in pixels for an export that leaves them open.
+        raw: Examine it as a network without a head.
         limits: Bounds on what the file may ask for.
         compare: Compile the network too, and compare it with ONNX Runtime.
+        shrink: A file for the smallest part that cannot be compiled or that differs.
+        shrink_budget_s: Seconds that the search for it may take.
         save_onnx: A file for the rewritten network that tvmdet compiles from.
         bounds: What the examination may take.
         tell: Called with each step, from another thread.
@@ -104,8 +110,11 @@ def diagnose(
         path,
         spec=spec,
         size_hw=size_hw,
+        raw=raw,
         limits=limits,
         compare=compare,
+        shrink_to=shrink,
+        shrink_budget_s=shrink_budget_s,
         save_onnx=save_onnx,
         bounds=bounds,
         tell=tell,

@@ -54,6 +54,8 @@ class Elementwise(Template):
         spatial = {int(tirx.IterVar.DataPar)}
         for block in blocks:
             kinds = [int(var.iter_type) for var in block_iters(schedule, block)]
+            if not schedule.get(block).writes:  # opaque: it does not say what it computes
+                return None
             if not set(kinds) <= spatial or len(schedule.get_loops(block)) != len(kinds):
                 return None
         shape = buffer_shape(schedule, blocks[-1])

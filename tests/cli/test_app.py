@@ -21,11 +21,13 @@ def test_version(run: Callable) -> None:
 def test_nothing_asked_is_wrong_usage_and_shows_the_verbs(run: Callable) -> None:
     done = run()
     assert done.code == 2
-    for verb in ("doctor", "tune", "compile", "inspect", "detect", "targets"):
+    for verb in ("doctor", "tune", "compile", "inspect", "detect", "eval", "targets"):
         assert f"  {verb} " in done.err
 
 
-@pytest.mark.parametrize("verb", ["doctor", "tune", "compile", "inspect", "detect", "targets"])
+@pytest.mark.parametrize(
+    "verb", ["doctor", "tune", "compile", "inspect", "detect", "eval", "targets"]
+)
 def test_help_of_each_verb(run: Callable, verb: str) -> None:
     done = run(verb, "--help")
     assert done.code == 0

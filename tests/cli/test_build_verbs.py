@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import onnx_models
 import pytest
 import toy_modules
 
-from tvmdet import compiler, frontend, passes, tuning
+from tvmdet import compiler, tuning, untrusted
 from tvmdet.compiler import CompileReport
+from tvmdet.contain import Bounds
+from tvmdet.diagnosis import Diagnosis, NodeVerdict, Proof, Shrunk
 from tvmdet.errors import ParityError, UnsupportedOperatorError
-from tvmdet.frontend import Diagnosis, NodeVerdict
 from tvmdet.tuning import TuningProgress, TuningReport
 
 
@@ -39,7 +40,12 @@ class Recorder:
 def importer(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     model = SimpleNamespace(name="toy", spec=toy_modules.toy_spec(), recognition=("a toy",))
     recorder = Recorder(model)
-    monkeypatch.setattr(frontend, "import_onnx", recorder)
+
+    def start(*args: Any, **options: Any) -> Any:
+        return nullcontext(SimpleNamespace(result=lambda: recorder(*args, **options)))
+
+    monkeypatch.setattr(untrusted, "import_onnx", recorder)
+    monkeypatch.setattr(untrusted, "start_import", start)
     return recorder
 
 
@@ -82,37 +88,66 @@ def test_doctor_of_a_good_model(run: Callable, monkeypatch: pytest.MonkeyPatch) 
     )
     found = Diagnosis(path="x.onnx", family="toy", size_hw=(32, 48), static=True, nodes=nodes)
     recorder = Recorder(found)
-    monkeypatch.setattr(frontend, "diagnose", recorder)
-    done = run("doctor", "x.onnx", "--size", "32x48")
+    monkeypatch.setattr(untrusted, "diagnose", recorder)
+    words = ["--spec", "s.toml", "--shrink", "p.onnx", "--budget", "90s", "--save-onnx", "r.onnx"]
+    done = run("doctor", "x.onnx", "--size", "32x48", "--raw", "--compare", *words)
     assert done.code == 0
-    assert recorder.options.pop("size_hw") == (32, 48)
-    assert [callable(value) for value in recorder.options.values()] == [True]
-    assert "1 nodes import, 1 rewritten, nothing blocks" in done.out
+    assert recorder.options == {
+        "spec": Path("s.toml"),
+        "size_hw": (32, 48),
+        "raw": True,
+        "compare": True,
+        "shrink": Path("p.onnx"),
+        "shrink_budget_s": 90.0,
+        "save_onnx": Path("r.onnx"),
+        "bounds": Bounds(timeout_s=1800.0),
+    }
+    assert done.out.startswith("COMPILES  x.onnx\n  family toy, input 32x48\n\nnext: tvmdet tune")
+    assert "2: 1 import, 1 are rewritten, nothing blocks" in done.out
+    assert "Identity" not in done.out
+    assert "Identity" in run("doctor", "x.onnx", "-v").out
     assert "next: tvmdet tune x.onnx" in done.out
     assert json.loads(run("doctor", "x.onnx", "--json").out)["ok"] is True
 
 
-def test_doctor_lowers_what_imports(
-    run: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_doctor_shows_proofs_and_what_was_compared(
+    run: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorder = Recorder(UnsupportedOperatorError("no kernel for relax.sigmoid; replace it"))
-    monkeypatch.setattr(passes, "lower", recorder)
-    path = onnx_models.save(onnx_models.yolov8(), tmp_path / "m.onnx")
-    done = run("doctor", str(path))
+    node = NodeVerdict(
+        node="b", operator="Identity", verdict="rewritten", detail="folded", difference=2e-7
+    )
+    found = Diagnosis(
+        path="x.onnx",
+        family="toy",
+        nodes=(node,),
+        proofs=(Proof(rewrite="folded", differences={"y": 2e-7, "z": 0.0}, inputs=("noise",)),),
+        compared={"y": 0.5, "z": 1e-7},
+        problems=("the compiled network gives other values",),
+        shrunk=Shrunk(summary="90 nodes to 1 (Erf)", command="tvmdet doctor p.onnx --raw"),
+    )
+    monkeypatch.setattr(untrusted, "diagnose", Recorder(found))
+    done = run("doctor", "x.onnx", "--nodes")
     assert done.code == 1
-    assert recorder.args[1] == (1,)
-    assert "blocks: no kernel for relax.sigmoid; replace it; relax.sigmoid from node" in done.out
-    assert "(Sigmoid)" in done.out
+    assert done.out.startswith("DOES NOT COMPILE  x.onnx: 1 problem\n")
+    assert "by ONNX Runtime, largest difference 2.0e-07, on noise" in done.out
+    assert "folded: largest difference 2.0e-07" in done.out
+    assert "2 outputs: largest difference 5.0e-01 (y)" in done.out
+    assert "folded, proven: largest difference 2.0e-07" in done.out
+    assert "90 nodes to 1 (Erf)" in done.out
+    data = json.loads(run("doctor", "x.onnx", "--json").out)
+    assert data["proofs"][0]["differences"]["y"] == data["nodes"][0]["difference"] == 2e-7
+    assert data["shrunk"]["command"] == "tvmdet doctor p.onnx --raw"
 
 
 def test_doctor_of_a_model_that_blocks(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = (NodeVerdict(node="l", operator="Loop", verdict="blocks", detail="no loops; cut it"),)
     found = Diagnosis(path="x.onnx", problems=("node 'l' (Loop) no loops; cut it",), nodes=nodes)
-    monkeypatch.setattr(frontend, "diagnose", Recorder(found))
+    monkeypatch.setattr(untrusted, "diagnose", Recorder(found))
     done = run("doctor", "x.onnx")
     assert done.code == 1
     assert "blocks: node 'l' (Loop)" in done.out
-    assert "does not compile as a detector: 1 problem" in done.out
+    assert done.out.startswith("DOES NOT COMPILE  x.onnx: 1 problem\n  no known family\n")
+    assert "1 block (Loop 1)" in done.out
     assert run("doctor", "x.onnx", "--json").code == 1
 
 
@@ -133,7 +168,13 @@ def test_tune_passes_its_options_on(
     words += ["--precision", "bf16"]
     done = run("tune", "x.onnx", "--size", "32x48", *words)
     assert done.code == 0
-    assert importer.options == {"spec": None, "size_hw": (32, 48), "raw": False}
+    assert importer.options == {
+        "spec": None,
+        "size_hw": (32, 48),
+        "raw": False,
+        "batch_sizes": (1, 4),
+        "bounds": Bounds(timeout_s=1800.0),
+    }
     recorder.options.pop("progress")
     assert recorder.options == {
         "target": "host",

@@ -34,7 +34,7 @@ def test_commands_have_known_verbs_and_options(run: Callable, command: str) -> N
 
 def test_every_verb_is_in_the_readme() -> None:
     verbs = {command.split()[1] for command in COMMANDS}
-    assert verbs == {"bench", "compile", "detect", "doctor", "inspect", "targets", "tune"}
+    assert verbs == {"bench", "compile", "detect", "doctor", "eval", "inspect", "targets", "tune"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -46,9 +46,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_spec_page_names_every_key() -> None:
     import dataclasses
 
-    from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
+    from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
 
     text = (ROOT / "docs" / "spec.md").read_text(encoding="utf-8")
-    for cls in (DetectorSpec, InputSpec, PostprocessSpec):
+    for cls in (DetectorSpec, InputSpec, MaskSpec, PostprocessSpec):
         for field in dataclasses.fields(cls):
             assert f"`{field.name}`" in text or f"`[{field.name}]`" in text, field.name

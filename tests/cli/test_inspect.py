@@ -47,6 +47,29 @@ def test_tables(run: Callable, tmp_path: Path) -> None:
         assert text in done.out
 
 
+def test_masks_are_shown(run: Callable, tmp_path: Path) -> None:
+    checked = {
+        **PARITY["toy"],
+        "masks": 16,
+        "worst_mask_iou": 0.9987,
+        "mask_pixels": 1000,
+        "mask_pixels_at_threshold": 1,
+        "tolerance": {"iou": 0.99, "score": 0.001, "mask_iou": 0.98},
+    }
+    spec = toy_modules.toy_spec(masks={"frame": "image"}).to_dict()
+    path = write(tmp_path / "toy.tvmdet", spec=spec, parity={"toy": checked})
+    done = run("inspect", path)
+    # Lines are broken to the width of the terminal.
+    said = " ".join(done.out.split())
+    for text in ("masks frame image, threshold 0.5", "16 masks, 17 boxes", "mask IoU 0.9987"):
+        assert text in said
+    plain = run("inspect", write(tmp_path / "b.tvmdet", parity=PARITY)).out
+    assert "masks," not in plain and "frame" not in plain
+    found = json.loads(run("inspect", path, "--json").out)
+    assert found["spec"]["masks"] == {"frame": "image", "threshold": 0.5, "cut_to_box": True}
+    assert found["parity"]["toy"]["worst_mask_iou"] == 0.9987
+
+
 def test_json_is_the_manifest_and_what_runs_here(run: Callable, tmp_path: Path) -> None:
     path = write(tmp_path / "toy.tvmdet")
     found = json.loads(run("inspect", path, "--json").out)

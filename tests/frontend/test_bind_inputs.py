@@ -10,13 +10,14 @@ import numpy as np
 import onnx
 import onnx_models
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend import Model, import_onnx
 from tvmdet.frontend.bind_inputs import bind_inputs, find_picture
 from tvmdet.frontend.load import load_onnx
-from tvmdet.frontend.prove import run_onnx
+from tvmdet.frontend.prove import random_feeds, run_onnx
+from tvmdet.frontend.widen_floats import is_half
 
 FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
 Input = tuple[int, Sequence[int | str]]
@@ -284,6 +285,28 @@ def test_a_picture_without_a_batch_works_at_batch_1_only(tmp_path: Path) -> None
         model.onnx_at(2)
 
 
+def test_half_precision_is_computed_in_single(tmp_path: Path) -> None:
+    wide = onnx_models.yolov8(batch="n")
+    half = onnx_models.yolov8(batch="n")
+    for tensor in half.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32:
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
+    for value in (*half.graph.input, *half.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    model = _import(half, tmp_path)
+    assert model.spec.family == "yolov8"
+    assert "weights in half precision, computed in single precision" in model.recognition
+    static = model.onnx_at(1)
+    assert not is_half(static)
+    feeds = random_feeds(static)
+    assert feeds["images"].dtype == np.float32
+    (want,) = run_onnx(wide, [feeds])
+    (got,) = run_onnx(static, [feeds])
+    (name,) = want
+    np.testing.assert_allclose(got[name], want[name], rtol=1e-2, atol=2e-2)
+
+
 def test_constants_are_kept_in_the_spec(tmp_path: Path) -> None:
     proto = onnx_models.yolov8(batch="n")
     proto.graph.input.append(helper.make_tensor_value_info("gain", FLOAT, [1]))
@@ -298,7 +321,7 @@ def test_constants_are_kept_in_the_spec(tmp_path: Path) -> None:
     assert again.spec.to_dict() == model.spec.to_dict()
 
 
-@pytest.mark.parametrize("make", [_bytes, _single])
+@pytest.mark.parametrize("make", [_bytes, pytest.param(_single, marks=pytest.mark.slow)])
 def test_compiles_with_parity(make: Any, tmp_path: Path) -> None:
     import tvmdet
 

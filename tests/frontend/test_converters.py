@@ -10,7 +10,7 @@ import onnx_models
 import pytest
 from onnx_models import Graph, run_relax
 
-from tvmdet.errors import UnsupportedOperatorError
+from tvmdet.errors import ModelError, UnsupportedOperatorError
 from tvmdet.frontend.importer import import_relax
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.onnx_tools import name_nodes
@@ -145,3 +145,11 @@ def test_every_block_is_listed() -> None:
     assert "'nonmaxsuppression_3' (NonMaxSuppression): its iou_threshold is not a" in message
     assert "'det_4' (Det): TVM has no converter" in message
     assert "'topk_5' (TopK): its k is not a constant" in message
+
+
+def test_constants_that_tvm_cannot_fold_are_an_error_of_the_model() -> None:
+    graph = Graph()
+    output = graph.node("Div", "x", graph.constant([0.0]))
+    model = graph.model({"x": SHAPE}, {output: None})
+    with pytest.raises(ModelError, match=r"cannot fold the constants .*: .*ivide by zero"):
+        import_relax(model, onnx_models.OPSET)

@@ -137,6 +137,29 @@ def test_unused_domain_is_fine(tmp_path: Path) -> None:
     assert loaded.name == "m"
 
 
+def test_outputs_whose_shape_nobody_knows_are_fine(tmp_path: Path) -> None:
+    graph = onnx_models.Graph()
+    infos = [
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, kind, shape in (
+            ("step", onnx.TensorProto.INT64, []),
+            ("go", onnx.TensorProto.BOOL, []),
+            ("state", onnx.TensorProto.FLOAT, [None] * 4),
+            ("go_on", onnx.TensorProto.BOOL, []),
+            ("grown", onnx.TensorProto.FLOAT, [None] * 4),
+        )
+    ]
+    nodes = [
+        helper.make_node("Identity", ["go"], ["go_on"]),
+        helper.make_node("Concat", ["state", "state"], ["grown"], axis=1),
+    ]
+    body = helper.make_graph(nodes, "body", infos[:3], infos[3:])
+    count, go = graph.constant(3, np.int64), graph.constant(True, np.bool_)
+    output = graph.node("Loop", count, go, "x", body=body)
+    model = graph.model({"x": [1, 3, 8, 8]}, {output: None})
+    assert load_onnx(onnx_models.save(model, tmp_path / "m.onnx")).opset == onnx_models.OPSET
+
+
 def _with_functions(levels: int, calls: int, *, circular: bool = False) -> onnx.ModelProto:
     """A model whose functions call the next one several times."""
     opsets = [helper.make_opsetid("", onnx_models.OPSET), helper.make_opsetid("local", 1)]

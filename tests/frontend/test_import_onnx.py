@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def test_advice_is_a_spec_that_can_be_read(tmp_path: Path) -> None:
     assert "--raw" in message
     toml = message[message.index("  family") : message.index("or compile")]
     spec = tmp_path / "detector.toml"
-    spec.write_text(toml.replace('"picodet" | "yolov8"', '"yolov8"'))
+    spec.write_text(re.sub(r"family = .*", 'family = "yolov8"', toml))
     with pytest.raises(ModelError, match=r"the spec says family 'yolov8'.*but relu_1 is"):
         _import(proto, tmp_path, spec=spec)
 
@@ -252,7 +253,7 @@ def test_spec_wins(spec: Mapping[str, Any], check: Any, tmp_path: Path) -> None:
     ("spec", "error", "message"),
     [
         ({"familly": "yolov8"}, InputError, "unknown key 'familly'"),
-        ({"family": "yolo99"}, InputError, "no detector family 'yolo99'; allowed: picodet, yolov8"),
+        ({"family": "yolo99"}, InputError, "no detector family 'yolo99'; allowed: .*yolov8"),
         ({"family": "picodet"}, ModelError, "the spec says family 'picodet'"),
         ({"input": 3}, InputError, "give a table"),
         ({"input": {"sizes": 3}}, InputError, "unknown key 'sizes'"),
@@ -288,9 +289,9 @@ def test_missing_names_are_said(tmp_path: Path) -> None:
 
 def test_image_dependent_shapes_are_refused(tmp_path: Path) -> None:
     graph = onnx_models.Graph()
-    output = graph.node("Cast", graph.node("NonZero", "images"), to=TensorProto.FLOAT)
-    proto = graph.model({"images": [1, 3, 32, 32]}, {output: [2, "n"]})
-    with pytest.raises(ModelError, match="'nonzero_0'"):
+    output = graph.node("Unique", "images")
+    proto = graph.model({"images": [1, 3, 32, 32]}, {output: ["n"]})
+    with pytest.raises(ModelError, match="'unique_0'"):
         _import(proto, tmp_path, raw=True)
 
 

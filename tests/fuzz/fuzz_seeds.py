@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,14 +19,21 @@ Seed = Callable[[], onnx.ModelProto]
 _PICTURE = (1, 3, 16, 16)
 
 
+@functools.cache
+def _made(name: str) -> onnx.ModelProto:
+    return SEEDS[name]()
+
+
 def write_seed(name: str, path: Path) -> None:
     """Writes a seed model; one whose name ends in ``external`` keeps its weights beside it."""
-    model = SEEDS[name]()
+    model = _made(name)
     if not name.endswith("external"):
         onnx_models.save(model, path)
         return
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)  # saving moves the weights out of it
     onnx.save_model(
-        model,
+        copy,
         str(path),
         save_as_external_data=True,
         location=f"{path.stem}.data",

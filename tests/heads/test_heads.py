@@ -205,9 +205,11 @@ def test_labels(metadata: dict[str, str], labels: tuple[str, ...] | None) -> Non
 
 
 def test_registry() -> None:
-    assert [head.name for head in all_heads()] == ["picodet", "yolov8"]
-    with pytest.raises(InputError, match="allowed: picodet, yolov8"):
-        get_head("retinanet")
+    names = [head.name for head in all_heads()]
+    assert names == sorted(set(names))
+    assert {"picodet", "yolov4", "yolov5", "yolov6", "yolov8", "yolox"} <= set(names)
+    with pytest.raises(InputError, match=f"allowed: {', '.join(names)}"):
+        get_head("unheard_of")
 
 
 @pytest.mark.parametrize("family", ["picodet", "yolov8"])
@@ -237,7 +239,7 @@ def test_wrong_outputs_are_refused(family: str) -> None:
         ({"layout": 1}, "allowed: channels_first, channels_last"),
         ({"layout": "channels_last"}, "layout channels_last mean 126, .*in the middle dimension"),
         ({"output": "x"}, "options.output is 'x'; allowed: o"),
-        ({"stride": [8]}, "unknown options.stride; family yolov8 has: layout, output, strides"),
+        ({"stride": [8]}, "unknown options.stride; family yolov8 has: layout, output, prototypes"),
     ],
 )
 def test_yolov8_options_are_checked(options: Mapping[str, object], message: str) -> None:

@@ -43,8 +43,7 @@ def write(
         "images": images,
         "annotations": list(annotations),
         "categories": [{"id": index + 1, "name": name} for index, name in enumerate(names)],
-        **changes,
-    }
+    } | changes
     path = folder / "instances.json"
     path.write_text(json.dumps(data), encoding="utf-8")
     return path

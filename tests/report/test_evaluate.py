@@ -214,3 +214,88 @@ def test_either_package_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_backend().name.startswith("faster-coco-eval ")
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     assert find_backend().name.startswith("pycocotools ")
+
+
+def full(box: tuple[float, ...]) -> list[list[float]]:
+    """A polygon around a whole box."""
+    x, y, width, height = box
+    return [[x, y, x + width, y, x + width, y + height, x, y + height]]
+
+
+def test_masks_are_compared_with_masks(masks_path: Path, tmp_path: Path) -> None:
+    import tvmdet
+
+    wanted = [thing(i, 2, GREEN, segmentation=full(GREEN)) for i in (1, 2)]
+    path = write(tmp_path / "pictures", wanted)
+    options = EvalOptions(annotations=path, images=path.parent, threads=1)
+    by_hand = []
+    with tvmdet.load(masks_path, threads=1) as detector:
+        for image in ("0.png", "1.png"):
+            found = detector.detect(path.parent / image)
+            assert found.masks is not None
+            mask = found.masks[found.class_ids.tolist().index(1)]
+            right = mask[8:24, 12:36].sum()
+            by_hand.append(right / (mask.sum() + 16 * 24 - right))
+    report = evaluate(masks_path, options)
+    assert report.boxes.values["AP"] == pytest.approx(1.0)
+    assert report.masks is not None
+    overlaps = [0.5 + 0.05 * step for step in range(10)]
+    assert by_hand[0] < 0.6 < by_hand[1], "otherwise the test tells nothing"
+    # The score in the second picture is higher: right in front of wrong, wrong in front of right.
+    aps_by_overlap = {
+        (True, True): 1.0,
+        (False, True): 51 / RECALLS,
+        (True, False): 0.5 * 51 / RECALLS,
+        (False, False): 0.0,
+    }
+    expected = [aps_by_overlap[by_hand[0] >= t, by_hand[1] >= t] for t in overlaps]
+    assert report.masks.values["AP"] == pytest.approx(sum(expected) / len(expected))
+
+
+@pytest.mark.parametrize("backend", ["faster-coco-eval", "pycocotools"])
+def test_masks_may_be_polygons_or_run_lengths(
+    masks_path: Path, tmp_path: Path, backend: str
+) -> None:
+    # Columns 12 to 35, rows 8 to 23: the green box.
+    counts = [12 * 32 + 8, *[16, 16] * 24]
+    counts[-1] = 8 + 12 * 32
+    forms = [full(GREEN), {"size": [32, 48], "counts": counts}]
+    figures = []
+    for form in forms:
+        path = write(tmp_path / "pictures", [thing(1, 2, GREEN, segmentation=form)])
+        options = EvalOptions(annotations=path, images=path.parent, threads=1, backend=backend)
+        report = evaluate(masks_path, options)
+        assert report.masks is not None
+        figures.append(report.masks.values)
+    assert figures[0] == pytest.approx(figures[1])
+    assert figures[0]["AR1"] is not None and figures[0]["AR1"] > 0
+
+
+@pytest.mark.parametrize("backend", ["faster-coco-eval", "pycocotools"])
+@pytest.mark.parametrize(
+    "form", [[[5, 6]], {"size": [32, 48], "counts": [32 * 48]}, {"size": [32, 48], "counts": "zz"}]
+)
+def test_masks_of_nothing_are_never_found(
+    masks_path: Path, tmp_path: Path, backend: str, form: Any
+) -> None:
+    path = write(tmp_path / "pictures", [thing(1, 2, GREEN, segmentation=form)])
+    options = EvalOptions(annotations=path, images=path.parent, threads=1, backend=backend)
+    report = evaluate(masks_path, options)
+    assert report.masks is not None
+    assert (report.masks.values["AP"], report.masks.values["AR100"]) == (0.0, 0.0)
+
+
+def test_masks_of_another_size_are_refused(masks_path: Path, tmp_path: Path) -> None:
+    form = {"size": [48, 32], "counts": [32 * 48]}
+    path = write(tmp_path / "pictures", [thing(1, 2, GREEN, segmentation=form)])
+    with pytest.raises(InputError, match=r"size \[48, 32\] in picture 1, which is \[32, 48\]"):
+        evaluate(masks_path, EvalOptions(annotations=path, images=path.parent, threads=1))
+
+
+def test_annotations_without_masks_leave_boxes(masks_path: Path, tmp_path: Path) -> None:
+    wanted = [thing(1, 1, BLUE, segmentation=full(BLUE)), thing(2, 1, BLUE)]
+    path = write(tmp_path / "pictures", wanted)
+    report = evaluate(masks_path, EvalOptions(annotations=path, images=path.parent, threads=1))
+    assert report.masks is None
+    assert report.boxes.values["AP"] == pytest.approx(1.0)
+    assert any("1 annotations have no segmentation" in line for line in report.warnings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from tvmdet.boxes import ImageTransform
+from tvmdet.heads import MaskValues, get_head
 from tvmdet.report.end_to_end import compare_found
 from tvmdet.report.pipeline import Found, Pipeline
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
@@ -55,6 +57,7 @@ def test_boxes_are_those_of_the_reference(post: dict[str, object]) -> None:
     found, _ = Pipeline(spec).finish({"y": output}, transform)
 
     x, y, w, h = output[0, :4]
+    h = np.maximum(h, 0)  # a box turned inside out is a line in its centre
     boxes = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], -1)
     scores = output[0, 4:].T
     if spec.postprocess.multi_label:
@@ -71,6 +74,31 @@ def test_boxes_are_those_of_the_reference(post: dict[str, object]) -> None:
     np.testing.assert_allclose(found.scores, right.scores)
     limits = np.array([SIZE_HW[1], SIZE_HW[0]] * 2, np.float32)
     np.testing.assert_allclose(found.boxes_xyxy, np.clip(right.boxes_xyxy, 0, limits), rtol=1e-6)
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["own masks", "mixed from prototypes"])
+def test_masks_are_those_of_the_boxes(mixed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec(multi_label=True).override({"masks": {"frame": "image"}})
+    rng = np.random.default_rng(1)
+    output = rng.random((1, 7, 24), np.float32)
+    output[:, :4] = output[:, :4] * 20 + 8
+    if mixed:
+        values = rng.normal(0, 50, (1, 24, 6)).astype(np.float32)
+        masks = MaskValues(values=values, prototypes=rng.normal(0, 1, (1, 6, 4, 5)))
+        want = 1 / (1 + np.exp(-np.einsum("ap,phw->ahw", values[0], masks.prototypes[0])))
+    else:
+        masks = MaskValues(values=rng.random((1, 24, 4, 5), np.float32))
+        want = masks.values[0]
+    head = type(get_head("yolov8"))
+    right = head.decode_reference
+    monkeypatch.setattr(head, "decode_reference", lambda *args: replace(right(*args), masks=masks))
+    transform = ImageTransform.for_image(SIZE_HW, spec.input)
+    found, _ = Pipeline(spec).finish({"y": output}, transform)
+    assert len(found.scores) == 20 > len(set(found.rows.tolist()))
+    scores = output[0, 4:].T[found.rows, found.class_ids]
+    np.testing.assert_array_equal(scores, found.scores)
+    np.testing.assert_allclose(found.masks, want[found.rows], rtol=1e-4, atol=1e-6)
+    assert Pipeline(make_spec()).finish({"y": output}, transform)[0].masks is None
 
 
 def boxes(*rows: tuple[float, float, float, float], class_id: int = 0) -> Found:

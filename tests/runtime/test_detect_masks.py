@@ -17,6 +17,7 @@ from tvmdet.detections import Detections
 from tvmdet.masks import place_masks
 from tvmdet.rle import decode_rle
 from tvmdet.runtime import Detector, load
+from tvmdet.runtime.image_batches import _copy_counted
 from tvmdet.spec import MaskSpec
 
 
@@ -93,6 +94,21 @@ def test_results_are_the_callers(detector: Detector) -> None:
         np.testing.assert_array_equal(small.values, before)
         assert small.values.base is None, "a view would keep the whole batch in memory"
         assert max(small.values.shape) <= max(MASK_SHAPE)
+
+
+@pytest.mark.parametrize("counts", [[0, 0], [1, 3], [4, 0]])
+def test_only_rows_in_use_are_copied(counts: list[int]) -> None:
+    masks = np.random.default_rng(0).random((2, 4, 3, 5), np.float32)
+    given = (
+        np.zeros((2, 4, 4), np.float32),
+        np.zeros((2, 4), np.float32),
+        np.zeros((2, 4), np.int32),
+        np.array(counts, np.int32),
+    )
+    *rows, copied = _copy_counted((*given, masks))
+    np.testing.assert_array_equal(copied, masks[:, : max(counts)])
+    for one, other in zip((*rows, copied), (*given, masks), strict=True):
+        assert not np.shares_memory(one, other)
 
 
 def test_video(detector: Detector, tmp_path: Path) -> None:

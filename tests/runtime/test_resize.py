@@ -29,7 +29,7 @@ def place(image: np.ndarray, spec: InputSpec) -> np.ndarray:
     """Places the image into the second row of a poisoned batch; the others stay poisoned."""
     batch = np.full((3, *spec.size_hw, 3), 201, np.uint8)
     transform = ImageTransform.for_image(image.shape[:2], spec)
-    place_image(image, transform, spec.pad_value, batch[1])
+    place_image(image, transform, spec.border_bgr, batch[1])
     assert (batch[[0, 2]] == 201).all()
     return batch[1]
 
@@ -54,3 +54,11 @@ def test_top_left_pads_below_and_to_the_right() -> None:
     placed = place(image, InputSpec(size_hw=(20, 40), pad_position="top_left", pad_value=0))
     assert (placed[:, :20] == 7).all()
     assert (placed[:, 20:] == 0).all()
+
+
+def test_a_border_of_three_levels() -> None:
+    image = np.full((10, 10, 3), 90, np.uint8)
+    spec = InputSpec(size_hw=(20, 40), pad_position="top_left", pad_value=(1, 2, 3))
+    placed = place(image, spec)
+    assert (placed[:, 20:] == [3, 2, 1]).all()
+    assert (placed[:, :20] == 90).all()

@@ -8,6 +8,7 @@ as in generalized focal loss (Li et al. 2020, section 3.2).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 import onnx
 import torch
@@ -49,8 +50,10 @@ class Bottleneck(nn.Module):
         return self.join(torch.cat([reduced, reduced + self.inner(reduced)], dim=1))
 
 
-class OneStage(nn.Module):
-    """Backbone, top-down pyramid, and per level a branch for boxes and one for classes."""
+class Pyramid(nn.Module):
+    """Backbone and top-down pathway: maps of strides 8, 16 and 32."""
+
+    channels = _CHANNELS[2:]
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,8 +63,24 @@ class OneStage(nn.Module):
         self.down4 = nn.Sequential(ConvUnit(c3, c4, 3, 2), Bottleneck(c4, c4))
         self.down5 = nn.Sequential(ConvUnit(c4, c5, 3, 2), Bottleneck(c5, c5))
         self.up4, self.up3 = Bottleneck(c5 + c4, c4), Bottleneck(c4 + c3, c3)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        p3 = self.down3(self.stem(images))
+        p4 = self.down4(p3)
+        p5 = self.down5(p4)
+        p4 = self.up4(torch.cat([F.interpolate(p5, scale_factor=2.0), p4], dim=1))
+        p3 = self.up3(torch.cat([F.interpolate(p4, scale_factor=2.0), p3], dim=1))
+        return p3, p4, p5
+
+
+class OneStage(nn.Module):
+    """The pyramid, and per level a branch for boxes and one for classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pyramid = Pyramid()
         self.boxes, self.classes = nn.ModuleList(), nn.ModuleList()
-        for channels in (c3, c4, c5):
+        for channels in Pyramid.channels:
             self.boxes.append(
                 nn.Sequential(ConvUnit(channels, _WIDTH), nn.Conv2d(_WIDTH, 4 * BINS, 1))
             )
@@ -84,12 +103,7 @@ class OneStage(nn.Module):
 
     def raw(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns logits of box sides ``[N, A, 4, BINS]`` and of classes ``[N, A, C]``."""
-        p3 = self.down3(self.stem(images))
-        p4 = self.down4(p3)
-        p5 = self.down5(p4)
-        p4 = self.up4(torch.cat([F.interpolate(p5, scale_factor=2.0), p4], dim=1))
-        p3 = self.up3(torch.cat([F.interpolate(p4, scale_factor=2.0), p3], dim=1))
-        levels = (p3, p4, p5)
+        levels = self.pyramid(images)
         sides = [head(x).flatten(2) for head, x in zip(self.boxes, levels, strict=True)]
         logits = [head(x).flatten(2) for head, x in zip(self.classes, levels, strict=True)]
         sides = torch.cat(sides, dim=2).transpose(1, 2)
@@ -108,9 +122,28 @@ class OneStage(nn.Module):
         return rows.transpose(1, 2)
 
 
-def build() -> OneStage:
+def build(_folder: Path) -> OneStage:
     """Returns the network, untrained."""
     return OneStage()
+
+
+class TrainedPyramid(nn.Module):
+    """The pyramid of the trained network in a folder, which further training does not change."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        trained = OneStage()
+        trained.load_state_dict(torch.load(folder / "shapes_one_stage.pt"))
+        self.pyramid = trained.pyramid.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        # The statistics of its normalisation stay as they are too.
+        self.pyramid.eval()
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.pyramid(images)
 
 
 def loss(model: OneStage, batch: Batch) -> Tensor:
@@ -138,6 +171,11 @@ def loss(model: OneStage, batch: Batch) -> Tensor:
     distance = distance.clamp(0, BINS - 1.01)
     spread = (_distribution_loss(sides[chosen], distance) * weight).sum()
     return (0.5 * class_loss + 7.5 * overlap + 1.5 * spread) / total
+
+
+def run(model: OneStage, image: Tensor) -> tuple[Tensor, ...]:
+    """Returns the outputs of one picture ``[3, SIZE, SIZE]``, as they are exported."""
+    return (model(image[None]),)
 
 
 def export(model: OneStage, path: Path) -> None:

@@ -39,4 +39,7 @@ def _cells(checked: Mapping[str, Any]) -> tuple[str, str, str]:
         f"IoU {checked.get('worst_iou')} (allowed {tolerance.get('iou')}), "
         f"score {checked.get('worst_score_drift')} (allowed {tolerance.get('score')})"
     )
+    if "masks" in checked:
+        compared = f"{checked['masks']} masks, {compared}"
+        worst += f", mask IoU {checked.get('worst_mask_iou')} (allowed {tolerance.get('mask_iou')})"
     return checked.get("reference", ""), compared, worst

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tvmdet import untrusted
 from tvmdet.cli import output
 from tvmdet.cli.certificate import print_certificate
 from tvmdet.cli.options import (
@@ -20,12 +21,15 @@ from tvmdet.cli.options import (
     Size,
     Spec,
     Threads,
+    Timeout,
     ToleranceShare,
     parse_batch,
+    parse_duration,
     parse_names,
     parse_size,
 )
 from tvmdet.cli.progress import Phases
+from tvmdet.contain import Bounds
 from tvmdet.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,6 +60,7 @@ def compile_(
     threads: Threads = None,
     precision: Precision = "fp32",
     tolerance: ToleranceShare = None,
+    timeout: Timeout = "30m",
     output_: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="By default MODEL.tvmdet, here."),
@@ -68,19 +73,28 @@ def compile_(
     The build fails, and writes nothing, when what it finds differs from ONNX Runtime.
     """
     names, batch_sizes, size_hw = parse_names(target), parse_batch(batch), parse_size(size)
+    timeout_s = parse_duration(timeout, "--timeout")
+    if tolerance is not None and not raw:
+        raise InputError("--tolerance is for raw outputs: give it with --raw")
     destination = output_ or Path(f"{model.stem}.tvmdet")
     with Phases() as phase:
         phase(f"importing {model}")
-        from tvmdet.compiler import compile as compile_model
-        from tvmdet.compiler.tolerance import Tolerance
-        from tvmdet.frontend import import_onnx
+        with untrusted.start_import(
+            model,
+            spec=spec,
+            size_hw=size_hw,
+            raw=raw,
+            batch_sizes=batch_sizes,
+            bounds=Bounds(timeout_s=timeout_s),
+        ) as work:
+            # The compiler is imported here while the model is imported there.
+            from tvmdet.compiler import compile as compile_model
+            from tvmdet.compiler.tolerance import Tolerance
 
+            imported = work.result()
         allowed = None
         if tolerance is not None:
-            if not raw:
-                raise InputError("--tolerance is for raw outputs: give it with --raw")
             allowed = replace(Tolerance.at_precision(precision), raw=tolerance)
-        imported = import_onnx(model, spec=spec, size_hw=size_hw, raw=raw)
         report = compile_model(
             imported,
             target=names,

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from tvmdet import untrusted
 from tvmdet.cli import output
-from tvmdet.cli.options import Debug, Json, OnnxFile, Size, parse_size
+from tvmdet.cli.options import (
+    Debug,
+    Json,
+    OnnxFile,
+    Size,
+    Spec,
+    Timeout,
+    parse_duration,
+    parse_size,
+)
 from tvmdet.cli.progress import Phases
+from tvmdet.contain import Bounds
 
 if TYPE_CHECKING:
-    from tvmdet.frontend import Diagnosis, Model
+    from tvmdet.diagnosis import Diagnosis, Shrunk
 
 __all__ = ["doctor"]
 
@@ -18,77 +32,186 @@ __all__ = ["doctor"]
 def doctor(
     model: OnnxFile,
     size: Size = None,
+    spec: Spec = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The network without a head: any inputs and outputs.")
+    ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Compile it too, and compare it with ONNX Runtime."),
+    ] = False,
+    shrink: Annotated[
+        Path | None,
+        typer.Option(
+            "--shrink",
+            metavar="FILE.onnx",
+            help="Write the smallest part that fails or differs, without your weights.",
+        ),
+    ] = None,
+    budget: Annotated[
+        str, typer.Option("--budget", metavar="TIME", help="How long --shrink may search: 90s, 5m.")
+    ] = "5m",
+    save_onnx: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-onnx", metavar="FILE.onnx", help="Write the rewritten network that is compiled."
+        ),
+    ] = None,
+    nodes: Annotated[
+        bool, typer.Option("--nodes", "-v", help="Say what becomes of every operator.")
+    ] = False,
+    timeout: Timeout = "30m",
     json: Json = False,
     debug: Debug = False,
 ) -> int:
     """Say what of a model imports, is rewritten, or blocks."""
-    size_hw = parse_size(size)
+    size_hw, budget_s = parse_size(size), parse_duration(budget, "--budget")
+    bounds = Bounds(timeout_s=parse_duration(timeout, "--timeout"))
     with Phases() as phase:
         phase(f"examining {model}")
-        from tvmdet.frontend import diagnose
-
-        found = diagnose(model, size_hw=size_hw, dry_run=_lower)
+        found = untrusted.diagnose(
+            model,
+            spec=spec,
+            size_hw=size_hw,
+            raw=raw,
+            compare=compare,
+            shrink=shrink,
+            shrink_budget_s=budget_s,
+            save_onnx=save_onnx,
+            bounds=bounds,
+        )
     if json:
         output.print_json(found.to_dict())
     else:
-        _print(found)
+        _print(found, nodes=nodes)
     return 0 if found.ok else 1
 
 
-def _lower(model: Model) -> None:
-    """Lowers a model as for this machine, which names what has no kernel."""
-    from tvmdet.passes import lower
-    from tvmdet.targets import get_target
-
-    lower(model, (1,), get_target("host"))
-
-
-def _print(found: Diagnosis) -> None:
-    size = "x".join(str(side) for side in found.size_hw) if found.size_hw else None
+def _print(found: Diagnosis, *, nodes: bool) -> None:
+    """Prints the verdict, what it is and what to do; then what matters; then what was asked for."""
+    console = output.stdout()
+    console.print(_verdict(found), style="green" if found.ok else "red", soft_wrap=True)
+    console.print(f"  {_what(found)}", soft_wrap=True)
+    _print_next(found)
+    for problem in found.problems:
+        console.print(f"\nblocks: {problem}", style="red", soft_wrap=True)
+    if found.shrunk is not None:
+        _print_shrunk(found.shrunk)
+    console.print()
     output.facts(
         [
-            ("model", found.path),
-            ("exported by", found.producer),
-            ("opset", found.opset),
-            ("inputs", _tensors(found.inputs)),
-            ("outputs", _tensors(found.outputs)),
-            ("size", size),
-            ("parameters", None if found.parameters is None else f"{found.parameters:,}"),
-            ("per image", None if found.gflops is None else f"{found.gflops} GFLOP"),
-            ("family", found.family),
-            ("because", "\n".join(found.recognition)),
+            ("nodes", _counts(found)),
+            ("proven", _proven(found, each=nodes)),
+            ("compared", _compared(found)),
             ("batches", found.batch),
+            ("because", "\n".join(found.recognition if nodes else found.recognition[1:][:2])),
+            ("rewritten", None if found.saved is None else f"written to {found.saved}"),
         ]
     )
-    if found.nodes:
-        _print_operators(found)
-        output.stdout().print()
-    for problem in found.problems:
-        output.stdout().print(f"blocks: {problem}", style="red", soft_wrap=True)
+    if nodes and found.nodes:
+        _print_all(found)
+
+
+def _verdict(found: Diagnosis) -> str:
     if found.ok:
-        counts = [f"{found.count('imports')} nodes import", f"{found.count('rewritten')} rewritten"]
-        output.stdout().print(f"{found.path} compiles: {', '.join(counts)}, nothing blocks")
-        output.next_step("tvmdet", "tune", found.path)
+        return f"COMPILES  {found.path}"
+    count = len(found.problems)
+    problems = "1 problem" if count == 1 else f"{count} problems"
+    return f"DOES NOT COMPILE  {found.path}: {problems}"
+
+
+def _what(found: Diagnosis) -> str:
+    """Returns one line: family, size, exporter."""
+    size = "x".join(str(side) for side in found.size_hw) if found.size_hw else None
+    parts = [
+        f"family {found.family}" if found.family else "no known family",
+        None if size is None else f"input {size}",
+        None if found.parameters is None else f"{_short(found.parameters)} parameters",
+        None if found.gflops is None else f"{found.gflops:g} GFLOP per image",
+        f"opset {found.opset}" if found.opset else None,
+        f"by {found.producer}" if found.producer else None,
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _short(count: int) -> str:
+    for unit, size in (("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return str(count)
+
+
+def _print_next(found: Diagnosis) -> None:
+    if found.ok:
+        raw = ["--raw"] if found.family == "raw" else []
+        output.next_step("tvmdet", "tune", found.path, *raw)
+    elif found.static and not found.count("blocks") and found.family is None:
+        output.next_step("tvmdet", "compile", found.path, "--raw")
     else:
-        count = len(found.problems)
-        problems = "1 problem" if count == 1 else f"{count} problems"
-        output.stdout().print(f"\n{found.path} does not compile as a detector: {problems}")
-        if found.static and not found.count("blocks"):
-            output.next_step("tvmdet", "compile", found.path, "--raw")
-        else:
-            output.stdout().print("\nnext: export it again as the lines above say", style="dim")
+        line = "\nnext: do what the lines below say and run the doctor again"
+        output.stdout().print(line, style="dim")
 
 
-def _tensors(tensors: object) -> str:
-    assert hasattr(tensors, "items")
-    return "\n".join(f"{name} {value}" for name, value in tensors.items())
+def _counts(found: Diagnosis) -> str:
+    if not found.nodes:
+        return ""
+    counts = [f"{found.count('imports')} import", f"{found.count('rewritten')} are rewritten"]
+    blocks = found.count("blocks")
+    counts.append(f"{blocks} block" if blocks else "nothing blocks")
+    top = Counter(node.operator for node in found.nodes if node.verdict == "blocks")
+    named = ", ".join(f"{operator} {count}" for operator, count in top.most_common(5))
+    return f"{len(found.nodes)}: {', '.join(counts)}{f' ({named})' if named else ''} (--nodes)"
 
 
-def _print_operators(found: Diagnosis) -> None:
-    """One row per operator and verdict, what blocks first."""
+def _proven(found: Diagnosis, *, each: bool) -> str:
+    """Returns one line on all proofs, or one for every rewrite."""
+    if not found.proofs:
+        return ""
+    inputs = list(dict.fromkeys(name for proof in found.proofs for name in proof.inputs))
+    largest = max(proof.largest for proof in found.proofs)
+    kinds = list(dict.fromkeys(name.split(" (")[0].split(":")[0] for name in inputs))
+    line = f"by ONNX Runtime, largest difference {_size(largest)}, on {' and '.join(kinds)}"
+    if not each:
+        return line
+    by_rewrite: dict[str, float] = {}
+    for proof in found.proofs:
+        by_rewrite[proof.rewrite] = max(by_rewrite.get(proof.rewrite, 0.0), proof.largest)
+    lines = [
+        f"{rewrite}: largest difference {_size(by_rewrite[rewrite])}" for rewrite in by_rewrite
+    ]
+    return "\n".join([line, *lines])
+
+
+def _size(difference: float) -> str:
+    return f"{difference:.1e}" if difference else "none"
+
+
+def _compared(found: Diagnosis) -> str:
+    if found.compared is None:
+        return ""
+    worst = max(found.compared, key=lambda name: found.compared[name] if found.compared else 0)
+    return (
+        f"compiled against ONNX Runtime, {len(found.compared)} outputs: largest difference "
+        f"{_size(found.compared[worst])} ({worst})"
+    )
+
+
+def _print_shrunk(shrunk: Shrunk) -> None:
+    rows = [
+        ("shrunk", shrunk.summary),
+        ("repeat it", shrunk.command),
+    ]
+    output.stdout().print()
+    output.facts(rows)
+
+
+def _print_all(found: Diagnosis) -> None:
+    """One row per operator and verdict, what blocks first; then inputs, outputs and reasons."""
     groups: dict[tuple[str, str, str], int] = defaultdict(int)
     for node in found.nodes:
         detail = f"{node.node}: {node.detail}" if node.verdict == "blocks" else node.detail
+        if node.difference is not None:
+            detail += f", proven: largest difference {_size(node.difference)}"
         groups[node.verdict, node.operator, detail] += 1
     order = ("blocks", "rewritten", "imports")
     rows = sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))
@@ -97,4 +220,10 @@ def _print_operators(found: Diagnosis) -> None:
         [(operator, count, verdict, how) for (verdict, operator, how), count in rows],
         right=("nodes",),
         gap=True,
+    )
+    output.stdout().print()
+    tensors = [*found.inputs.items(), *found.outputs.items()]
+    sides = ["input"] * len(found.inputs) + ["output"] * len(found.outputs)
+    output.facts(
+        (side, f"{name} {value}") for side, (name, value) in zip(sides, tensors, strict=True)
     )

@@ -89,6 +89,8 @@ def _print_model(
             ("input", _in_words(dataclasses.asdict(spec.input))),
             ("postprocess", _in_words(dataclasses.asdict(spec.postprocess))),
         ]
+        if spec.masks is not None:
+            rows.append(("masks", _in_words(dataclasses.asdict(spec.masks))))
     else:
         rows += [
             ("inputs", _tensors(signature.inputs)),

@@ -18,6 +18,7 @@ __all__ = [
     "Size",
     "Spec",
     "Threads",
+    "Timeout",
     "ToleranceShare",
     "parse_batch",
     "parse_duration",
@@ -79,6 +80,13 @@ ToleranceShare = Annotated[
         metavar="SHARE",
         help="Greatest error of a raw output, as a share of its greatest value; "
         "by default 0.001, in bf16 0.05.",
+    ),
+]
+
+Timeout = Annotated[
+    str,
+    typer.Option(
+        "--timeout", metavar="TIME", help="Longest that reading the model may take: 90s, 30m, 1h."
     ),
 ]
 

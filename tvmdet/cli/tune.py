@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tvmdet import untrusted
 from tvmdet.cli import output
 from tvmdet.cli.options import (
     Batch,
@@ -17,12 +18,14 @@ from tvmdet.cli.options import (
     Size,
     Spec,
     Threads,
+    Timeout,
     parse_batch,
     parse_duration,
     parse_names,
     parse_size,
 )
 from tvmdet.cli.progress import Bar, Phases
+from tvmdet.contain import Bounds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +54,7 @@ def tune(
     logs: Logs = None,
     threads: Threads = None,
     precision: Precision = "fp32",
+    timeout: Timeout = "30m",
     json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -59,6 +63,7 @@ def tune(
     Stop it at any moment: nothing measured is lost.
     """
     budget_s, batch_sizes, size_hw = parse_duration(budget), parse_batch(batch), parse_size(size)
+    timeout_s = parse_duration(timeout, "--timeout")
     if len(parse_names(target)) != 1:
         raise typer.BadParameter(
             f"{target!r} names several targets; tune one at a time, on a machine that has it",
@@ -67,9 +72,14 @@ def tune(
     try:
         with Phases() as phase:
             phase(f"importing {model}")
-            from tvmdet.frontend import import_onnx
-
-            imported = import_onnx(model, spec=spec, size_hw=size_hw, raw=raw)
+            imported = untrusted.import_onnx(
+                model,
+                spec=spec,
+                size_hw=size_hw,
+                raw=raw,
+                batch_sizes=batch_sizes,
+                bounds=Bounds(timeout_s=timeout_s),
+            )
         report = _tune_showing(
             imported,
             target=target,

@@ -4,9 +4,14 @@ The masks of two boxes that count as the same are pasted into the image, and mus
 least ``Tolerance.mask_iou``. Two things are left out of account, because rounding decides them.
 A pixel whose value in the reference lies within ``Tolerance.score`` of the threshold agrees with
 either answer: so a mask of few pixels is held to as much as a large one, and no number of pixels
-has to be forgiven. And the reference's mask is cut to the box that the compiled detector reports:
-how far that box may be off is the boxes' matter, and an edge that rounding moves over the centres
-of a column of pixels would take that whole column with it.
+has to be forgiven. And the reference's mask is laid into the box that the compiled detector
+reports, within what boxes may be off, or cut to it: that is the boxes' matter, and an edge that
+rounding moves over the centres of a column of pixels would take that whole column with it.
+
+Random outlines of 6 to 96 pixels, whose values were off by 1e-5 and boxes by 1e-4 pixels as float32
+has it, agreed fully so; held to the threshold alone they fell to an IoU of 0.92. The masks of
+a YOLOv5-seg, a YOLOv8-seg and torchvision's Mask R-CNN with random weights, compiled in float32,
+agreed fully too.
 """
 
 from __future__ import annotations
@@ -18,8 +23,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmdet.boxes import iou_matrix
 from tvmdet.compiler.tolerance import Tolerance
-from tvmdet.masks import InstanceMasks, MaskRegion
+from tvmdet.masks import InstanceMasks, MaskRegion, SmallMask
 
 __all__ = ["MaskTally", "mask_overlap"]
 
@@ -65,18 +71,17 @@ class MaskTally:
         """
         wrong = {}
         for index, partner in partners.items():
-            region, box = found.region(index), boxes_xyxy[index]
-            values = _limited(expected, partner, box)
-            best, spared = mask_overlap(region, values, expected.threshold, tolerance.score)
+            box = boxes_xyxy[index]
+            best, spared, pixels = _compare_one(found, index, box, expected, partner, tolerance)
             if best < tolerance.mask_iou:
                 rivals = rivals_of(index)
-                for other in range(len(rivals)):
-                    overlap = mask_overlap(
-                        region, _limited(rivals, other, box), rivals.threshold, tolerance.score
-                    )
-                    best, spared = max((best, spared), overlap)
+                every = [
+                    _compare_one(found, index, box, rivals, other, tolerance)
+                    for other in range(len(rivals))
+                ]
+                best, spared, pixels = max([(best, spared, pixels), *every])
             self.masks += 1
-            self.pixels += int(np.count_nonzero(values.pixels > expected.threshold))
+            self.pixels += pixels
             self.at_threshold += spared
             self.worst_iou = min(self.worst_iou, best)
             if best < tolerance.mask_iou:
@@ -93,13 +98,31 @@ class MaskTally:
         }
 
 
-def _limited(masks: InstanceMasks, index: int, box_xyxy: npt.NDArray[np.float32]) -> MaskRegion:
-    """Returns the values of a mask, cut to a box where the box is what limits it."""
-    small = masks.small[index]
-    if small.limits_xyxy is not None:
+def _compare_one(
+    found: InstanceMasks,
+    index: int,
+    box_xyxy: npt.NDArray[np.float32],
+    expected: InstanceMasks,
+    other: int,
+    tolerance: Tolerance,
+) -> tuple[float, int, int]:
+    """Returns the overlap of two masks, the pixels spared, and those of the reference's mask."""
+    laid = _lay(expected.small[other], found.small[index], box_xyxy, tolerance)
+    values = laid.sample(expected.image_size_hw)
+    iou, spared = mask_overlap(found.region(index), values, expected.threshold, tolerance.score)
+    return iou, spared, int(np.count_nonzero(values.pixels > expected.threshold))
+
+
+def _lay(
+    mask: SmallMask, like: SmallMask, box_xyxy: npt.NDArray[np.float32], tolerance: Tolerance
+) -> SmallMask:
+    """Returns the reference's mask where the compiled detector's lies, within what is allowed."""
+    if mask.limits_xyxy is not None:
         x1, y1, x2, y2 = box_xyxy.astype(np.float64).tolist()
-        small = replace(small, limits_xyxy=(x1, y1, x2, y2))
-    return small.sample(masks.image_size_hw)
+        return replace(mask, limits_xyxy=(x1, y1, x2, y2))
+    if iou_matrix([mask.frame_xyxy], [like.frame_xyxy])[0, 0] >= tolerance.iou:
+        return replace(mask, frame_xyxy=like.frame_xyxy)
+    return mask
 
 
 def mask_overlap(

@@ -67,12 +67,11 @@ class Candidates:
         """Returns the same rows with the masks of no others, in arrays of their own."""
         if self.masks is None or self.anchors is None:
             return self
-        values = self.masks.values[:, self.anchors]
-        return replace(
-            self,
-            anchors=np.arange(len(self.anchors)),
-            masks=MaskValues(values=values, prototypes=self.masks.prototypes),
-        )
+        # A row that may be of several classes is a candidate for each, and has one mask.
+        used, anchors = np.unique(self.anchors, return_inverse=True)
+        values = self.masks.values[:, used]
+        masks = MaskValues(values=values, prototypes=self.masks.prototypes)
+        return replace(self, anchors=anchors, masks=masks)
 
     def mask_values(self) -> npt.NDArray[np.float32] | None:
         """Returns the small masks of these rows, ``[n, h, w]``; None for a detector without."""
@@ -83,11 +82,12 @@ class Candidates:
             return values
         mixed = np.tensordot(values, self.masks.prototypes[0], axes=1)
         # Past 80 the sigmoid is 0 or 1 in float32.
-        return 1 / (1 + np.exp(-np.clip(mixed, -80, 80)))
+        values = 1 / (1 + np.exp(-np.clip(mixed, -80, 80)))
+        return values
 
 
 # ONNX Runtime's names of what a picture may be fed as.
-_PIXEL_TYPES = {
+_PIXEL_TYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype("float32"),
     "tensor(float16)": np.dtype("float16"),
     "tensor(uint8)": np.dtype("uint8"),
@@ -151,11 +151,13 @@ class Reference:
         pixels = canvas[..., ::-1] if spec.color == "rgb" else canvas
         mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
         network_input = ((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None]
-        fed = np.ascontiguousarray(network_input, self._dtype)
+        fed = np.ascontiguousarray(network_input.astype(self._dtype, copy=False))
         outputs = self.run({self.input_names[0]: fed})
         decoded = get_head(self.spec.family).decode_reference(outputs, self.spec)
         scores = decoded.scores
-        if self.spec.masks is not None and decoded.masks is None:
+        if self.spec.masks is None:
+            decoded = replace(decoded, masks=None)
+        elif decoded.masks is None:
             raise ModelError(
                 f"the spec has masks, and family {self.spec.family} finds none in the network's "
                 "outputs; remove masks from the spec"

@@ -21,9 +21,12 @@ from tvmdet.frontend.image_input import ImageInput, find_image_input, input_summ
 from tvmdet.frontend.load import LoadedModel
 from tvmdet.frontend.onnx_tools import iter_graphs
 from tvmdet.frontend.side_inputs import known_side_input
+from tvmdet.frontend.widen_floats import is_half, widen_floats
 from tvmdet.heads.base import TensorSummary
 
 __all__ = ["Bound", "bind_inputs", "find_picture"]
+
+_HALVED = ("weights in half precision, computed in single precision",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +75,17 @@ def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[st
             to write.
         InputError: A constant of the spec does not fit its input.
     """
+    halved = is_half(loaded.proto)
+    if halved:
+        wide = onnx.ModelProto()
+        wide.CopyFrom(loaded.proto)
+        widen_floats(wide)
+        loaded = replace(loaded, proto=wide)
     image = find_picture(loaded, given)
     inputs = input_summaries(loaded.proto)
     told = _given_constants(given, inputs)
     if image.layout == "NCHW" and len(inputs) == 1:
-        return Bound(loaded=loaded, constants={}, reasons=())
+        return Bound(loaded=loaded, constants={}, reasons=_HALVED if halved else ())
     copy = onnx.ModelProto()
     copy.CopyFrom(loaded.proto)
     constants, reasons, unknown = {}, [], {}
@@ -103,7 +112,7 @@ def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[st
     return Bound(
         loaded=replace(loaded, proto=copy, one_image=not image.takes_a_batch),
         constants=constants,
-        reasons=tuple(reasons),
+        reasons=(*(_HALVED if halved else ()), *reasons),
     )
 
 

@@ -13,10 +13,11 @@ import onnx
 
 from tvmdet.diagnosis import Diagnosis, NodeVerdict
 from tvmdet.errors import InputError, ModelError, TvmdetError
+from tvmdet.frontend.advice import advised
 from tvmdet.frontend.bind_inputs import bind_inputs
 from tvmdet.frontend.converters import OWN_CONVERTERS, converter_map
 from tvmdet.frontend.cost import count_flops, count_parameters
-from tvmdet.frontend.import_onnx import check_image_input, choose_size, raw_recognition
+from tvmdet.frontend.import_onnx import choose_size, raw_recognition, size_beside
 from tvmdet.frontend.importer import import_relax, trace_operators
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel, load_onnx
@@ -24,11 +25,14 @@ from tvmdet.frontend.model import Model
 from tvmdet.frontend.network import Network
 from tvmdet.frontend.onnx_tools import first_line, graph_inputs, input_summary, value_summary
 from tvmdet.frontend.operators import Block, find_blocks, find_foreign
-from tvmdet.frontend.prove import TOLERANCE
+from tvmdet.frontend.prove import TOLERANCE, Proof
 from tvmdet.frontend.recognise import recognise
+from tvmdet.frontend.sidecar import Sidecar
 from tvmdet.frontend.specialise import static_values
 from tvmdet.frontend.summary import summarise
+from tvmdet.frontend.user_spec import read_given
 from tvmdet.heads import Recognition
+from tvmdet.spec import DetectorSpec
 
 __all__ = ["diagnose"]
 
@@ -38,9 +42,11 @@ _PROBED_BATCH = 2
 def diagnose(
     path: str | Path,
     *,
+    spec: str | Path | Mapping[str, Any] | DetectorSpec | None = None,
     size_hw: tuple[int, int] | None = None,
     limits: Limits | None = None,
     dry_run: Callable[[Model], object] | None = None,
+    on_static: Callable[[onnx.ModelProto, int], object] | None = None,
 ) -> Diagnosis:
     """Says what of a model imports, what is rewritten, and what blocks.
 
@@ -48,21 +54,29 @@ def diagnose(
 
     Args:
         path: The ONNX file.
+        spec: What the user knows better, as :func:`tvmdet.import_onnx` takes it.
         size_hw: Height and width in pixels for an export that leaves them open.
         limits: Bounds on what the file may ask for.
         dry_run: Tried on a model that imports, such as the passes after the import; what it
             raises is a problem too. A network that no family claims is given without a head.
+        on_static: Called with the rewritten network that is compiled from, and its opset, when
+            there is one.
 
     Returns:
         The diagnosis, also for a file that cannot be loaded.
+
+    Raises:
+        InputError: The spec cannot be read.
     """
     limits = limits or Limits()
+    beside = read_given(Path(path), spec)
     try:
         loaded = load_onnx(path, limits, allow_foreign=True)
     except ModelError as error:
         return Diagnosis(path=str(path), problems=(str(error),))
-    examination = _Examination(loaded, size_hw, limits)
-    examination.run(dry_run)
+    size_hw = size_hw or size_beside(loaded, beside)
+    examination = _Examination(loaded, beside, size_hw, limits)
+    examination.run(dry_run, on_static)
     return Diagnosis(path=str(path), **examination.found)
 
 
@@ -70,9 +84,15 @@ class _Examination:
     """The steps of one diagnosis; what they find collects in ``found``."""
 
     def __init__(
-        self, loaded: LoadedModel, size_hw: tuple[int, int] | None, limits: Limits
+        self,
+        loaded: LoadedModel,
+        beside: Sidecar,
+        size_hw: tuple[int, int] | None,
+        limits: Limits,
     ) -> None:
         self._loaded = loaded
+        self._beside = beside
+        self._given = beside.given
         self._size_hw = size_hw
         self._limits = limits
         self._problems: list[str] = []
@@ -89,36 +109,45 @@ class _Examination:
             "operators": dict(sorted(counts.items())),
         }
 
-    def run(self, dry_run: Callable[[Model], object] | None) -> None:
+    def run(
+        self,
+        dry_run: Callable[[Model], object] | None,
+        on_static: Callable[[onnx.ModelProto, int], object] | None,
+    ) -> None:
         """Runs every step that can still run."""
         foreign = find_foreign(self._loaded.proto.graph)
         static, network = None, None
         if not foreign:
             network, static = self._specialise()
+        if static is not None and on_static is not None:
+            on_static(static, self._loaded.opset)
         blocks = foreign or self._blocks(static)
+        blocks = [advised(block, self._loaded.proto.producer_name) for block in blocks]
         self._problems.extend(str(block) for block in blocks)
-        self.found["nodes"] = _verdicts(self._loaded.proto, static, blocks)
+        proofs = network.proofs if network is not None else ()
+        self.found["nodes"] = _verdicts(self._loaded.proto, static, blocks, proofs)
         if static is not None and network is not None:
             self._describe(static)
             found = self._recognise(static)
             self._try_batch(network, static)
             if dry_run is not None and found is not None and not blocks:
                 self._try(dry_run, self._model(network, static, found), static)
+            self.found["proofs"] = network.proofs
         self.found["problems"] = tuple(dict.fromkeys(self._problems))
 
     def _specialise(self) -> tuple[Network | None, onnx.ModelProto | None]:
         loaded = self._loaded
         try:
-            check_image_input(loaded)
-            self._size_hw = choose_size(loaded, {}, self._size_hw, raw=False)
-            assert self._size_hw is not None  # choose_size raises for images without a size
-            bound = bind_inputs(loaded, self._size_hw, {})
-            loaded, self._constants = bound.loaded, bound.constants
+            if not self._raw:
+                self._size_hw = choose_size(loaded, self._given, self._size_hw, raw=False)
+                assert self._size_hw is not None  # choose_size raises for images without a size
+                bound = bind_inputs(loaded, self._size_hw, self._given)
+                loaded, self._constants = bound.loaded, bound.constants
         except (ModelError, InputError) as error:
             self._problems.append(str(error))
         try:
             if loaded is self._loaded:
-                self._size_hw = choose_size(loaded, {}, self._size_hw, raw=True)
+                self._size_hw = choose_size(loaded, self._given, self._size_hw, raw=True)
             network = Network(loaded, self._size_hw, self._limits)
             return network, network.at(network.fixed_batch or 1)
         except (ModelError, InputError) as error:
@@ -161,19 +190,35 @@ class _Examination:
     def _recognise(self, static: onnx.ModelProto) -> Recognition | None:
         """Returns the recognition, that of a raw network when no family claims it."""
         summary = replace(summarise(static), constants=self._constants)
-        if self._size_hw is not None:
+        summary = replace(summary, metadata={**self._beside.hints, **summary.metadata})
+        if self._size_hw is not None and not self._raw:
             try:
-                found = recognise(summary, self._size_hw, {})
+                found = recognise(summary, self._size_hw, self._spec_at_size())
             except TvmdetError as error:
                 self._problems.append(str(error))
             else:
-                self.found.update(family=found.family, recognition=found.reasons)
+                reasons = (*found.reasons, *self._beside.reasons)
+                self.found.update(family=found.family, recognition=reasons)
                 return found
         try:
-            return raw_recognition(summary, {})
+            found = raw_recognition(summary, self._given if self._raw else {})
         except ModelError as error:
             self._problems.append(str(error))
             return None
+        if self._raw:
+            self.found.update(family=found.family, recognition=found.reasons)
+        return found
+
+    @property
+    def _raw(self) -> bool:
+        return bool(self._given.get("family") == "raw")
+
+    def _spec_at_size(self) -> dict[str, Any]:
+        """Returns the user's spec with the size that was chosen."""
+        table = dict(self._given.get("input", {}))
+        if "size_hw" in table:
+            table["size_hw"] = self._size_hw
+        return {**self._given, "input": table}
 
     def _model(self, network: Network, static: onnx.ModelProto, found: Recognition) -> Model:
         return Model(
@@ -217,26 +262,31 @@ class _Examination:
             self.found.update(batchable=False, batch=f"{how}; {error}")
             return
         rewrite = "" if fixed is None else " after rewriting it"
+        largest = network.proofs[-1].largest if network.proofs else TOLERANCE
         self.found.update(
             batchable=True,
-            batch=f"{how}; batch {batch} gives what single images give{rewrite} (proven by ONNX "
-            f"Runtime on random images, relative difference at most {TOLERANCE:g})",
+            batch=f"{how}; batch {batch} gives what single images give{rewrite} (measured in ONNX "
+            f"Runtime on random and picture-like images, relative difference {largest:.1e})",
         )
 
 
 def _verdicts(
-    original: onnx.ModelProto, static: onnx.ModelProto | None, blocks: Sequence[Block]
+    original: onnx.ModelProto,
+    static: onnx.ModelProto | None,
+    blocks: Sequence[Block],
+    proofs: Sequence[Proof],
 ) -> tuple[NodeVerdict, ...]:
     """Returns the verdict on every node of the file, blocks inside subgraphs added."""
     blocking = {block.node: block for block in blocks}
     left = None if static is None else {node.name: node.op_type for node in static.graph.node}
+    difference = max((proof.largest for proof in proofs), default=None)
     verdicts = []
     for node in original.graph.node:
         block = blocking.pop(node.name, None)
         if block is not None:
             verdicts.append(_blocked(block))
         else:
-            verdicts.append(_passed(node, left))
+            verdicts.append(_passed(node, left, difference))
     return (*verdicts, *(_blocked(block) for block in blocking.values()))
 
 
@@ -249,11 +299,18 @@ def _blocked(block: Block) -> NodeVerdict:
     )
 
 
-def _passed(node: onnx.NodeProto, left: dict[str, str] | None) -> NodeVerdict:
+def _passed(
+    node: onnx.NodeProto, left: dict[str, str] | None, difference: float | None
+) -> NodeVerdict:
     name, operator = node.name, node.op_type
     if left is not None and left.get(name) != operator:
-        detail = "folded or fused by the simplification, proven equal by ONNX Runtime"
-        return NodeVerdict(node=name, operator=operator, verdict="rewritten", detail=detail)
+        return NodeVerdict(
+            node=name,
+            operator=operator,
+            verdict="rewritten",
+            detail="folded or fused with others before the import",
+            difference=difference,
+        )
     if operator in OWN_CONVERTERS:
         detail = f"by tvmdet's converter for {operator}"
         return NodeVerdict(node=name, operator=operator, verdict="rewritten", detail=detail)

@@ -74,11 +74,11 @@ def _trace(
 def count_gates(graph: onnx.GraphProto) -> int:
     """Returns how many activations are ``x * sigmoid(x)`` (SiLU, Swish)."""
     inputs_of = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Sigmoid"}
-    count = sum(node.op_type == "Swish" for node in graph.node)
+    count = sum(1 for node in graph.node if node.op_type == "Swish")
     for node in graph.node:
         if node.op_type == "Mul" and len(node.input) == 2:
             left, right = node.input
-            count += inputs_of.get(left) == right or inputs_of.get(right) == left
+            count += int(inputs_of.get(left) == right or inputs_of.get(right) == left)
     return count
 
 

@@ -84,8 +84,8 @@ def find_image_input(model: onnx.ModelProto, others: Collection[str] = ()) -> Im
         for name, value in inputs.items()
         if name not in others and (layout := _layout(value)) is not None
     }
-    pictures = {name: layout for name, layout in layouts.items() if layout in ("NCHW", "NHWC")}
-    pictures = pictures or layouts
+    batched = {name: layout for name, layout in layouts.items() if layout.startswith("N")}
+    pictures = batched or layouts
     if len(pictures) != 1:
         raise _no_picture(inputs, pictures)
     ((name, layout),) = pictures.items()

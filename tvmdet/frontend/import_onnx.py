@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tvmdet.errors import InputError, ShapeError
+from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.bind_inputs import Bound, bind_inputs, find_picture
 from tvmdet.frontend.converters import converter_map
 from tvmdet.frontend.image_input import input_summaries
@@ -18,13 +18,15 @@ from tvmdet.frontend.model import Model
 from tvmdet.frontend.network import Network
 from tvmdet.frontend.operators import find_blocks, refuse
 from tvmdet.frontend.recognise import recognise
+from tvmdet.frontend.sidecar import Sidecar
 from tvmdet.frontend.specialise import image_axes
 from tvmdet.frontend.summary import summarise
-from tvmdet.frontend.user_spec import read_spec
+from tvmdet.frontend.user_spec import read_given
 from tvmdet.heads.base import GraphSummary, Recognition
+from tvmdet.heads.ultralytics import read_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec
 
-__all__ = ["check_image_input", "choose_size", "import_onnx", "raw_recognition"]
+__all__ = ["check_image_input", "choose_size", "import_onnx", "raw_recognition", "size_beside"]
 
 _DEFAULT_LIMITS = Limits()
 _RAW_DTYPES = ("float32", "float16", "uint8", "int8", "int32", "int64", "bool")
@@ -42,8 +44,9 @@ def import_onnx(
 
     Args:
         path: The ONNX file; external data must lie in its folder.
-        spec: What the user knows better, as a TOML file, a mapping or a DetectorSpec; merged
-            over what is recognised. With a ``family`` no other family is asked.
+        spec: What the user knows better, as a TOML or JSON file, a mapping or a DetectorSpec;
+            merged over what is recognised and over what files beside the model say
+            (:mod:`tvmdet.frontend.sidecar`). With a ``family`` no other family is asked.
         size_hw: Height and width in pixels for an export that leaves them open.
         raw: Take the network as it is, without a head.
         limits: Bounds on what the file may ask for.
@@ -57,9 +60,11 @@ def import_onnx(
         ShapeError: An input's rank, type or size does not fit.
         InputError: ``spec`` or ``size_hw`` is malformed.
     """
-    given = read_spec(spec)
     loaded = load_onnx(path, limits)
+    beside = read_given(Path(path), spec)
+    given = beside.given
     raw = raw or given.get("family") == "raw"
+    size_hw = size_hw or size_beside(loaded, beside)
     size_hw = choose_size(loaded, given, size_hw, raw=raw)
     bound = Bound(loaded=loaded, constants={}, reasons=())
     if not raw:
@@ -69,21 +74,49 @@ def import_onnx(
     static = network.at(network.fixed_batch or 1)
     refuse(find_blocks(static.graph, converter_map()))
     summary = replace(summarise(static), constants=bound.constants)
+    summary = replace(summary, metadata={**beside.hints, **summary.metadata})
     if raw:
         found = raw_recognition(summary, given)
     else:
         assert size_hw is not None
-        found = recognise(summary, size_hw, {**given, "input": _input(given, size_hw)})
+        with _naming(beside):
+            found = recognise(
+                summary,
+                size_hw,
+                {**given, "input": _input(given, size_hw)},
+                source=" and ".join([*beside.files, *(["the spec"] if spec is not None else [])]),
+            )
         found = _with_constants(found, bound)
     return Model(
         name=loaded.name,
         sha256=loaded.sha256,
         spec=found.spec,
-        recognition=found.reasons,
+        recognition=(*found.reasons, *beside.reasons),
         input_names=tuple(summary.inputs),
         output_names=tuple(summary.outputs),
         network=network,
     )
+
+
+@contextlib.contextmanager
+def _naming(beside: Sidecar) -> Iterator[None]:
+    """Adds to errors which files beside the model were read: what is wrong may be theirs."""
+    try:
+        yield
+    except (ModelError, InputError) as error:
+        if not beside.files:
+            raise
+        raise type(error)(
+            f"{error}\n(read beside the model: {', '.join(beside.files)}; what it says counts as "
+            "the spec's; move it away if it is not this model's)"
+        ) from error
+
+
+def size_beside(loaded: LoadedModel, beside: Sidecar) -> tuple[int, int] | None:
+    """Returns the size that files beside a model give, where the export leaves it open."""
+    shapes = [value.shape for value in input_summaries(loaded.proto).values()]
+    is_open = any(None in shape[1:] for shape in shapes if len(shape) == 4)
+    return None if beside.given.get("input", {}).get("size_hw") or not is_open else beside.size_hw
 
 
 def choose_size(
@@ -123,7 +156,7 @@ def choose_size(
         image = find_picture(loaded, given)
         value, (height, width) = image.value, image.size_hw
     metadata = {entry.key: entry.value for entry in loaded.proto.metadata_props}
-    usual = _metadata_size(metadata)
+    usual = read_ultralytics(metadata).size_hw
     if usual is not None and height in (None, usual[0]) and width in (None, usual[1]):
         return usual
     if height is None or width is None:
@@ -164,7 +197,8 @@ def raw_recognition(summary: GraphSummary, given: Mapping[str, Any]) -> Recognit
 def _unused(raw: DetectorSpec, given: Mapping[str, Any]) -> list[str]:
     """Returns a line on what the user's spec says in vain of a network without a head."""
     plain = raw.to_dict()
-    said = {key: given[key] for key in ("family", "labels", "postprocess") if given.get(key)}
+    keys = ("family", "labels", "postprocess", "masks")
+    said = {key: given[key] for key in keys if given.get(key)}
     unused = [key for key, value in said.items() if value != plain[key]]
     if not unused:
         return []
@@ -186,18 +220,6 @@ def _with_constants(found: Recognition, bound: Bound) -> Recognition:
     if bound.constants:
         spec = replace(spec, input=replace(spec.input, constants=dict(bound.constants)))
     return replace(found, spec=spec, reasons=(*found.reasons, *bound.reasons))
-
-
-def _metadata_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
-    """Reads ``imgsz``: ``[320, 320]`` or ``320``."""
-    try:
-        value = ast.literal_eval(metadata.get("imgsz", "")[:100])
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        return None
-    sides = [value, value] if type(value) is int else value
-    if not isinstance(sides, list | tuple) or [type(side) for side in sides] != [int, int]:
-        return None
-    return (sides[0], sides[1]) if min(sides) > 0 else None
 
 
 def _input(given: Mapping[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]:

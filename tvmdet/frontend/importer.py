@@ -12,7 +12,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmdet.errors import ModelError, UnsupportedOperatorError
 from tvmdet.frontend.converters import converter_map, plain_operands
-from tvmdet.frontend.onnx_tools import describe, first_line
+from tvmdet.frontend.onnx_tools import describe, first_line, last_line
 from tvmdet.frontend.operators import find_blocks, refuse
 from tvmdet.steps import reached
 
@@ -49,10 +49,20 @@ def import_relax(model: onnx.ModelProto, opset: int) -> tvm.IRModule:
                 f"TVM cannot import the network: {first_line(error)}; "
                 "`tvmdet doctor` says more about each node"
             ) from error
+    return _fold(module)
+
+
+def _fold(module: tvm.IRModule) -> tvm.IRModule:
     reached("TVM folds constants of the imported network")
-    module = relax.transform.CanonicalizeBindings()(module)
-    module = relax.transform.FoldConstant()(module)
-    return relax.transform.DeadCodeElimination(["main"])(module)
+    try:
+        module = relax.transform.CanonicalizeBindings()(module)
+        module = relax.transform.FoldConstant()(module)
+        return relax.transform.DeadCodeElimination(["main"])(module)
+    except Exception as error:  # TVM raises anything, at a division by a constant 0 for one
+        raise ModelError(
+            f"TVM imports every node, but cannot fold the constants of the network: "
+            f"{last_line(error)}; check the model's constants, or export it again"
+        ) from error
 
 
 def trace_operators(model: onnx.ModelProto, opset: int) -> dict[str, list[str]]:

@@ -16,6 +16,7 @@ from tvmdet.frontend.custom_suppression import replace_custom_suppressions
 from tvmdet.frontend.external_data import embed_external_data
 from tvmdet.frontend.functions import inline_functions
 from tvmdet.frontend.limits import Limits
+from tvmdet.frontend.match_types import match_types
 from tvmdet.frontend.onnx_tools import (
     DEFAULT_DOMAINS,
     first_line,
@@ -79,6 +80,7 @@ def load_onnx(
         refuse(foreign)
     if not foreign:
         _check_model(path, proto)
+        match_types(proto)
     digest = _digest(data, files)
     return LoadedModel(name=path.stem, proto=proto, sha256=digest, opset=opset)
 
@@ -180,9 +182,7 @@ def _check_tensors(path: Path, model: onnx.ModelProto) -> None:
 def _check_model(path: Path, model: onnx.ModelProto) -> None:
     reached("the ONNX checker reads the model")
     try:
-        # Some exporters leave the shapes of outputs away; the checker wants them.
-        bare = not all(o.type.tensor_type.HasField("shape") for o in model.graph.output)
-        onnx.checker.check_model(onnx.shape_inference.infer_shapes(model) if bare else model)
+        onnx.checker.check_model(_with_output_shapes(model))
     except (
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
@@ -192,6 +192,21 @@ def _check_model(path: Path, model: onnx.ModelProto) -> None:
         raise ModelError(
             f"{path} breaks the ONNX standard: {first_line(error)}; export it again"
         ) from error
+
+
+def _with_output_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a model that states a shape for each output, which the checker wants.
+
+    Some exporters leave them away; after a Loop or an If nobody can say what they are, and any
+    will do.
+    """
+    bare = [o for o in model.graph.output if not o.type.tensor_type.HasField("shape")]
+    if not bare or any(o.type.WhichOneof("value") not in (None, "tensor_type") for o in bare):
+        return model
+    inferred = onnx.shape_inference.infer_shapes(model)
+    for output in inferred.graph.output:
+        output.type.tensor_type.shape.SetInParent()
+    return inferred
 
 
 def _digest(data: bytes, files: tuple[Path, ...]) -> str:

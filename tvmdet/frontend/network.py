@@ -33,6 +33,14 @@ class Network:
         self._proofs: list[Proof] = []
         self._lock = threading.RLock()
 
+    @classmethod
+    def of_static(cls, static: onnx.ModelProto, opset: int) -> Network:
+        """Returns a network that is taken as it is: static, simplified, every node named."""
+        loaded = LoadedModel(name="network", proto=static, sha256="", opset=opset)
+        network = cls(loaded, None, Limits())
+        network._made[1] = static
+        return network
+
     def __getstate__(self) -> dict[str, Any]:
         """Returns what another process needs to go on: everything but the lock."""
         with self._lock:

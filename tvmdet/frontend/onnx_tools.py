@@ -21,6 +21,7 @@ __all__ = [
     "input_summary",
     "iter_graphs",
     "iter_tensors",
+    "last_line",
     "name_nodes",
     "tensor_bytes",
     "value_summary",
@@ -39,6 +40,13 @@ def first_line(error: BaseException, longest: int = 200) -> str:
     """Returns the first line of a foreign error, short enough to stand in a message."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     line = lines[0].strip()
+    return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
+def last_line(error: BaseException, longest: int = 200) -> str:
+    """Returns the last line of a foreign error; the first ones of TVM's may be a traceback."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = lines[-1].strip()
     return line if len(line) <= longest else line[: longest - 3] + "..."
 
 

@@ -52,4 +52,5 @@ def _draw(height: int, width: int, channels: int, rng: np.random.Generator) -> n
         cover = np.clip((1 - away) * half.min() / edge + 0.5, 0, 1)
         colour = rng.random((channels, 1, 1))
         picture = picture * (1 - cover) + colour * cover
-    return np.clip(picture, 0, 1)
+    result: np.ndarray = np.clip(picture, 0, 1)
+    return result

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tvmdet.errors import ModelError
+from tvmdet.errors import InputError, ModelError
 from tvmdet.heads import GraphSummary, Question, Recognition, all_heads, get_head
 
 __all__ = ["recognise"]
 
 
 def recognise(
-    summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
+    summary: GraphSummary,
+    size_hw: tuple[int, int],
+    given: Mapping[str, Any],
+    source: str = "the spec",
 ) -> Recognition:
     """Finds the family of a network and merges the user's spec over what was recognised.
 
@@ -21,6 +24,7 @@ def recognise(
         summary: The network at batch 1.
         size_hw: Height and width of its input.
         given: The user's spec, which wins; with a ``family`` no other family is asked.
+        source: Where that was read, for people.
 
     Raises:
         ModelError: No family, or several, claim the network, or the given one cannot be.
@@ -36,7 +40,7 @@ def recognise(
     get_head(found.family).validate(spec, summary)
     if not overrides:
         return found
-    line = f"from the spec: {', '.join(sorted(overrides))}"
+    line = f"from {source}: {', '.join(sorted(overrides))}"
     return Recognition(
         family=found.family,
         reasons=(*found.reasons, line),
@@ -73,8 +77,17 @@ def _ask_for(
 def _ask_all(
     summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
 ) -> Recognition:
-    answers = {head.name: head.examine(summary, size_hw, given) for head in all_heads()}
+    answers: dict[str, Recognition | str] = {}
+    errors: list[InputError] = []
+    for head in all_heads():
+        try:
+            answers[head.name] = head.examine(summary, size_hw, given)
+        except InputError as error:  # options of another family may mean nothing to this one
+            answers[head.name] = str(error)
+            errors.append(error)
     claims = {name: a for name, a in answers.items() if isinstance(a, Recognition)}
+    if errors and not claims:
+        raise errors[-1]
     if len(claims) == 1:
         (found,) = claims.values()
         title = get_head(found.family).title
@@ -89,9 +102,9 @@ def _ask_all(
         lines = [f"  {name}: {'; '.join(claim.reasons)}" for name, claim in claims.items()]
     else:
         head_line = f"no known detector family recognises this network ({outputs}):"
-        # Families that it fits come first: one of them is likely meant.
-        order = sorted(answers, key=lambda name: not isinstance(answers[name], Question))
-        lines = [f"  {name}: {answers[name]}" for name in order]
+        # Where families fit but for something that must be said, the others do not matter.
+        asking = [name for name, answer in answers.items() if isinstance(answer, Question)]
+        lines = [f"  {name}: {answers[name]}" for name in asking or answers]
     questions = [answer for answer in answers.values() if isinstance(answer, Question)]
     advice = _advice(size_hw) if claims or not questions else _choice(questions)
     raise ModelError("\n".join([head_line, *lines, advice]))

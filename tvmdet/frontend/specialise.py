@@ -27,6 +27,7 @@ from tvmdet.frontend.onnx_tools import (
     value_summary,
 )
 from tvmdet.frontend.prove import Proof, prove_equal
+from tvmdet.frontend.ranges import check_ranges
 from tvmdet.frontend.shape_values import fold_shape_values
 from tvmdet.frontend.simplify import simplify
 from tvmdet.steps import reached
@@ -41,6 +42,10 @@ __all__ = [
     "with_input_shapes",
 ]
 
+_NO_MEMORY = (
+    "inferring the model's shapes needs more memory than there is; check the constants that its "
+    "sizes are computed from, and export it again"
+)
 SIMPLIFIED = "constants folded and nodes fused (onnxslim), at static shapes"
 
 
@@ -204,6 +209,8 @@ def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
     reached("ONNX infers shapes")
     try:
         return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except MemoryError as error:
+        raise ModelError(_NO_MEMORY) from error
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         shapes = ", ".join(
             f"{value.name} {value_summary(value)}" for value in graph_inputs(model.graph)
@@ -220,8 +227,11 @@ def _check_sizes(model: onnx.ModelProto, limits: Limits) -> None:
     """Refuses tensors too large for the limits, before anything allocates them."""
     for value in graph_inputs(model.graph):
         _check_size(value, limits)
+    check_ranges(model, limits)
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except MemoryError as error:
+        raise ModelError(_NO_MEMORY) from error
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
         return  # the strict inference after simplifying says what is wrong
     for value in (*inferred.graph.value_info, *inferred.graph.output):

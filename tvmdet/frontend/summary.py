@@ -7,6 +7,7 @@ from collections import Counter
 import onnx
 
 from tvmdet.errors import ShapeError
+from tvmdet.frontend.columns import ColumnTracer
 from tvmdet.frontend.graph_evidence import (
     MOVERS,
     count_gates,
@@ -18,7 +19,7 @@ from tvmdet.frontend.joined_maps import joined_maps
 from tvmdet.frontend.onnx_tools import constants_of, graph_inputs, value_summary
 from tvmdet.frontend.specialise import static_values
 from tvmdet.frontend.value_ranges import value_ranges
-from tvmdet.heads.base import GraphSummary, TensorSummary
+from tvmdet.heads.base import ColumnRun, GraphSummary, TensorSummary
 
 __all__ = ["summarise"]
 
@@ -36,6 +37,7 @@ def summarise(model: onnx.ModelProto) -> GraphSummary:
         outputs=outputs,
         operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
         output_sources={name: _sources(model.graph, name) for name in outputs},
+        columns=_columns(model, outputs),
         output_maps=joined_maps(model),
         metadata={entry.key: entry.value for entry in model.metadata_props},
         producer=f"{model.producer_name} {model.producer_version}".strip(),
@@ -52,6 +54,15 @@ def _summary(value: onnx.ValueInfoProto) -> TensorSummary:
     if summary is None:
         raise ShapeError(f"{value.name!r} is no tensor of known rank; export it with its shape")
     return summary
+
+
+def _columns(
+    model: onnx.ModelProto, outputs: dict[str, TensorSummary]
+) -> dict[tuple[str, int], tuple[ColumnRun, ...]]:
+    tracer = ColumnTracer(model, static_values(model))
+    axes = [(name, axis) for name, value in outputs.items() for axis in range(1, len(value.shape))]
+    found = {(name, axis): tracer.runs(name, axis) for name, axis in axes}
+    return {where: runs for where, runs in found.items() if runs}
 
 
 def _sources(graph: onnx.GraphProto, name: str) -> frozenset[str]:

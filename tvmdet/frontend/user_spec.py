@@ -1,19 +1,51 @@
-"""The user's part of a spec: a TOML file, a mapping, or a whole DetectorSpec."""
+"""The user's part of a spec: a TOML or JSON file, a mapping, or a whole DetectorSpec."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tvmdet.errors import InputError
+from tvmdet.frontend.sidecar import Sidecar, find_sidecar, merge_given, read_json_spec
 from tvmdet.spec import DetectorSpec
 
-__all__ = ["read_spec"]
+__all__ = ["read_given", "read_spec"]
 
 _TABLES = ("input", "postprocess", "options", "masks")
 _KEYS = ("family", "labels", *_TABLES)
+
+
+def read_given(
+    model_path: Path, spec: str | Path | Mapping[str, Any] | DetectorSpec | None
+) -> Sidecar:
+    """Returns everything that is said about a model besides its graph.
+
+    Args:
+        model_path: The ONNX file, whose folder may hold sidecar files.
+        spec: What the user gives, which wins: as for :func:`read_spec`, or the path of a JSON
+            file: a spec, or one of MMDeploy's or Hugging Face's configurations.
+
+    Returns:
+        Both merged, and in ``reasons`` what came from which file.
+
+    Raises:
+        InputError: A file cannot be read or a value is malformed.
+    """
+    beside = find_sidecar(model_path)
+    given = _check(dict(beside.given), ", ".join(beside.files)) if beside.files else {}
+    if not isinstance(spec, str | Path) or Path(spec).suffix.lower() != ".json":
+        return replace(beside, given=merge_given(given, read_spec(spec)))
+    named = read_json_spec(Path(spec))
+    return Sidecar(
+        given=merge_given(given, _check(dict(named.given), str(spec))),
+        size_hw=named.size_hw or beside.size_hw,
+        hints={**beside.hints, **named.hints},
+        files=beside.files,
+        reasons=beside.reasons + named.reasons,
+    )
 
 
 def read_spec(spec: str | Path | Mapping[str, Any] | DetectorSpec | None) -> dict[str, Any]:
@@ -29,7 +61,8 @@ def read_spec(spec: str | Path | Mapping[str, Any] | DetectorSpec | None) -> dic
     if spec is None:
         return {}
     if isinstance(spec, DetectorSpec):
-        return spec.to_dict()
+        # None would say nothing about masks; a whole spec without them says that there are none.
+        return {**spec.to_dict(), "masks": spec.to_dict()["masks"] or False}
     if isinstance(spec, str | Path):
         return _check(_read_toml(Path(spec)), str(spec))
     if isinstance(spec, Mapping):
@@ -56,6 +89,8 @@ def _check(given: dict[str, Any], where: str) -> dict[str, Any]:
     for key, value in given.items():
         if key not in _KEYS:
             raise InputError(f"{where} has an unknown key {key!r}; allowed: {', '.join(_KEYS)}")
+        if key == "masks" and value is False:
+            continue
         if key in _TABLES and not isinstance(value, Mapping):
             raise InputError(f"{where}: {key} is {value!r}; give a table of values")
     labels = given.get("labels", [])

@@ -348,6 +348,8 @@ _RULES: dict[str, Callable[[_Step], list[Columns]]] = {
     **dict.fromkeys(("Ceil", "Floor", "Round"), _floor),
     **dict.fromkeys(("ScatterElements", "ScatterND"), _scattered),
     "Add": _arithmetic(lambda a, b: a + b),
+    # What a NonMaxSuppression becomes, tvmdet.frontend.bounded.suppression: rows, and which count.
+    "BoundedNonMaxSuppression": lambda step: [*_suppressed(step), _TRUTH],
     "Cast": _cast,
     "Clip": _clipped,
     "Concat": _concatenated,

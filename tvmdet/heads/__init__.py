@@ -9,6 +9,7 @@ from functools import cache
 
 from tvmdet.errors import InputError
 from tvmdet.heads.base import (
+    ColumnRun,
     Decoded,
     GraphSummary,
     Head,
@@ -19,6 +20,7 @@ from tvmdet.heads.base import (
 )
 
 __all__ = [
+    "ColumnRun",
     "Decoded",
     "GraphSummary",
     "Head",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tvmdet.spec import DetectorSpec
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANYTHING",
+    "ColumnRun",
     "Decoded",
     "GraphSummary",
     "Head",
@@ -53,6 +54,36 @@ class TensorSummary:
         """Returns ``[1, 3, ?, ?] float32``."""
         dims = ", ".join("?" if dim is None else str(dim) for dim in self.shape)
         return f"[{dims}] {self.dtype}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnRun:
+    """What neighbouring columns of an output hold, for any image.
+
+    Attributes:
+        start: First column.
+        stop: One past the last.
+        operators: Operator types that made them, back to the last one that mixes values (a Conv),
+            which is included. None for constants.
+        low: No value is smaller.
+        high: No value is larger.
+    """
+
+    start: int
+    stop: int
+    operators: frozenset[str] = frozenset()
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def is_score(self) -> bool:
+        """Whether the values are computed and lie from 0 to 1."""
+        return bool(self.operators) and self.low >= 0.0 and self.high <= 1.0
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the values come straight from a convolution."""
+        return bool(self.operators) and self.operators <= {"Add", "Conv"} and self.low == -math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +150,7 @@ class GraphSummary:
         operators: How often each operator type occurs.
         output_sources: Per output, the operator types that computed its values, seen through
             operators that only move values (Reshape, Transpose, Concat, Slice, Split, ...).
+        columns: By output and axis, what its columns hold; axes that are too long are left away.
         output_maps: Per output, the shapes of the four-dimensional values joined into it, in
             order, seen through operators that move values or work on each alone; empty where
             one of them cannot be told.
@@ -138,6 +170,7 @@ class GraphSummary:
     outputs: Mapping[str, TensorSummary]
     operators: Mapping[str, int] = field(default_factory=dict)
     output_sources: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    columns: Mapping[tuple[str, int], tuple[ColumnRun, ...]] = field(default_factory=dict)
     output_maps: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     producer: str = ""
@@ -147,6 +180,15 @@ class GraphSummary:
     gates: int = 0
     stem: Stem | None = None
     normalisation: Normalisation | None = None
+
+    def column_runs(self, name: str, axis: int, start: int, stop: int) -> tuple[ColumnRun, ...]:
+        """Returns what is known of the columns from ``start`` to ``stop``; empty if nothing."""
+        runs = self.columns.get((name, axis % len(self.outputs[name].shape)), ())
+        return tuple(
+            replace(run, start=max(run.start, start), stop=min(run.stop, stop))
+            for run in runs
+            if run.start < stop and run.stop > start
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,13 +20,19 @@ __all__ = [
     "emit_deltas",
     "emit_distances",
     "emit_expectation",
+    "emit_without_empty",
     "reference_clip",
     "reference_deltas",
     "reference_distances",
     "reference_expectation",
+    "reference_without_empty",
 ]
 
 Float64 = npt.NDArray[np.float64]
+
+# Pixels. Boxes outside the image are cut to nothing, and below a hundredth of a pixel rounding
+# decides where a box ends.
+_THINNEST = 0.01
 
 
 def emit_deltas(
@@ -136,7 +142,7 @@ def emit_expectation(bb: relax.BlockBuilder, logits: relax.Expr, bins: int) -> r
     """
     from tvm import relax
 
-    batch, anchors = (int(dim) for dim in logits.ty.shape[:2])
+    batch, anchors = [int(dim) for dim in logits.ty.shape][:2]
     logits = bb.emit(relax.op.reshape(logits, (batch, anchors, 4, bins)))
     weights = bb.emit(relax.op.nn.softmax(logits, axis=-1))
     ramp = relax.const(np.arange(bins, dtype=np.float32))
@@ -167,3 +173,22 @@ def reference_clip(boxes: Float64, size_hw: tuple[int, int]) -> Any:
     x = np.clip(boxes[..., 0::2], 0, size_hw[1])
     y = np.clip(boxes[..., 1::2], 0, size_hw[0])
     return np.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], axis=-1)
+
+
+def emit_without_empty(bb: relax.BlockBuilder, boxes: relax.Expr, scores: relax.Expr) -> relax.Expr:
+    """Emits scores of 0 for boxes without area, as MMDetection's ``min_bbox_size`` drops them."""
+    from tvm import relax
+
+    parts = bb.emit(relax.op.split(boxes, 2, axis=2))
+    first, second = (bb.emit(relax.TupleGetItem(parts, index)) for index in (0, 1))
+    extent = bb.emit(relax.op.subtract(second, first))
+    shorter = bb.emit(relax.op.min(extent, axis=[2], keepdims=True))
+    there = bb.emit(relax.op.greater(shorter, relax.const(_THINNEST, "float32")))
+    return bb.emit(relax.op.multiply(scores, bb.emit(relax.op.astype(there, "float32"))))
+
+
+def reference_without_empty(boxes: Float64, scores: Float64) -> Float64:
+    """Does in numpy what :func:`emit_without_empty` does."""
+    wide = boxes[..., 2] - boxes[..., 0] > _THINNEST
+    high = boxes[..., 3] - boxes[..., 1] > _THINNEST
+    return np.where((wide & high)[..., None], scores, 0.0)

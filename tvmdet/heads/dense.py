@@ -18,10 +18,12 @@ import numpy.typing as npt
 
 from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads import box_coding
+from tvmdet.heads.anchors import anchor_shapes
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
-from tvmdet.heads.dense_layout import Coding, DenseLayout, stride_pairs
+from tvmdet.heads.dense_layout import Coding, DenseLayout, grid_sizes, stride_pairs
 from tvmdet.heads.dense_outputs import FoundOutputs, describe_found, find_outputs
-from tvmdet.heads.grids import covering_grids
+from tvmdet.heads.grids import covering_grids, doubling_strides
+from tvmdet.heads.input_defaults import stated_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.levels import emit_rows, form_of, reference_rows
 from tvmdet.heads.options import choice
@@ -61,14 +63,15 @@ class DenseHead(Head):
         coding: What a box is coded as.
         kinds: Kinds of output that the family has.
         styles: By name, the most usual first.
-        pyramids: Strides and boxes at a cell of joined outputs whose grids nothing tells.
+        pyramids: Strides and boxes at a cell, one number or one for each level, tried where
+            joined outputs do not tell their grids.
         activation: What makes scores of raw class outputs.
     """
 
     coding: ClassVar[Coding]
     kinds: ClassVar[tuple[str, ...]] = ("class", "box")
     styles: ClassVar[Mapping[str, Style]]
-    pyramids: ClassVar[tuple[tuple[tuple[int, ...], int], ...]] = ()
+    pyramids: ClassVar[tuple[tuple[tuple[float, ...], int | tuple[int, ...]], ...]] = ()
     activation: ClassVar[str] = "sigmoid"
 
     @abstractmethod
@@ -78,16 +81,26 @@ class DenseHead(Head):
     @abstractmethod
     def proven_style(
         self, summary: GraphSummary, found: FoundOutputs, size_hw: tuple[int, int]
-    ) -> str:
-        """Returns the style that names or metadata prove, or ''."""
+    ) -> tuple[str, str] | None:
+        """Returns the style that the network itself proves and by what; None where it does not."""
+
+    def find(self, summary: GraphSummary, given: Mapping[str, Any]) -> FoundOutputs | str:
+        """Returns the outputs by kind, or why they are not this family's.
+
+        Raises:
+            InputError: The spec names outputs that are not there.
+        """
+        box_channels = 0 if self.coding == "distribution" else 4
+        return find_outputs(summary, given, self.kinds, box_channels)
 
     def examine(
         self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
     ) -> Recognition | str:
         """Implements :meth:`tvmdet.heads.base.Head.examine`."""
         options = given.get("options", {})
-        box_channels = 0 if self.coding == "distribution" else 4
-        found = find_outputs(summary, given, self.kinds, box_channels)
+        if options.get("strides") is not None:
+            stride_pairs(options["strides"])  # refuses malformed ones before they are counted on
+        found = self.find(summary, given)
         if isinstance(found, str):
             return found
         found = self._with_grids(found, size_hw, options)
@@ -98,14 +111,28 @@ class DenseHead(Head):
         if misfit and not mine:
             return misfit
         proven = self.proven_style(summary, found, size_hw)
-        name = choice(options, "style", tuple(self.styles)) or proven
-        if not name:
+        wanted = choice(options, "style", (*self.styles, _CUSTOM))
+        if wanted is not None:
+            proven = (wanted, "as the spec says")
+        if proven is None:
+            proven = self._hinted(summary)
+        if proven is None:
             return self._question(found, size_hw)
-        style = self.styles[name]
+        style = self._style(proven[0])
         more = style.options(found, size_hw, options)
         if isinstance(more, str):
             return f"{describe_found(found)} are not those of {style.about}: {more}"
-        return self._recognition(summary, size_hw, given, found, name, more)
+        return self._recognition(summary, size_hw, given, found, proven, more)
+
+    def _hinted(self, summary: GraphSummary) -> tuple[str, str] | None:
+        """Returns MMDetection's style where MMDeploy's files say that the model is this family."""
+        model = summary.metadata.get("mmdeploy.model", "")
+        if _MMDETECTION_MODELS.get(model) == self.name:
+            return "mmdetection", f"as MMDeploy's pipeline.json says ({model})"
+        return None
+
+    def _style(self, name: str) -> Style:
+        return self.styles.get(name) or _CUSTOM_STYLE
 
     def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
         """Implements :meth:`tvmdet.heads.base.Head.validate`."""
@@ -156,7 +183,8 @@ class DenseHead(Head):
         if layout.quality_outputs:
             scores = _emit_quality(bb, scores, read(layout.quality_outputs, 1), layout)
         boxes = _emit_boxes(bb, boxes, layout, self.coding)
-        return Decoded(boxes=box_coding.emit_clip(bb, boxes, layout.size_hw), scores=scores)
+        boxes = box_coding.emit_clip(bb, boxes, layout.size_hw)
+        return Decoded(boxes=boxes, scores=box_coding.emit_without_empty(bb, boxes, scores))
 
     def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
@@ -183,6 +211,7 @@ class DenseHead(Head):
         boxes = box_coding.reference_clip(
             _reference_boxes(boxes, layout, self.coding), layout.size_hw
         )
+        scores = box_coding.reference_without_empty(boxes, scores)
         return Decoded(boxes=boxes.astype(np.float32), scores=scores.astype(np.float32))
 
     def _with_grids(
@@ -192,18 +221,18 @@ class DenseHead(Head):
         if found.grids and options.get("grids") is None:
             return found
         if options.get("grids") is not None:
-            return _regrid(found, options["grids"], size_hw)
+            return _regrid(found, grid_sizes(options["grids"]), size_hw, [])
+        shapes = options.get("anchors")
+        counts = [len(level) for level in anchor_shapes(shapes)] if shapes is not None else []
         if options.get("strides") is not None:
-            return _regrid(
-                found, covering_grids(size_hw, stride_pairs(options["strides"])), size_hw
-            )
+            grids = covering_grids(size_hw, stride_pairs(options["strides"]))
+            return _regrid(found, grids, size_hw, counts)
         for strides, at_cell in self.pyramids:
             grids = covering_grids(size_hw, [(stride, stride) for stride in strides])
-            cells = [height * width for height, width in grids]
-            if len(found.rows) == 1 and sum(cells) * at_cell == found.rows[0]:
-                return _regrid(found, grids, size_hw)
-            if [count * at_cell for count in cells] == list(found.rows):
-                return _regrid(found, grids, size_hw)
+            counts = [at_cell] * len(grids) if isinstance(at_cell, int) else list(at_cell)
+            fitting = _regrid(found, grids, size_hw, counts)
+            if isinstance(fitting, FoundOutputs):
+                return fitting
         return (
             f"{sum(found.rows)} boxes are of no pyramid that this family usually has at "
             f"{size_hw[0]}x{size_hw[1]}: give options.strides"
@@ -219,7 +248,7 @@ class DenseHead(Head):
         if not fitting:
             return f"{describe_found(found)} are of no style known here of this family"
         first, *others = fitting
-        rest = f"  # or {', '.join(chr(34) + name + chr(34) for name in others)}" if others else ""
+        rest = f"  # or {', '.join(map(_quoted, others))}" if others else ""
         return Question(
             f"{describe_found(found)} fit, but not the frameworks' different anchors, offsets "
             "and colours: the outputs do not say which made it",
@@ -232,40 +261,74 @@ class DenseHead(Head):
         size_hw: tuple[int, int],
         given: Mapping[str, Any],
         found: FoundOutputs,
-        style_name: str,
+        proven: tuple[str, str],
         more: Options,
     ) -> Recognition | str:
-        options, style = given.get("options", {}), self.styles[style_name]
+        options, style = given.get("options", {}), self._style(proven[0])
         background = options.get("background") or more.get("background", "none")
         labels = choose_labels(summary.metadata, found.columns - (background != "none"), given)
         if isinstance(labels, str):
             return labels
+        stated = stated_input(summary)
         activation = _activation(summary, found.names["class"], self.activation)
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(size_hw=size_hw, **style.input),
+            input=InputSpec(size_hw=size_hw, **{**style.input, **(stated[0] if stated else {})}),
             postprocess=style.postprocess,
             options={
                 **{f"{kind}_outputs": list(names) for kind, names in found.names.items()},
                 "grids": [list(grid) for grid in found.grids],
                 "score_activation": activation,
-                "style": style_name,
+                "style": proven[0],
                 **more,
             },
         )
         inside = "already activated" if activation == "none" else f"the {activation} is added"
-        known = "from the spec" if options.get("style") else "by the names of its outputs"
         reasons = (
             describe_found(found),
-            f"anchors, input and thresholds as in {style.about}, {known}; of another source, "
+            f"boxes, input and thresholds as in {style.about}, {proven[1]}; of another source, "
             "give options.style or the values in a spec",
             f"class outputs {', '.join(found.names['class'])}: {inside}",
             labels[1],
+            *([stated[1]] if stated else []),
             f"score {style.postprocess.score_threshold}, IoU {style.postprocess.iou_threshold}, "
             f"boxes cut to the {size_hw[0]}x{size_hw[1]} input before suppression",
         )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
+
+
+def _custom(found: FoundOutputs, size_hw: tuple[int, int], given: Mapping[str, Any]) -> Options:
+    """Options of a source of its own: strides from the grids, the rest from the spec."""
+    strides = doubling_strides(found.grids, size_hw)
+    even = [[size_hw[0] / grid[0], size_hw[1] / grid[1]] for grid in found.grids]
+    options: Options = {"strides": even if strides is None else list(strides)}
+    if found.box_channels > 4:
+        options["reg_max"] = found.box_channels // 4 - 1
+    return options
+
+
+# MMDetection's detectors, in small letters as MMDeploy writes them, whose heads are a family's.
+_MMDETECTION_MODELS = {
+    "atss": "atss",
+    "ddod": "atss",
+    "fcos": "fcos",
+    "gfl": "gfl",
+    "retinanet": "retinanet",
+    "rtmdet": "rtmdet",
+    "singlestagedetector": "ssd",
+}
+_CUSTOM = "custom"
+_CUSTOM_STYLE = Style(
+    about="the spec itself",
+    input={},
+    postprocess=PostprocessSpec(pre_nms_top_k=5000, multi_label=True),
+    options=_custom,
+)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
 
 
 def _activation(summary: GraphSummary, names: Sequence[str], usual: str) -> str:
@@ -275,20 +338,26 @@ def _activation(summary: GraphSummary, names: Sequence[str], usual: str) -> str:
     return "none" if done else usual
 
 
-def _regrid(found: FoundOutputs, grids: Any, size_hw: tuple[int, int]) -> FoundOutputs | str:
-    """Returns the outputs on other grids, or why they are not on those."""
-    listed = tuple((int(grid[0]), int(grid[1])) for grid in grids)
-    cells = [height * width for height, width in listed]
-    at_cell, rest = divmod(sum(found.rows), sum(cells))
-    if rest or (len(found.rows) not in (1, len(cells))):
-        if len(found.rows) == 1:
-            # Levels with different numbers of boxes: the anchors of the spec say how many.
-            return _replace_grids(found, listed, found.rows)
+def _regrid(
+    found: FoundOutputs,
+    grids: tuple[tuple[int, int], ...],
+    size_hw: tuple[int, int],
+    per_cell: Sequence[int],
+) -> FoundOutputs | str:
+    """Returns the outputs on these grids, or why they are not on those.
+
+    ``per_cell`` is empty where every cell has as many boxes.
+    """
+    cells = [height * width for height, width in grids]
+    counts = list(per_cell) or [sum(found.rows) // sum(cells)] * len(cells)
+    rows = tuple(count * each for count, each in zip(cells, counts, strict=False))
+    whole = sum(rows) == sum(found.rows) and len(rows) == len(cells)
+    if not whole or (len(found.rows) > 1 and rows != found.rows):
         return (
             f"grids of {cells} cells at {size_hw[0]}x{size_hw[1]} do not hold its "
-            f"{list(found.rows)} boxes: correct options.strides or options.grids"
+            f"{list(found.rows)} boxes: correct options.strides, options.grids or options.anchors"
         )
-    return _replace_grids(found, listed, tuple(count * at_cell for count in cells))
+    return _replace_grids(found, grids, rows)
 
 
 def _replace_grids(

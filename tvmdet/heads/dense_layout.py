@@ -16,7 +16,15 @@ from tvmdet.heads.grids import Grid
 from tvmdet.heads.options import choice, refuse_unknown_options, whole_number
 from tvmdet.spec import DetectorSpec
 
-__all__ = ["COMMON_OPTIONS", "Coding", "DenseLayout", "options_of"]
+__all__ = [
+    "COMMON_OPTIONS",
+    "LARGEST_REG_MAX",
+    "Coding",
+    "DenseLayout",
+    "grid_sizes",
+    "options_of",
+    "stride_pairs",
+]
 
 Float64 = npt.NDArray[np.float64]
 Coding = Literal["deltas", "distances", "distribution"]
@@ -77,7 +85,7 @@ class DenseLayout:
     swapped: bool = False
     size_limits: tuple[float, float] | None = None
     distance_activation: str = "none"
-    distance_unit: str = "strides"
+    distance_unit: str | tuple[float, ...] = "strides"
 
     @classmethod
     def of(cls, spec: DetectorSpec, coding: Coding) -> DenseLayout:
@@ -118,7 +126,7 @@ class DenseLayout:
             size_limits=_limits(options),
             distance_activation=choice(options, "distance_activation", ("none", "relu", "exp"))
             or "none",
-            distance_unit=choice(options, "distance_unit", ("strides", "pixels")) or "strides",
+            distance_unit=_distance_unit(options, len(grids)),
         )
 
     @property
@@ -152,7 +160,10 @@ class DenseLayout:
         centers = np.concatenate([grid.centers() for grid in self.grids])
         if self.distance_unit == "pixels":
             return centers, np.ones_like(centers)
-        units = [np.tile(grid.stride_yx[::-1], (grid.cells, 1)) for grid in self.grids]
+        sides = [grid.stride_yx[::-1] for grid in self.grids]
+        if not isinstance(self.distance_unit, str):
+            sides = [(unit, unit) for unit in self.distance_unit]
+        units = [np.tile(s, (g.cells, 1)) for s, g in zip(sides, self.grids, strict=True)]
         return centers, np.concatenate(units)
 
 
@@ -165,10 +176,9 @@ def _need(options: Mapping[str, Any], name: str) -> Any:
 def _names(
     options: Mapping[str, Any], key: str, levels: int, *, needed: bool = True
 ) -> tuple[str, ...]:
-    given = options.get(key)
-    if not needed and (given is None or given == [] or given == ()):
+    if not needed and options.get(key) in (None, [], ()):
         return ()
-    _need(options, key)
+    given: Any = _need(options, key)
     listed = isinstance(given, list | tuple) and all(isinstance(name, str) for name in given)
     if not listed or len(set(given)) != len(given) or len(given) not in (1, levels):
         raise InputError(
@@ -180,25 +190,39 @@ def _names(
 
 def _grids(options: Mapping[str, Any]) -> tuple[Grid, ...]:
     strides = stride_pairs(_need(options, "strides"))
-    sizes = _need(options, "grids")
+    sizes = grid_sizes(_need(options, "grids"))
     offset = _need(options, "offset")
     if not _is_number(offset) or not 0 <= offset <= 1:
         raise InputError(f"the spec's options.offset is {offset!r}; allowed: a number, 0 to 1")
-    pairs = isinstance(sizes, list | tuple) and all(
+    if len(sizes) != len(strides):
+        raise InputError(
+            f"the spec's options.grids are {len(sizes)} levels, options.strides {len(strides)}: "
+            "give as many of both"
+        )
+    return tuple(
+        Grid(size_hw=size, stride_yx=stride, offset=float(offset))
+        for size, stride in zip(sizes, strides, strict=True)
+    )
+
+
+def grid_sizes(given: Any) -> tuple[tuple[int, int], ...]:
+    """Returns the rows and columns of each level.
+
+    Raises:
+        InputError: They are no such list.
+    """
+    listed = isinstance(given, list | tuple) and len(given) > 0
+    pairs = listed and all(
         isinstance(size, list | tuple)
         and len(size) == 2
         and all(type(side) is int and 1 <= side <= _LARGEST_GRID for side in size)
-        for size in sizes
+        for size in given
     )
-    if not pairs or len(sizes) != len(strides):
+    if not pairs:
         raise InputError(
-            f"the spec's options.grids is {sizes!r}; allowed: [rows, columns] for each of the "
-            f"{len(strides)} strides"
+            f"the spec's options.grids is {given!r}; allowed: [rows, columns] for each level"
         )
-    return tuple(
-        Grid(size_hw=(size[0], size[1]), stride_yx=stride, offset=float(offset))
-        for size, stride in zip(sizes, strides, strict=True)
-    )
+    return tuple((size[0], size[1]) for size in given)
 
 
 def stride_pairs(given: Any) -> tuple[tuple[float, float], ...]:
@@ -207,7 +231,7 @@ def stride_pairs(given: Any) -> tuple[tuple[float, float], ...]:
     Raises:
         InputError: They are no such list.
     """
-    found = []
+    found: list[tuple[float, float]] = []
     for stride in given if isinstance(given, list | tuple) else ():
         pair = tuple(stride) if isinstance(stride, list | tuple) else (stride, stride)
         if len(pair) != 2 or not all(_is_number(side) and 0 < side <= 4096 for side in pair):
@@ -220,6 +244,19 @@ def stride_pairs(given: Any) -> tuple[tuple[float, float], ...]:
             "level, such as [8, 16, 32], or [y, x] for each"
         )
     return tuple(found)
+
+
+def _distance_unit(options: Mapping[str, Any], levels: int) -> str | tuple[float, ...]:
+    given = options.get("distance_unit")
+    if isinstance(given, list | tuple) and len(given) == levels:
+        if all(_is_number(unit) and unit > 0 for unit in given):
+            return tuple(float(unit) for unit in given)
+    elif given in (None, "strides", "pixels"):
+        return given or "strides"
+    raise InputError(
+        f"the spec's options.distance_unit is {given!r}; allowed: strides, pixels, or a number "
+        f"of pixels for each of the {levels} levels"
+    )
 
 
 def _four(options: Mapping[str, Any]) -> tuple[float, ...]:

@@ -66,8 +66,11 @@ def describe_found(found: FoundOutputs) -> str:
     if not found.grids:
         return f"{sum(found.rows)} boxes, {found.columns} class columns"
     grids = ", ".join(f"{height}x{width}" for height, width in found.grids)
-    counts = "/".join(str(count) for count in dict.fromkeys(found.per_cell))
-    return f"levels of {grids} cells, {counts} boxes at each, {found.columns} class columns"
+    counts = "/".join(str(count) for count in found.per_cell)
+    if len(set(found.per_cell)) == 1:
+        counts = str(found.per_cell[0])
+    boxes = "1 box" if counts == "1" else f"{counts} boxes"
+    return f"levels of {grids} cells, {boxes} at each, {found.columns} class columns"
 
 
 def find_outputs(

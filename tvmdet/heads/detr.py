@@ -13,9 +13,11 @@ from tvmdet.heads.queries import (
     decode_queries,
     decode_queries_reference,
     find_query_outputs,
+    has_attention,
     mask_spec,
     named_labels,
     query_options,
+    question,
     score_kind,
     validate_queries,
 )
@@ -55,14 +57,14 @@ class DetrHead(Head):
         if given.get("family") == self.name:
             kind, why = "softmax", "a softmax, as the family has"
         else:
+            if not has_attention(summary):
+                return "it has no attention (no Softmax, no MatMul); this family is a transformer"
             decided = score_kind(summary, found, named_labels(summary, given))
             if isinstance(decided, str):
-                return decided
+                return question(decided, self.name, found.columns - 1)
             kind, why = decided
             if kind != "softmax":
                 return f"{why}; this family's class values go through a softmax"
-            if not summary.operators.get("Softmax"):
-                return "it has no attention (no Softmax); this family is a transformer"
         labels = choose_labels(summary.metadata, class_count(found.columns, background), given)
         if isinstance(labels, str):
             return labels

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from tvmdet.heads.base import GraphSummary, Normalisation
+from tvmdet.heads.base import GraphSummary
 
-__all__ = ["IMAGENET", "UNIT", "stated_input"]
+__all__ = ["IMAGENET", "UNIT", "detr_input", "stated_input"]
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -36,30 +37,51 @@ def stated_input(summary: GraphSummary) -> tuple[dict[str, Any], str] | None:
     if inner is None:
         return None
     for unit, table in ((1.0, UNIT), (255.0, _BYTES)):
-        for color in ("rgb", "bgr"):
-            if _is_imagenet(inner, unit, color):
-                shown = "0 to 1" if unit == 1 else "0 to 255"
+        shown = "0 to 1" if unit == 1 else "0 to 255"
+        for color, mean in (("rgb", _IMAGENET_MEAN), ("bgr", _IMAGENET_MEAN[::-1])):
+            if _is_close(inner.mean, [value * unit for value in mean], unit):
                 line = f"the network normalises {color.upper()} pixels of {shown} by itself"
                 return {**table, "color": color}, line
+        half = [unit / 2] * 3
+        if _is_close(inner.mean, half, unit) and _is_close(inner.std, half, unit):
+            line = f"the network turns pixels of {shown} to -1 to 1 by itself; RGB, as is usual"
+            return {**table, "color": "rgb"}, line
     return None
 
 
-def _is_imagenet(inner: Normalisation, unit: float, color: str) -> bool:
-    order = slice(None) if color == "rgb" else slice(None, None, -1)
-    wanted = [value * unit for value in _IMAGENET_MEAN[order]]
-    if any(abs(got - want) > _CLOSE * unit for got, want in zip(inner.mean, wanted, strict=True)):
-        return False
-    # Caffe's backbones divide by 1 after subtracting the mean of bytes.
-    ratios = [std / unit for std in inner.std]
-    divided = [abs(got - want) < _CLOSE for got, want in zip(ratios, _IMAGENET_STD, strict=True)]
-    return (
-        all(divided)
-        or (all(abs(std - 1) < _CLOSE for std in inner.std) and unit > 1)
-        or (
-            color == "bgr"
-            and all(
-                abs(got - want) < _CLOSE
-                for got, want in zip(ratios, _IMAGENET_STD[::-1], strict=True)
-            )
-        )
+def _is_close(values: Sequence[float], wanted: Sequence[float], unit: float) -> bool:
+    return all(
+        abs(value - want) <= _CLOSE * unit for value, want in zip(values, wanted, strict=True)
     )
+
+
+def detr_input(summary: GraphSummary) -> tuple[dict[str, Any], str]:
+    """Returns what DETR-like networks with a sigmoid a class are fed, by what the graph shows.
+
+    - RT-DETR, RT-DETRv2, D-FINE, DEIM (queries chosen by a TopK, sampled features, a convolutional
+      stem, an encoder with SiLU): RGB from 0 to 1, stretched to the input's size (authors'
+      ``configs/*/include/dataloader.yml``; Hugging Face's ``RTDetrImageProcessor`` has no mean).
+    - RF-DETR, LW-DETR (a vision transformer's patches): ImageNet's mean and deviation, stretched
+      (``rfdetr/detr.py``; square resize in ``datasets/coco.py``).
+    - Deformable, Conditional and DAB DETR, DINO: as DETR, ImageNet's mean and deviation, the aspect
+      ratio kept (``datasets/coco.py``).
+    """
+    patches = summary.stem is not None and summary.stem.cuts_patches
+    chosen = bool(summary.operators.get("TopK")) and bool(summary.operators.get("GridSample"))
+    values: dict[str, Any]
+    if patches:
+        values = {**IMAGENET, "resize": "stretch"}
+        line = "input RGB, ImageNet mean and deviation, stretched: a vision transformer (RF-DETR)"
+    elif chosen and summary.gates:
+        values = {**UNIT, "resize": "stretch"}
+        line = "input RGB / 255, stretched: an encoder with SiLU (RT-DETR, D-FINE)"
+    else:
+        values = {**IMAGENET, "resize": "letterbox", "pad_position": "top_left"}
+        line = (
+            "input RGB, ImageNet mean and deviation, letterbox from the top left: as DETR "
+            "(Conditional DETR, Deformable DETR, DINO)"
+        )
+    stated = stated_input(summary)
+    if stated is not None:
+        values, line = {**values, **stated[0]}, f"{line}, but {stated[1]}"
+    return values, line

@@ -36,6 +36,7 @@ __all__ = ["PicoDetHead"]
 # ImageNet statistics in pixel units, RGB: what PaddleDetection's PicoDet configs normalise by.
 _MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+_GFL_LEVELS = 5  # PicoDet has four; MMDetection's GFL has five and other centres
 _ACTIVATIONS = ("none", "sigmoid")
 _OPTIONS = ("box_outputs", "class_outputs", "reg_max", "score_activation", "strides")
 
@@ -63,6 +64,10 @@ class PicoDetHead(Head):
         levels = pair_levels(summary, options)
         if isinstance(levels, str):
             return levels
+        if given.get("family") != self.name:
+            names = tuple(name for level in levels for name, _ in level.outputs)
+            if len(levels) == _GFL_LEVELS or any(name.startswith("dis_pred") for name in names):
+                return "it has five levels or NanoDet's names, which family gfl reads"
         strides = find_strides([level.cells for level in levels], size_hw, options)
         if strides is None:
             cells = ", ".join(str(level.cells) for level in levels)
@@ -74,6 +79,9 @@ class PicoDetHead(Head):
         if isinstance(roles, str):
             return roles
         class_names, box_names, classes, box_channels = roles
+        raw = len(summary.outputs[box_names[0]].shape) == 4
+        if raw and box_channels == 64 and given.get("family") != self.name:
+            return "64 box channels in raw maps are 4 sides x 16 distances, as YOLOv8's are"
         labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):
             return labels

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmdet.errors import InputError, ShapeError
-from tvmdet.heads.base import Decoded, GraphSummary, MaskValues
+from tvmdet.heads.base import Decoded, GraphSummary, MaskValues, Question
 from tvmdet.heads.labels import labels_from_metadata
 from tvmdet.heads.options import choice, refuse_unknown_options
 from tvmdet.spec import DetectorSpec, MaskSpec
@@ -28,9 +28,11 @@ __all__ = [
     "decode_queries",
     "decode_queries_reference",
     "find_query_outputs",
+    "has_attention",
     "mask_spec",
     "named_labels",
     "query_options",
+    "question",
     "score_kind",
     "validate_queries",
 ]
@@ -121,6 +123,12 @@ def _named(
     return None
 
 
+def has_attention(summary: GraphSummary) -> bool:
+    """Returns whether the network can be a transformer."""
+    products = sum(summary.operators.get(name, 0) for name in ("Einsum", "Gemm", "MatMul"))
+    return bool(summary.operators.get("Softmax")) and products > 0
+
+
 def score_kind(
     summary: GraphSummary, found: QueryOutputs, labels: tuple[str, ...] | None
 ) -> tuple[str, str] | str:
@@ -157,7 +165,7 @@ def score_kind(
     return (
         f"{reason}: {found.classes} may be a softmax whose last column is no object (DETR, YOLOS: "
         f'family = "detr", {found.columns - 1} labels), or one sigmoid a class (Deformable DETR, '
-        f'RT-DETR: family = "rtdetr", {found.columns} labels); give family and labels in a spec'
+        f'RT-DETR: family = "rtdetr", {found.columns} labels)'
     )
 
 
@@ -181,6 +189,13 @@ def _count(found: QueryOutputs, labels: tuple[str, ...]) -> dict[str, str]:
     if len(labels) == found.columns - 1:
         return {"softmax": f"{len(labels)} labels for {found.columns} columns: one is no object"}
     return {}
+
+
+def question(reason: str, family: str, labels: int) -> Question:
+    """Returns a refusal of a network that a family and its labels would settle."""
+    names = '["first class", "second class"]'
+    text = f'family = "{family}"\nlabels = {names}    # {labels} names'
+    return Question(reason, spec_text=text)
 
 
 def named_labels(summary: GraphSummary, given: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -207,8 +222,8 @@ def query_options(found: QueryOutputs, activation: str, background: str) -> dict
 
 
 def mask_spec(found: QueryOutputs) -> MaskSpec | None:
-    """Returns how the masks lie: each spans the image."""
-    return MaskSpec(frame="image") if found.masks else None
+    """Returns how the masks lie: each spans the image, whatever its box is."""
+    return MaskSpec(frame="image", cut_to_box=False) if found.masks else None
 
 
 def validate_queries(spec: DetectorSpec, summary: GraphSummary) -> None:

@@ -151,7 +151,9 @@ class RetinaNetHead(DenseHead):
 
     def proven_style(
         self, summary: GraphSummary, found: FoundOutputs, size_hw: tuple[int, int]
-    ) -> str:
+    ) -> tuple[str, str] | None:
         """Implements :meth:`tvmdet.heads.dense.DenseHead.proven_style`."""
         named = found.names == {"class": ("cls_logits",), "box": ("bbox_regression",)}
-        return "torchvision" if named and len(found.grids) == len(_STRIDES) else ""
+        if named and len(found.grids) == len(_STRIDES):
+            return "torchvision", "by the names of its outputs"
+        return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
-from tvmdet.heads.input_defaults import IMAGENET, UNIT, stated_input
+from tvmdet.heads.input_defaults import UNIT, detr_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.queries import (
     QueryOutputs,
@@ -14,9 +14,11 @@ from tvmdet.heads.queries import (
     decode_queries,
     decode_queries_reference,
     find_query_outputs,
+    has_attention,
     mask_spec,
     named_labels,
     query_options,
+    question,
     score_kind,
     validate_queries,
 )
@@ -28,9 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RtDetrHead"]
 
-_STRETCHED = {"resize": "stretch"}
-_SHORTEST_SIDE = {"resize": "letterbox", "pad_position": "top_left"}
-
 
 class RtDetrHead(Head):
     """Class logits ``[N, Q, C]`` and boxes ``[N, Q, 4]``, or both in one output (Ultralytics).
@@ -39,15 +38,7 @@ class RtDetrHead(Head):
     the authors' post-processors do (RT-DETR ``rtdetr_postprocessor.py``, Deformable DETR
     ``PostProcess``); the score threshold of 0.5 is that of Hugging Face's ``RTDetrImageProcessor``.
 
-    Input, by what the graph shows:
-
-    - RT-DETR, RT-DETRv2, D-FINE, DEIM (queries chosen by a TopK, a convolutional stem, SiLU
-      encoder): RGB from 0 to 1, stretched to the input's size (``configs/rtdetr/include``,
-      Hugging Face's ``RTDetrImageProcessor``: no mean, no deviation).
-    - RF-DETR, LW-DETR (a vision transformer's patches): ImageNet's mean and deviation, stretched
-      (``rfdetr/detr.py``, ``lwdetr`` ``datasets/coco.py``, square resize).
-    - Deformable, Conditional and DAB DETR, DINO: as DETR, ImageNet's mean and deviation, the
-      aspect ratio kept.
+    Input: see :func:`tvmdet.heads.input_defaults.detr_input`.
     """
 
     name = "rtdetr"
@@ -68,16 +59,16 @@ class RtDetrHead(Head):
         decided = score_kind(summary, found, named_labels(summary, given))
         if given.get("family") == self.name:
             kind, why = _as_given(summary, decided, options)
+        elif not has_attention(summary):
+            return "it has no attention (no Softmax, no MatMul); this family is a transformer"
         elif isinstance(decided, str):
-            return decided
+            return question(decided, self.name, found.columns)
         else:
             kind, why = decided
             if kind == "softmax":
                 return f"{why}; this family has one sigmoid a class"
             if kind == "none" and ultralytics is None:
                 return f"{why}, not logits; if they are a DETR's, give its family in a spec"
-            if not summary.operators.get("Softmax"):
-                return "it has no attention (no Softmax); this family is a transformer"
         labels = choose_labels(summary.metadata, class_count(found.columns, background), given)
         if isinstance(labels, str):
             return f"{labels}; options.background says which column is no class, if one is"
@@ -141,22 +132,6 @@ def _outputs_line(found: QueryOutputs) -> str:
 def _input(summary: GraphSummary, ultralytics: bool) -> tuple[dict[str, Any], str]:
     """Returns the input's defaults, and a line that says why these."""
     if ultralytics:
-        return {**UNIT, **_STRETCHED}, "input RGB / 255, stretched: as Ultralytics trains RT-DETR"
-    patches = summary.stem is not None and summary.stem.cuts_patches
-    chosen = bool(summary.operators.get("TopK")) and bool(summary.operators.get("GridSample"))
-    if patches:
-        values = {**IMAGENET, **_STRETCHED}
-        line = "input RGB, ImageNet mean and deviation, stretched: a vision transformer (RF-DETR)"
-    elif chosen and summary.gates:
-        values = {**UNIT, **_STRETCHED}
-        line = "input RGB / 255, stretched: a hybrid encoder with SiLU (RT-DETR, D-FINE)"
-    else:
-        values = {**IMAGENET, **_SHORTEST_SIDE}
-        line = (
-            "input RGB, ImageNet mean and deviation, letterbox from the top left: as DETR "
-            "(Conditional DETR, Deformable DETR, DINO)"
-        )
-    stated = stated_input(summary)
-    if stated is not None:
-        values, line = {**values, **stated[0]}, f"{line}, but {stated[1]}"
-    return values, line
+        line = "input RGB / 255, stretched: as Ultralytics trains RT-DETR"
+        return {**UNIT, "resize": "stretch"}, line
+    return detr_input(summary)

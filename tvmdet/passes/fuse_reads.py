@@ -68,6 +68,8 @@ def _reader(func: Any) -> tuple[bool, int | None]:
     sums = [
         b for b in blocks if any(int(v.iter_type) == tirx.IterVar.CommReduce for v in b.iter_vars)
     ]
+    if not all(block.writes for block in blocks):  # opaque: it does not say what it reads
+        return False, None
     if not blocks or (sums and len(marked) != 1):
         return False, None
     if not marked:

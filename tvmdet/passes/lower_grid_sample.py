@@ -12,6 +12,7 @@ from tvm import relax
 
 from tvmdet.passes.grid_sample import grid_sample
 from tvmdet.passes.relax_tools import is_call_to
+from tvmdet.passes.rewrite_calls import rewrite_calls
 
 __all__ = ["LowerGridSample"]
 
@@ -24,31 +25,21 @@ class LowerGridSample:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         """Returns the module with channels-last sampling replaced by calls of kernels."""
-        mutator = _Lowerer(mod)
-        for var, func in mod.functions_items():
-            if isinstance(func, relax.Function):
-                mutator.builder_.update_func(var, mutator.visit_expr(func))
-        return mutator.builder_.get()
+        return rewrite_calls(mod, _grid_sample)
 
 
-@relax.expr_functor.mutator
-class _Lowerer(relax.PyExprMutator):  # type: ignore[misc]
-    def __init__(self, mod: tvm.IRModule) -> None:
-        super().__init__(mod)
-
-    def visit_call_(self, call: Any) -> Any:
-        call = self.visit_expr_post_order(call)
-        if not is_call_to(call, "relax.image.grid_sample"):
-            return call
-        attrs = call.attrs
-        if not str(attrs.layout).endswith("C"):
-            return call
-        return self.builder_.call_te(
-            grid_sample,
-            *call.args,
-            str(attrs.layout),
-            border=attrs.padding_mode == "border",
-            align_corners=bool(attrs.align_corners),
-            primfunc_name_hint="grid_sample",
-            primfunc_attrs={"op_pattern": _INJECTIVE},
-        )
+def _grid_sample(builder: relax.BlockBuilder, call: Any) -> Any:
+    if not is_call_to(call, "relax.image.grid_sample"):
+        return call
+    attrs = call.attrs
+    if not str(attrs.layout).endswith("C"):
+        return call
+    return builder.call_te(
+        grid_sample,
+        *call.args,
+        str(attrs.layout),
+        border=attrs.padding_mode == "border",
+        align_corners=bool(attrs.align_corners),
+        primfunc_name_hint="grid_sample",
+        primfunc_attrs={"op_pattern": _INJECTIVE},
+    )

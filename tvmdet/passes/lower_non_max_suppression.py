@@ -14,6 +14,7 @@ from tvm import relax
 
 from tvmdet.passes.non_max_suppression_kernel import non_max_suppression_func
 from tvmdet.passes.relax_tools import is_call_to, static_shape
+from tvmdet.passes.rewrite_calls import rewrite_calls
 
 __all__ = ["LowerNonMaxSuppression", "call_non_max_suppression"]
 
@@ -49,28 +50,18 @@ class LowerNonMaxSuppression:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         """Returns the module with suppressions replaced by calls of kernels."""
-        mutator = _Lowerer(mod)
-        for var, func in mod.functions_items():
-            if isinstance(func, relax.Function):
-                mutator.builder_.update_func(var, mutator.visit_expr(func))
-        return mutator.builder_.get()
+        return rewrite_calls(mod, _non_max_suppression)
 
 
-@relax.expr_functor.mutator
-class _Lowerer(relax.PyExprMutator):  # type: ignore[misc]
-    def __init__(self, mod: tvm.IRModule) -> None:
-        super().__init__(mod)
-
-    def visit_call_(self, call: Any) -> Any:
-        call = self.visit_expr_post_order(call)
-        if not is_call_to(call, "relax.call_pure_packed"):
-            return call
-        name, *args = call.args
-        if str(getattr(name, "global_symbol", "")) != _NAME:
-            return call
-        boxes, scores, real, facts = args
-        images, classes, count = static_shape(scores)
-        func = non_max_suppression_func(images, classes, count, **json.loads(facts.value))
-        var = self.builder_.add_func(func, "non_max_suppression")
-        outputs = list(call.ty.fields)
-        return relax.call_tir(var, relax.Tuple([boxes, scores, real]), outputs)
+def _non_max_suppression(builder: relax.BlockBuilder, call: Any) -> Any:
+    if not is_call_to(call, "relax.call_pure_packed"):
+        return call
+    name, *args = call.args
+    if str(getattr(name, "global_symbol", "")) != _NAME:
+        return call
+    boxes, scores, real, facts = args
+    images, classes, count = static_shape(scores)
+    func = non_max_suppression_func(images, classes, count, **json.loads(facts.value))
+    var = builder.add_func(func, "non_max_suppression")
+    outputs = list(call.ty.fields)
+    return relax.call_tir(var, relax.Tuple([boxes, scores, real]), outputs)

@@ -13,6 +13,7 @@ import tvm
 from tvm import relax
 
 from tvmdet.passes.relax_tools import static_shape
+from tvmdet.passes.rewrite_calls import rewrite_calls
 from tvmdet.passes.top_k_kernel import top_k_func
 
 __all__ = ["LowerSorting"]
@@ -84,19 +85,9 @@ class LowerSorting:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         """Returns the module with sorting operators replaced by calls of kernels."""
-        mutator = _Lowerer(mod)
-        for var, func in mod.functions_items():
-            if isinstance(func, relax.Function):
-                mutator.builder_.update_func(var, mutator.visit_expr(func))
-        return mutator.builder_.get()
+        return rewrite_calls(mod, _lower)
 
 
-@relax.expr_functor.mutator
-class _Lowerer(relax.PyExprMutator):  # type: ignore[misc]
-    def __init__(self, mod: tvm.IRModule) -> None:
-        super().__init__(mod)
-
-    def visit_call_(self, call: Any) -> Any:
-        call = self.visit_expr_post_order(call)
-        rule = _RULES.get(call.op.name) if isinstance(call.op, tvm.ir.Op) else None
-        return call if rule is None else rule(self.builder_, call)
+def _lower(builder: relax.BlockBuilder, call: Any) -> Any:
+    rule = _RULES.get(call.op.name) if isinstance(call.op, tvm.ir.Op) else None
+    return call if rule is None else rule(builder, call)

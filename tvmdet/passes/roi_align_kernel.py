@@ -55,6 +55,7 @@ def roi_align_func(
     batch, height, width, channels = data_shape
     rows, columns = pooled_hw
     lanes = math.gcd(channels, _LANES)
+    bins, longest = max(rows, columns), max(height, width)
     offset = 0.5 if aligned else 0.0
     smallest = -3.0e38 if aligned else 1.0
 
@@ -66,32 +67,33 @@ def roi_align_func(
     ):
         T.func_attr({"op_pattern": _OPAQUE, "tirx.noalias": True})
         for k in T.parallel(regions):
-            down = T.alloc_buffer((rows, height), "float32")
-            across = T.alloc_buffer((columns, width), "float32")
-            first_y = T.alloc_buffer((rows,), "int32")
-            last_y = T.alloc_buffer((rows,), "int32")
-            first_x = T.alloc_buffer((columns,), "int32")
-            last_x = T.alloc_buffer((columns,), "int32")
+            # Side 0 is vertical (rows, y1, y2), side 1 horizontal (columns, x1, x2).
+            weight = T.alloc_buffer((2, bins, longest), "float32")
+            first = T.alloc_buffer((2, bins), "int32")
+            last = T.alloc_buffer((2, bins), "int32")
+            count = T.alloc_buffer((2,), "int32", scope="local")
+            extent = T.alloc_buffer((2,), "int32", scope="local")
             start = T.alloc_buffer((2,), "float32", scope="local")
             size = T.alloc_buffer((2,), "float32", scope="local")
             samples = T.alloc_buffer((2,), "int32", scope="local")
             place = T.alloc_buffer((1,), "float32", scope="local")
+            share = T.alloc_buffer((1,), "float32", scope="local")
             low = T.alloc_buffer((1,), "int32", scope="local")
             image = T.alloc_buffer((1,), "int32", scope="local")
             total = T.alloc_buffer((lanes,), "float32", scope="local")
 
             inside: T.let[T.bool] = rois[k, 0] >= T.float32(0) and rois[k, 0] < T.float32(batch)
             image[0] = T.cast(T.if_then_else(inside, rois[k, 0], T.float32(0)), "int32")
-            # Side 0 is vertical (y1, y2), side 1 horizontal (x1, x2).
+            count[0] = rows
+            count[1] = columns
+            extent[0] = height
+            extent[1] = width
             for side in T.unroll(2):
                 start[side] = rois[k, 2 - side] * T.float32(spatial_scale) - T.float32(offset)
                 size[side] = T.max(
                     rois[k, 4 - side] * T.float32(spatial_scale) - T.float32(offset) - start[side],
                     T.float32(smallest),
-                )
-            size[0] = size[0] / T.float32(rows)
-            size[1] = size[1] / T.float32(columns)
-            for side in T.unroll(2):
+                ) / T.cast(count[side], "float32")
                 if sampling_ratio > 0:
                     samples[side] = sampling_ratio
                 else:
@@ -102,82 +104,63 @@ def roi_align_func(
                     )
 
             # 1. Weights of rows, then of columns.
-            for i in T.serial(rows):
-                first_y[i] = height
-                last_y[i] = -1
-                for y in T.serial(height):
-                    down[i, y] = T.float32(0)
-                for s in T.serial(samples[0]):
-                    place[0] = (
-                        start[0]
-                        + T.cast(i, "float32") * size[0]
-                        + (T.cast(s, "float32") + T.float32(0.5))
-                        * size[0]
-                        / T.cast(samples[0], "float32")
-                    )
-                    if place[0] >= T.float32(-1) and place[0] <= T.float32(height):
-                        place[0] = T.min(T.max(place[0], T.float32(0)), T.float32(height - 1))
-                        low[0] = T.min(T.cast(place[0], "int32"), T.max(height - 2, 0))
-                        down[i, low[0]] = down[i, low[0]] + (
-                            T.float32(1) - (place[0] - T.cast(low[0], "float32"))
+            for side in T.serial(2):
+                for i in T.serial(count[side]):
+                    first[side, i] = extent[side]
+                    last[side, i] = -1
+                    for pixel in T.serial(extent[side]):
+                        weight[side, i, pixel] = T.float32(0)
+                    for s in T.serial(samples[side]):
+                        place[0] = (
+                            start[side]
+                            + T.cast(i, "float32") * size[side]
+                            + (T.cast(s, "float32") + T.float32(0.5))
+                            * size[side]
+                            / T.cast(samples[side], "float32")
                         )
-                        first_y[i] = T.min(first_y[i], low[0])
-                        last_y[i] = T.max(last_y[i], low[0])
-                        if place[0] > T.cast(low[0], "float32"):
-                            down[i, low[0] + 1] = down[i, low[0] + 1] + (
-                                place[0] - T.cast(low[0], "float32")
+                        if place[0] >= T.float32(-1) and place[0] <= T.cast(
+                            extent[side], "float32"
+                        ):
+                            place[0] = T.min(
+                                T.max(place[0], T.float32(0)), T.cast(extent[side] - 1, "float32")
                             )
-                            last_y[i] = T.max(last_y[i], low[0] + 1)
-            for j in T.serial(columns):
-                first_x[j] = width
-                last_x[j] = -1
-                for x in T.serial(width):
-                    across[j, x] = T.float32(0)
-                for s in T.serial(samples[1]):
-                    place[0] = (
-                        start[1]
-                        + T.cast(j, "float32") * size[1]
-                        + (T.cast(s, "float32") + T.float32(0.5))
-                        * size[1]
-                        / T.cast(samples[1], "float32")
-                    )
-                    if place[0] >= T.float32(-1) and place[0] <= T.float32(width):
-                        place[0] = T.min(T.max(place[0], T.float32(0)), T.float32(width - 1))
-                        low[0] = T.min(T.cast(place[0], "int32"), T.max(width - 2, 0))
-                        across[j, low[0]] = across[j, low[0]] + (
-                            T.float32(1) - (place[0] - T.cast(low[0], "float32"))
+                            low[0] = T.min(T.cast(place[0], "int32"), T.max(extent[side] - 2, 0))
+                            share[0] = place[0] - T.cast(low[0], "float32")
+                            weight[side, i, low[0]] = weight[side, i, low[0]] + (
+                                T.float32(1) - share[0]
+                            )
+                            first[side, i] = T.min(first[side, i], low[0])
+                            last[side, i] = T.max(last[side, i], low[0])
+                            if share[0] > T.float32(0):
+                                weight[side, i, low[0] + 1] = weight[side, i, low[0] + 1] + share[0]
+                                last[side, i] = T.max(last[side, i], low[0] + 1)
+                    # The mean over all samples, those outside counted as zeros.
+                    for pixel in T.serial(extent[side]):
+                        weight[side, i, pixel] = weight[side, i, pixel] / T.cast(
+                            T.max(samples[side], 1), "float32"
                         )
-                        first_x[j] = T.min(first_x[j], low[0])
-                        last_x[j] = T.max(last_x[j], low[0])
-                        if place[0] > T.cast(low[0], "float32"):
-                            across[j, low[0] + 1] = across[j, low[0] + 1] + (
-                                place[0] - T.cast(low[0], "float32")
-                            )
-                            last_x[j] = T.max(last_x[j], low[0] + 1)
-                # The mean over all samples, those outside counted as zeros.
-                for x in T.serial(width):
-                    across[j, x] = across[j, x] / T.cast(
-                        T.max(samples[0] * samples[1], 1), "float32"
-                    )
 
             # 2. Sums over the pixels of each bin.
             if not inside:
                 for i in T.serial(rows):
-                    last_y[i] = -1
+                    last[0, i] = -1
             for i, j, block in T.grid(rows, columns, channels // lanes):
                 for c in T.vectorized(lanes):
                     total[c] = T.float32(0)
-                for y_off in T.serial(last_y[i] + 1 - first_y[i]):
-                    if down[i, first_y[i] + y_off] != T.float32(0):
-                        for x_off in T.serial(last_x[j] + 1 - first_x[j]):
+                for y_off in T.serial(last[0, i] + 1 - first[0, i]):
+                    if weight[0, i, first[0, i] + y_off] != T.float32(0):
+                        for x_off in T.serial(last[1, j] + 1 - first[1, j]):
                             for c in T.vectorized(lanes):
                                 total[c] = (
                                     total[c]
-                                    + (down[i, first_y[i] + y_off] * across[j, first_x[j] + x_off])
+                                    + (
+                                        weight[0, i, first[0, i] + y_off]
+                                        * weight[1, j, first[1, j] + x_off]
+                                    )
                                     * data[
                                         image[0],
-                                        first_y[i] + y_off,
-                                        first_x[j] + x_off,
+                                        first[0, i] + y_off,
+                                        first[1, j] + x_off,
                                         block * lanes + c,
                                     ]
                                 )

@@ -21,6 +21,8 @@ from tvmdet.errors import InputError
 __all__ = ["Annotations", "CocoImage", "CocoObject", "read_annotations"]
 
 _LONGEST_SHOWN = 80  # characters of a wrong value in a message
+_FARTHEST_PX = 1_000_000  # an outline is followed pixel by pixel
+_MOST = 2**53  # whole numbers above are no longer exact in all of the packages that read them
 _TABLES = ("images", "annotations", "categories")
 
 
@@ -247,13 +249,16 @@ def _segmentation(value: Any, where: str) -> Any:
         return None
     if isinstance(value, list):
         for polygon in value:
-            fits = isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
-            if not (fits and all(map(_is_number, polygon))):
+            fits = isinstance(polygon, list) and len(polygon) >= 2 and len(polygon) % 2 == 0
+            if not (fits and all(_is_number(n) and abs(n) <= _FARTHEST_PX for n in polygon)):
                 raise InputError(
                     f"{where} has the polygon {_show(polygon)}; allowed: x and y of three corners "
-                    "or more, in pixels"
+                    f"or more, in pixels up to {_FARTHEST_PX}"
                 )
-        return value
+        # Tools write points and lines too, which hold no pixel; pycocotools takes four numbers
+        # for a box.
+        areas = [polygon for polygon in value if len(polygon) >= 6]
+        return areas or [value[0][:2] * 3]
     if isinstance(value, dict) and _is_size(value.get("size")):
         counts, pixels = value.get("counts"), math.prod(value["size"])
         if isinstance(counts, str) and counts.isascii():
@@ -274,12 +279,13 @@ def _is_size(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
+    # Written so that NaN fails, and that no whole number is too large to be compared.
+    return isinstance(value, int | float) and type(value) is not bool and -_MOST < value < _MOST
 
 
 def _whole(entry: Any, key: str, where: str) -> int:
     value = entry.get(key) if isinstance(entry, dict) else None
-    if type(value) is not int:
+    if type(value) is not int or not -_MOST < value < _MOST:
         raise InputError(f"{where} has the {key} {_show(value)}; allowed: a whole number")
     return value
 

@@ -198,7 +198,10 @@ def measure(
     with contextlib.redirect_stdout(io.StringIO()):
         right, found = (
             _dataset(backend, images, categories, entries)
-            for entries in (_wanted(annotations, kind), _found(records, kind, backend))
+            for entries in (
+                _wanted(annotations, sizes_hw, kind),
+                _found(records, kind, backend),
+            )
         )
         evaluation = backend.evaluator(right, found, iouType=_IOU_TYPES[kind])
         try:
@@ -249,7 +252,9 @@ def _dataset(
     return data
 
 
-def _wanted(annotations: Annotations, kind: Kind) -> list[dict[str, Any]]:
+def _wanted(
+    annotations: Annotations, sizes_hw: Mapping[int, tuple[int, int]], kind: Kind
+) -> list[dict[str, Any]]:
     entries = []
     for one in annotations.objects:
         entry = {
@@ -261,6 +266,13 @@ def _wanted(annotations: Annotations, kind: Kind) -> list[dict[str, Any]]:
         }
         if kind == "masks":
             entry["segmentation"] = one.segmentation
+            size = list(sizes_hw[one.image_id])
+            if isinstance(one.segmentation, dict) and one.segmentation["size"] != size:
+                raise InputError(
+                    f"{annotations.path} has run lengths of size {one.segmentation['size']} in "
+                    f"picture {one.image_id}, which is {size} (height, width): encode the masks of "
+                    "these pictures"
+                )
         entries.append(entry)
     return entries
 

@@ -143,13 +143,14 @@ def end_to_end_table(
         replace(entry, phases_s=_medians(sides[entry.name].phases)) if entry.seconds else entry
         for entry in ranked(entries, timings)
     )
+    masks = "" if spec.masks is None else "; masks as small as the network has them"
     return Table(
         what="end to end",
         batch_size=1,
         entries=found_entries,
         disturbance=disturbance,
         restless=tuple(sorted(timings.restless)),
-        note=f"{picture.name}: {len(right.scores)} boxes. Rivals with the numpy pre- and "
+        note=f"{picture.name}: {len(right.scores)} boxes{masks}. Rivals with the numpy pre- and "
         "post-processing of tvmdet.report.pipeline",
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from tvmdet.artifact import Artifact
@@ -11,9 +10,13 @@ from tvmdet.compiler.reference import Reference, suppress, to_image
 from tvmdet.cpus import check_threads
 from tvmdet.detections import Detections
 from tvmdet.errors import InputError
-from tvmdet.frontend import import_onnx
+from tvmdet.frontend.bind_inputs import bind_inputs
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import load_onnx
+from tvmdet.frontend.model import Model
+from tvmdet.frontend.network import Network
+from tvmdet.frontend.summary import summarise
+from tvmdet.masks import place_masks
 from tvmdet.runtime.images import load_image
 from tvmdet.runtime.loader import read_spec
 
@@ -35,15 +38,28 @@ class ReferenceDetector:
             ModelError: The file cannot be used.
         """
         compiled = Artifact.open(artifact)
-        got, promised = load_onnx(onnx, Limits()).sha256, compiled.manifest["model"].get("sha256")
+        loaded = load_onnx(onnx, Limits())
+        got, promised = loaded.sha256, compiled.manifest["model"].get("sha256")
         if got != promised:
             raise InputError(
                 f"{artifact} was not compiled from {onnx}: its SHA-256 is {got}, and the artifact "
                 f"names {promised}; give --onnx the file that it was compiled from"
             )
         spec = read_spec(compiled)
-        model = import_onnx(onnx, spec=spec, size_hw=spec.input.size_hw)
-        self._reference = Reference(replace(model, spec=spec), check_threads(threads))
+        # What the network is has been settled when it was compiled: nothing is recognised again.
+        bound = bind_inputs(loaded, spec.input.size_hw, spec.to_dict())
+        network = Network(bound.loaded, spec.input.size_hw, Limits())
+        summary = summarise(network.at(1))
+        model = Model(
+            name=loaded.name,
+            sha256=loaded.sha256,
+            spec=spec,
+            recognition=(),
+            input_names=tuple(summary.inputs),
+            output_names=tuple(summary.outputs),
+            network=network,
+        )
+        self._reference = Reference(model, check_threads(threads))
         self.version = self._reference.version
         self.spec = spec
 
@@ -63,7 +79,7 @@ class ReferenceDetector:
         transform = ImageTransform.for_image((height, width), self.spec.input)
         every, _ = self._reference.candidates(image, transform)
         found = every.take(suppress(every, self.spec.postprocess, score, iou))
-        placed = to_image(found, transform)
+        placed, masks = to_image(found, transform), found.mask_values()
         return Detections(
             boxes_xyxy=placed.boxes_xyxy,
             scores=placed.scores,
@@ -71,4 +87,7 @@ class ReferenceDetector:
             labels=tuple(self.spec.labels[index] for index in placed.class_ids.tolist()),
             image_size_hw=(height, width),
             source=str(path),
+            instance_masks=None
+            if masks is None or self.spec.masks is None
+            else place_masks(masks, found.boxes_xyxy, transform, self.spec.masks),
         )

@@ -115,6 +115,7 @@ class _Run:
             options.classes_by,
             {one.category_id for one in annotations.objects},
         )
+        self._with_masks = detector.spec.masks is not None and not annotations.without_mask
         default = detector.spec.postprocess.iou_threshold
         self._iou = default if options.iou is None else options.iou
 
@@ -177,19 +178,26 @@ class _Run:
             sizes[image.id] = _checked_size(image, found)
             records += self._records(image, found)
             self._progress(what, done, len(images))
+        self._say(f"computing average precision of {len(records)} detections")
         boxes = measure(self._annotations, records, sizes, "boxes", self._backend)
-        return boxes, None
+        if not self._with_masks:
+            return boxes, None
+        return boxes, measure(self._annotations, records, sizes, "masks", self._backend)
 
     def _records(self, image: CocoImage, found: Detections) -> Iterator[dict[str, Any]]:
-        for one in found:
-            if one.class_id in self._classes.categories:
-                x1, y1, x2, y2 = one.box_xyxy
-                yield {
-                    "image_id": image.id,
-                    "category_id": self._classes.categories[one.class_id],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "score": one.score,
-                }
+        for index, one in enumerate(found):
+            if one.class_id not in self._classes.categories:
+                continue
+            x1, y1, x2, y2 = one.box_xyxy
+            record = {
+                "image_id": image.id,
+                "category_id": self._classes.categories[one.class_id],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": one.score,
+            }
+            if self._with_masks and found.instance_masks is not None:
+                record["segmentation"] = found.instance_masks.rle(index)
+            yield record
 
     def _remarks(self) -> Iterator[str]:
         rows = self._detector.spec.postprocess.max_detections
@@ -198,6 +206,11 @@ class _Run:
                 f"the file reports at most {rows} objects of a picture, and COCO's figures count "
                 f"{_COUNTED} of each class; compile it with a greater max_detections in --spec "
                 "where pictures have more"
+            )
+        if self._detector.spec.masks is not None and not self._with_masks:
+            yield (
+                f"there are no figures of masks: {self._annotations.without_mask} annotations have "
+                "no segmentation"
             )
         if not any(not one.is_crowd for one in self._annotations.objects):
             yield "there are no objects in the pictures, so that there are no figures"

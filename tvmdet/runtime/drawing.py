@@ -62,9 +62,10 @@ def _draw_mask(
     pixels = np.ascontiguousarray(mask.pixels[:height, :width]).view(np.uint8)
     if not pixels.any():
         return
-    tinted = picture.astype(np.float32) * (1 - _MASK_OPACITY)
-    tinted += np.array(color, np.float32) * _MASK_OPACITY
-    np.copyto(picture, np.rint(tinted).astype(np.uint8), where=pixels[..., None].view(np.bool_))
+    # By table, so that a mask of a large picture takes no floats of its size.
+    levels = np.arange(256)[:, None] * (1 - _MASK_OPACITY) + np.array(color) * _MASK_OPACITY
+    tinted = cv2.LUT(picture, np.rint(levels).astype(np.uint8)[None])
+    np.copyto(picture, tinted, where=pixels[..., None].view(np.bool_))
     outlines, _ = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(canvas, outlines, -1, color, line_px, offset=(mask.left, mask.top))
 

@@ -1,0 +1,266 @@
+"""Files beside a model: which belong to it, what they say, and what wins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx_models
+import pytest
+from dense_networks import dense_network
+from onnx_models import save
+
+import tvmdet
+from tvmdet.errors import InputError, ModelError
+from tvmdet.frontend.doctor import diagnose
+from tvmdet.frontend.sidecar import find_sidecar, read_json_spec
+from tvmdet.frontend.user_spec import read_given
+
+NORMALIZE = {
+    "type": "Normalize",
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "to_rgb": True,
+}
+
+
+def _pipeline(*transforms: dict[str, Any], name: str = "retinanet", **params: Any) -> Any:
+    """What MMDeploy writes, its tasks shortened to what is read."""
+    tasks = [
+        {"module": "Transform", "name": "Preprocess", "transforms": list(transforms)},
+        {"module": "Net", "name": name},
+        {"module": "mmdet", "name": "postprocess", "params": params},
+    ]
+    return {"pipeline": {"tasks": tasks}}
+
+
+def _write(folder: Path, **files: Any) -> None:
+    for name, values in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(values))
+
+
+def _deploy(net: str = "detector.onnx") -> Any:
+    return {"models": [{"name": "retinanet", "net": net, "backend": "onnxruntime"}]}
+
+
+def test_a_model_alone_has_none(tmp_path: Path) -> None:
+    found = find_sidecar(tmp_path / "detector.onnx")
+    assert (found.given, found.size_hw, found.hints, found.files) == ({}, None, {}, ())
+
+
+def test_spec_files_belong_by_name(tmp_path: Path) -> None:
+    for name in ("a.onnx", "a.toml", "spec.toml"):
+        (tmp_path / name).write_text('labels = ["of a"]' if name == "a.toml" else "")
+    (tmp_path / "spec.toml").write_text('labels = ["of all"]\nfamily = "yolov8"')
+    found = find_sidecar(tmp_path / "a.onnx")
+    assert found.given == {"labels": ["of a"], "family": "yolov8"}
+    assert found.files == ("spec.toml", "a.toml")
+    # With a second network, spec.toml may be of either.
+    (tmp_path / "b.onnx").write_text("")
+    assert find_sidecar(tmp_path / "a.onnx").files == ("a.toml",)
+    assert find_sidecar(tmp_path / "b.onnx").files == ()
+
+
+def test_mmdeploys_files_belong_by_the_net_they_name(tmp_path: Path) -> None:
+    _write(tmp_path, deploy=_deploy("other.onnx"), pipeline=_pipeline(NORMALIZE))
+    assert find_sidecar(tmp_path / "detector.onnx").files == ()
+    _write(tmp_path, deploy=_deploy())
+    found = find_sidecar(tmp_path / "detector.onnx")
+    assert found.files == ("deploy.json", "pipeline.json")
+    assert found.hints == {"mmdeploy.model": "retinanet"}
+
+
+@pytest.mark.parametrize(
+    ("transforms", "table"),
+    [
+        ([], {}),
+        # Padding after the normalisation writes the mean colour.
+        (
+            [
+                {"type": "Resize", "keep_ratio": True},
+                NORMALIZE,
+                {"type": "Pad", "size_divisor": 32},
+            ],
+            {
+                "resize": "letterbox",
+                "pad_position": "top_left",
+                "color": "rgb",
+                "mean": NORMALIZE["mean"],
+                "std": NORMALIZE["std"],
+                "pad_value": [124, 116, 104],
+            },
+        ),
+        # RTMDet pads with grey first, to a size that leaves nothing for the second Pad.
+        (
+            [
+                {"type": "mmdet.Resize", "keep_ratio": True, "size": [640, 640]},
+                {"type": "Pad", "size": [640, 640], "pad_val": {"img": [114, 114, 114]}},
+                {**NORMALIZE, "to_rgb": False},
+                {"type": "Pad", "size_divisor": 32},
+            ],
+            {
+                "resize": "letterbox",
+                "pad_position": "top_left",
+                "pad_value": [114, 114, 114],
+                "color": "bgr",
+                "mean": NORMALIZE["mean"],
+                "std": NORMALIZE["std"],
+            },
+        ),
+        (
+            [{"type": "LetterResize", "scale": [320, 320], "pad_val": {"img": 114}}],
+            {"resize": "letterbox", "pad_position": "center", "pad_value": [114, 114, 114]},
+        ),
+        ([{"type": "Resize", "keep_ratio": False}, {"type": "Pad"}], {"resize": "stretch"}),
+    ],
+)
+def test_transforms(
+    transforms: list[dict[str, Any]], table: dict[str, Any], tmp_path: Path
+) -> None:
+    _write(tmp_path, pipeline=_pipeline(*transforms))
+    assert read_json_spec(tmp_path / "pipeline.json").given.get("input", {}) == table
+
+
+def test_what_has_no_counterpart_is_said(tmp_path: Path) -> None:
+    odd = [{"type": "CenterCrop"}, {"type": "Normalize", "mean": [0], "std": [1]}]
+    _write(tmp_path, pipeline=_pipeline(*odd, {"type": "Pad", "logical_or_val": 31}))
+    found = read_json_spec(tmp_path / "pipeline.json")
+    assert "input" not in found.given
+    text = "\n".join(found.reasons)
+    for part in ("'CenterCrop' has no counterpart", "three means", "logical or"):
+        assert part in text
+
+
+def test_thresholds_count_where_the_network_has_not_applied_them(tmp_path: Path) -> None:
+    params = {"score_thr": 0.1, "nms": {"type": "nms", "iou_threshold": 0.6}, "max_per_img": 50}
+    _write(tmp_path, deploy=_deploy(), pipeline=_pipeline(**params))
+    assert find_sidecar(tmp_path / "detector.onnx").given["postprocess"] == {
+        "score_threshold": 0.1,
+        "iou_threshold": 0.6,
+        "max_detections": 50,
+    }
+    _write(tmp_path, detail={"codebase_config": {"model_type": "end2end"}})
+    assert "postprocess" not in find_sidecar(tmp_path / "detector.onnx").given
+
+
+@pytest.mark.parametrize(
+    ("processor", "table"),
+    [
+        (
+            {"do_normalize": False, "size": {"height": 640, "width": 480}},
+            {"color": "rgb", "mean": [0, 0, 0], "std": [255, 255, 255], "resize": "stretch"},
+        ),
+        (
+            {
+                "image_mean": [0.5, 0.4, 0.2],
+                "image_std": [0.5, 0.2, 0.1],
+                "size": {"shortest_edge": 800, "longest_edge": 1333},
+            },
+            {
+                "color": "rgb",
+                "mean": [127.5, 102, 51],
+                "std": [127.5, 51, 25.5],
+                "resize": "letterbox",
+                "pad_position": "top_left",
+                "pad_value": [128, 102, 51],
+            },
+        ),
+        ({"image_mean": [0.5], "image_std": [0, 0, 0]}, {}),
+        ({"do_rescale": False, "do_normalize": False}, {"std": [1, 1, 1]}),
+    ],
+)
+def test_image_processors(processor: dict[str, Any], table: dict[str, Any], tmp_path: Path) -> None:
+    _write(tmp_path, preprocessor_config=processor)
+    found = read_json_spec(tmp_path / "preprocessor_config.json").given.get("input", {})
+    for key, value in table.items():
+        assert found[key] == (value if isinstance(value, str) else pytest.approx(value))
+    assert bool(found) == bool(table)
+
+
+def test_hugging_faces_files_belong_to_model_onnx(tmp_path: Path) -> None:
+    folder = tmp_path / "onnx"
+    folder.mkdir()
+    (folder / "model.onnx").write_text("")
+    (folder / "rival.onnx").write_text("")
+    _write(tmp_path, config={"model_type": "detr", "id2label": {"1": "dog", "0": "cat"}})
+    assert find_sidecar(folder / "model.onnx").given == {"labels": ["cat", "dog"]}
+    assert find_sidecar(folder / "rival.onnx").files == ()
+    _write(tmp_path, config={"id2label": {"0": "cat", "2": "dog"}})
+    assert "labels" not in find_sidecar(folder / "model.onnx").given
+    _write(tmp_path, config={"trainer": "ours"})  # of something else
+    assert find_sidecar(folder / "model.onnx").files == ()
+
+
+def test_a_model_is_read_with_its_files(tmp_path: Path) -> None:
+    path = save(
+        dense_network({"a": 27, "b": 36}, size=("height", "width")), tmp_path / "detector.onnx"
+    )
+    with pytest.raises(tvmdet.ShapeError, match="leaves the input's size open"):
+        tvmdet.import_onnx(path)
+    resize = {"type": "Resize", "keep_ratio": True, "size": [128, 128]}
+    pipeline = _pipeline(resize, NORMALIZE, {"type": "Pad", "size_divisor": 32}, score_thr=0.2)
+    _write(tmp_path, deploy=_deploy(), pipeline=pipeline)
+    model = tvmdet.import_onnx(path, spec={"postprocess": {"iou_threshold": 0.7}})
+    assert model.spec.family == "retinanet"
+    assert model.spec.options["style"] == "mmdetection"
+    assert model.spec.input.size_hw == (128, 128)
+    assert model.spec.input.pad_value == (124, 116, 104)
+    assert model.spec.postprocess.score_threshold == 0.2
+    assert model.spec.postprocess.iou_threshold == 0.7
+    text = "\n".join(model.recognition)
+    assert "as MMDeploy's pipeline.json says (retinanet)" in text
+    assert "from deploy.json, pipeline.json: input" in text
+    assert "from deploy.json and pipeline.json and the spec: input, postprocess" in text
+
+
+def test_json_is_accepted_as_a_spec(tmp_path: Path) -> None:
+    path = save(onnx_models.yolov8(metadata={}), tmp_path / "detector.onnx")
+    spec = tmp_path / "mine.json"
+    spec.write_text('{"labels": ["a", "b", "c"], "postprocess": {"iou_threshold": 0.5}}')
+    assert tvmdet.import_onnx(path, spec=spec).spec.labels == ("a", "b", "c")
+    _write(tmp_path, names={"id2label": {"0": "x", "1": "y", "2": "z"}})
+    assert tvmdet.import_onnx(path, spec=tmp_path / "names.json").spec.labels == ("x", "y", "z")
+
+
+def test_errors_name_the_files(tmp_path: Path) -> None:
+    path = save(onnx_models.yolov8(metadata={}), tmp_path / "model.onnx")
+    _write(tmp_path, config={"id2label": {"0": "only one"}})
+    with pytest.raises(ModelError, match=r"read beside the model: config\.json.*move it away"):
+        tvmdet.import_onnx(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("detector.toml", "labels = [", "detector.toml, the spec beside the model, is not TOML"),
+        ("detector.toml", "label = 1", "detector.toml has an unknown key 'label'"),
+        ("detector.toml", "labels = [1]", "give a list of class names"),
+        ("deploy.json", "{", "deploy.json is not JSON"),
+        ("deploy.json", "[]", "holds a list; allowed: a table"),
+    ],
+)
+def test_malformed_files_are_refused(name: str, text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_given(tmp_path / "detector.onnx", None)
+
+
+def test_json_that_is_no_spec_is_refused(tmp_path: Path) -> None:
+    _write(tmp_path, odd={"weights": 3})
+    with pytest.raises(InputError, match="unknown key 'weights'"):
+        read_given(tmp_path / "detector.onnx", tmp_path / "odd.json")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_given(tmp_path / "detector.onnx", tmp_path / "absent.json")
+
+
+def test_doctor_reads_them_too(tmp_path: Path) -> None:
+    path = save(
+        dense_network({"a": 27, "b": 36}, size=("height", "width")), tmp_path / "detector.onnx"
+    )
+    resize = {"type": "Resize", "keep_ratio": True, "size": [128, 128]}
+    _write(tmp_path, deploy=_deploy(), pipeline=_pipeline(resize, NORMALIZE))
+    found = diagnose(path)
+    assert found.family == "retinanet"
+    assert found.size_hw == (128, 128)
+    assert any("from deploy.json, pipeline.json: input" in line for line in found.recognition)

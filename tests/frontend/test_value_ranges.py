@@ -1,0 +1,171 @@
+"""What a graph proves about its outputs: ranges of columns, traces, normalisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnx_models
+import pytest
+from onnx_models import Graph
+
+from tvmdet.frontend.graph_evidence import (
+    count_gates,
+    find_normalisation,
+    find_stem,
+    trace_outputs,
+)
+from tvmdet.frontend.prove import random_feeds, run_onnx
+from tvmdet.frontend.specialise import static_values
+from tvmdet.frontend.value_ranges import value_ranges
+from tvmdet.heads.base import Range, Stem
+
+Build = Callable[[Graph], str]
+INF = math.inf
+
+
+def _model(build: Build) -> onnx.ModelProto:
+    graph = Graph()
+    output = build(graph)
+    return graph.model({"x": [1, 5, 6]}, {output: None})
+
+
+def _ranges(build: Build) -> tuple[Range, ...]:
+    model = _model(build)
+    return value_ranges(model, static_values(model))[model.graph.output[0].name]
+
+
+def _index(graph: Graph) -> str:
+    """Whole numbers 0 to 5: which column is the greatest."""
+    return graph.node("Cast", graph.node("ArgMax", "x", axis=2, keepdims=1), to=1)
+
+
+def _part(graph: Graph, start: int, end: int) -> str:
+    ends = [graph.constant([value], np.int64) for value in (start, end, 2)]
+    return graph.node("Slice", "x", *ends)
+
+
+def _rows(graph: Graph) -> str:
+    """Four columns of anything, a score, a class number."""
+    score = graph.node("Sigmoid", _part(graph, 4, 5))
+    return graph.node("Concat", _part(graph, 0, 4), score, _index(graph), axis=2)
+
+
+def _flat(graph: Graph) -> str:
+    return graph.node("Reshape", graph.node("Sigmoid", "x"), graph.constant([1, 30], np.int64))
+
+
+def _class_of_flat(graph: Graph) -> str:
+    top = graph.node("TopK", _flat(graph), graph.constant([4], np.int64), outputs=2)
+    return graph.node("Cast", graph.node("Mod", f"{top}.1", graph.constant(6, np.int64)), to=1)
+
+
+ROWS = ((-INF, INF, False),) * 4 + ((0, 1, False), (0, 5, True))
+
+
+@pytest.mark.parametrize(
+    ("build", "wanted"),
+    [
+        (lambda g: g.node("Tanh", "x"), ((-INF, INF, False),)),
+        (lambda g: g.node("Sigmoid", "x"), ((0, 1, False),)),
+        (lambda g: g.node("Relu", "x"), ((0, INF, False),)),
+        (_index, ((0, 5, True),)),
+        (_class_of_flat, ((0, 5, True),)),
+        (_rows, ROWS),
+        (lambda g: g.node("Squeeze", _rows(g), g.constant([0], np.int64)), ROWS),
+        (lambda g: g.node("Transpose", _rows(g), perm=[1, 0, 2]), ROWS),
+        (lambda g: g.node("Transpose", _rows(g), perm=[0, 2, 1]), ((-INF, INF, False),)),
+        (lambda g: g.node("Gather", _rows(g), g.constant([4, 5], int), axis=2), ROWS[4:]),
+        (lambda g: g.node("Gather", _rows(g), g.constant([2, 0], int), axis=1), ROWS),
+        (lambda g: g.node("Split", _rows(g), g.constant([5, 1], int), outputs=2, axis=2),
+         ROWS[:5]),
+        (lambda g: g.node("Add", _index(g), g.constant(1.0)), ((1, 6, True),)),
+        (lambda g: g.node("Sub", g.constant(1.0), g.node("Sigmoid", "x")), ((0, 1, False),)),
+        (lambda g: g.node("Mul", g.node("Sigmoid", "x"), g.constant([1.0, 2, 3, 4, 5, 6])),
+         tuple((0, top, False) for top in range(1, 7))),
+        (lambda g: g.node("Div", _index(g), g.constant(2.0)), ((0, 2.5, False),)),
+        (lambda g: g.node("Floor", g.node("Div", _index(g), g.constant(2.0))), ((0, 3, True),)),
+        (lambda g: g.node("Clip", "x", g.constant(0.0), g.constant(96.0)), ((0, 96, False),)),
+        (lambda g: g.node("Where", g.node("Greater", "x", g.constant(0.0)), g.node("Sigmoid", "x"),
+         g.constant(0.0)), ((0, 1, False),)),
+        (lambda g: g.node("Min", g.node("Relu", "x"), g.constant(7.0)), ((0, 7, False),)),
+        (lambda g: g.node("Mod", "x", g.constant(3.0), fmod=1), ((-INF, INF, False),)),
+    ],
+)  # fmt: skip
+def test_ranges(build: Build, wanted: tuple[tuple[float, float, bool], ...]) -> None:
+    found = _ranges(build)
+    assert tuple((one.low, one.high, one.whole) for one in found) == wanted
+
+
+@pytest.mark.parametrize("build", [_rows, _class_of_flat, _index])
+def test_values_lie_in_their_ranges(build: Build) -> None:
+    model = _model(build)
+    (found,) = value_ranges(model, static_values(model)).values()
+    for seed in range(5):
+        feeds = {name: 9 * value - 4 for name, value in random_feeds(model, seed).items()}
+        (outputs,) = run_onnx(model, [feeds])
+        (values,) = outputs.values()
+        low, high = (np.array([getattr(one, end) for one in found]) for end in ("low", "high"))
+        assert np.all((values >= low) & (values <= high))
+
+
+def test_traces_end_where_values_meet() -> None:
+    graph = Graph()
+    weight, bias = graph.constant(np.ones((6, 4))), graph.constant(np.ones(4))
+    linear = graph.node("Add", graph.node("MatMul", graph.node("Relu", "x"), weight), bias)
+    alone = graph.node("Sigmoid", linear)
+    turned = graph.node("Transpose", alone, perm=[0, 2, 1])
+    both = graph.node("Sigmoid", graph.node("Add", linear, graph.node("Exp", linear)))
+    model = graph.model({"x": [1, 5, 6]}, {turned: None, both: None})
+    traces = trace_outputs(model.graph)
+    assert traces[turned] == ("Sigmoid", "Add(4)", "MatMul(6x4)", "Relu")
+    assert traces[both] == ("Sigmoid", "Add*")
+
+
+def test_gates_and_the_stem() -> None:
+    graph = Graph()
+    features = graph.conv("x", (3, 4), 8, strides=[8, 8])
+    gated = graph.node("Mul", features, graph.node("Sigmoid", features))
+    output = graph.node("Mul", gated, graph.node("Sigmoid", features))
+    model = graph.model({"x": [1, 3, 32, 32]}, {output: None})
+    assert count_gates(model.graph) == 1
+    assert find_stem(model.graph) == Stem(kernel=8, stride=8)
+    assert Stem(kernel=8, stride=8).cuts_patches
+    assert not Stem(kernel=7, stride=2).cuts_patches
+
+
+def _normalised(*steps: tuple[str, object]) -> onnx.ModelProto:
+    graph = Graph()
+    data = "x"
+    for operator, values in steps:
+        data = graph.node(operator, data, graph.constant(values))
+    return graph.model({"x": [1, 3, 32, 32]}, {graph.conv(data, (3, 4), 3): None})
+
+
+@pytest.mark.parametrize(
+    ("steps", "mean", "std"),
+    [
+        ([("Sub", [[[1.0]], [[2.0]], [[3.0]]]), ("Div", 4.0)], (1, 2, 3), (4, 4, 4)),
+        ([("Mul", 0.5), ("Add", -1.0)], (2, 2, 2), (2, 2, 2)),
+        ([("Div", 255.0), ("Sub", 0.5), ("Div", 0.25)], (127.5,) * 3, (63.75,) * 3),
+    ],
+)
+def test_normalisation(
+    steps: list[tuple[str, object]], mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    found = find_normalisation(_normalised(*steps).graph)
+    assert found is not None
+    assert found.mean == pytest.approx(mean)
+    assert found.std == pytest.approx(std)
+
+
+def test_no_normalisation() -> None:
+    assert find_normalisation(_normalised().graph) is None
+    graph = Graph()
+    two = graph.node("Add", graph.node("Div", "x", graph.constant(2.0)), "x")
+    model = graph.model({"x": [1, 3, 32, 32]}, {graph.conv(two, (3, 4), 3): None})
+    assert find_normalisation(model.graph) is None
+    assert onnx_models.yolov8().graph.node[0].op_type == "Conv"
+    assert find_normalisation(onnx_models.yolov8().graph) is None

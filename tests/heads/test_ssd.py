@@ -1,0 +1,140 @@
+"""SSD: a background column, default boxes, and their orders of numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+from dense_summaries import assert_decodes, claim, reference, summary, zeros
+
+from tvmdet.errors import ModelError
+from tvmdet.heads import GraphSummary, Question, get_head
+
+SIZE_HW = (320, 320)
+GRIDS = ((20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))
+SSDLITE = summary({"cls_logits": (1, 3234, 4), "bbox_regression": (1, 3234, 4)}, size_hw=SIZE_HW)
+SSD300_OUTPUTS = {"cls_logits": (1, 8732, 3), "bbox_regression": (1, 8732, 4)}
+SSD300 = summary(SSD300_OUTPUTS, size_hw=(300, 300), operators={"Conv": 35, "MaxPool": 5})
+
+
+def _levels(counts: tuple[int, ...], columns: int) -> GraphSummary:
+    outputs = {}
+    for level, (count, grid) in enumerate(zip(counts, GRIDS, strict=True)):
+        outputs[f"score{level}"] = (1, count * columns, *grid)
+        outputs[f"loc{level}"] = (1, count * 4, *grid)
+    return summary(outputs, size_hw=SIZE_HW)
+
+
+def test_torchvisions_are_claimed() -> None:
+    found = claim(SSD300, (300, 300))
+    assert found.family == "ssd"
+    assert found.spec.labels == ("class_0", "class_1")  # the first of three is the background
+    assert found.spec.options["style"] == "torchvision_ssd300"
+    assert found.spec.options["strides"] == [8, 16, 32, 64, 100, 300]
+    assert found.spec.input.resize == "stretch"
+    lite = claim(SSDLITE, SIZE_HW)
+    assert lite.spec.options["style"] == "torchvision_ssdlite320"
+    assert lite.spec.options["score_activation"] == "softmax"
+    assert lite.spec.postprocess.iou_threshold == 0.55
+
+
+def test_ssd300_with_another_backbone_is_asked_for() -> None:
+    # Its boxes are those of VGG16's, its mean is not.
+    answer = get_head("ssd").examine(summary(SSD300_OUTPUTS), (300, 300), {})
+    assert isinstance(answer, Question)
+    assert 'style = "torchvision_ssd300"  # or "torchvision", "mmdetection"' in answer.spec_text
+    given = {"family": "ssd", "options": {"style": "torchvision"}}
+    assert claim(summary(SSD300_OUTPUTS), (300, 300), **given).spec.input.std[0] == 58.395
+
+
+def test_grids_come_from_the_maps_that_were_joined() -> None:
+    # 512x384, of which no table knows the grids: (16 x 12 + 8 x 6 + 4 x 3 + 2 x 2 + 1 + 1) x 6.
+    grids = ((16, 12), (8, 6), (4, 3), (2, 2), (1, 1), (1, 1))
+    rows = 6 * sum(height * width for height, width in grids)
+    outputs = {"cls_logits": (1, rows, 3), "bbox_regression": (1, rows, 4)}
+    with pytest.raises(ModelError, match="of no pyramid"):
+        claim(summary(outputs), (512, 384))
+    maps = {
+        "cls_logits": tuple((1, 18, *grid) for grid in grids),
+        "bbox_regression": tuple((1, 24, *grid) for grid in grids),
+    }
+    spec = claim(summary(outputs, maps=maps), (512, 384)).spec
+    assert spec.options["grids"] == [list(grid) for grid in grids]
+    assert spec.options["strides"][0] == [32, 32]
+
+
+@pytest.mark.parametrize(
+    ("network", "style"),
+    [
+        (SSDLITE, "torchvision_ssdlite320"),
+        (_levels((6,) * 6, 4), "mmdetection"),
+        (_levels((3, 6, 6, 6, 6, 6), 4), "tensorflow"),
+    ],
+)
+def test_decodes(network: GraphSummary, style: str) -> None:
+    spec = claim(network, SIZE_HW, family="ssd", options={"style": style}).spec
+    assert len(spec.labels) == 3
+    assert_decodes(network, spec)
+
+
+def test_decodes_a_known_box() -> None:
+    spec = claim(SSDLITE, SIZE_HW).spec
+    outputs = zeros(SSDLITE)
+    # Row 4, column 7 of 20x20 cells of 16 pixels, the first box: a square of 64 at (120, 72).
+    # Variances 0.1 and 0.2: 2.5 moves a quarter, log(2) / 0.2 doubles.
+    row = (4 * 20 + 7) * 6
+    outputs["bbox_regression"][0, row] = [2.5, -2.5, math.log(0.5) / 0.2, math.log(2) / 0.2]
+    outputs["cls_logits"][0, row] = [math.log(5), math.log(2), 0, math.log(2)]
+    boxes, scores = reference(spec, outputs)
+    np.testing.assert_allclose(boxes[0, row], [120, 0, 152, 120], atol=1e-4)
+    np.testing.assert_allclose(scores[0, row], [0.2, 0.1, 0.2], atol=1e-6)
+
+
+def test_tensorflows_boxes_come_y_first() -> None:
+    network = _levels((3, 6, 6, 6, 6, 6), 4)
+    spec = claim(network, SIZE_HW, family="ssd", options={"style": "tensorflow"}).spec
+    outputs = zeros(network)
+    # Second level, row 3, column 5, box 1: scale 0.35, twice as wide as high, at (176, 112).
+    outputs["loc1"][0, 4:8, 3, 5] = [1, 0, math.log(0.5) / 0.2, 0]
+    outputs["score1"][0, 4:8, 3, 5] = [9, 0, math.log(3), 0]
+    boxes, scores = reference(spec, outputs)
+    row = 400 * 3 + (3 * 10 + 5) * 6 + 1
+    width, height = 0.35 * math.sqrt(2) * 320, 0.35 / math.sqrt(2) * 320
+    y = 112 + height / 10
+    want = [176 - width / 2, y - height / 4, 176 + width / 2, y + height / 4]
+    np.testing.assert_allclose(boxes[0, row], want, atol=1e-3)
+    np.testing.assert_allclose(scores[0, row], [0.5, 0.75, 0.5], atol=1e-6)
+
+
+def test_mmdetections_background_is_last() -> None:
+    network = _levels((6,) * 6, 3)
+    spec = claim(network, SIZE_HW, family="ssd", options={"style": "mmdetection"}).spec
+    outputs = zeros(network)
+    outputs["score5"][0, :3, 0, 0] = [math.log(2), 0, math.log(7)]
+    _, scores = reference(spec, outputs)
+    np.testing.assert_allclose(scores[0, -6], [0.2, 0.1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (summary({"a": (1, 3234, 4)}), "1 outputs"),
+        (summary({"a": (1, 3233, 9), "b": (1, 3233, 4)}), "of no pyramid"),
+        (_levels((9,) * 6, 3), "9/9/9/9/9/9 boxes; this family's have 3 to 6"),
+        (_levels((1,) * 6, 3), "1/1/1/1/1/1 boxes"),
+        (_levels((4, 5, 5, 5, 5, 4), 3), "of no style known here"),
+    ],
+)
+def test_refuses(network: GraphSummary, reason: str) -> None:
+    answer = get_head("ssd").examine(network, SIZE_HW, {})
+    assert not isinstance(answer, Question)
+    assert isinstance(answer, str)
+    assert re.search(reason, answer), answer
+
+
+def test_asks_which_framework() -> None:
+    answer = get_head("ssd").examine(_levels((6,) * 6, 3), SIZE_HW, {})
+    assert isinstance(answer, Question)
+    assert 'style = "torchvision_ssdlite320"  # or "mmdetection"' in answer.spec_text

@@ -1,0 +1,141 @@
+"""YOLOv5's decoded output: claims, refusals, decoding, masks, and whole networks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yolo_models
+from yolo_cases import (
+    PIXELS,
+    RAW,
+    SCORES,
+    SIZE,
+    assert_decodes,
+    columns,
+    compile_and_detect,
+    decode,
+    import_model,
+    random_outputs,
+    slow,
+    summary,
+    summary_of,
+)
+
+from tvmdet.errors import InputError, ModelError, ShapeError
+from tvmdet.frontend.recognise import recognise
+from tvmdet.heads import GraphSummary, get_head
+
+HEAD = get_head("yolov5")
+# 64x96: three anchors in 96 + 24 + 6 cells
+PLAIN = {"o": (1, 378, 8)}
+RUNS = {("o", 2): columns((4, PIXELS), (4, SCORES))}
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        PLAIN,
+        {"o": (1, 8, 378)},
+        {"o": (1, 90, 6)},  # strides 16 and 32: YOLOv3-tiny
+        {"o": (1, 378, 12), "p": (1, 4, 16, 24)},
+    ],
+)
+def test_decodes(outputs: Mapping[str, tuple[int, ...]]) -> None:
+    found = HEAD.recognise(summary(outputs), SIZE)
+    assert found is not None
+    want = assert_decodes(found.spec, random_outputs(summary(outputs), batch=2))
+    assert (want.masks is not None) == ("p" in outputs)
+    assert (found.spec.masks is not None) == ("p" in outputs)
+
+
+def test_decodes_a_known_box() -> None:
+    found = HEAD.recognise(summary(PLAIN), SIZE)
+    assert found is not None
+    output = np.zeros((1, 378, 8), np.float32)
+    output[0, 7] = [20, 30, 8, 4, 0.5, 0.25, 0.0, 1.0]
+    boxes, scores = decode(found.spec, {"o": output})
+    assert boxes[0, 7].tolist() == [16, 28, 24, 32]
+    assert scores[0, 7].tolist() == [0.125, 0, 0.5]
+
+
+def test_raw_maps_beside_are_left_away() -> None:
+    sides = {f"m{s}": (1, 3, SIZE[0] // s, SIZE[1] // s, 8) for s in (8, 16, 32)}
+    found = HEAD.recognise(summary({**sides, **PLAIN}), SIZE)
+    assert found is not None
+    assert found.spec.options["output"] == "o"
+    assert "m8, m16, m32 not used: o holds the decoded boxes" in found.reasons
+
+
+@pytest.mark.parametrize(
+    ("got", "reason"),
+    [
+        (summary({}), "0 outputs, none of three dimensions"),
+        (summary({"o": (1, 126, 8)}), "one anchor a cell, as YOLOv6, YOLOv8 and YOLOX"),
+        (summary({"o": (1, 377, 8)}), "neither dimension is a number of anchors"),
+        (summary({"o": (1, 378, 5)}), "neither dimension"),
+        (summary({**PLAIN, "q": (1, 378, 9)}), "several outputs fit"),
+        (summary({**PLAIN, "q": (1, 7)}), "2 outputs; this family has one"),
+        (summary(PLAIN, task="pose"), "task 'pose': it finds keypoints"),
+        (summary(PLAIN, task="segment"), "no output of mask prototypes"),
+        (summary(PLAIN, names="['a']"), "name 1 classes"),
+        (summary(PLAIN, {("o", 2): columns((4, RAW), (4, SCORES))}), "straight from a Conv"),
+        (summary(PLAIN, {("o", 2): columns((8, PIXELS))}), "values 4 to 7 .* are no scores"),
+    ],
+)
+def test_refuses(got: GraphSummary, reason: str) -> None:
+    answer = HEAD.examine(got, SIZE, {})
+    assert isinstance(answer, str)
+    assert re.search(reason, answer), answer
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"anchors": [[1, 2]]}, "unknown options.anchors; family yolov5 has: layout, output"),
+        ({"strides": [8, 16]}, "mean 360 anchors at 64x96"),
+        ({"layout": "channels_first"}, r"in the last dimension of the output, which is \[N, 378"),
+        ({"prototypes": "x"}, "options.prototypes is 'x'; allowed: o"),
+    ],
+)
+def test_options_are_checked(options: Mapping[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        recognise(summary(PLAIN, RUNS), SIZE, {"family": "yolov5", "options": options})
+
+
+def test_wrong_outputs_are_refused() -> None:
+    found = HEAD.recognise(summary(PLAIN), SIZE)
+    assert found is not None
+    with pytest.raises(ShapeError, match="the network's outputs: other"):
+        decode(found.spec, {"other": np.zeros((1, 378, 8), np.float32)})
+    with pytest.raises(ShapeError, match="correct the spec's labels"):
+        decode(found.spec, {"o": np.zeros((1, 378, 9), np.float32)})
+
+
+def test_masks_of_a_spec_need_prototypes() -> None:
+    with pytest.raises(InputError, match="found no output of mask prototypes"):
+        recognise(summary(PLAIN, RUNS), SIZE, {"masks": {"frame": "image"}})
+
+
+def test_networks_are_recognised(tmp_path: Path) -> None:
+    both = import_model(yolo_models.anchor_maps(decoded=True, apart=True), tmp_path)
+    assert both.spec.family == "yolov5"
+    assert both.spec.postprocess.max_detections == 1000
+    with pytest.raises(ModelError, match="they are shares of the image"):
+        import_model(yolo_models.anchor_maps(decoded=True, scaled=True), tmp_path)
+    found = recognise(summary_of(yolo_models.yolov5_masks()), SIZE, {})
+    assert found.spec.masks is not None
+    assert found.spec.labels == ("a", "b", "c")
+
+
+def test_masks_end_to_end(tmp_path: Path) -> None:
+    compile_and_detect(yolo_models.yolov5_masks(), tmp_path)
+
+
+@slow
+def test_boxes_end_to_end(tmp_path: Path) -> None:
+    compile_and_detect(yolo_models.anchor_maps(decoded=True), tmp_path)

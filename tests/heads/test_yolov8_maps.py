@@ -1,0 +1,161 @@
+"""YOLOv8's raw maps: they decode to what the network's own decoding says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yolo_models
+from yolo_cases import (
+    RAW,
+    SCORES,
+    SIZE,
+    assert_decodes,
+    columns,
+    compile_and_detect,
+    decode,
+    random_outputs,
+    run_onnx,
+    slow,
+    sorted_rows,
+    summary,
+    summary_of,
+)
+
+from tvmdet.errors import InputError, ModelError, ShapeError
+from tvmdet.frontend.recognise import recognise
+from tvmdet.heads import GraphSummary, Question, get_head
+
+HEAD = get_head("yolov8_maps")
+
+
+def _maps(**channels: int) -> dict[str, tuple[int, ...]]:
+    """Outputs of every level, so many channels of each kind."""
+    return {
+        f"{kind}{stride}": (1, count, SIZE[0] // stride, SIZE[1] // stride)
+        for kind, count in channels.items()
+        for stride in (8, 16, 32)
+    }
+
+
+@pytest.mark.parametrize(
+    ("channels", "given"),
+    [
+        ({"box": 64, "cls": 3}, {}),
+        ({"cls": 3, "sum": 1, "box": 64}, {}),
+        ({"m": 67}, {"labels": ["a", "b", "c"]}),
+        ({"box": 4, "cls": 3}, {"family": "yolov8_maps", "options": {"bins": 1}}),
+    ],
+)
+def test_decodes(channels: Mapping[str, int], given: Mapping[str, Any]) -> None:
+    got = summary(_maps(**channels))
+    found = recognise(got, SIZE, given)
+    assert found.family == "yolov8_maps"
+    assert found.spec.options["score_activation"] == "sigmoid"
+    assert_decodes(found.spec, random_outputs(got, batch=2))
+
+
+def test_decodes_a_known_box() -> None:
+    got = summary(_maps(box=64, cls=3))
+    found = recognise(got, SIZE, {})
+    outputs = {name: np.zeros(value.shape, np.float32) for name, value in got.outputs.items()}
+    # Cell (row 1, column 2) of stride 16: centre (40, 24); distances 1, 2, 3, 0 cells.
+    for side, distance in enumerate((1, 2, 3, 0)):
+        outputs["box16"][0, side * 16 + distance, 1, 2] = 100
+    outputs["cls16"][0, :, 1, 2] = [0, 100, -100]
+    boxes, scores = decode(found.spec, outputs)
+    np.testing.assert_allclose(boxes[0, 96 + 8], [24, -8, 88, 24], atol=1e-3)
+    np.testing.assert_allclose(scores[0, 96 + 8], [0.5, 1, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["split", "joined", "rknn"])
+def test_maps_mean_what_the_decoded_export_says(form: str) -> None:
+    rows = []
+    for cut in (form, "rows"):
+        model = yolo_models.yolov8(cut)
+        found = recognise(summary_of(model), SIZE, {})
+        assert found.family == ("yolov8" if cut == "rows" else "yolov8_maps")
+        rows.append(
+            sorted_rows(get_head(found.family).decode_reference(run_onnx(model), found.spec))
+        )
+    np.testing.assert_allclose(rows[0], rows[1], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("got", "reason"),
+    [
+        (summary({}), "no outputs"),
+        (summary({"o": (1, 7, 126)}), "raw maps are"),
+        (summary(_maps(box=64)), "which are not 4 x 16 distances and classes"),
+        (summary(_maps(box=32, cls=3)), "32 channels, .*this family's are 4 x 16 and classes"),
+        (summary(_maps(a=64, b=64)), "a8 with 64 channels, b8 with 64 channels"),
+        (summary(_maps(box=64, cls=3), task="pose"), "keypoints"),
+        (summary(_maps(box=64, cls=3), names="['a']"), "name 1 classes"),
+        (summary({**_maps(box=64, cls=3), "cls8": (1, 4, 8, 12)}), "different numbers of classes"),
+    ],
+)
+def test_refuses(got: GraphSummary, reason: str) -> None:
+    answer = HEAD.examine(got, SIZE, {})
+    assert isinstance(answer, str)
+    assert re.search(reason, answer), answer
+
+
+def test_one_map_asks_for_the_classes() -> None:
+    answer = HEAD.examine(summary(_maps(m=67)), SIZE, {})
+    assert isinstance(answer, Question)
+    assert "may be 4 x 16 distances and 3 classes" in answer
+
+
+def test_sixty_four_classes_are_told_by_their_sigmoid() -> None:
+    runs = {(f"cls{s}", 1): columns((64, SCORES)) for s in (8, 16, 32)}
+    runs |= {(f"box{s}", 1): columns((64, RAW)) for s in (8, 16, 32)}
+    options = recognise(summary(_maps(box=64, cls=64), runs), SIZE, {}).spec.options
+    assert options["class_outputs"] == ["cls8", "cls16", "cls32"]
+    assert options["score_activation"] == "none"
+
+
+def test_picodet_does_not_claim_sixteen_distances() -> None:
+    answer = get_head("picodet").examine(summary(_maps(box=64, cls=3)), SIZE, {})
+    assert isinstance(answer, str)
+    assert "as YOLOv8's are" in answer
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bins": 0}, "options.bins is 0; allowed: a whole number from 1 to 64"),
+        ({"strides": [8, 16]}, "strides has 2 entries for 3 box_outputs"),
+        ({"strides": [8, 16, 64]}, r"the spec needs \[N, 64, 1, 1\]"),
+        ({"score_activation": "softmax"}, "allowed: none, sigmoid"),
+        ({"reg_max": 16}, "unknown options.reg_max"),
+        ({"box_outputs": ["box8", "box8"]}, "a list of different outputs"),
+    ],
+)
+def test_options_are_checked(options: Mapping[str, Any], message: str) -> None:
+    given = {"family": "yolov8_maps", "options": options}
+    with pytest.raises(InputError, match=message):
+        recognise(summary(_maps(box=64, cls=3)), SIZE, given)
+
+
+def test_wrong_outputs_are_refused() -> None:
+    found = recognise(summary(_maps(box=64, cls=3)), SIZE, {})
+    with pytest.raises(ShapeError, match="the network's outputs: other"):
+        decode(found.spec, {"other": np.zeros((1, 64, 8, 12), np.float32)})
+
+
+def test_unknown_pyramids_are_not_claimed() -> None:
+    levels = {
+        f"{k}{s}": (1, n, 64 // s, 96 // s) for k, n in (("b", 64), ("c", 3)) for s in (8, 16)
+    }
+    with pytest.raises(ModelError, match=r"its levels have strides \(8, 16\)"):
+        recognise(summary(levels), SIZE, {})
+
+
+@slow
+@pytest.mark.parametrize("form", ["joined", "rknn"])
+def test_end_to_end(form: str, tmp_path: Path) -> None:
+    compile_and_detect(yolo_models.yolov8(form), tmp_path)

@@ -1,0 +1,109 @@
+"""How far a compiled detector is from what ONNX Runtime and the framework's own code find.
+
+Nothing is suppressed here on either side (an IoU threshold of 1), so that what is compared is what
+the network says and what its outputs mean. Suppression has tests of its own, and the parity check
+of every build compares it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from drawn import PICTURES, draw
+
+from tvmdet.boxes import iou_matrix
+from tvmdet.runtime.detector import Detector
+
+__all__ = ["Agreement", "compare"]
+
+WANTED = 100  # candidates to compare in each picture
+SAME_BOX = 0.98  # IoU of two boxes that are the same
+SAME_SCORE = 2e-3
+
+
+@dataclass(kw_only=True)
+class Agreement:
+    """Counts over all pictures.
+
+    Attributes:
+        boxes: Pairs compared.
+        worst_iou: Least overlap of a pair.
+        worst_score_drift: Greatest difference of its scores.
+        class_flips: Pairs whose classes differ though their scores say nothing of a tie.
+        alone: Boxes of one side without a partner, well above the threshold.
+    """
+
+    boxes: int = 0
+    worst_iou: float = 1.0
+    worst_score_drift: float = 0.0
+    class_flips: int = 0
+    alone: int = 0
+
+
+def compare(detector: Detector, expected: Mapping[str, npt.NDArray[np.float32]]) -> Agreement:
+    """Runs a detector on the drawn pictures and compares its boxes with the candidates stored."""
+    tally = Agreement()
+    height, width = (int(side) for side in expected["size_hw"])
+    for number in range(PICTURES):
+        picture = draw(height, width, number)[..., ::-1]
+        boxes, scores, classes = _candidates(
+            expected[f"boxes_{number}"],
+            expected[f"scores_{number}"],
+            each_class=detector.spec.postprocess.multi_label,
+        )
+        # Networks clip, and pictures end: what lies outside is the same box clipped.
+        limit = np.asarray([width, height, width, height], np.float32)
+        boxes = np.clip(boxes, 0, limit)
+        score = float(scores[WANTED]) if len(scores) > WANTED else 0.0
+        found = detector.detect(picture, score=score, iou=1.0)
+        _match(
+            tally,
+            (boxes, scores, classes),
+            (found.boxes_xyxy, found.scores, found.class_ids),
+            score,
+        )
+    return tally
+
+
+_Table = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]
+
+
+def _candidates(
+    boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], *, each_class: bool
+) -> _Table:
+    """Returns boxes, scores and classes, best first, scores of zero left out."""
+    if each_class:
+        rows, classes = np.nonzero(scores > 0)
+    else:
+        rows = np.flatnonzero(scores.max(axis=1, initial=0) > 0)
+        classes = scores[rows].argmax(axis=1) if len(rows) else np.zeros(0, np.int64)
+    values = scores[rows, classes]
+    order = np.argsort(-values, kind="stable")
+    return boxes[rows[order]], values[order], classes[order]
+
+
+def _match(tally: Agreement, expected: _Table, found: _Table, score: float) -> None:
+    """Pairs both sides best first, and counts what has no partner above the threshold."""
+    overlaps = iou_matrix(expected[0], found[0])
+    # A box clipped to nothing overlaps nothing, itself neither: equal corners are the same box.
+    same = np.all(np.abs(expected[0][:, None] - found[0][None]) < 0.5, axis=-1)
+    overlaps = np.where(same & (overlaps < SAME_BOX), 1.0, overlaps)
+    drift = np.abs(expected[1][:, None] - found[1][None])
+    free = np.ones(len(found[1]), bool)
+    for row in range(len(expected[1])):
+        near = free & (drift[row] <= SAME_SCORE) & (overlaps[row] >= SAME_BOX)
+        if not near.any():
+            tally.alone += bool(expected[1][row] > score + SAME_SCORE)
+            continue
+        alike = near & (found[2] == expected[2][row])
+        options = np.flatnonzero(alike if alike.any() else near)
+        best = options[np.argmax(overlaps[row, options] - drift[row, options])]
+        free[best] = False
+        tally.boxes += 1
+        tally.class_flips += not alike.any()
+        tally.worst_iou = min(tally.worst_iou, float(overlaps[row, best]))
+        tally.worst_score_drift = max(tally.worst_score_drift, float(drift[row, best]))
+    tally.alone += int((found[1][free] > score + SAME_SCORE).sum())

@@ -1,0 +1,127 @@
+"""Every case of the zoo: imported, recognised, compiled, and held to its framework's own code.
+
+The committed exports run by default; the others need torch and are ``slow`` (see ``environment``).
+What each case gave is written to the folder that ``TVMDET_ZOO_RESULTS`` names (``.zoo/results``),
+from which ``write_table.py`` makes docs/detectors.md. With ``TVMDET_ZOO_LATENCY=1`` each is also
+timed in turn with ONNX Runtime; the machine should do nothing else then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from agreement import compare
+from cases import CASES, Case
+from drawn import draw
+from environment import FOLDER, exported
+
+import tvmdet
+from tvmdet.errors import ModelError
+
+RESULTS = Path(os.environ.get("TVMDET_ZOO_RESULTS", FOLDER / "results"))
+ROUNDS = 30
+
+PARAMETERS = [
+    pytest.param(case, id=case.name, marks=() if case.default == "whole" else pytest.mark.slow)
+    for case in CASES
+]
+
+
+@pytest.fixture
+def result(case: Case) -> Iterator[dict[str, Any]]:
+    """Collects what a case gives; written whether or not the test passes."""
+    collected: dict[str, Any] = {
+        key: getattr(case, key)
+        for key in ("title", "family", "exporter", "opset", "reason", "spec")
+    }
+    yield collected
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(collected, indent=1, sort_keys=True, default=dict)
+    (RESULTS / f"{case.name}.json").write_text(text + "\n")
+
+
+@pytest.mark.parametrize("case", PARAMETERS)
+def test_case(
+    case: Case, result: dict[str, Any], export: Callable[[Case], Path], tmp_path: Path
+) -> None:
+    path = export(case)
+    if not path.is_file():
+        result["miss"] = f"not exported: {path.with_suffix('.error').read_text().strip()}"
+        pytest.skip(result["miss"])
+    try:
+        _run(case, path, result, tmp_path / "detector.tvmdet")
+    except Exception as error:
+        result.setdefault("miss", f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        raise
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.name) for case in CASES if case.default == "import"],
+)
+def test_committed_export_is_recognised(case: Case) -> None:
+    path = exported(case)
+    if case.family is None:
+        with pytest.raises(ModelError, match=r"detector\.toml"):
+            tvmdet.import_onnx(path)
+        return
+    model = tvmdet.import_onnx(path, spec=case.spec or None)
+    assert model.spec.family == case.family
+
+
+def _run(case: Case, path: Path, result: dict[str, Any], output: Path) -> None:
+    if case.family is None:
+        with pytest.raises(ModelError, match=r"detector\.toml"):
+            tvmdet.import_onnx(path)
+        result["asks"] = True
+        return
+    model = tvmdet.import_onnx(path, spec=case.spec or None)
+    result["imports"] = True
+    assert model.spec.family == case.family
+    result["recognised"] = "family" not in case.spec
+    report = tvmdet.compile(model, target="host", output=output)
+    (certificate,) = report.parity.values()
+    result["certificate"] = certificate
+    with np.load(path.with_suffix(".npz")) as archive:
+        expected = dict(archive)
+    with tvmdet.load(output) as detector:
+        agreement = compare(detector, expected)
+        result["agreement"] = dataclasses.asdict(agreement)
+        if os.environ.get("TVMDET_ZOO_LATENCY"):
+            result["latency_ratio"] = _latency_ratio(detector, path)
+    assert agreement.boxes > 0, "nothing was compared"
+    assert agreement.alone == 0, agreement
+    assert agreement.class_flips == 0, agreement
+
+
+def _latency_ratio(detector: tvmdet.Detector, path: Path) -> float:
+    """Median time of a whole detection over that of ONNX Runtime on the network, in turn."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options)
+    height, width = detector.spec.input.size_hw
+    picture = draw(height, width, 0)
+    plain = np.ascontiguousarray(picture.transpose(2, 0, 1)[None].astype(np.float32) / 255)
+    fed = {}
+    for entry in session.get_inputs():
+        image = plain if len(entry.shape) == 4 else plain[0]
+        fed[entry.name] = image if entry.type == "tensor(float)" else np.ones(entry.shape, np.int64)
+    ours, theirs = [], []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        detector.detect(picture)
+        between = time.perf_counter()
+        session.run(None, fed)
+        theirs.append(time.perf_counter() - between)
+        ours.append(between - started)
+    return statistics.median(ours[5:]) / statistics.median(theirs[5:])

@@ -1,0 +1,281 @@
+"""Which outputs of a network are finished detections, and what their columns mean.
+
+Roles are told by the names that exporters give (torchvision, MMDeploy, TensorRT's plugins, the
+TensorFlow Object Detection API, RT-DETR's and Detectron2's authors), by element types, and by what
+the graph proves about each column (:mod:`tvmdet.frontend.value_ranges`): class numbers are whole,
+scores lie between 0 and 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvmdet.heads.base import ANYTHING, GraphSummary, Question, Range, TensorSummary
+from tvmdet.heads.options import choice
+
+__all__ = ["BOX_COLUMNS", "DetectionOutputs", "class_range", "find_detection_outputs", "plain_name"]
+
+_ROLES = {
+    "boxes": (
+        "boxes",
+        "bboxes",
+        "dets",
+        "det_boxes",
+        "detection_boxes",
+        "nmsed_boxes",
+        "pred_boxes",
+    ),
+    "scores": ("scores", "det_scores", "detection_scores", "nmsed_scores", "score"),
+    "classes": (
+        "labels",
+        "classes",
+        "det_classes",
+        "detection_classes",
+        "nmsed_classes",
+        "pred_classes",
+        "class_ids",
+    ),
+    "count": ("num_dets", "num_detections", "num_boxes", "bbox_num", "valid_detections"),
+    "masks": ("masks", "det_masks", "detection_masks", "pred_masks"),
+}
+_OPTIONS = {
+    "boxes": "box_output",
+    "scores": "score_output",
+    "classes": "class_output",
+    "count": "count_output",
+    "masks": "mask_output",
+}
+
+# The four columns of a box, in the order of each convention.
+BOX_COLUMNS = {
+    "corners": ("x1", "y1", "x2", "y2"),
+    "corner_size": ("x1", "y1", "w", "h"),
+    "center_size": ("cx", "cy", "w", "h"),
+}
+_CORNERS = BOX_COLUMNS["corners"]
+_PATTERNS: dict[int, tuple[tuple[tuple[str, ...], str], ...]] = {
+    6: (
+        ((*_CORNERS, "score", "class"), "as YOLOv10 and Ultralytics' exports with nms=True"),
+        (("class", "score", *_CORNERS), "as PaddleDetection's exports"),
+    ),
+    7: (
+        (("batch", *_CORNERS, "class", "score"), "as YOLOv7's exports with NMS"),
+        (("batch", *_CORNERS, "score", "class"), "as YOLO-NAS's flat exports"),
+    ),
+}
+
+# Rows of a table that may be finished detections; more are the anchors of a pyramid.
+_MOST_ROWS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionOutputs:
+    """Outputs that hold one row for each detection.
+
+    Attributes:
+        boxes: Name of the output whose last dimension has the columns.
+        columns: What they are; empty where it is not known.
+        scores: Name of the scores, or the empty string where a column has them.
+        classes: Name of the class numbers, likewise.
+        count: Name of the number of rows that count, or the empty string.
+        masks: Name of one mask for each row, or the empty string.
+        rows: Rows of an image.
+        why: A line for people.
+    """
+
+    boxes: str
+    columns: tuple[str, ...]
+    scores: str = ""
+    classes: str = ""
+    count: str = ""
+    masks: str = ""
+    rows: int
+    why: str
+
+
+def plain_name(name: str) -> str:
+    """Returns an output's name without TensorFlow's suffix and scopes, in lower case."""
+    return name.split(":")[0].rsplit("/", 1)[-1].lower()
+
+
+def find_detection_outputs(
+    summary: GraphSummary, options: Mapping[str, Any]
+) -> DetectionOutputs | str:
+    """Finds the outputs: those that the options name, else those that can be told.
+
+    Returns:
+        The outputs, or one sentence that says what is missing.
+
+    Raises:
+        InputError: An option names no output.
+    """
+    # The frontend adds outputs of this name, with the number of real rows.
+    outputs = {n: v for n, v in summary.outputs.items() if not n.endswith(".rows")}
+    names = tuple(summary.outputs)
+    roles = {**_by_type(summary, outputs), **_by_name(outputs)}
+    for role in _ROLES:
+        key = {"boxes": "box_output", "classes": "class_output"}.get(
+            role, f"{role.rstrip('s')}_output"
+        )
+        told = choice(options, key, ("", *names))
+        if told is not None:
+            roles[role] = told
+    boxes = roles.get("boxes") or _joined(outputs)
+    if not boxes:
+        return "no output is one row of columns for each detection"
+    columns = tuple(options.get("columns", ()))
+    rows = outputs[boxes].shape[-2] if len(outputs[boxes].shape) > 1 else None
+    width = outputs[boxes].shape[-1]
+    if rows is None or width is None or len(outputs[boxes].shape) > 3:
+        return f"{boxes} is {outputs[boxes]}; detections are [N, rows, columns] or [rows, columns]"
+    of_rows = {
+        role: name
+        for role, name in roles.items()
+        if role in ("scores", "classes") and name and _has_rows(outputs[name], rows)
+    }
+    if not columns:
+        decided = _columns(summary, boxes, int(width), of_rows)
+        if isinstance(decided, str):
+            return decided
+        columns, why = decided
+    else:
+        why = f"{boxes} has the columns {' '.join(columns)}, from the spec"
+    return DetectionOutputs(
+        boxes=boxes,
+        columns=columns,
+        scores="" if "score" in columns else of_rows.get("scores", ""),
+        classes="" if "class" in columns else of_rows.get("classes", ""),
+        count=roles.get("count", ""),
+        masks=_masks(outputs, roles.get("masks", ""), int(rows)),
+        rows=int(rows),
+        why=why,
+    )
+
+
+def _by_name(outputs: Mapping[str, TensorSummary]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for role, known in _ROLES.items():
+        matches = [name for wanted in known for name in outputs if plain_name(name) == wanted]
+        if matches:
+            found[role] = matches[0]
+    return found
+
+
+def _by_type(summary: GraphSummary, outputs: Mapping[str, TensorSummary]) -> dict[str, str]:
+    """Returns the roles of unnamed outputs: boxes, whole class numbers, scores, and masks."""
+    boxes = [n for n, v in outputs.items() if _is_float(v) and v.shape[-1:] == (4,)]
+    if len(boxes) != 1 or len(outputs[boxes[0]].shape) < 2:
+        return {}
+    rows = outputs[boxes[0]].shape[-2]
+    classes = [n for n, v in outputs.items() if not _is_float(v) and _has_rows(v, rows)]
+    scores = [
+        name
+        for name, value in outputs.items()
+        if _is_float(value) and _has_rows(value, rows) and _range(summary, name).is_unit
+    ]
+    if len(classes) != 1 or len(scores) != 1:
+        return {}
+    found = {"boxes": boxes[0], "classes": classes[0], "scores": scores[0]}
+    masks = [n for n, v in outputs.items() if len(v.shape) == 4 and v.shape[:2] == (rows, 1)]
+    return {**found, "masks": masks[0]} if len(masks) == 1 else found
+
+
+def _joined(outputs: Mapping[str, TensorSummary]) -> str:
+    """Returns the only output whose columns could hold boxes, scores and classes."""
+    fits = [n for n, v in outputs.items() if _is_float(v) and v.shape[-1:] in ((6,), (7,))]
+    others = [n for n, v in outputs.items() if n not in fits and _is_float(v)]
+    return fits[0] if len(fits) == 1 and not others else ""
+
+
+def _columns(
+    summary: GraphSummary, boxes: str, width: int, of_rows: Mapping[str, str]
+) -> tuple[tuple[str, ...], str] | str:
+    value = summary.outputs[boxes]
+    if width == 4 and len(of_rows) == 2:
+        listed = f"{boxes}, {of_rows['scores']} and {of_rows['classes']}"
+        return (), f"{listed}: one box, score and class number a row"
+    if width == 5 and "classes" in of_rows and plain_name(boxes) == "dets":
+        line = f"{boxes} has the columns x1 y1 x2 y2 score, as MMDeploy's exports"
+        return (*_CORNERS, "score"), f"{line}; {of_rows['classes']} has the class numbers"
+    ranges = summary.output_ranges.get(boxes, ())
+    matching = [
+        (columns, why) for columns, why in _PATTERNS.get(width, ()) if _matches(columns, ranges)
+    ]
+    if len(matching) == 1:
+        ((columns, why),) = matching
+        return columns, f"{boxes} has the columns {' '.join(columns)}, {why}"
+    if width == 6 and _is_ultralytics(summary):
+        columns, why = _PATTERNS[6][0]
+        return columns, f"{boxes} has the columns {' '.join(columns)}, {why}"
+    if width in _PATTERNS:
+        reason = (
+            f"{boxes} is {value}, which may be detections, but the graph does not prove which "
+            "column is what"
+        )
+        rows = value.shape[-2] or 0
+        return reason if rows > _MOST_ROWS else Question(reason, spec_text=_spec_text(width))
+    return f"{boxes} is {value}, and no scores and class numbers of its rows are among the outputs"
+
+
+def _spec_text(width: int) -> str:
+    columns = ", ".join(f'"{name}"' for name in _PATTERNS[width][0][0])
+    return (
+        'family = "detections"\nlabels = ["first class", "second class"]\n'
+        f"[options]\ncolumns = [{columns}]    # or another order\n"
+        "[input]    # what the network was trained with\n"
+        "mean = [0.0, 0.0, 0.0]\nstd = [255.0, 255.0, 255.0]"
+    )
+
+
+def _matches(columns: Iterable[str], ranges: tuple[Range, ...]) -> bool:
+    """Returns whether the graph proves what the scores and class numbers are."""
+    names = tuple(columns)
+    if len(ranges) != len(names):
+        return False
+    found = dict(zip(names, ranges, strict=True))
+    score, number = found["score"], found["class"]
+    batch = found.get("batch", Range(low=0, high=0, whole=True))
+    proven = score.is_unit and not score.whole and number.whole and number.low >= 0
+    return proven and batch.whole and batch.low >= 0
+
+
+def _is_ultralytics(summary: GraphSummary) -> bool:
+    return {"names", "stride", "task"} <= set(summary.metadata)
+
+
+def _masks(outputs: Mapping[str, TensorSummary], name: str, rows: int) -> str:
+    """Returns the output of masks when it has one for each row."""
+    shape = outputs[name].shape if name in outputs else ()
+    fits = len(shape) in (3, 4) and rows in shape[:-2]
+    return name if fits else ""
+
+
+def class_range(summary: GraphSummary, found: DetectionOutputs) -> Range:
+    """Returns what class numbers there can be, as far as the graph proves it."""
+    if found.classes:
+        return _range(summary, found.classes)
+    ranges = summary.output_ranges.get(found.boxes, ())
+    if "class" not in found.columns or len(ranges) != len(found.columns):
+        return ANYTHING
+    return ranges[found.columns.index("class")]
+
+
+def _range(summary: GraphSummary, name: str) -> Range:
+    ranges = summary.output_ranges.get(name, (ANYTHING,))
+    return Range(
+        low=min(one.low for one in ranges),
+        high=max(one.high for one in ranges),
+        whole=all(one.whole for one in ranges),
+    )
+
+
+def _has_rows(value: TensorSummary, rows: int | None) -> bool:
+    """Returns whether there is one number a row: [K], [N, K], [N, K, 1]."""
+    shape = value.shape[:-1] if value.shape[-1:] == (1,) and len(value.shape) > 1 else value.shape
+    return bool(shape) and shape[-1] == rows and len(shape) <= 2
+
+
+def _is_float(value: TensorSummary) -> bool:
+    return value.dtype.startswith("float")

@@ -1,0 +1,253 @@
+"""Exports whose outputs are detections already: suppression, or a set prediction, is inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.detection_decoding import (
+    check_options,
+    decode_detections,
+    decode_detections_reference,
+)
+from tvmdet.heads.detection_outputs import (
+    BOX_COLUMNS,
+    DetectionOutputs,
+    class_range,
+    find_detection_outputs,
+    plain_name,
+)
+from tvmdet.heads.input_defaults import UNIT, detr_input, stated_input
+from tvmdet.heads.labels import labels_from_metadata
+from tvmdet.heads.options import choice, whole_number
+from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from tvm import relax
+
+__all__ = ["DetectionsHead"]
+
+_MOST_CLASSES = 5000  # a greater bound is that of some index, not of class numbers
+_LARGEST_OFFSET = 1000
+_BACKGROUNDS = ("__background__", "background", "bg")
+_TOP_LEFT = {"resize": "letterbox", "pad_position": "top_left"}
+# Inputs that say what boxes are multiplied by; the frontend gave them the network's own size.
+_SIZE_INPUTS = ("orig_target_sizes", "orig_target_size", "orig_sizes", "im_shape", "target_sizes")
+_FRAMES = ("normalized", "pixels")
+
+
+class DetectionsHead(Head):
+    """One row a detection: a box, a score and a class number, in one output or in several.
+
+    Covers torchvision (``boxes``, ``labels``, ``scores``, ``masks``), MMDeploy (``dets``,
+    ``labels``), YOLOv10 and Ultralytics with nms=True, YOLOv7 and YOLO-NAS with NMS,
+    PaddleDetection, TensorRT's NMS plugins (``num_dets``, ``det_boxes``, ...), the TensorFlow
+    Object Detection API
+    (``detection_boxes``, ...), the ONNX zoo's SSD, RT-DETR's own exporter and Detectron2.
+
+    What such a file cannot say for sure (how pictures are normalised, how many classes there are,
+    whether boxes are pixels) is asked for. Nothing is suppressed again.
+    """
+
+    name = "detections"
+    title = "finished detections, suppression inside the network (any export with NMS; YOLOv10)"
+
+    def examine(
+        self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
+    ) -> Recognition | str:
+        """Implements :meth:`tvmdet.heads.base.Head.examine`."""
+        options = given.get("options", {})
+        found = find_detection_outputs(summary, options)
+        if isinstance(found, str):
+            return found
+        frame = _box_frame(summary, found, options)
+        if isinstance(frame, str):
+            return frame
+        columns, where, frame_line = frame
+        labels = _labels(summary, found, given)
+        if isinstance(labels, str):
+            return labels
+        names, offset, labels_line = labels
+        values = _input(summary, found, given)
+        if isinstance(values, str):
+            return values
+        masks = _mask_spec(summary, found, size_hw, given)
+        if isinstance(masks, str):
+            return masks
+        spec = DetectorSpec(
+            family=self.name,
+            labels=names,
+            input=InputSpec(size_hw=size_hw, **values[0]),
+            postprocess=PostprocessSpec(
+                iou_threshold=1.0, max_detections=min(max(found.rows, 1), 300), multi_label=True
+            ),
+            options={
+                "box_frame": where,
+                "box_output": found.boxes,
+                "class_output": found.classes,
+                "columns": list(columns),
+                "count_output": found.count,
+                "label_offset": offset,
+                "mask_output": found.masks,
+                "score_output": found.scores,
+            },
+            masks=masks,
+        )
+        reasons = (
+            f"{found.why} ({found.rows} rows)",
+            frame_line,
+            labels_line,
+            values[1],
+            *([f"{found.masks}: one mask a row"] if found.masks else []),
+        )
+        return Recognition(family=self.name, reasons=reasons, spec=spec)
+
+    def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
+        """Implements :meth:`tvmdet.heads.base.Head.validate`."""
+        check_options(spec, summary)
+
+    def decode(
+        self, bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], spec: DetectorSpec
+    ) -> Decoded:
+        """Implements :meth:`tvmdet.heads.base.Head.decode`."""
+        return decode_detections(bb, outputs, spec)
+
+    def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
+        """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
+        return decode_detections_reference(outputs, spec)
+
+
+def _box_frame(
+    summary: GraphSummary, found: DetectionOutputs, options: Mapping[str, Any]
+) -> tuple[tuple[str, ...], str, str] | str:
+    """Returns the columns, ``pixels`` or ``normalized``, and a line; or what to ask for."""
+    told = choice(options, "box_frame", _FRAMES)
+    columns = found.columns or BOX_COLUMNS["corners"]
+    if told is not None:
+        return columns, told, f"boxes are {told}, from the spec"
+    name, rank = plain_name(found.boxes), len(summary.outputs[found.boxes].shape)
+    if not found.columns and name in ("detection_boxes", "nmsed_boxes"):
+        extra = {"raw_detection_boxes", "detection_multiclass_scores"}
+        is_tensorflow = "tf2onnx" in summary.producer or extra & set(
+            map(plain_name, summary.outputs)
+        )
+        if name == "detection_boxes" and is_tensorflow:
+            line = "boxes are y1 x1 y2 x2 from 0 to 1, as in the TensorFlow Object Detection API"
+            return ("y1", "x1", "y2", "x2"), "normalized", line
+        return _ask_for_frame(found)
+    sized = [one for one in summary.constants if plain_name(one) in _SIZE_INPUTS]
+    if sized:
+        return columns, "pixels", f"boxes are x1 y1 x2 y2 in pixels, by the input {sized[0]}"
+    if "score" in found.columns or rank == 2 or name == "det_boxes":
+        return columns, "pixels", "boxes are x1 y1 x2 y2 in pixels of the network's input"
+    ranges = summary.output_ranges.get(found.boxes, ())
+    if ranges and all(one.is_unit for one in ranges):
+        return columns, "normalized", "boxes are x1 y1 x2 y2 from 0 to 1"
+    if ranges and all(one.low > -1e4 and 1 < one.high < 1e5 for one in ranges):
+        return columns, "pixels", "boxes are x1 y1 x2 y2, clipped to the input's pixels"
+    return _ask_for_frame(found)
+
+
+def _ask_for_frame(found: DetectionOutputs) -> str:
+    return Question(
+        f"nothing says whether {found.boxes} is in pixels of the network's input or from 0 to 1, "
+        "and in which order",
+        spec_text='family = "detections"\n[options]\n'
+        'box_frame = "pixels"                    # or "normalized"\n'
+        'columns = ["x1", "y1", "x2", "y2"]      # or another order, or cx cy w h',
+    )
+
+
+def _labels(
+    summary: GraphSummary, found: DetectionOutputs, given: Mapping[str, Any]
+) -> tuple[tuple[str, ...], int, str] | str:
+    """Returns the labels, the class number of the first one, and a line; or what to ask for."""
+    numbers = class_range(summary, found)
+    known = numbers.whole and numbers.low >= 0 and numbers.high < _MOST_CLASSES
+    count = int(numbers.high) + 1 if known else None
+    offset = whole_number(given.get("options", {}), "label_offset", 0, _LARGEST_OFFSET)
+    names = tuple(given.get("labels") or labels_from_metadata(summary.metadata)[0] or ())
+    if not names:
+        if count is None:
+            return Question(
+                "the graph does not say how many classes there are",
+                spec_text='family = "detections"\nlabels = ["first class", "second class"]',
+            )
+        start = offset or 0
+        made = tuple(f"class_{index}" for index in range(start, count))
+        line = f"class numbers up to {count - 1}: labels are class_{start} to class_{count - 1}"
+        return made, start, f"{line}; give them in a spec"
+    line = f"{len(names)} labels from the {'spec' if given.get('labels') else 'metadata'}"
+    if offset is not None:
+        return names, offset, f"{line}; the first has class number {offset}"
+    if names[0].strip().lower() in _BACKGROUNDS or len(names) == count:
+        return names, 0, f"{line}, by class number from 0"
+    if count is not None and len(names) == count - 1:
+        return names, 1, f"{line}, by class number from 1: number 0 is the background"
+    if count is None and _starts_at_zero(found):
+        return names, 0, f"{line}, by class number from 0"
+    shown = "any" if count is None else f"0 to {count - 1}"
+    return Question(
+        f"there are {len(names)} labels, and the class numbers may be {shown}: which number has "
+        "the first label?",
+        spec_text='family = "detections"\n[options]\n'
+        "label_offset = 1    # or 0: the class number of the first label",
+    )
+
+
+def _starts_at_zero(found: DetectionOutputs) -> bool:
+    """Returns whether the exporters of this format count classes from 0."""
+    return "score" in found.columns or plain_name(found.boxes) == "det_boxes"
+
+
+def _input(
+    summary: GraphSummary, found: DetectionOutputs, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], str] | str:
+    """Returns the input's defaults and a line; or what to ask for."""
+    stated = stated_input(summary)
+    if stated is not None:
+        return {**stated[0], **_TOP_LEFT}, f"{stated[1]}; letterbox from the top left"
+    if {"names", "stride", "task"} <= set(summary.metadata):
+        return UNIT, "input RGB / 255, letterbox with grey 114: as Ultralytics' exports"
+    if found.columns[:1] == ("batch",):
+        return UNIT, "input RGB / 255, letterbox with grey 114: as YOLOv7"
+    if summary.operators.get("GridSample") and summary.operators.get("TopK"):
+        return detr_input(summary)
+    table = given.get("input", {})
+    if ("mean" in table and "std" in table) or _takes_bytes(summary):
+        return dict(_TOP_LEFT), "letterbox from the top left"
+    return Question(
+        "nothing in the graph says how pictures are normalised",
+        spec_text='family = "detections"\n[input]    # what the network was trained with\n'
+        'color = "rgb"                  # or "bgr"\n'
+        "mean = [0.0, 0.0, 0.0]         # in pixel units\n"
+        "std = [255.0, 255.0, 255.0]",
+    )
+
+
+def _takes_bytes(summary: GraphSummary) -> bool:
+    return [value.dtype for value in summary.inputs.values()] == ["uint8"]
+
+
+def _mask_spec(
+    summary: GraphSummary,
+    found: DetectionOutputs,
+    size_hw: tuple[int, int],
+    given: Mapping[str, Any],
+) -> MaskSpec | str | None:
+    if not found.masks or given.get("masks") is False:
+        return None
+    told = given.get("masks") or {}
+    height, width = summary.outputs[found.masks].shape[-2:]
+    if "frame" in told:
+        return MaskSpec(frame=told["frame"])
+    if (height, width) == size_hw:
+        return MaskSpec(frame="image", cut_to_box=False)  # pasted into the image already
+    if height == width and height is not None and 2 * height < min(size_hw):
+        return MaskSpec(frame="box")
+    return Question(
+        f"{found.masks} has masks of {height}x{width}, which may span the box or the whole input",
+        spec_text='family = "detections"\n[masks]\nframe = "box"    # or "image"',
+    )

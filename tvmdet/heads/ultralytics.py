@@ -1,0 +1,101 @@
+"""The metadata block that Ultralytics writes into its ONNX exports.
+
+Keys as of ``ultralytics/engine/exporter.py``: ``description``, ``author``, ``stride``, ``task``,
+``batch``, ``imgsz``, ``names``, ``args``, ``end2end`` and, for poses, ``kpt_shape``; every value is
+the text of a Python literal or plain text. YOLOv5's ``export.py`` writes ``stride`` and ``names``
+only. Nothing in them is ever executed.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["UltralyticsExport", "read_ultralytics", "refuse_export"]
+
+_LONGEST = 10_000  # characters of one value
+_OTHER_TASKS = {
+    "classify": "it classifies whole images",
+    "depth": "it estimates depth",
+    "obb": "it finds oriented boxes",
+    "pose": "it finds keypoints",
+    "semantic": "it labels pixels",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UltralyticsExport:
+    """What the metadata say; None where they say nothing that can be read.
+
+    Attributes:
+        by_ultralytics: Whether the author is named.
+        task: ``detect``, ``segment``, ``pose``, ``obb``, ``classify``.
+        size_hw: Height and width of the input (``imgsz``).
+        stride: Largest stride.
+        end2end: Whether the network chooses its detections itself (YOLOv10, YOLO26).
+        nms: Whether suppression was exported with the network (``nms=True``).
+    """
+
+    by_ultralytics: bool = False
+    task: str | None = None
+    size_hw: tuple[int, int] | None = None
+    stride: int | None = None
+    end2end: bool = False
+    nms: bool = False
+
+
+def read_ultralytics(metadata: Mapping[str, str]) -> UltralyticsExport:
+    """Reads the metadata of an ONNX file, whoever wrote them."""
+    args = _literal(metadata.get("args", ""))
+    stride = _literal(metadata.get("stride", ""))
+    origin = f"{metadata.get('author', '')} {metadata.get('description', '')}"
+    return UltralyticsExport(
+        by_ultralytics="ultralytics" in origin.lower(),
+        task=metadata.get("task"),
+        size_hw=_size(_literal(metadata.get("imgsz", ""))),
+        stride=stride if type(stride) is int and stride > 0 else None,
+        end2end=_literal(metadata.get("end2end", "")) is True,
+        nms=isinstance(args, dict) and args.get("nms") is True,
+    )
+
+
+def refuse_export(metadata: Mapping[str, str], *, masks: bool) -> str:
+    """Says why the metadata rule out one row of box and class scores per anchor, or ''.
+
+    Args:
+        metadata: The metadata of the ONNX file.
+        masks: Whether the network has an output of mask prototypes.
+    """
+    export = read_ultralytics(metadata)
+    if export.task in _OTHER_TASKS:
+        return (
+            f"the metadata say task {export.task!r}: {_OTHER_TASKS[export.task]}; tvmdet finds "
+            "boxes (task 'detect') and masks (task 'segment')"
+        )
+    if export.task == "segment" and not masks:
+        return "the metadata say task 'segment', but there is no output of mask prototypes"
+    if export.task not in (None, "detect", "segment"):
+        return f"the metadata say task {export.task!r}; only 'detect' and 'segment' are known"
+    if export.end2end or export.nms:
+        said = "end2end" if export.end2end else "args nms"
+        return f"the metadata say {said}: the output holds detections that are chosen already"
+    return ""
+
+
+def _literal(text: str) -> Any:
+    """Returns the value of a Python literal, or None."""
+    if len(text) > _LONGEST:
+        return None
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    sides = [value, value] if type(value) is int else value
+    if not isinstance(sides, list | tuple) or [type(side) for side in sides] != [int, int]:
+        return None
+    return (sides[0], sides[1]) if min(sides) > 0 else None

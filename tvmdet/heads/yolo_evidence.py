@@ -1,0 +1,109 @@
+"""What the arithmetic behind an output says about its rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvmdet.heads.base import ColumnRun, GraphSummary
+from tvmdet.heads.yolo_find_rows import FoundRows
+
+__all__ = [
+    "box_runs",
+    "doubt_boxes",
+    "doubt_scores",
+    "is_constant_one",
+    "show_operators",
+    "unit_input",
+]
+
+_LARGEST_SHARE = 2.0  # of centres in shares of the image; those in pixels reach its size
+
+
+def box_runs(summary: GraphSummary, found: FoundRows) -> tuple[ColumnRun, ...]:
+    """Returns what is known of the four box values."""
+    return summary.column_runs(found.output, found.axis, 0, 4)
+
+
+def doubt_scores(summary: GraphSummary, found: FoundRows, start: int, stop: int) -> str:
+    """Says why the values of a row from ``start`` to ``stop`` are no scores, or ''."""
+    name = found.output
+    runs = summary.column_runs(name, found.axis, start, stop)
+    for run in runs:
+        if not run.operators:
+            return (
+                f"value {run.start} of each row of {name} is a constant ({run.low:g}), as the "
+                "objectness of YOLOv6 is"
+            )
+        if not run.is_score:
+            return (
+                f"{_span(run)} of each row of {name} come from "
+                f"{show_operators(run)} and are not bounded by 0 and 1, so they are no scores"
+            )
+    if not runs:
+        sources = summary.output_sources.get(name, frozenset())
+        if sources and "Sigmoid" not in sources:
+            return (
+                f"the values of {name} come from {', '.join(sorted(sources))}; "
+                "class scores of this family come from a Sigmoid"
+            )
+    return ""
+
+
+def doubt_boxes(summary: GraphSummary, found: FoundRows) -> str:
+    """Says why the first four values of a row are no decoded boxes in pixels, or ''."""
+    name, runs = found.output, box_runs(summary, found)
+    if any(run.is_raw for run in runs):
+        return f"{name} holds boxes straight from a Conv; this family's boxes are decoded"
+    centers = summary.column_runs(name, found.axis, 0, 2)
+    if centers and all(-_LARGEST_SHARE <= run.low <= run.high <= _LARGEST_SHARE for run in centers):
+        return (
+            f"the box centres of {name} are never above {max(run.high for run in centers):g}: they "
+            "are shares of the image; this family's are pixels"
+        )
+    sources = summary.output_sources.get(name, frozenset())
+    if not runs and not found.coefficients and "Conv" in sources:
+        return f"{name} holds values straight from a Conv; this family's boxes are decoded"
+    return ""
+
+
+def is_constant_one(summary: GraphSummary, found: FoundRows, at: int) -> bool | None:
+    """Returns whether a value of every row is 1 by construction, or None if unknown."""
+    runs = summary.column_runs(found.output, found.axis, at, at + 1)
+    if not runs:
+        return None
+    return not runs[0].operators and runs[0].low == runs[0].high == 1.0
+
+
+def _span(run: ColumnRun) -> str:
+    if run.stop == run.start + 1:
+        return f"value {run.start}"
+    return f"values {run.start} to {run.stop - 1}"
+
+
+def unit_input(summary: GraphSummary, usual: str) -> tuple[dict[str, Any], str] | str:
+    """Returns how RGB pixels are fed to a network trained on pixels from 0 to 1.
+
+    Args:
+        summary: The network.
+        usual: What the family does beyond that, for people.
+
+    Returns:
+        ``std`` of an InputSpec where it is not the default, and a line for people; or one
+        sentence that says why it cannot be known.
+    """
+    inner = summary.normalisation
+    if inner is None:
+        return {}, f"input RGB / 255, {usual}: the family's default"
+    if all(abs(mean) < 1e-3 for mean in inner.mean) and all(abs(s - 255) < 1 for s in inner.std):
+        line = f"input RGB, {usual}: the family's default; the network divides by 255 itself"
+        return {"std": (1.0, 1.0, 1.0)}, line
+    return (
+        f"the network normalises its picture itself, by mean {list(inner.mean)} and deviation "
+        f"{list(inner.std)}, which this family does not: say what it takes in the spec's "
+        "input.mean and input.std"
+    )
+
+
+def show_operators(run: ColumnRun) -> str:
+    """Returns the operators of a run for a message."""
+    return ", ".join(sorted(run.operators)) or "constants"

@@ -1,0 +1,233 @@
+"""Which output of a network holds one row of values per anchor, and what lies beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvmdet.errors import InputError
+from tvmdet.heads.base import GraphSummary
+from tvmdet.heads.options import choice, strides_of
+from tvmdet.heads.yolo_rows import LAYOUTS, RowFormat
+
+__all__ = ["FoundRows", "describe_rows", "find_rows", "rows_options"]
+
+_PROTOTYPE_STRIDES = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundRows:
+    """Where the rows of a network are.
+
+    Attributes:
+        output: Name of the output.
+        layout: ``channels_first`` for ``[N, V, A]``, ``channels_last`` for ``[N, A, V]``.
+        strides: Strides of the feature pyramid.
+        values: How many values a row has.
+        anchors: How many rows there are.
+        prototypes: Name and number of the mask prototypes, or None.
+        ignored: Outputs that are not used.
+    """
+
+    output: str
+    layout: str
+    strides: tuple[int, ...]
+    values: int
+    anchors: int
+    prototypes: tuple[str, int] | None = None
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def axis(self) -> int:
+        """The dimension along which a row lies."""
+        return 1 if self.layout == "channels_first" else 2
+
+    @property
+    def coefficients(self) -> int:
+        """How many mask coefficients end a row."""
+        return self.prototypes[1] if self.prototypes else 0
+
+
+def find_rows(
+    form: RowFormat, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
+) -> FoundRows | str:
+    """Finds the output that holds the rows, or returns one sentence that says why not.
+
+    Beside it there may be mask prototypes, and the raw maps that the rows were made from.
+    """
+    options = given.get("options", {})
+    wanted = choice(options, "output", tuple(summary.outputs))
+    names = [wanted] if wanted else [n for n, v in summary.outputs.items() if len(v.shape) == 3]
+    if not names and len(summary.outputs) == 1:
+        names = list(summary.outputs)
+    if not names:
+        return (
+            f"it has {len(summary.outputs)} outputs, none of three dimensions; this family's "
+            f"is [N, {form.lead} + classes, anchors] or [N, anchors, {form.lead} + classes]"
+        )
+    answers = [_fit(form, name, summary, size_hw, options) for name in names]
+    fitting = [answer for answer in answers if isinstance(answer, FoundRows)]
+    if not fitting:
+        told = options.get("strides") is not None or options.get("layout") is not None
+        if told and given.get("family") == form.family:
+            raise InputError(str(answers[0]))
+        return str(answers[0])
+    if len(fitting) > 1:
+        listed = ", ".join(found.output for found in fitting)
+        return f"several outputs fit ({listed}): name one in the spec's options.output"
+    return _with_others(form, fitting[0], summary, size_hw, options)
+
+
+def _fit(
+    form: RowFormat,
+    name: str,
+    summary: GraphSummary,
+    size_hw: tuple[int, int],
+    options: Mapping[str, Any],
+) -> FoundRows | str:
+    """Returns how an output fits, or why it does not."""
+    output = summary.outputs[name]
+    if len(output.shape) != 3 or None in output.shape:
+        return (
+            f"{name} is {output}; this family's is [N, {form.lead} + classes, anchors] or "
+            f"[N, anchors, {form.lead} + classes]"
+        )
+    wanted, layout = strides_of(options), choice(options, "layout", LAYOUTS)
+    first, second = int(output.shape[1] or 0), int(output.shape[2] or 0)
+    for strides in (wanted,) if wanted else form.pyramids:
+        anchors = form.anchors(size_hw, strides)
+        for place, rows, values in zip(LAYOUTS, (second, first), (first, second), strict=True):
+            if rows == anchors and values > form.lead and layout in (None, place):
+                return FoundRows(
+                    output=name, layout=place, strides=strides, values=values, anchors=anchors
+                )
+    return f"{name} is {output}: {_misfit(form, size_hw, (first, second), options)}"
+
+
+def _misfit(
+    form: RowFormat, size_hw: tuple[int, int], got: tuple[int, int], options: Mapping[str, Any]
+) -> str:
+    wanted, layout = strides_of(options), choice(options, "layout", LAYOUTS)
+    pyramids = (wanted,) if wanted else form.pyramids
+    counts = ", ".join(str(form.anchors(size_hw, strides)) for strides in pyramids)
+    size = f"{size_hw[0]}x{size_hw[1]}"
+    if wanted or layout:
+        where = {"channels_first": "last", "channels_last": "middle"}.get(layout or "", "any")
+        return (
+            f"the spec's options.strides {list(wanted or pyramids[0])} and layout "
+            f"{layout or 'either'} mean {counts} anchors at {size} in the "
+            f"{where} dimension of the output, which is [N, {got[0]}, {got[1]}]: correct "
+            "them, or leave them away to have them recognised"
+        )
+    cells = form.anchors(size_hw, form.pyramids[0]) // form.per_cell
+    if form.per_cell == 1 and 3 * cells in got:
+        return (
+            f"{3 * cells} rows are three anchors a cell, as YOLOv5 and YOLOv7 have; "
+            f"this family has one ({cells} at {size})"
+        )
+    if form.per_cell > 1 and cells in got:
+        return (
+            f"{cells} rows are one anchor a cell, as YOLOv6, YOLOv8 and YOLOX have; "
+            f"this family has {form.per_cell} ({form.per_cell * cells} at {size})"
+        )
+    return f"neither dimension is a number of anchors that this family has at {size} ({counts})"
+
+
+def _with_others(
+    form: RowFormat,
+    found: FoundRows,
+    summary: GraphSummary,
+    size_hw: tuple[int, int],
+    options: Mapping[str, Any],
+) -> FoundRows | str:
+    """Gives the other outputs a meaning, or says which has none."""
+    prototypes, ignored, strange = [], [], []
+    for name, value in summary.outputs.items():
+        shape = tuple(int(dim or 0) for dim in value.shape)
+        if name == found.output:
+            continue
+        if _is_prototypes(form, shape, found.values, size_hw):
+            prototypes.append((name, shape[1]))
+        elif _is_side_map(form, shape, found.values, size_hw, found.strides):
+            ignored.append(name)
+        else:
+            strange.append(name)
+    wanted = choice(options, "prototypes", tuple(summary.outputs)) if form.masks else None
+    if wanted is not None:
+        prototypes = [pair for pair in prototypes if pair[0] == wanted]
+    named = options.get("output") is not None
+    if (strange and not named) or len(prototypes) > 1:
+        return (
+            f"it has {len(summary.outputs)} outputs; this family has one"
+            f"{' (two with masks)' if form.masks else ''}: "
+            "name it in the spec's options.output"
+        )
+    return FoundRows(
+        output=found.output,
+        layout=found.layout,
+        strides=found.strides,
+        values=found.values,
+        anchors=found.anchors,
+        prototypes=prototypes[0] if prototypes else None,
+        ignored=(*ignored, *strange),
+    )
+
+
+def _is_prototypes(
+    form: RowFormat, shape: tuple[int, ...], values: int, size_hw: tuple[int, int]
+) -> bool:
+    return (
+        form.masks
+        and len(shape) == 4
+        and 0 < shape[1] < values - form.lead
+        and any(
+            shape[2:] == (size_hw[0] // stride, size_hw[1] // stride)
+            for stride in _PROTOTYPE_STRIDES
+        )
+    )
+
+
+def _is_side_map(
+    form: RowFormat,
+    shape: tuple[int, ...],
+    values: int,
+    size_hw: tuple[int, int],
+    strides: tuple[int, ...],
+) -> bool:
+    """Whether an output is one of the raw maps that the rows were made from."""
+    cells = {(size_hw[0] // stride, size_hw[1] // stride) for stride in strides}
+    if len(shape) == 5:
+        return shape[1:] in {(form.per_cell, *cell, values) for cell in cells}
+    return len(shape) == 4 and shape[1] >= values and shape[2:] in cells
+
+
+def rows_options(found: FoundRows) -> dict[str, Any]:
+    """Returns the options of a spec that say where the rows are."""
+    options: dict[str, Any] = {
+        "layout": found.layout,
+        "output": found.output,
+        "strides": list(found.strides),
+    }
+    if found.prototypes:
+        options["prototypes"] = found.prototypes[0]
+    return options
+
+
+def describe_rows(
+    found: FoundRows, size_hw: tuple[int, int], lead: str, classes: int
+) -> tuple[str, ...]:
+    """Returns what was recognised, one fact a line; ``lead`` says what rows begin with."""
+    sizes = (found.values, found.anchors)
+    first, second = sizes if found.layout == "channels_first" else sizes[::-1]
+    strides = ", ".join(str(stride) for stride in found.strides)
+    masks = f" + {found.coefficients} mask rows" if found.prototypes else ""
+    lines = [
+        f"{found.output} is [N, {first}, {second}]: {lead} + {classes} class rows{masks}, one "
+        f"column per anchor of strides {strides} at {size_hw[0]}x{size_hw[1]}"
+    ]
+    if found.prototypes:
+        lines.append(f"{found.prototypes[0]} holds {found.prototypes[1]} mask prototypes")
+    if found.ignored:
+        lines.append(f"{', '.join(found.ignored)} not used: {found.output} holds the decoded boxes")
+    return tuple(lines)
