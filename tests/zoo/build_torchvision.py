@@ -26,6 +26,7 @@ from torchvision.models.detection import (  # noqa: E402
     ssd300_vgg16,
     ssdlite320_mobilenet_v3_large,
 )
+from torchvision.models.detection._utils import BoxCoder  # noqa: E402
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator  # noqa: E402
 from torchvision.models.detection.backbone_utils import BackboneWithFPN  # noqa: E402
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead  # noqa: E402
@@ -33,6 +34,7 @@ from torchvision.models.detection.image_list import ImageList  # noqa: E402
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor  # noqa: E402
 from torchvision.models.detection.ssd import SSD  # noqa: E402
 from torchvision.models.resnet import BasicBlock  # noqa: E402
+from torchvision.ops.boxes import clip_boxes_to_image  # noqa: E402
 from torchvision.ops.feature_pyramid_network import (  # noqa: E402
     ExtraFPNBlock,
     LastLevelMaxPool,
@@ -161,6 +163,59 @@ def _mask_rcnn() -> nn.Module:
     )
 
 
+class CascadeHeads(nn.Module):
+    """Three box heads in a row, each on the boxes of the one before (Cai and Vasconcelos 2018).
+
+    As MMDetection's CascadeRoIHead does it: boxes without classes, the scores of the stages
+    averaged. torchvision has no such detector; pooling, coding and suppression are its own.
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.heads = nn.ModuleList(TwoMLPHead(32 * 7 * 7, 64) for _ in range(3))
+        self.scores = nn.ModuleList(nn.Linear(64, CLASSES) for _ in range(3))
+        self.moves = nn.ModuleList(nn.Linear(64, 4) for _ in range(3))
+        self.coders = [BoxCoder((10.0 * n, 10.0 * n, 5.0 * n, 5.0 * n)) for n in (1, 2, 3)]
+        inner.box_coder = self.coders[-1]
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        shapes: list[tuple[int, int]],
+        targets: None = None,
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        boxes, found = proposals[0], []
+        for head, score, move, coder in zip(
+            self.heads, self.scores, self.moves, self.coders, strict=True
+        ):
+            hidden = head(self.inner.box_roi_pool(features, [boxes], shapes))
+            found.append(score(hidden).softmax(-1))
+            last, deltas = boxes, move(hidden)
+            boxes = clip_boxes_to_image(coder.decode_single(deltas, last), shapes[0])
+        mean = torch.stack(found).mean(0).log()
+        boxes, scores, labels = self.inner.postprocess_detections(
+            mean, deltas.repeat(1, CLASSES), [last], shapes
+        )
+        return [{"boxes": boxes[0], "labels": labels[0], "scores": scores[0]}], {}
+
+
+def _cascade_rcnn() -> nn.Module:
+    model = _two_stage(FasterRCNN)
+    model.roi_heads = CascadeHeads(model.roi_heads)
+    return model
+
+
+def _cascade_last(model: nn.Module) -> _Last:
+    proposals, heads = model.rpn.head, model.roi_heads
+    return _Last(
+        scores=[proposals.cls_logits, *heads.scores],
+        moves=[proposals.bbox_pred, *heads.moves],
+        biases=[layer.bias[1:] for layer in heads.scores],
+    )
+
+
 def _dense_last(model: nn.Module) -> _Last:
     classifier = model.head.classification_head.cls_logits
     box_head = model.head.regression_head
@@ -225,6 +280,12 @@ TORCHVISION = {
         make=lambda: _two_stage(FasterRCNN),
         size_hw=(160, 192),
         last=_two_stage_last,
+        outputs=_TWO_STAGE,
+    ),
+    "cascade_rcnn": Whole(
+        make=_cascade_rcnn,
+        size_hw=(160, 192),
+        last=_cascade_last,
         outputs=_TWO_STAGE,
     ),
     "mask_rcnn": Whole(

@@ -342,6 +342,7 @@ _TORCHVISION = tuple(
         ("SSD", "ssd", "TopK and suppression of each class inside"),
         ("SSDLite", "ssdlite", "MobileNetV3"),
         ("Faster R-CNN", "faster_rcnn", "proposals, RoIAlign on four levels"),
+        ("Cascade R-CNN", "cascade_rcnn", "three box heads in a row, scores averaged"),
         ("Mask R-CNN", "mask_rcnn", "masks pasted in a Loop"),
     )
 ) + tuple(

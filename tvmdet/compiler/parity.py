@@ -268,20 +268,22 @@ def _fits(
 def _match(
     mine: Candidates, others: Candidates, tolerance: Tolerance
 ) -> tuple[list[int], list[float]]:
-    """Pairs boxes one to one, best score first; -1 where there is no partner."""
+    """Pairs boxes one to one; -1 where there is no partner.
+
+    The best overlaps come first, and of those that are alike the closest scores: boxes that were
+    clipped to the whole image are all the same box, and only their scores tell them apart. Paired
+    in another order, one box too many would move all others by one, and the last would be alone.
+    """
     fits, ious = _fits(mine, others, tolerance)
+    ours, theirs = np.nonzero(fits)
+    drifts = np.abs(mine.scores[ours] - others.scores[theirs])
+    partners, overlaps = [-1] * len(mine.scores), [0.0] * len(mine.scores)
     free = np.ones(len(others.scores), bool)
-    partners, overlaps = [], []
-    for row in range(len(mine.scores)):
-        options = np.flatnonzero(fits[row] & free)
-        if len(options) == 0:
-            partners.append(-1)
-            overlaps.append(0.0)
-            continue
-        best = options[np.argmax(ious[row, options])]
-        free[best] = False
-        partners.append(int(best))
-        overlaps.append(float(ious[row, best]))
+    for pair in np.lexsort((drifts, -np.round(ious[ours, theirs], 3))):
+        row, other = int(ours[pair]), int(theirs[pair])
+        if partners[row] < 0 and free[other]:
+            free[other] = False
+            partners[row], overlaps[row] = other, float(ious[row, other])
     return partners, overlaps
 
 

@@ -1,0 +1,50 @@
+"""Which box of one side is which of the other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tvmdet.compiler.parity import _match
+from tvmdet.compiler.reference import Candidates
+from tvmdet.compiler.tolerance import Tolerance
+
+WHOLE = [0.0, 0.0, 160.0, 72.0]
+NEAR = [0.0, 0.0, 160.0, 71.9]
+APART = [10.0, 10.0, 40.0, 40.0]
+
+
+def _boxes(*rows: tuple[list[float], float, int]) -> Candidates:
+    boxes, scores, classes = zip(*rows, strict=True) if rows else ((), (), ())
+    return Candidates(
+        boxes_xyxy=np.asarray(boxes, np.float32).reshape(-1, 4),
+        scores=np.asarray(scores, np.float32),
+        class_ids=np.asarray(classes, np.int32),
+    )
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "partners"),
+    [
+        pytest.param(_boxes(), _boxes(), [], id="nothing"),
+        pytest.param(_boxes((WHOLE, 0.9, 1)), _boxes(), [-1], id="nothing there"),
+        pytest.param(_boxes((WHOLE, 0.9, 1)), _boxes((WHOLE, 0.9, 2)), [-1], id="other class"),
+        pytest.param(_boxes((WHOLE, 0.9, 1)), _boxes((APART, 0.9, 1)), [-1], id="other box"),
+        pytest.param(
+            _boxes((WHOLE, 1.0, 5), (WHOLE, 0.9997, 5), (WHOLE, 0.9992, 5)),
+            _boxes((WHOLE, 0.9997, 5), (WHOLE, 0.9992, 5)),
+            [-1, 0, 1],
+            id="clipped to the image: the one too many stays alone, not the last",
+        ),
+        pytest.param(
+            _boxes((WHOLE, 0.9, 1), (NEAR, 0.9, 1)),
+            _boxes((NEAR, 0.9, 1), (WHOLE, 0.9001, 1)),
+            [1, 0],
+            id="the better overlap goes before the closer score",
+        ),
+    ],
+)
+def test_partners(mine: Candidates, others: Candidates, partners: list[int]) -> None:
+    found, overlaps = _match(mine, others, Tolerance())
+    assert found == partners
+    assert [overlap > 0.99 for overlap in overlaps] == [partner >= 0 for partner in partners]
