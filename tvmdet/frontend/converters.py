@@ -17,6 +17,7 @@ import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
+from tvmdet.frontend.convert_gather import Gather
 from tvmdet.frontend.convert_roi_align import RoiAlign
 from tvmdet.frontend.convert_scatter import ScatterND
 from tvmdet.frontend.convert_suppression import BoundedNonMaxSuppression
@@ -128,6 +129,7 @@ OWN_CONVERTERS: dict[str, type] = {
     "BoundedNonMaxSuppression": BoundedNonMaxSuppression,
     "Clip": _Clip,
     "Conv": _Conv,
+    "Gather": Gather,
     "HardSigmoid": _HardSigmoid,
     "HardSwish": _HardSwish,
     "Pad": _Pad,
