@@ -23,6 +23,7 @@ from tvmdet.passes.legalize_activations import ACTIVATIONS
 from tvmdet.passes.legalize_gates import GATES
 from tvmdet.passes.legalize_rows import row_legalizers
 from tvmdet.passes.legalize_take import legalize_take
+from tvmdet.passes.lower_cumsum import LowerCumsum
 from tvmdet.passes.lower_grid_sample import LowerGridSample
 from tvmdet.passes.lower_non_max_suppression import LowerNonMaxSuppression
 from tvmdet.passes.lower_roi_align import LowerRoiAlign
@@ -61,6 +62,7 @@ def lowering_phases(
         ("fold_constants", relax.transform.FoldConstant()),
         # Kernels: every operator a TIR function, weights packed, neighbours fused.
         ("lower_sorting", LowerSorting()),
+        ("lower_cumsum", LowerCumsum()),
         ("lower_non_max_suppression", LowerNonMaxSuppression()),
         ("legalize", relax.transform.LegalizeOps(legalize)),
         ("check_legalized", CheckLegalized()),
