@@ -85,12 +85,19 @@ def _candidates(
     return boxes[rows[order]], values[order], classes[order]
 
 
+def _areas(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    sides = boxes[:, 2:] - boxes[:, :2]
+    areas: npt.NDArray[np.float32] = sides[:, 0] * sides[:, 1]
+    return areas
+
+
 def _match(tally: Agreement, expected: _Table, found: _Table, score: float) -> None:
     """Pairs both sides best first, and counts what has no partner above the threshold."""
     overlaps = iou_matrix(expected[0], found[0])
     # A box clipped to nothing overlaps nothing, itself neither: equal corners are the same box.
     same = np.all(np.abs(expected[0][:, None] - found[0][None]) < 0.5, axis=-1)
-    overlaps = np.where(same & (overlaps < SAME_BOX), 1.0, overlaps)
+    empty = (_areas(expected[0]) < 1)[:, None] & (_areas(found[0]) < 1)[None]
+    overlaps = np.where(empty, same, overlaps)
     drift = np.abs(expected[1][:, None] - found[1][None])
     free = np.ones(len(found[1]), bool)
     for row in range(len(expected[1])):

@@ -102,16 +102,23 @@ class Network:
                 f"many as the image shows; allowed: batch {native}; for larger batches export the "
                 "detector without its non-maximum suppression"
             )
+        refused: ModelError | None = None
         if self.fixed_batch is None:
+            proven = len(self._proofs)
             try:
                 many = self._specialise(batch_size)
                 self._proofs.append(prove_batch(one, many))
-            except ModelError:
-                pass  # the axis is called dynamic, but nodes fix it: rewrite them
+            except ModelError as error:
+                # The axis is called dynamic, but nodes fix it: rewrite them.
+                refused = error
+                del self._proofs[proven:]
             else:
                 return many
-        many = rewrite_batch(one, batch_size)
-        self._proofs.append(prove_batch(one, many))
+        try:
+            many = rewrite_batch(one, batch_size)
+            self._proofs.append(prove_batch(one, many))
+        except ModelError as error:
+            raise error from refused or error.__cause__
         record_outputs(many)
         return many
 
