@@ -332,6 +332,5 @@ def test_a_constant_that_moves_keeps_its_64_bits() -> None:
     after = ConvertToNHWC()(one_function([(shape, "float32")], emit))
     data = np.arange(12, dtype=np.float32).reshape(shape)
     (got,) = onnx_models.run_relax(after, data)
-    np.testing.assert_array_equal(
-        got, np.add(data.transpose(0, 2, 3, 1).astype(np.int64), [large, 1, 2])
-    )
+    expected = np.add(data.transpose(0, 2, 3, 1).astype(np.int64), [large, 1, 2])
+    np.testing.assert_array_equal(got, expected)

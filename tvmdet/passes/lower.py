@@ -27,6 +27,7 @@ from tvmdet.passes.lower_cumsum import LowerCumsum
 from tvmdet.passes.lower_grid_sample import LowerGridSample
 from tvmdet.passes.lower_non_max_suppression import LowerNonMaxSuppression
 from tvmdet.passes.lower_roi_align import LowerRoiAlign
+from tvmdet.passes.lower_scatter import LowerScatter
 from tvmdet.passes.lower_sorting import LowerSorting
 from tvmdet.passes.pack_conv2d import Conv2dPacker
 from tvmdet.passes.rewrite_dense import RewriteDense
@@ -63,6 +64,7 @@ def lowering_phases(
         # Kernels: every operator a TIR function, weights packed, neighbours fused.
         ("lower_sorting", LowerSorting()),
         ("lower_cumsum", LowerCumsum()),
+        ("lower_scatter", LowerScatter()),
         ("lower_non_max_suppression", LowerNonMaxSuppression()),
         ("legalize", relax.transform.LegalizeOps(legalize)),
         ("check_legalized", CheckLegalized()),
