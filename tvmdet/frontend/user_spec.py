@@ -61,8 +61,7 @@ def read_spec(spec: str | Path | Mapping[str, Any] | DetectorSpec | None) -> dic
     if spec is None:
         return {}
     if isinstance(spec, DetectorSpec):
-        # None would say nothing about masks; a whole spec without them says that there are none.
-        return {**spec.to_dict(), "masks": spec.to_dict()["masks"] or False}
+        return _check(spec.to_dict(), "the spec")
     if isinstance(spec, str | Path):
         return _check(_read_toml(Path(spec)), str(spec))
     if isinstance(spec, Mapping):
@@ -86,6 +85,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _check(given: dict[str, Any], where: str) -> dict[str, Any]:
+    if "masks" in given and given["masks"] is None:
+        # A whole spec of a detector without masks, as to_dict writes it; nothing said is no key.
+        given["masks"] = False
     for key, value in given.items():
         if key not in _KEYS:
             raise InputError(f"{where} has an unknown key {key!r}; allowed: {', '.join(_KEYS)}")

@@ -97,8 +97,9 @@ def find_query_outputs(summary: GraphSummary, options: Mapping[str, Any]) -> Que
     columns = width - 4 if joined else width
     if columns < 1:
         return f"{classes} is {score}, with no column for a class"
-    masks = choice(options, "mask_output", names) or _named(summary, _MASK_NAMES, 4)
-    if masks is not None and summary.outputs[masks].shape[:2] != box.shape[:2]:
+    masks = choice(options, "mask_output", ("", *names))  # "" says that there are none
+    masks = _named(summary, _MASK_NAMES, 4) if masks is None else masks
+    if masks and summary.outputs[masks].shape[:2] != box.shape[:2]:
         masks = None
     return QueryOutputs(
         boxes=boxes,
