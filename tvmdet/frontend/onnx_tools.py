@@ -161,7 +161,7 @@ def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """Returns the constant tensors of a graph by name: initializers and Constant nodes."""
     found = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant":
+        if node.op_type == "Constant" and node.output:
             for attribute in node.attribute:
                 if attribute.name == "value":
                     found[node.output[0]] = attribute.t
