@@ -7,11 +7,11 @@ from typing import Any
 
 import onnx
 
-from tvmdet.errors import InputError, ModelError, ShapeError
+from tvmdet.errors import InputError, ModelError, ShapeError, TvmdetError
 from tvmdet.frontend.bounded import ROW_COUNTS
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel
-from tvmdet.frontend.onnx_tools import graph_inputs, input_summary, value_summary
+from tvmdet.frontend.onnx_tools import graph_inputs, input_summary, unforeseen, value_summary
 from tvmdet.frontend.prove import Proof
 from tvmdet.frontend.rebatch import prove_batch, rewrite_batch
 from tvmdet.frontend.specialise import input_shapes, record_outputs, specialise
@@ -89,6 +89,19 @@ class Network:
             return self._made[batch_size]
 
     def _make(self, batch_size: int) -> onnx.ModelProto:
+        """Makes the network at a batch size.
+
+        The one boundary of every rewrite and proof: what they raise on a graph that the checker
+        lets pass, though it breaks the standard, becomes an error of the model here.
+        """
+        try:
+            return self._made_and_proven(batch_size)
+        except TvmdetError:
+            raise
+        except Exception as error:  # ONNX, NumPy and our own rules on what nobody foresaw
+            raise unforeseen("the network cannot be made static", error) from error
+
+    def _made_and_proven(self, batch_size: int) -> onnx.ModelProto:
         native = self.fixed_batch or 1
         if batch_size == native:
             return self._specialise(batch_size)
