@@ -11,7 +11,7 @@ from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.bounded import ROW_COUNTS
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel
-from tvmdet.frontend.onnx_tools import graph_inputs, input_summary
+from tvmdet.frontend.onnx_tools import graph_inputs, input_summary, value_summary
 from tvmdet.frontend.prove import Proof
 from tvmdet.frontend.rebatch import prove_batch, rewrite_batch
 from tvmdet.frontend.specialise import input_shapes, record_outputs, specialise
@@ -94,6 +94,9 @@ class Network:
             return self._specialise(batch_size)
         one = self.at(native)
         if any(entry.key == ROW_COUNTS for entry in one.metadata_props):
+            pictures = [value_summary(value) for value in graph_inputs(one.graph)]
+            if batch_size == 1 and [len(p.shape) for p in pictures if p is not None] == [3]:
+                return one  # one picture without a dimension of images
             raise ShapeError(
                 f"the export does not work at batch {batch_size}: it chooses its boxes itself, as "
                 f"many as the image shows; allowed: batch {native}; for larger batches export the "

@@ -146,7 +146,7 @@ def specialise(
     proofs = [prove_equal(SIMPLIFIED, static, simple, names)]
     if bounded is not None:
         notes = (*cuts, *bounded.notes)
-        proofs.append(prove_rows(bounded.before, replace(bounded, notes=notes)))
+        proofs.append(prove_rows(bounded.before, replace(bounded, notes=notes), limits))
         simple = bounded.model
     if record is not None:
         for proof in proofs:

@@ -16,7 +16,7 @@ from tvmdet.frontend.bounded.errors import blocked
 from tvmdet.frontend.bounded.sizes import compute_sizes
 from tvmdet.frontend.bounded.values import Extent, Lanes, Size, Symbol, Value, extent_of
 from tvmdet.frontend.limits import Limits
-from tvmdet.frontend.onnx_tools import DEFAULT_DOMAINS, describe, value_summary
+from tvmdet.frontend.onnx_tools import DEFAULT_DOMAINS, describe, first_line, value_summary
 
 __all__ = ["RULES", "SOURCES", "Rewriter", "Rule", "rule"]
 
@@ -27,6 +27,16 @@ RULES: dict[str, Rule] = {}
 # do not.
 SOURCES = ("Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "Unique")
 _READ_SIZES = ("Shape", "Size")
+# What rules raise on nodes that break the standard, such as those with too few inputs.
+_MALFORMED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
 _LARGEST_SIZES = 64  # elements: longer vectors of integers are no shapes
 
 
@@ -95,13 +105,16 @@ class Rewriter:
             UnsupportedOperatorError: A node of another kind depends on open sizes.
         """
         for node in nodes:
-            inputs = [scope[name] if name else None for name in node.input]
             try:
+                inputs = [scope[name] if name else None for name in node.input]
                 outputs = self._outputs(node, inputs, scope, inner=inner)
             except ModelError as error:
                 if "node '" in str(error):
                     raise
                 raise blocked(node, str(error)) from error
+            except _MALFORMED as error:
+                reason = f"its inputs or attributes do not fit it ({first_line(error)})"
+                raise blocked(node, reason) from error
             scope.update(
                 (name, value) for name, value in zip(node.output, outputs, strict=False) if name
             )
