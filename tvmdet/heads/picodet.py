@@ -23,9 +23,9 @@ from tvmdet.heads.picodet_levels import (
     check_count,
     count_cells,
     find_strides,
-    is_sigmoid,
     pair_levels,
 )
+from tvmdet.heads.score_evidence import activation_question, find_activation
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -85,10 +85,11 @@ class PicoDetHead(Head):
         labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):
             return labels
-        activated = [is_sigmoid(summary, n) for n in class_names]
-        activation = choice(options, "score_activation", _ACTIVATIONS)
-        if activation is None and any(activated) != all(activated):
-            return "some class outputs end in a Sigmoid and some do not"
+        key = "score_activation"
+        activation = choice(options, key, _ACTIVATIONS)
+        activation = activation or find_activation(summary, class_names, "sigmoid")
+        if activation is None:
+            return activation_question(summary, class_names, self.name, "sigmoid", key)
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
@@ -104,7 +105,7 @@ class PicoDetHead(Head):
                 "box_outputs": list(box_names),
                 "class_outputs": list(class_names),
                 "reg_max": box_channels // 4 - 1,
-                "score_activation": activation or ("none" if all(activated) else "sigmoid"),
+                "score_activation": activation,
                 "strides": list(strides),
             },
         )
@@ -191,7 +192,7 @@ def _reasons(
     strides = ", ".join(str(stride) for stride in options["strides"])
     counts = ", ".join(str(count) for count in cells)
     bins = options["reg_max"] + 1
-    scores = "already through a sigmoid"
+    scores = "scores already"
     if options["score_activation"] == "sigmoid":
         scores = "logits: the sigmoid is added"
     return (
