@@ -123,7 +123,7 @@ class DenseHead(Head):
         if wanted is not None:
             proven = (wanted, "as the spec says")
         if proven is None:
-            proven = self._hinted(summary)
+            proven = self._hinted(summary, found, size_hw)
         if proven is None:
             return self._question(found, size_hw)
         style = self._style(proven[0])
@@ -132,11 +132,17 @@ class DenseHead(Head):
             return f"{describe_found(found)} are not those of {style.about}: {more}"
         return self._recognition(summary, size_hw, given, found, proven, more)
 
-    def _hinted(self, summary: GraphSummary) -> tuple[str, str] | None:
+    def _hinted(
+        self, summary: GraphSummary, found: FoundOutputs, size_hw: tuple[int, int]
+    ) -> tuple[str, str] | None:
         """Returns MMDetection's style where MMDeploy's files say that the model is this family."""
         model = summary.metadata.get("mmdeploy.model", "")
-        if _MMDETECTION_MODELS.get(model) == self.name:
-            return "mmdetection", f"as MMDeploy's pipeline.json says ({model})"
+        if _MMDETECTION_MODELS.get(model) != self.name:
+            return None
+        for name, style in self.styles.items():
+            fits = not isinstance(style.options(found, size_hw, {}), str)
+            if name.startswith("mmdetection") and fits:
+                return name, f"as MMDeploy's pipeline.json says ({model})"
         return None
 
     def _style(self, name: str) -> Style:

@@ -109,7 +109,7 @@ class NanoDetPlusHead(DenseHead):
         return "nanodet_plus", "by scores and distributions in one output"
 
     def activation_left(self, summary: GraphSummary, found: FoundOutputs, usual: str) -> str | None:
-        """Implements :meth:`tvmdet.heads.dense.DenseHead.activation_left`, for the class columns."""
+        """Implements :meth:`tvmdet.heads.dense.DenseHead.activation_left`."""
         (name,) = found.names["class"]
         if are_logits(summary, name, axis=2, stop=found.columns):
             return usual

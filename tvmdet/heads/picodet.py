@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmdet.errors import InputError, ShapeError
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.options import (
     choice,
@@ -36,6 +36,8 @@ __all__ = ["PicoDetHead"]
 # ImageNet statistics in pixel units, RGB: what PaddleDetection's PicoDet configs normalise by.
 _MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+_LEVELS = 4
+_ANCHORS = (3, 4, 5, 6, 9)  # usual boxes at a cell
 _GFL_LEVELS = 5  # PicoDet has four; MMDetection's GFL has five and other centres
 _ACTIVATIONS = ("none", "sigmoid")
 _OPTIONS = ("box_outputs", "class_outputs", "reg_max", "score_activation", "strides")
@@ -82,6 +84,12 @@ class PicoDetHead(Head):
         raw = len(summary.outputs[box_names[0]].shape) == 4
         if raw and box_channels == 64 and given.get("family") != self.name:
             return "64 box channels in raw maps are 4 sides x 16 distances, as YOLOv8's are"
+        if given.get("family") != self.name and _may_be_anchors(len(levels), classes, box_channels):
+            return Question(
+                f"{box_channels} box and {classes} class channels on {len(levels)} levels may as "
+                f"well be {box_channels // 4} boxes a cell, as SSD's and RetinaNet's are",
+                spec_text=f'family = "{self.name}"',
+            )
         labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):
             return labels
@@ -183,6 +191,16 @@ class PicoDetHead(Head):
             boxes=np.concatenate(all_boxes, axis=1).astype(np.float32),
             scores=np.concatenate(all_scores, axis=1).astype(np.float32),
         )
+
+
+def _may_be_anchors(levels: int, classes: int, box_channels: int) -> bool:
+    """Returns whether channels count as several boxes of four numbers at a cell, too.
+
+    SSD has three to six, on six or seven levels, RetinaNet nine; PicoDet has four levels and a
+    reg_max of 7.
+    """
+    at_cell = box_channels // 4
+    return (levels > _LEVELS or at_cell in _ANCHORS) and classes % at_cell == 0
 
 
 def _reasons(
