@@ -30,7 +30,7 @@ from tvmdet.heads.dense_layout import (
 )
 from tvmdet.heads.dense_outputs import FoundOutputs, describe_found, find_outputs
 from tvmdet.heads.grids import covering_grids, doubling_strides
-from tvmdet.heads.input_defaults import stated_input
+from tvmdet.heads.input_defaults import fed_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.levels import emit_rows, form_of, reference_rows
 from tvmdet.heads.options import choice
@@ -320,14 +320,20 @@ class DenseHead(Head):
         labels = choose_labels(summary.metadata, found.columns - (background != "none"), given)
         if isinstance(labels, str):
             return labels
-        stated = stated_input(summary)
+        line = (
+            f"boxes, input and thresholds as in {style.about}, {proven[1]}; of another source, "
+            "give options.style or the values in a spec"
+        )
+        pixels = fed_input(summary, style.input, line, self.name, given)
+        if isinstance(pixels, str):
+            return pixels
         activations = self._activations(summary, found, options, proven[0], more)
         if isinstance(activations, str):
             return activations
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(size_hw=size_hw, **{**style.input, **(stated[0] if stated else {})}),
+            input=InputSpec(size_hw=size_hw, **pixels[0]),
             postprocess=style.postprocess,
             options={
                 **{f"{kind}_outputs": list(names) for kind, names in found.names.items()},
@@ -341,11 +347,9 @@ class DenseHead(Head):
         inside = "already activated" if activation == "none" else f"the {activation} is added"
         reasons = (
             describe_found(found),
-            f"boxes, input and thresholds as in {style.about}, {proven[1]}; of another source, "
-            "give options.style or the values in a spec",
+            pixels[1],
             f"class outputs {', '.join(found.names['class'])}: {inside}",
             labels[1],
-            *([stated[1]] if stated else []),
             f"score {style.postprocess.score_threshold}, IoU {style.postprocess.iou_threshold}, "
             f"boxes cut to the {size_hw[0]}x{size_hw[1]} input before suppression",
         )

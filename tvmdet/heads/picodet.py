@@ -9,6 +9,8 @@ import numpy as np
 
 from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.dense_inputs import IMAGENET_RGB, stretched
+from tvmdet.heads.input_defaults import fed_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.options import (
     choice,
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PicoDetHead"]
 
-# ImageNet statistics in pixel units, RGB: what PaddleDetection's PicoDet configs normalise by.
-_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 _LEVELS = 4
 _ANCHORS = (3, 4, 5, 6, 9)  # usual boxes at a cell
 _GFL_LEVELS = 5  # PicoDet has four; MMDetection's GFL has five and other centres
@@ -98,10 +97,14 @@ class PicoDetHead(Head):
         activation = activation or find_activation(summary, class_names, "sigmoid")
         if activation is None:
             return activation_question(summary, class_names, self.name, "sigmoid", key)
+        line = "input RGB, ImageNet mean and deviation, stretched: the family's default"
+        pixels = fed_input(summary, stretched(IMAGENET_RGB), line, self.name, given)
+        if isinstance(pixels, str):
+            return pixels
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(size_hw=size_hw, resize="stretch", mean=_MEAN, std=_STD),
+            input=InputSpec(size_hw=size_hw, **pixels[0]),
             postprocess=PostprocessSpec(
                 score_threshold=0.4,
                 iou_threshold=0.5,
@@ -117,7 +120,11 @@ class PicoDetHead(Head):
                 "strides": list(strides),
             },
         )
-        reasons = _reasons(spec, size_hw, [level.cells for level in levels], labels[1])
+        reasons = (
+            *_reasons(spec, size_hw, [level.cells for level in levels]),
+            labels[1],
+            pixels[1],
+        )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
 
     def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
@@ -203,9 +210,7 @@ def _may_be_anchors(levels: int, classes: int, box_channels: int) -> bool:
     return (levels > _LEVELS or at_cell in _ANCHORS) and classes % at_cell == 0
 
 
-def _reasons(
-    spec: DetectorSpec, size_hw: tuple[int, int], cells: Sequence[int], labels_line: str
-) -> tuple[str, ...]:
+def _reasons(spec: DetectorSpec, size_hw: tuple[int, int], cells: Sequence[int]) -> tuple[str, ...]:
     options = spec.options
     strides = ", ".join(str(stride) for stride in options["strides"])
     counts = ", ".join(str(count) for count in cells)
@@ -218,8 +223,6 @@ def _reasons(
         f"at {size_hw[0]}x{size_hw[1]}",
         f"{4 * bins} box channels: 4 sides x {bins} distances (reg_max {bins - 1})",
         f"{len(spec.labels)} class channels, {scores}",
-        labels_line,
-        "input RGB, ImageNet mean and deviation, stretched: the family's default",
     )
 
 
