@@ -11,8 +11,8 @@ from tvmdet.heads.detection_decoding import (
     decode_detections,
     decode_detections_reference,
 )
+from tvmdet.heads.detection_frames import box_frame
 from tvmdet.heads.detection_outputs import (
-    BOX_COLUMNS,
     DetectionOutputs,
     class_range,
     find_detection_outputs,
@@ -20,7 +20,8 @@ from tvmdet.heads.detection_outputs import (
 )
 from tvmdet.heads.input_defaults import UNIT, detr_input, stated_input
 from tvmdet.heads.labels import labels_from_metadata
-from tvmdet.heads.options import choice, whole_number
+from tvmdet.heads.options import whole_number
+from tvmdet.heads.ultralytics import is_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -33,9 +34,6 @@ _MOST_CLASSES = 5000  # a greater bound is that of some index, not of class numb
 _LARGEST_OFFSET = 1000
 _BACKGROUNDS = ("__background__", "background", "bg")
 _TOP_LEFT = {"resize": "letterbox", "pad_position": "top_left"}
-# Inputs that say what boxes are multiplied by; the frontend gave them the network's own size.
-_SIZE_INPUTS = ("orig_target_sizes", "orig_target_size", "orig_sizes", "im_shape", "target_sizes")
-_FRAMES = ("normalized", "pixels")
 
 
 class DetectionsHead(Head):
@@ -62,7 +60,7 @@ class DetectionsHead(Head):
         found = find_detection_outputs(summary, options)
         if isinstance(found, str):
             return found
-        frame = _box_frame(summary, found, options)
+        frame = box_frame(summary, found, size_hw, options)
         if isinstance(frame, str):
             return frame
         columns, where, frame_line = frame
@@ -119,47 +117,6 @@ class DetectionsHead(Head):
         return decode_detections_reference(outputs, spec)
 
 
-def _box_frame(
-    summary: GraphSummary, found: DetectionOutputs, options: Mapping[str, Any]
-) -> tuple[tuple[str, ...], str, str] | str:
-    """Returns the columns, ``pixels`` or ``normalized``, and a line; or what to ask for."""
-    told = choice(options, "box_frame", _FRAMES)
-    columns = found.columns or BOX_COLUMNS["corners"]
-    if told is not None:
-        return columns, told, f"boxes are {told}, from the spec"
-    name, rank = plain_name(found.boxes), len(summary.outputs[found.boxes].shape)
-    if not found.columns and name in ("detection_boxes", "nmsed_boxes"):
-        extra = {"raw_detection_boxes", "detection_multiclass_scores"}
-        is_tensorflow = "tf2onnx" in summary.producer or extra & set(
-            map(plain_name, summary.outputs)
-        )
-        if name == "detection_boxes" and is_tensorflow:
-            line = "boxes are y1 x1 y2 x2 from 0 to 1, as in the TensorFlow Object Detection API"
-            return ("y1", "x1", "y2", "x2"), "normalized", line
-        return _ask_for_frame(found)
-    sized = [one for one in summary.constants if plain_name(one) in _SIZE_INPUTS]
-    if sized:
-        return columns, "pixels", f"boxes are x1 y1 x2 y2 in pixels, by the input {sized[0]}"
-    if "score" in found.columns or rank == 2 or name == "det_boxes":
-        return columns, "pixels", "boxes are x1 y1 x2 y2 in pixels of the network's input"
-    ranges = summary.output_ranges.get(found.boxes, ())
-    if ranges and all(one.is_unit for one in ranges):
-        return columns, "normalized", "boxes are x1 y1 x2 y2 from 0 to 1"
-    if ranges and all(one.low > -1e4 and 1 < one.high < 1e5 for one in ranges):
-        return columns, "pixels", "boxes are x1 y1 x2 y2, clipped to the input's pixels"
-    return _ask_for_frame(found)
-
-
-def _ask_for_frame(found: DetectionOutputs) -> str:
-    return Question(
-        f"nothing says whether {found.boxes} is in pixels of the network's input or from 0 to 1, "
-        "and in which order",
-        spec_text='family = "detections"\n[options]\n'
-        'box_frame = "pixels"                    # or "normalized"\n'
-        'columns = ["x1", "y1", "x2", "y2"]      # or another order, or cx cy w h',
-    )
-
-
 def _labels(
     summary: GraphSummary, found: DetectionOutputs, given: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], int, str] | str:
@@ -209,7 +166,7 @@ def _input(
     stated = stated_input(summary)
     if stated is not None:
         return {**stated[0], **_TOP_LEFT}, f"{stated[1]}; letterbox from the top left"
-    if {"names", "stride", "task"} <= set(summary.metadata):
+    if is_ultralytics(summary.metadata):
         return UNIT, "input RGB / 255, letterbox with grey 114: as Ultralytics' exports"
     if found.columns[:1] == ("batch",):
         return UNIT, "input RGB / 255, letterbox with grey 114: as YOLOv7"
