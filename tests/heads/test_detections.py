@@ -18,7 +18,7 @@ import tvmdet
 from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.recognise import recognise
 from tvmdet.heads import GraphSummary, Recognition, TensorSummary, get_head
-from tvmdet.heads.base import Normalisation, Question, Range
+from tvmdet.heads.base import BOX_MASKS, Normalisation, Question, Range
 from tvmdet.spec import DetectorSpec
 
 ULTRALYTICS = {"names": "{0: 'a', 1: 'b'}", "task": "detect", "stride": "32"}
@@ -362,6 +362,36 @@ def test_outputs_without_names_are_told_by_type() -> None:
     assert (spec.input.color, spec.input.std) == ("bgr", (1, 1, 1))
     assert spec.masks is not None
     assert spec.masks.frame == "box"
+
+
+MASKS = {"more": {"masks": (7, 1, 28, 28)}}
+POOLED = {"BoundedNonMaxSuppression": 1}
+SMALL_MASKS = {"dets": (1, 7, 5), "labels": (1, 7), "masks": (1, 7, 28, 28)}
+
+
+@pytest.mark.parametrize(
+    ("summary", "known"),
+    [
+        (_torchvision(**MASKS), True),
+        (_torchvision(**MASKS, operators=POOLED), False),
+        (_torchvision(**MASKS, operators=POOLED, metadata={BOX_MASKS: "masks"}), True),
+        (_torchvision(**MASKS, operators=POOLED, metadata={BOX_MASKS: "others"}), False),
+        (_torchvision(more={"masks": (7, 1, 20, 28)}), False),
+        (summary_of(SMALL_MASKS, dtypes={"labels": "int64"}), True),
+    ],
+)
+def test_masks_span_their_boxes_only_where_something_says_so(
+    summary: GraphSummary, known: bool
+) -> None:
+    given = {**TOLD, "labels": ["a", "b", "c"]}
+    answer = get_head("detections").examine(summary, (64, 96), given)
+    if known:
+        assert isinstance(answer, Recognition), answer
+        assert answer.spec.masks is not None
+        assert answer.spec.masks.frame == "box"
+    else:
+        assert isinstance(answer, Question)
+        assert 'frame = "box"' in answer.spec_text
 
 
 def _random(summary: GraphSummary, batch: int, classes: int) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.base import BOX_MASKS, Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.detection_decoding import (
     check_options,
     decode_detections,
@@ -202,9 +202,27 @@ def _mask_spec(
         return MaskSpec(frame=told["frame"])
     if (height, width) == size_hw:
         return MaskSpec(frame="image", cut_to_box=False)  # pasted into the image already
-    if height == width and height is not None and 2 * height < min(size_hw):
+    if _masks_span_boxes(summary, found, size_hw):
         return MaskSpec(frame="box")
     return Question(
         f"{found.masks} has masks of {height}x{width}, which may span the box or the whole input",
         spec_text='family = "detections"\n[masks]\nframe = "box"    # or "image"',
     )
+
+
+def _masks_span_boxes(
+    summary: GraphSummary, found: DetectionOutputs, size_hw: tuple[int, int]
+) -> bool:
+    """Returns whether each mask is known to span its box.
+
+    The frontend says so where it cut their pasting off. Small squares do where regions are pooled
+    (Mask R-CNN and what came of it), and in MMDeploy's exports with ``export_postprocess_mask``
+    off. Small squares alone may as well be pictures of the whole input.
+    """
+    if summary.metadata.get(BOX_MASKS) == found.masks:
+        return True
+    height, width = summary.outputs[found.masks].shape[-2:]
+    small = height == width and height is not None and 2 * height < min(size_hw)
+    pooled = bool(summary.operators.get("RoiAlign"))
+    by_mmdeploy = plain_name(found.boxes) == "dets" and "score" in found.columns
+    return small and (pooled or by_mmdeploy)
