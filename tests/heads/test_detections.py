@@ -364,6 +364,39 @@ def test_outputs_without_names_are_told_by_type() -> None:
     assert spec.masks.frame == "box"
 
 
+@pytest.mark.parametrize(
+    ("normalisation", "operators", "border"),
+    [
+        (INSIDE, {"RoiAlign": 2, "Softmax": 1}, (124, 116, 104)),
+        (INSIDE, {"Sigmoid": 1}, (124, 116, 104)),
+        (
+            Normalisation(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)),
+            {"RoiAlign": 2, "Softmax": 1},
+            (104, 116, 124),
+        ),
+        (Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3), {"Sigmoid": 1}, (128, 128, 128)),
+        (Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3), {"Softmax": 1}, None),
+        (
+            Normalisation(mean=(0.48235, 0.45882, 0.40784), std=(1 / 255,) * 3),
+            {"Softmax": 1},
+            None,
+        ),
+    ],
+)
+def test_the_border_is_what_the_network_normalises_to_zero(
+    normalisation: Normalisation,
+    operators: Mapping[str, int],
+    border: tuple[int, int, int] | None,
+) -> None:
+    counts = {"BoundedNonMaxSuppression": 1, **operators}
+    spec = _claim(_torchvision(normalisation=normalisation, operators=counts))
+    if border is None:
+        assert spec.input.resize == "stretch"
+    else:
+        assert (spec.input.resize, spec.input.pad_position) == ("letterbox", "top_left")
+        assert spec.input.pad_value == border
+
+
 MASKS = {"more": {"masks": (7, 1, 28, 28)}}
 POOLED = {"BoundedNonMaxSuppression": 1}
 SMALL_MASKS = {"dets": (1, 7, 5), "labels": (1, 7), "masks": (1, 7, 28, 28)}

@@ -17,7 +17,7 @@ from tvmdet.heads.options import choice
 from tvmdet.heads.size_inputs import SCALES_CORNERS
 from tvmdet.heads.ultralytics import is_ultralytics
 
-__all__ = ["box_frame", "proven_frame"]
+__all__ = ["SUPPRESSION", "box_frame", "proven_frame"]
 
 _FRAMES = ("normalized", "pixels")
 _CORNERS = BOX_COLUMNS["corners"]
@@ -25,7 +25,7 @@ _SIDES = frozenset(("x1", "y1", "x2", "y2", "cx", "cy", "w", "h"))
 # Corners of a box cx cy w h from 0 to 1 reach from -0.5 to 1.5; no detector has such pixels.
 _UNIT = (-1.0, 2.0)
 # The second is what the frontend makes of the first, with a bound on the rows.
-_SUPPRESSION = ("NonMaxSuppression", "BoundedNonMaxSuppression")
+SUPPRESSION = ("NonMaxSuppression", "BoundedNonMaxSuppression")
 
 Frame = tuple[tuple[str, ...], str, str]
 
@@ -133,7 +133,7 @@ def _is_whole_detector(summary: GraphSummary, found: DetectionOutputs, proven: s
     So do the exports of torchvision's detectors and of Detectron2's, which return lists: they
     normalise, or pool regions, inside, and cut boxes at the sides of the picture.
     """
-    suppressed = any(summary.operators.get(name) for name in _SUPPRESSION)
+    suppressed = any(summary.operators.get(name) for name in SUPPRESSION)
     integers = not summary.outputs[found.classes].dtype.startswith("float")
     pools = bool(summary.operators.get("RoiAlign"))
     inside = summary.normalisation is not None or pools or proven == "pixels"

@@ -11,14 +11,14 @@ from tvmdet.heads.detection_decoding import (
     decode_detections,
     decode_detections_reference,
 )
-from tvmdet.heads.detection_frames import box_frame
+from tvmdet.heads.detection_frames import SUPPRESSION, box_frame
 from tvmdet.heads.detection_outputs import (
     DetectionOutputs,
     class_range,
     find_detection_outputs,
     plain_name,
 )
-from tvmdet.heads.input_defaults import UNIT, detr_input, stated_input
+from tvmdet.heads.input_defaults import UNIT, detr_input, mean_levels, stated_input
 from tvmdet.heads.labels import labels_from_metadata
 from tvmdet.heads.options import whole_number
 from tvmdet.heads.ultralytics import is_ultralytics
@@ -165,7 +165,10 @@ def _input(
     """Returns the input's defaults and a line; or what to ask for."""
     stated = stated_input(summary)
     if stated is not None:
-        return {**stated[0], **_TOP_LEFT}, f"{stated[1]}; letterbox from the top left"
+        if _stretches(summary):
+            return {**stated[0], "resize": "stretch"}, f"{stated[1]}; stretched, as torchvision SSD"
+        line = f"{stated[1]}; letterbox from the top left, its border of the mean colour"
+        return {**stated[0], **_TOP_LEFT, "pad_value": mean_levels(summary, stated[0])}, line
     if is_ultralytics(summary.metadata):
         return UNIT, "input RGB / 255, letterbox with grey 114: as Ultralytics' exports"
     if found.columns[:1] == ("batch",):
@@ -182,6 +185,21 @@ def _input(
         "mean = [0.0, 0.0, 0.0]         # in pixel units\n"
         "std = [255.0, 255.0, 255.0]",
     )
+
+
+def _stretches(summary: GraphSummary) -> bool:
+    """Returns whether a whole detector is one of torchvision's SSDs.
+
+    Their transform stretches the whole picture to a fixed size inside the network
+    (``GeneralizedRCNNTransform`` with ``fixed_size``), so that a border would take a part of that
+    size. The other detectors of torchvision keep the aspect ratio. An SSD has a softmax over the
+    classes, and no regions; RetinaNet and FCOS have sigmoids, R-CNNs regions, and transformers many
+    softmaxes.
+    """
+    operators = summary.operators
+    suppressed = any(operators.get(name) for name in SUPPRESSION)
+    others = any(operators.get(name) for name in ("RoiAlign", "Sigmoid"))
+    return suppressed and operators.get("Softmax") == 1 and not others
 
 
 def _takes_bytes(summary: GraphSummary) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tvmdet.heads.base import GraphSummary
 
-__all__ = ["IMAGENET", "UNIT", "detr_input", "stated_input"]
+__all__ = ["IMAGENET", "UNIT", "detr_input", "mean_levels", "stated_input"]
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -47,6 +47,29 @@ def stated_input(summary: GraphSummary) -> tuple[dict[str, Any], str] | None:
             line = f"the network turns pixels of {shown} to -1 to 1 by itself; RGB, as is usual"
             return {**table, "color": "rgb"}, line
     return None
+
+
+def mean_levels(summary: GraphSummary, stated: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Returns the border of a network that normalises by itself: zeros, once it has done so.
+
+    torchvision, Detectron2 and MMDetection pad after they normalise (torchvision's
+    ``GeneralizedRCNNTransform.batch_images``), that is with the colour that is the mean.
+
+    Args:
+        summary: The network, which has a normalisation.
+        stated: What :func:`stated_input` says of it.
+
+    Returns:
+        Three levels from 0 to 255, in the order of the input's ``color``.
+    """
+    assert summary.normalisation is not None
+    first, second, third = (
+        min(max(round(mean * scale + offset), 0), 255)
+        for mean, scale, offset in zip(
+            summary.normalisation.mean, stated["std"], stated["mean"], strict=True
+        )
+    )
+    return first, second, third
 
 
 def _is_close(values: Sequence[float], wanted: Sequence[float], unit: float) -> bool:
