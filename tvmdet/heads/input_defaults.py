@@ -8,7 +8,7 @@ from typing import Any
 from tvmdet.heads.base import GraphSummary, Normalisation, Question
 from tvmdet.heads.dense_inputs import IMAGENET_MEAN, IMAGENET_RGB, IMAGENET_STD, padded, stretched
 
-__all__ = ["UNIT", "detr_input", "fed_input", "stated_input"]
+__all__ = ["UNIT", "detr_input", "fed_input", "mean_levels", "stated_input"]
 
 UNIT: dict[str, Any] = {"color": "rgb", "mean": (0.0, 0.0, 0.0), "std": (255.0, 255.0, 255.0)}
 _BYTES: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -128,6 +128,29 @@ def stated_input(summary: GraphSummary) -> tuple[dict[str, Any], str] | None:
             line = f"the network turns pixels of {shown} to -1 to 1 by itself; RGB, as is usual"
             return {**table, "color": "rgb"}, line
     return None
+
+
+def mean_levels(summary: GraphSummary, stated: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Returns the border of a network that normalises by itself: zeros, once it has done so.
+
+    torchvision, Detectron2 and MMDetection pad after they normalise (torchvision's
+    ``GeneralizedRCNNTransform.batch_images``), that is with the colour that is the mean.
+
+    Args:
+        summary: The network, which has a normalisation.
+        stated: What :func:`stated_input` says of it.
+
+    Returns:
+        Three levels from 0 to 255, in the order of the input's ``color``.
+    """
+    assert summary.normalisation is not None
+    first, second, third = (
+        min(max(round(mean * scale + offset), 0), 255)
+        for mean, scale, offset in zip(
+            summary.normalisation.mean, stated["std"], stated["mean"], strict=True
+        )
+    )
+    return first, second, third
 
 
 def _is_close(values: Sequence[float], wanted: Sequence[float], unit: float) -> bool:
