@@ -103,6 +103,41 @@ def test_the_family_in_the_spec_settles_doubt() -> None:
     assert found.spec.options["activation"] == "softmax"
 
 
+SOFTMAX = {
+    "output_ranges": {"pred_boxes": (UNIT,), "logits": (UNIT,)},
+    "output_traces": {"pred_boxes": PERCEPTRON, "logits": ("Softmax", "Gemm(32x4,4)")},
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "background", "classes"),
+    [
+        ({"labels": ["a", "b", "c"]}, "last", 3),
+        ({"labels": ["a", "b", "c", "d"]}, "none", 4),
+        ({"family": "detr", "options": {"background": "last"}}, "last", 3),
+        ({"family": "detr", "options": {"background": "none"}}, "none", 4),
+    ],
+)
+def test_a_softmax_in_the_graph_is_not_repeated(
+    given: Mapping[str, Any], background: str, classes: int
+) -> None:
+    spec = recognise(_detr(**SOFTMAX), (64, 96), given).spec
+    assert spec.family == "detr"
+    assert (spec.options["activation"], spec.options["background"]) == ("none", background)
+    values = {"logits": np.zeros((1, 9, 4), "f4"), "pred_boxes": np.zeros((1, 9, 4), "f4")}
+    values["logits"][0, 2] = [0.125, 0.5, 0.25, 0.125]
+    _, scores = decode(spec, values)
+    np.testing.assert_allclose(scores[0, 2], [0.125, 0.5, 0.25, 0.125][:classes])
+
+
+@pytest.mark.parametrize("given", [{}, {"family": "detr"}])
+def test_a_softmax_in_the_graph_asks_whether_no_object_was_cut(given: Mapping[str, Any]) -> None:
+    with pytest.raises(
+        ModelError, match='background = "last"    # 3 classes; or "none": 4 classes'
+    ):
+        recognise(_detr(**SOFTMAX), (64, 96), given)
+
+
 def test_a_network_that_normalises_gets_pixels_as_they_are() -> None:
     inner = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     spec = _claim(_detr(normalisation=inner)).spec

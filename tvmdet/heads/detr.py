@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.dense_inputs import IMAGENET_RGB, padded
 from tvmdet.heads.input_defaults import fed_input
 from tvmdet.heads.labels import choose_labels
@@ -15,11 +15,13 @@ from tvmdet.heads.queries import (
     decode_queries_reference,
     find_query_outputs,
     has_attention,
+    has_scores,
     mask_spec,
     named_labels,
     query_options,
     question,
     score_kind,
+    scored_background,
     validate_queries,
 )
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
@@ -54,18 +56,24 @@ class DetrHead(Head):
         found = find_query_outputs(summary, options)
         if isinstance(found, str):
             return found
-        background = str(options.get("background", "last"))
+        known = named_labels(summary, given)
         if given.get("family") == self.name:
             kind, why = "softmax", "a softmax, as the family has"
         else:
             if not has_attention(summary):
                 return "it has no attention (no Softmax, no MatMul); this family is a transformer"
-            decided = score_kind(summary, found, named_labels(summary, given))
+            decided = score_kind(summary, found, known)
             if isinstance(decided, str):
                 return question(decided, self.name, found.columns - 1)
             kind, why = decided
             if kind != "softmax":
                 return f"{why}; this family's class values go through a softmax"
+        background = str(options.get("background", "last"))
+        if has_scores(summary, found):
+            kind, why = "none", f"{found.classes} holds scores: the softmax is in the graph"
+            background = options.get("background") or scored_background(found, known, self.name)
+            if isinstance(background, Question):
+                return background
         labels = choose_labels(summary.metadata, class_count(found.columns, background), given)
         if isinstance(labels, str):
             return labels

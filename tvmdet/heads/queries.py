@@ -29,11 +29,13 @@ __all__ = [
     "decode_queries_reference",
     "find_query_outputs",
     "has_attention",
+    "has_scores",
     "mask_spec",
     "named_labels",
     "query_options",
     "question",
     "score_kind",
+    "scored_background",
     "validate_queries",
 ]
 
@@ -145,13 +147,9 @@ def score_kind(
         ``softmax``, ``sigmoid`` or ``none`` (scores already) and a line that says why; or one
         sentence that says why it cannot be known.
     """
-    if found.boxes == found.classes:
-        ranges = summary.output_ranges.get(found.classes, ())
-        columns = ranges[4:] if len(ranges) > 4 else ranges
-    else:
-        columns = summary.output_ranges.get(found.classes, ())
-    trace = summary.output_traces.get(found.classes, ())
-    if columns and all(one.is_unit for one in columns) and trace[:1] != ("Softmax",):
+    if summary.output_traces.get(found.classes, ())[:1] == ("Softmax",):
+        return "softmax", f"{found.classes} comes out of a softmax"
+    if has_scores(summary, found):
         return "none", f"{found.classes} holds scores from 0 to 1"
     votes = {
         **_structure(summary, found),
@@ -168,6 +166,14 @@ def score_kind(
         f'family = "detr", {found.columns - 1} labels), or one sigmoid a class (Deformable DETR, '
         f'RT-DETR: family = "rtdetr", {found.columns} labels)'
     )
+
+
+def has_scores(summary: GraphSummary, found: QueryOutputs) -> bool:
+    """Returns whether the class values are scores already, as far as the graph proves it."""
+    columns = summary.output_ranges.get(found.classes, ())
+    if found.boxes == found.classes and len(columns) > 4:
+        columns = columns[4:]
+    return bool(columns) and all(one.is_unit for one in columns)
 
 
 def _structure(summary: GraphSummary, found: QueryOutputs) -> dict[str, str]:
@@ -197,6 +203,25 @@ def question(reason: str, family: str, labels: int) -> Question:
     names = '["first class", "second class"]'
     text = f'family = "{family}"\nlabels = {names}    # {labels} names'
     return Question(reason, spec_text=text)
+
+
+def scored_background(
+    found: QueryOutputs, labels: tuple[str, ...] | None, family: str
+) -> str | Question:
+    """Returns which column of a softmax inside the graph is no class; or asks for it.
+
+    Exports often cut the last column away (``softmax(-1)[..., :-1]``), and then none is.
+    """
+    for background in ("last", "none"):
+        if labels is not None and len(labels) == class_count(found.columns, background):
+            return background
+    cut, whole = found.columns, found.columns - 1
+    return Question(
+        f"{found.classes} holds scores already, and nothing says whether its last column is no "
+        f"object ({whole} classes) or that was cut away ({cut} classes)",
+        spec_text=f'family = "{family}"\n[options]\nbackground = "last"    # {whole} classes; or '
+        f'"none": {cut} classes',
+    )
 
 
 def named_labels(summary: GraphSummary, given: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -16,6 +16,7 @@ from tvmdet.heads.queries import (
     decode_queries_reference,
     find_query_outputs,
     has_attention,
+    has_scores,
     mask_spec,
     named_labels,
     query_options,
@@ -59,7 +60,7 @@ class RtDetrHead(Head):
         background = str(options.get("background", "none"))
         decided = score_kind(summary, found, named_labels(summary, given))
         if given.get("family") == self.name:
-            kind, why = _as_given(summary, decided, options)
+            kind, why = _as_given(summary, found, options)
         elif not has_attention(summary):
             return "it has no attention (no Softmax, no MatMul); this family is a transformer"
         elif isinstance(decided, str):
@@ -107,13 +108,13 @@ class RtDetrHead(Head):
 
 
 def _as_given(
-    summary: GraphSummary, decided: tuple[str, str] | str, options: Mapping[str, Any]
+    summary: GraphSummary, found: QueryOutputs, options: Mapping[str, Any]
 ) -> tuple[str, str]:
     """Returns how class values become scores in a network that the spec calls this family."""
     if options.get("activation"):
         return str(options["activation"]), "options.activation from the spec"
-    if not isinstance(decided, str) and decided[0] == "none":
-        return decided
+    if has_scores(summary, found):
+        return "none", f"{found.classes} holds scores from 0 to 1"
     return "sigmoid", "one sigmoid a class, as the family has"
 
 
