@@ -18,7 +18,7 @@ from tvmdet.frontend.bind_inputs import bind_inputs
 from tvmdet.frontend.converters import OWN_CONVERTERS, converter_map
 from tvmdet.frontend.cost import count_flops, count_parameters
 from tvmdet.frontend.import_onnx import choose_size, raw_recognition, size_beside
-from tvmdet.frontend.importer import import_relax, trace_operators
+from tvmdet.frontend.importer import trace_operators
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel, load_onnx
 from tvmdet.frontend.model import Model
@@ -121,7 +121,7 @@ class _Examination:
             network, static = self._specialise()
         if static is not None and on_static is not None:
             on_static(static, self._loaded.opset)
-        blocks = foreign or self._blocks(static)
+        blocks = foreign or self._blocks(network, static)
         blocks = [advised(block, self._loaded.proto.producer_name) for block in blocks]
         self._problems.extend(str(block) for block in blocks)
         proofs = network.proofs if network is not None else ()
@@ -154,10 +154,10 @@ class _Examination:
             self._problems.append(str(error))
             return None, None
 
-    def _blocks(self, static: onnx.ModelProto | None) -> list[Block]:
+    def _blocks(self, network: Network | None, static: onnx.ModelProto | None) -> list[Block]:
         """Returns what blocks, by looking at the nodes and then by importing them."""
         converters = converter_map()
-        if static is None:
+        if network is None or static is None:
             # Shapes may be computed in nodes that would have been folded: only types count.
             known = find_blocks(self._loaded.proto.graph, converters)
             folded = ("Resize", "TopK", "Upsample")
@@ -166,7 +166,7 @@ class _Examination:
         if blocks:
             return blocks
         try:
-            import_relax(static, self._loaded.opset)
+            network.relax_at(network.fixed_batch or 1)
         except ModelError as error:
             named = re.match(r"node '(.*?)' \((\w+)\) ([^;]*); (.*)", str(error))
             if named is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tvmdet.frontend.importer import import_relax
 from tvmdet.frontend.network import Network
 from tvmdet.spec import DetectorSpec
 
@@ -52,11 +51,12 @@ class Model:
         """Returns the network as Relax at a batch size, without a head.
 
         ``main`` takes the ONNX inputs and returns the ONNX output, or a tuple of them, in
-        one dataflow block of simple bindings, in ONNX's NCHW layout.
+        one dataflow block of simple bindings, in ONNX's NCHW layout. The module is shared; not
+        to be changed in place.
 
         Raises:
             InputError: The batch size is not 1 or more.
             ShapeError: The export does not work at this batch size; names the node.
             UnsupportedOperatorError: Nodes cannot be imported; names them.
         """
-        return import_relax(self.onnx_at(batch_size), self.network.loaded.opset)
+        return self.network.relax_at(batch_size)

@@ -6,9 +6,11 @@ import threading
 from typing import Any
 
 import onnx
+import tvm
 
 from tvmdet.errors import InputError, ModelError, ShapeError, TvmdetError
 from tvmdet.frontend.bounded import ROW_COUNTS
+from tvmdet.frontend.importer import import_relax
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel
 from tvmdet.frontend.onnx_tools import graph_inputs, input_summary, unforeseen, value_summary
@@ -31,6 +33,7 @@ class Network:
         self._limits = limits
         self._made: dict[int, onnx.ModelProto] = {}
         self._proofs: list[Proof] = []
+        self._imported: tuple[int, tvm.IRModule] | None = None
         self._lock = threading.RLock()
 
     @classmethod
@@ -42,9 +45,9 @@ class Network:
         return network
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns what another process needs to go on: everything but the lock."""
+        """Returns what another process needs to go on: all but the lock and TVM's objects."""
         with self._lock:
-            return {key: value for key, value in self.__dict__.items() if key != "_lock"}
+            return {**self.__dict__, "_lock": None, "_imported": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes over what :meth:`__getstate__` returned."""
@@ -87,6 +90,21 @@ class Network:
             if batch_size not in self._made:
                 self._made[batch_size] = self._make(batch_size)
             return self._made[batch_size]
+
+    def relax_at(self, batch_size: int) -> tvm.IRModule:
+        """Returns the network as Relax at a batch size, as :func:`import_relax` does.
+
+        The last one is kept: the doctor looks at a network and lowers it, and a build lowers it
+        for every target.
+
+        Raises:
+            UnsupportedOperatorError: Nodes cannot be imported; names them.
+        """
+        with self._lock:
+            if self._imported is None or self._imported[0] != batch_size:
+                module = import_relax(self.at(batch_size), self.loaded.opset)
+                self._imported = (batch_size, module)
+            return self._imported[1]
 
     def _make(self, batch_size: int) -> onnx.ModelProto:
         """Makes the network at a batch size.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -27,6 +27,7 @@ __all__ = [
     "differing_output",
     "picture_feeds",
     "probes",
+    "prepare_onnx",
     "prove_equal",
     "random_feeds",
     "run_onnx",
@@ -69,6 +70,22 @@ def run_onnx(
     Raises:
         ModelError: ONNX Runtime cannot load or run it; names the node when it says which.
     """
+    run = prepare_onnx(model)
+    return [run(feed) for feed in feeds]
+
+
+def prepare_onnx(
+    model: onnx.ModelProto,
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Loads a model on the CPU, once for many runs.
+
+    Returns:
+        A function from a set of inputs to the outputs by name. It raises ModelError where ONNX
+        Runtime cannot run the model.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load it; names the node when it says which.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     # Fusions would hide a difference between two graphs behind one kernel.
@@ -79,15 +96,26 @@ def run_onnx(
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        results = [session.run(names, dict(feed)) for feed in feeds]
     except Exception as error:  # its own exceptions share no base but Exception
-        node = re.search(r"Name:\s*'([^']*)'", str(error))
-        where = f"at node {node[1]!r}: " if node else ""
-        raise ModelError(
-            f"ONNX Runtime cannot run the model {where}{first_line(error)}; "
-            "export the model again, or check it with onnx.checker"
-        ) from error
-    return [dict(zip(names, map(np.asarray, result), strict=True)) for result in results]
+        raise _cannot_run(error) from error
+
+    def run(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        try:
+            result = session.run(names, dict(feed))
+        except Exception as error:  # as above
+            raise _cannot_run(error) from error
+        return dict(zip(names, map(np.asarray, result), strict=True))
+
+    return run
+
+
+def _cannot_run(error: Exception) -> ModelError:
+    node = re.search(r"Name:\s*'([^']*)'", str(error))
+    where = f"at node {node[1]!r}: " if node else ""
+    return ModelError(
+        f"ONNX Runtime cannot run the model {where}{first_line(error)}; "
+        "export the model again, or check it with onnx.checker"
+    )
 
 
 def picture_feeds(model: onnx.ModelProto, seed: int = 0) -> dict[str, np.ndarray]:

@@ -42,7 +42,9 @@ class _Use:
 
     @property
     def name(self) -> str:
-        return self.node.input[self.index]
+        """The value that is the shape."""
+        name: str = self.node.input[self.index]
+        return name
 
 
 def check_shape_lengths(model: onnx.ModelProto) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
@@ -12,7 +12,7 @@ from tvmdet.errors import ModelError
 from tvmdet.frontend.bounded.bound import Bounded, bound_shapes
 from tvmdet.frontend.bounded.lower_thresholds import lower_thresholds
 from tvmdet.frontend.limits import Limits
-from tvmdet.frontend.prove import TOLERANCE, Proof, differences, probes, run_onnx
+from tvmdet.frontend.prove import TOLERANCE, Proof, differences, prepare_onnx, probes
 
 __all__ = ["BOUNDED", "prove_rows"]
 
@@ -63,17 +63,18 @@ def _prove_on_probes(
 ) -> dict[str, int | None]:
     """Compares both on every probe; returns the rows of each, None where the original fails."""
     seen: dict[str, int | None] = {}
+    run_before, run_bounded = _prepared(before), prepare_onnx(bounded.model)
     for seed in range(_MOST):
         feeds = probes(bounded.model, seed)
         if seed == 0:
             first = next(iter(feeds.values()))
             feeds["black"] = {name: np.zeros_like(value) for name, value in first.items()}
         for inputs, feed in feeds.items():
-            expected = _run(before, feed)
+            expected = run_before(feed)
             if expected is None:
                 seen[inputs] = None
                 continue
-            (got,) = run_onnx(bounded.model, [feed])
+            got = run_bounded(feed)
             seen[inputs] = _compare(inputs, expected, got, bounded, list(largest), largest)
         if seed + 1 >= _FEWEST and (any(seen.values()) or not bounded.opened):
             break
@@ -85,12 +86,23 @@ def _prove_on_probes(
     return seen
 
 
-def _run(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-    """Runs the original; None where it fails, as some do on a picture without an object."""
-    try:
-        return run_onnx(model, [feed])[0]
-    except ModelError:
-        return None
+def _prepared(
+    model: onnx.ModelProto,
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray] | None]:
+    """Loads the original; runs give None where it fails, as some do on an empty picture.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load it.
+    """
+    run = prepare_onnx(model)
+
+    def attempt(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+        try:
+            return run(feed)
+        except ModelError:
+            return None
+
+    return attempt
 
 
 def _compare(
