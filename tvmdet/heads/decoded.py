@@ -107,10 +107,9 @@ class DecodedHead(Head):
                 f"the spec's options.columns is {columns!r}; allowed: x1 y1 x2 y2, x1 y1 w h or "
                 "cx cy w h, in any order"
             )
+        boxes, scores = (summary.outputs[options[key]] for key in ("box_output", "score_output"))
         try:
-            _check(
-                *(summary.outputs[options[k]].shape for k in ("box_output", "score_output")), spec
-            )
+            _check(boxes.shape, scores.shape, spec)
         except ShapeError as error:
             raise InputError(str(error)) from error
 
@@ -121,7 +120,8 @@ class DecodedHead(Head):
         from tvm import relax
 
         boxes, scores = _pick(outputs, spec)
-        _check(*(tuple(int(dim) for dim in part.ty.shape) for part in (boxes, scores)), spec)
+        shapes = [tuple(int(dim) for dim in part.ty.shape) for part in (boxes, scores)]
+        _check(shapes[0], shapes[1], spec)
         if spec.options["background"] != "none":
             first = int(spec.options["background"] == "first")
             begin, end = [first], [first + len(spec.labels)]
