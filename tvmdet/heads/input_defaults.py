@@ -62,10 +62,7 @@ def fed_input(
         )
     values = {**usual, **stated[0]}
     if isinstance(values.get("pad_value"), tuple):
-        # Zeros after the normalisation are its mean before it.
-        largest = 255.0 / values["std"][0]
-        levels = (round(255 * mean / largest) for mean in inner.mean)
-        values["pad_value"] = tuple(min(max(level, 0), 255) for level in levels)
+        values["pad_value"] = mean_levels(summary, stated[0])
     return values, f"{line}, but {stated[1]}"
 
 
