@@ -37,7 +37,12 @@ def known(frame: str) -> dict[str, Any]:
         "family": "detections",
         "labels": LABELS,
         "input": {"mean": [0, 0, 0], "std": [255, 255, 255]},
-        "options": {"box_frame": "pixels", "label_offset": 0},
+        "options": {
+            "box_frame": "pixels",
+            "columns": ["x1", "y1", "x2", "y2"],
+            "label_offset": 0,
+        },
+        "masks": {"frame": "box"},
     }
 
 

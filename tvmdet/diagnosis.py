@@ -42,9 +42,9 @@ class NodeVerdict:
         operator: Its operator type.
         verdict: ``imports`` as it is, ``rewritten`` on the way, or ``blocks``.
         detail: Which rewrite; or why it blocks and what to do in the exporter.
-        difference: Of a rewritten node, the largest difference that its rewrite made to any
-            output of the network, measured by ONNX Runtime; None where only the parity check
-            of the compiled network can tell.
+        difference: Of a rewritten node, the largest difference that all rewrites together made
+            to any output of the network, measured by ONNX Runtime; None where only the parity
+            check of the compiled network can tell.
     """
 
     node: str

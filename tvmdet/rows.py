@@ -17,8 +17,17 @@ __all__ = ["SELECTING_OPERATORS", "SPARED_SHARE", "in_reference_order", "selects
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
-SELECTING_OPERATORS = frozenset({"ArgMax", "ArgMin", "NonMaxSuppression", "NonZero", "TopK"})
-"""ONNX operators whose result a rounding can change by more than itself."""
+SELECTING_OPERATORS = frozenset(
+    {
+        "ArgMax",
+        "ArgMin",
+        "BoundedNonMaxSuppression",
+        "NonMaxSuppression",
+        "NonZero",
+        "TopK",
+    }
+)
+"""Operators of a network whose result a rounding can change by more than itself."""
 
 SPARED_SHARE = 0.01
 """Share of the rows that may be others: the last one picked and the first one left out may tie."""

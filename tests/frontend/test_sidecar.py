@@ -132,6 +132,44 @@ def test_what_has_no_counterpart_is_said(tmp_path: Path) -> None:
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("to_rgb", "color", "line"),
+    [
+        ({}, "rgb", "Normalize does not say to_rgb: RGB, MMCV's default, is taken"),
+        ({"to_rgb": "yes"}, "rgb", "Normalize has to_rgb 'yes': RGB"),
+        ({"to_rgb": False}, "bgr", ""),
+        ({"to_rgb": True}, "rgb", ""),
+    ],
+)
+def test_colours_are_mmcvs_default_where_nothing_is_said(
+    to_rgb: dict[str, Any], color: str, line: str, tmp_path: Path
+) -> None:
+    bare = {key: value for key, value in NORMALIZE.items() if key != "to_rgb"}
+    _write(tmp_path, pipeline=_pipeline({**bare, **to_rgb}))
+    found = read_json_spec(tmp_path / "pipeline.json")
+    assert found.given["input"]["color"] == color
+    text = "\n".join(found.reasons)
+    assert (line in text) if line else ("to_rgb" not in text)
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"rescale_factor": 0}, "rescale_factor is 0, no number above 0"),
+        ({"image_mean": [0.5], "image_std": [1, 1, 1]}, "image_mean and image_std are not three"),
+        ({"image_mean": [0.5] * 3, "image_std": [1, 1, 0]}, "deviations other than 0"),
+    ],
+)
+def test_a_preprocessor_that_is_not_understood_is_said(
+    values: dict[str, Any], line: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({"do_normalize": True, **values}))
+    found = read_json_spec(path)
+    assert "mean" not in found.given.get("input", {})
+    assert any(line in reason and "left away" in reason for reason in found.reasons)
+
+
 def test_thresholds_count_where_the_network_has_not_applied_them(tmp_path: Path) -> None:
     params = {"score_thr": 0.1, "nms": {"type": "nms", "iou_threshold": 0.6}, "max_per_img": 50}
     _write(tmp_path, deploy=_deploy(), pipeline=_pipeline(**params))

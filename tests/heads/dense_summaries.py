@@ -14,6 +14,7 @@ from tvmdet.heads import GraphSummary, Recognition, TensorSummary, get_head
 from tvmdet.spec import DetectorSpec
 
 Shape = tuple[int, ...]
+CONV = frozenset({"Conv"})
 SIZE_HW = (64, 96)
 # 64x96 at strides 8 to 128: cut cells count.
 PYRAMID = ((8, 12), (4, 6), (2, 3), (1, 2), (1, 1))
@@ -28,11 +29,11 @@ def summary(
     operators: Mapping[str, int] | None = None,
     **metadata: str,
 ) -> GraphSummary:
-    """A network with these outputs."""
+    """A network with these outputs, straight from convolutions unless ``sources`` say else."""
     return GraphSummary(
         inputs={"images": TensorSummary(shape=(1, 3, *size_hw), dtype="float32")},
         outputs={n: TensorSummary(shape=s, dtype="float32") for n, s in outputs.items()},
-        output_sources=sources or {},
+        output_sources={**dict.fromkeys(outputs, CONV), **(sources or {})},
         output_maps=maps or {},
         operators=operators or {},
         metadata=metadata,

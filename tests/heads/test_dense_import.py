@@ -78,6 +78,19 @@ def test_is_recognised(family: str, tmp_path: Path) -> None:
     assert 0 < decoded.scores.max() <= 1
 
 
+@pytest.mark.parametrize("operator", ["Mul", "Sqrt"])
+def test_scores_made_of_several_sigmoids_get_no_second_one(operator: str, tmp_path: Path) -> None:
+    # As GFLv2's product with a quality, or the root of one.
+    network = dense_network({"cls": 3, "bbox": 68}, activated=("cls",))
+    for node in network.graph.node:
+        if node.name.startswith("as_cls"):
+            node.op_type = operator
+            node.input[:] = list(node.input) * (2 if operator == "Mul" else 1)
+    model = tvmdet.import_onnx(save(network, tmp_path / "detector.onnx"))
+    assert model.spec.family == "gfl"
+    assert model.spec.options["score_activation"] == "none"
+
+
 @pytest.mark.parametrize("family", ["retinanet", "efficientdet", "atss", "rtmdet"])
 def test_maps_without_names_are_asked_for_with_the_text_to_write(
     family: str, tmp_path: Path

@@ -18,13 +18,14 @@ import tvmdet
 from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.recognise import recognise
 from tvmdet.heads import GraphSummary, Recognition, TensorSummary, get_head
-from tvmdet.heads.base import Normalisation, Question, Range
+from tvmdet.heads.base import BOX_MASKS, Normalisation, Question, Range
 from tvmdet.spec import DetectorSpec
 
 ULTRALYTICS = {"names": "{0: 'a', 1: 'b'}", "task": "detect", "stride": "32"}
 INSIDE = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 TOLD = {"input": {"mean": [0, 0, 0], "std": [255, 255, 255]}}
 CORNERS = (ANY,) * 4
+SIDES = ["x1", "y1", "x2", "y2"]
 SCORE, BATCH = UNIT, number_range(0)
 
 
@@ -39,6 +40,7 @@ def _claim(
 def _torchvision(classes: int = 3, **facts: Any) -> GraphSummary:
     usual: dict[str, Any] = {
         "normalisation": INSIDE,
+        "operators": {"BoundedNonMaxSuppression": 1, "RoiAlign": 2},
         "output_ranges": {"labels": (number_range(classes - 1),), "scores": (UNIT,)},
     }
     outputs = {"boxes": (7, 4), "labels": (7,), "scores": (7,), **facts.pop("more", {})}
@@ -80,6 +82,7 @@ def _tensorflow(**facts: Any) -> GraphSummary:
                 {"11": (7, 4), "12": (7,), "13": (7,)},
                 dtypes={"12": "int64"},
                 normalisation=INSIDE,
+                operators={"NonMaxSuppression": 1},
                 output_ranges={"12": (number_range(2),), "13": (UNIT,)},
             ),
             {},
@@ -136,7 +139,14 @@ def _tensorflow(**facts: Any) -> GraphSummary:
             2,
             0,
         ),
-        (_joined(YOLOV10), TOLD, "x1 y1 x2 y2 score class", "pixels", 2, 0),
+        (
+            _joined(YOLOV10),
+            {**TOLD, "options": {"columns": [*SIDES, "score", "class"], "box_frame": "pixels"}},
+            "x1 y1 x2 y2 score class",
+            "pixels",
+            2,
+            0,
+        ),
         (_joined(YOLOV7, rank=2), {}, "batch x1 y1 x2 y2 class score", "pixels", 2, 0),
         (_joined(YOLO_NAS, rank=2), {}, "batch x1 y1 x2 y2 score class", "pixels", 2, 0),
         (_joined(PADDLE, rank=2), TOLD, "class score x1 y1 x2 y2", "pixels", 2, 0),
@@ -148,8 +158,8 @@ def _tensorflow(**facts: Any) -> GraphSummary:
                 dtypes={"labels": "int64"},
                 output_ranges={"bboxes": (UNIT,), "labels": (number_range(80),)},
             ),
-            TOLD,
-            "x1 y1 x2 y2",
+            {**TOLD, "options": {"columns": ["cx", "cy", "w", "h"]}},
+            "cx cy w h",
             "normalized",
             81,
             0,
@@ -184,7 +194,8 @@ def test_claims(
         (summary_of({"dets": (1, 9, 4), "labels": (1, 9, 3)}), {}, "no scores and class numbers"),
         (summary_of({"output0": (1, 300, 6)}), {}, "does not prove which"),
         (summary_of({"output0": (1, 8400, 6)}), {}, "does not prove which"),
-        (_joined(YOLOV10), {}, "nothing in the graph says how pictures are normalised"),
+        (_joined(PADDLE, rank=2), {}, "nothing in the graph says how pictures are normalised"),
+        (_joined(YOLOV10), {}, "nothing says of output0 in which order"),
         (_torchvision(output_ranges={}), {}, "does not say how many classes"),
         (
             _torchvision(output_ranges={}),
@@ -195,7 +206,7 @@ def test_claims(
         (
             summary_of(RT_DETR, output_ranges={"labels": (number_range(4),)}),
             TOLD,
-            "from 0 to 1, and in which order",
+            "in which order its columns are, nor the unit",
         ),
         (
             summary_of(
@@ -207,7 +218,7 @@ def test_claims(
                 }
             ),
             TOLD,
-            "nothing says whether detection_boxes",
+            "nothing says of detection_boxes in which order",
         ),
         (_torchvision(more={"masks": (7, 1, 40, 40)}), {}, "masks of 40x40"),
     ],
@@ -237,8 +248,8 @@ def test_what_is_asked_for_settles_it(summary: GraphSummary) -> None:
             break
         assert isinstance(answer, Question), answer
         told = tomllib.loads(answer.spec_text)
-        assert any(key not in given for key in told), answer
-        given |= told
+        assert any(key not in given for key in told) or told["options"], answer
+        given |= {**told, "options": {**given.get("options", {}), **told.get("options", {})}}
     assert given["family"] == "detections"
     assert recognise(summary, (64, 96), given).family == "detections"
 
@@ -268,10 +279,81 @@ def test_masks_lie_in_the_box_or_on_the_image(
     assert_decodes_as_reference(spec, values)
 
 
+@pytest.mark.parametrize(
+    ("summary", "reason"),
+    [
+        # A DETR's boxes, cx cy w h as its authors have them, or made corners by a wrapper.
+        (
+            summary_of(
+                {"pred_boxes": (1, 7, 4), "scores": (1, 7), "labels": (1, 7)},
+                dtypes={"labels": "int64"},
+                output_ranges={"pred_boxes": (UNIT,), "labels": (number_range(4),)},
+            ),
+            "in which order its columns are .they are normalized",
+        ),
+        (
+            summary_of(
+                RT_DETR,
+                dtypes={"labels": "int64"},
+                output_ranges={
+                    "boxes": (Range(low=-0.5, high=1.5),),
+                    "labels": (number_range(4),),
+                },
+            ),
+            "in which order its columns are .they are normalized",
+        ),
+        # Boxes cut at the input's sides prove no order.
+        (
+            summary_of(
+                RT_DETR,
+                dtypes={"labels": "int64"},
+                output_ranges={
+                    "boxes": (Range(low=0, high=96), Range(low=0, high=64)) * 2,
+                    "labels": (number_range(4),),
+                },
+            ),
+            "in which order its columns are .they are pixels",
+        ),
+        (
+            _torchvision(
+                output_ranges={
+                    "boxes": (UNIT,),
+                    "labels": (number_range(2),),
+                    "scores": (UNIT,),
+                }
+            ),
+            "proves that they are normalized",
+        ),
+        (_joined((UNIT,) * 5 + (number_range(1),), metadata=ULTRALYTICS), "are normalized"),
+        (
+            summary_of(
+                {"dets": (1, 7, 5), "labels": (1, 7)},
+                dtypes={"labels": "int64"},
+                output_ranges={"dets": (UNIT,) * 5},
+            ),
+            "are normalized",
+        ),
+    ],
+)
+def test_an_order_or_unit_that_nothing_proves_is_asked_for(
+    summary: GraphSummary, reason: str
+) -> None:
+    answer = get_head("detections").examine(summary, (64, 96), {**TOLD, "labels": ["a", "b"]})
+    assert isinstance(answer, Question)
+    assert re.search(reason, answer), answer
+    told = tomllib.loads(answer.spec_text)
+    given = {**TOLD, "labels": ["a", "b"], **told}
+    given["options"]["label_offset"] = 0
+    spec = _claim(summary, given)
+    assert spec.options["box_frame"] == told["options"]["box_frame"]
+    assert list(spec.options["columns"]) == told["options"]["columns"]
+
+
 def test_outputs_without_names_are_told_by_type() -> None:
     summary = summary_of(
         {"5": (7, 4), "6": (7,), "7": (7,), "8": (7, 1, 28, 28), "9": (2,)},
         dtypes={"7": "int64", "9": "int64"},
+        operators={"NonMaxSuppression": 2, "RoiAlign": 5},
         normalisation=Normalisation(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)),
         output_ranges={"6": (UNIT,), "7": (number_range(2),)},
     )
@@ -280,6 +362,69 @@ def test_outputs_without_names_are_told_by_type() -> None:
     assert (spec.input.color, spec.input.std) == ("bgr", (1, 1, 1))
     assert spec.masks is not None
     assert spec.masks.frame == "box"
+
+
+@pytest.mark.parametrize(
+    ("normalisation", "operators", "border"),
+    [
+        (INSIDE, {"RoiAlign": 2, "Softmax": 1}, (124, 116, 104)),
+        (INSIDE, {"Sigmoid": 1}, (124, 116, 104)),
+        (
+            Normalisation(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)),
+            {"RoiAlign": 2, "Softmax": 1},
+            (104, 116, 124),
+        ),
+        (Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3), {"Sigmoid": 1}, (128, 128, 128)),
+        (Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3), {"Softmax": 1}, None),
+        (
+            Normalisation(mean=(0.48235, 0.45882, 0.40784), std=(1 / 255,) * 3),
+            {"Softmax": 1},
+            None,
+        ),
+    ],
+)
+def test_the_border_is_what_the_network_normalises_to_zero(
+    normalisation: Normalisation,
+    operators: Mapping[str, int],
+    border: tuple[int, int, int] | None,
+) -> None:
+    counts = {"BoundedNonMaxSuppression": 1, **operators}
+    spec = _claim(_torchvision(normalisation=normalisation, operators=counts))
+    if border is None:
+        assert spec.input.resize == "stretch"
+    else:
+        assert (spec.input.resize, spec.input.pad_position) == ("letterbox", "top_left")
+        assert spec.input.pad_value == border
+
+
+MASKS = {"more": {"masks": (7, 1, 28, 28)}}
+POOLED = {"BoundedNonMaxSuppression": 1}
+SMALL_MASKS = {"dets": (1, 7, 5), "labels": (1, 7), "masks": (1, 7, 28, 28)}
+
+
+@pytest.mark.parametrize(
+    ("summary", "known"),
+    [
+        (_torchvision(**MASKS), True),
+        (_torchvision(**MASKS, operators=POOLED), False),
+        (_torchvision(**MASKS, operators=POOLED, metadata={BOX_MASKS: "masks"}), True),
+        (_torchvision(**MASKS, operators=POOLED, metadata={BOX_MASKS: "others"}), False),
+        (_torchvision(more={"masks": (7, 1, 20, 28)}), False),
+        (summary_of(SMALL_MASKS, dtypes={"labels": "int64"}), True),
+    ],
+)
+def test_masks_span_their_boxes_only_where_something_says_so(
+    summary: GraphSummary, known: bool
+) -> None:
+    given = {**TOLD, "labels": ["a", "b", "c"]}
+    answer = get_head("detections").examine(summary, (64, 96), given)
+    if known:
+        assert isinstance(answer, Recognition), answer
+        assert answer.spec.masks is not None
+        assert answer.spec.masks.frame == "box"
+    else:
+        assert isinstance(answer, Question)
+        assert 'frame = "box"' in answer.spec_text
 
 
 def _random(summary: GraphSummary, batch: int, classes: int) -> dict[str, np.ndarray]:
@@ -454,7 +599,10 @@ def network(kind: str) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("kind", ["torchvision", pytest.param("yolov10", marks=pytest.mark.slow)])
 def test_a_network_compiles_with_parity(kind: str, tmp_path: Path) -> None:
-    model = tvmdet.import_onnx(onnx_models.save(network(kind), tmp_path / "m.onnx"))
+    path = onnx_models.save(network(kind), tmp_path / "m.onnx")
+    # No suppression tells that the small network is torchvision's.
+    options = {"columns": SIDES, "box_frame": "pixels"} if kind == "torchvision" else {}
+    model = tvmdet.import_onnx(path, spec={"options": options} if options else None)
     assert model.spec.family == "detections"
     assert len(model.spec.labels) == 3
     report = tvmdet.compile(model, output=tmp_path / "m.tvmdet")

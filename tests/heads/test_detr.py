@@ -16,7 +16,7 @@ from head_tools import UNIT, assert_decodes_as_reference, decode, summary_of
 import tvmdet
 from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.recognise import recognise
-from tvmdet.heads import GraphSummary, Recognition, get_head
+from tvmdet.heads import GraphSummary, Question, Recognition, get_head
 from tvmdet.heads.base import Normalisation
 
 PERCEPTRON = ("Sigmoid", "Gemm(4x32,4)", "Relu")
@@ -150,7 +150,13 @@ def test_a_network_that_normalises_gets_pixels_as_they_are() -> None:
     signed = Normalisation(mean=(127.5,) * 3, std=(127.5,) * 3)
     assert _claim(_detr(normalisation=signed)).spec.input.std == (1, 1, 1)
     strange = Normalisation(mean=(9.0, 9.0, 9.0), std=(1.0, 1.0, 1.0))
-    assert _claim(_detr(normalisation=strange)).spec.input.std[0] == pytest.approx(58.395)
+    answer = get_head("detr").examine(_detr(normalisation=strange), (64, 96), {})
+    assert isinstance(answer, Question)
+    assert "mean 9, 9, 9 and deviation 1, 1, 1" in answer
+
+
+def test_what_a_fixed_size_leaves_over_has_the_mean_colour() -> None:
+    assert _claim(_detr()).spec.input.pad_value == (124, 116, 104)
 
 
 @pytest.mark.parametrize("batch", [1, 2])

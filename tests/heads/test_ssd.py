@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_grids_come_from_the_maps_that_were_joined() -> None:
     ("network", "style"),
     [
         (SSDLITE, "torchvision_ssdlite320"),
-        (_levels((6,) * 6, 4), "mmdetection"),
+        (_levels((6,) * 6, 4), "mmdetection_ssdlite"),
         (_levels((3, 6, 6, 6, 6, 6), 4), "tensorflow"),
     ],
 )
@@ -110,7 +111,7 @@ def test_tensorflows_boxes_come_y_first() -> None:
 
 def test_mmdetections_background_is_last() -> None:
     network = _levels((6,) * 6, 3)
-    spec = claim(network, SIZE_HW, family="ssd", options={"style": "mmdetection"}).spec
+    spec = claim(network, SIZE_HW, family="ssd", options={"style": "mmdetection_ssdlite"}).spec
     outputs = zeros(network)
     outputs["score5"][0, :3, 0, 0] = [math.log(2), 0, math.log(7)]
     _, scores = reference(spec, outputs)
@@ -134,7 +135,31 @@ def test_refuses(network: GraphSummary, reason: str) -> None:
     assert re.search(reason, answer), answer
 
 
+def test_other_families_do_not_take_it_for_theirs() -> None:
+    answer = get_head("picodet").examine(_levels((6,) * 6, 3), SIZE_HW, {})
+    assert isinstance(answer, Question)
+    assert "24 box and 18 class channels on 6 levels may as well be 6 boxes a cell" in answer
+    with pytest.raises(ModelError, match='family = "ssd"'):
+        claim(_levels((6,) * 6, 3), SIZE_HW)
+
+
 def test_asks_which_framework() -> None:
     answer = get_head("ssd").examine(_levels((6,) * 6, 3), SIZE_HW, {})
     assert isinstance(answer, Question)
-    assert 'style = "torchvision_ssdlite320"  # or "mmdetection"' in answer.spec_text
+    assert 'style = "torchvision_ssdlite320"  # or "mmdetection_ssdlite"' in answer.spec_text
+
+
+def test_mmdetections_ssdlite_is_fed_as_its_config_says() -> None:
+    given = {"family": "ssd", "options": {"style": "mmdetection_ssdlite"}}
+    spec = claim(_levels((6,) * 6, 3), SIZE_HW, **given).spec
+    assert (spec.input.color, spec.input.resize) == ("rgb", "stretch")
+    assert spec.input.mean == (123.675, 116.28, 103.53)
+    assert spec.input.std == (58.395, 57.12, 57.375)
+    hinted = _levels((6,) * 6, 3)
+    hinted = replace(hinted, metadata={"mmdeploy.model": "singlestagedetector"})
+    assert claim(hinted, SIZE_HW).spec.options["style"] == "mmdetection_ssdlite"
+    # SSD300 has the mean alone.
+    given = {"family": "ssd", "options": {"style": "mmdetection"}}
+    assert claim(SSD300, (300, 300), **given).spec.input.std == (1.0, 1.0, 1.0)
+    with pytest.raises(ModelError, match="300x300 or 512x512"):
+        claim(_levels((6,) * 6, 3), SIZE_HW, **given)

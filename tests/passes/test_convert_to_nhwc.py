@@ -318,3 +318,19 @@ def test_real_detectors_have_no_transposes_inside(
     ]
     assert len(moved) - len(border) == inside
     assert layouts(after) == {"NHWC"}
+
+
+def test_a_constant_that_moves_keeps_its_64_bits() -> None:
+    large = 2**40
+
+    def emit(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        turned = builder.emit(relax.op.permute_dims(x, (0, 2, 3, 1)))
+        row = relax.const(np.asarray([large, 1, 2], np.int64), "int64")
+        return relax.op.add(builder.emit(relax.op.astype(turned, "int64")), row)
+
+    shape = (1, 3, 2, 2)
+    after = ConvertToNHWC()(one_function([(shape, "float32")], emit))
+    data = np.arange(12, dtype=np.float32).reshape(shape)
+    (got,) = onnx_models.run_relax(after, data)
+    expected = np.add(data.transpose(0, 2, 3, 1).astype(np.int64), [large, 1, 2])
+    np.testing.assert_array_equal(got, expected)

@@ -24,6 +24,8 @@ __all__ = ["NETWORKS"]
 
 CLASSES = 5
 SIZE_HW = (128, 160)
+# RT-DETR's image processor only divides by 255 (do_normalize is false), and so does D-FINE's.
+PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (255.0, 255.0, 255.0)}
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 SMALL = {
     "d_model": 32,
@@ -213,7 +215,10 @@ def _pixels(boxes: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def _build(
-    make: Callable[[], nn.Module], kind: str, size_hw: tuple[int, int] = SIZE_HW
+    make: Callable[[], nn.Module],
+    kind: str,
+    size_hw: tuple[int, int] = SIZE_HW,
+    pixels: dict[str, tuple[float, float, float]] = IMAGENET,
 ) -> Callable[[], Built]:
     """Builds one.
 
@@ -221,6 +226,7 @@ def _build(
         make: Makes the detector.
         kind: softmax, with a column for no object that is left out, or sigmoid.
         size_hw: Of its pictures.
+        pixels: Mean and deviation that its image processor normalises by.
     """
 
     def decode(outputs: Arrays) -> Candidates:
@@ -233,8 +239,8 @@ def _build(
         detector.set_attn_implementation("eager")
         model = Queries(detector).eval()
         images = images_like(size_hw)
-        images = (images * 255 - torch.tensor(IMAGENET["mean"]).view(3, 1, 1)) / torch.tensor(
-            IMAGENET["std"]
+        images = (images * 255 - torch.tensor(pixels["mean"]).view(3, 1, 1)) / torch.tensor(
+            pixels["std"]
         ).view(3, 1, 1)
         for name, weight in model.named_parameters():
             # Tokens and positions that training moves away from zero.
@@ -259,8 +265,8 @@ def _build(
             size_hw=size_hw,
             classes=CLASSES,
             decode=decode,
-            feed=lambda pixels: {"pixel_values": pixels[None]},
-            **IMAGENET,
+            feed=lambda picture: {"pixel_values": picture[None]},
+            **pixels,
         )
 
     return build
@@ -270,9 +276,9 @@ NETWORKS = {
     "detr": _build(_detr, "softmax"),
     "conditional_detr": _build(_conditional_detr, "sigmoid"),
     "deformable_detr": _build(_deformable_detr, "sigmoid"),
-    "rtdetr": _build(_rtdetr, "sigmoid"),
-    "rtdetr_v2": _build(_rtdetr_v2, "sigmoid"),
-    "dfine": _build(_dfine, "sigmoid"),
+    "rtdetr": _build(_rtdetr, "sigmoid", pixels=PLAIN),
+    "rtdetr_v2": _build(_rtdetr_v2, "sigmoid", pixels=PLAIN),
+    "dfine": _build(_dfine, "sigmoid", pixels=PLAIN),
     "rf_detr": _build(_rf_detr, "sigmoid", (128, 128)),
     "lw_detr": _build(_lw_detr, "sigmoid", (128, 128)),
     "yolos": _build(_yolos, "softmax"),

@@ -108,6 +108,7 @@ def _latency_ratio(detector: tvmdet.Detector, path: Path) -> float:
     """Median time of a whole detection over that of ONNX Runtime on the network, in turn."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = detector.threads
     session = onnxruntime.InferenceSession(str(path), options)
     height, width = detector.spec.input.size_hw
     picture = draw(height, width, 0)

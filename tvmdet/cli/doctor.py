@@ -170,7 +170,11 @@ def _proven(found: Diagnosis, *, each: bool) -> str:
     inputs = list(dict.fromkeys(name for proof in found.proofs for name in proof.inputs))
     largest = max(proof.largest for proof in found.proofs)
     kinds = list(dict.fromkeys(name.split(" (")[0].split(":")[0] for name in inputs))
+    unseen = [kind for kind in kinds if kind.startswith("no row")]
+    kinds = [kind for kind in kinds if kind not in unseen]
     line = f"by ONNX Runtime, largest difference {_size(largest)}, on {' and '.join(kinds)}"
+    if unseen:
+        line += "; but no row was ever seen: check the compiled file on pictures of yours"
     if not each:
         return line
     by_rewrite: dict[str, float] = {}

@@ -52,6 +52,11 @@ def check_raw(
             expected = reference.run(one)
             mine = {n: a if n in whole else a[row : row + 1] for n, a in compiled.items()}
             if reference.selects:
+                # Detections of one image without a batch axis are rows of a batch of one.
+                mine, expected = (
+                    {n: a[None] if n in whole else a for n, a in side.items()}
+                    for side in (mine, expected)
+                )
                 mine, count = in_reference_order(mine, expected, tolerance.raw)
                 moved += count
             for name, want in expected.items():

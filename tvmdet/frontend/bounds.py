@@ -92,7 +92,7 @@ UNARY: dict[str, Callable[[float, float], tuple[float, float]]] = {
     "Relu": lambda low, high: (max(low, 0.0), max(high, 0.0)),
     "Sigmoid": lambda low, high: (_sigmoid(low), _sigmoid(high)),
     "Softplus": lambda low, high: (0.0, math.inf),
-    "Sqrt": lambda low, high: (0.0, math.inf),
+    "Sqrt": lambda low, high: (math.sqrt(max(low, 0.0)), math.sqrt(max(high, 0.0))),
     "Tanh": lambda low, high: (-1.0, 1.0),
 }
 

@@ -34,7 +34,8 @@ def read_huggingface(files: Mapping[str, Any]) -> Answer:
     processor = files.get("preprocessor_config.json", {})
     size_hw = None
     if processor:
-        table = _normalisation(processor)
+        table, doubt = _normalisation(processor)
+        reasons += [f"{doubt}; normalisation is left away"] if doubt else []
         size_hw, resize = _size(processor)
         table.update(resize)
         if table.get("resize") == "letterbox" and "mean" in table:
@@ -56,23 +57,28 @@ def _labels(config: Mapping[str, Any]) -> list[str]:
     return names if all(name.strip() for name in names) else []
 
 
-def _normalisation(processor: Mapping[str, Any]) -> dict[str, Any]:
+def _normalisation(processor: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Returns color, mean and std, or nothing and why."""
     factor = processor.get("rescale_factor", 1 / 255)
     if processor.get("do_rescale", True) is False:
         factor = 1.0
     if not isinstance(factor, int | float) or not math.isfinite(factor) or factor <= 0:
-        return {}
+        return {}, f"rescale_factor is {factor!r}, no number above 0"
     mean: Any = [0.0] * 3
     std: Any = [1.0] * 3
     if processor.get("do_normalize", True) is not False:
         mean, std = processor.get("image_mean"), processor.get("image_std")
         if not _three(mean) or not _three(std) or 0 in std:
-            return {}
-    return {
+            return (
+                {},
+                "image_mean and image_std are not three numbers each, deviations other than 0",
+            )
+    table = {
         "color": "rgb",
         "mean": [value / factor for value in mean],
         "std": [value / factor for value in std],
     }
+    return table, ""
 
 
 def _size(processor: Mapping[str, Any]) -> tuple[tuple[int, int] | None, dict[str, Any]]:

@@ -25,6 +25,7 @@ from tvmdet.frontend.onnx_tools import (
     tensor_bytes,
 )
 from tvmdet.frontend.operators import find_foreign, refuse
+from tvmdet.frontend.shape_lengths import check_shape_lengths
 from tvmdet.steps import reached
 
 __all__ = ["LoadedModel", "load_onnx"]
@@ -79,6 +80,7 @@ def load_onnx(
     if not allow_foreign:
         refuse(foreign)
     if not foreign:
+        check_shape_lengths(proto)
         _check_model(path, proto)
         match_types(proto)
     digest = _digest(data, files)

@@ -113,7 +113,12 @@ class _Transforms:
         if not (_three(mean) and _three(std)) or 0 in (std or ()):
             self.doubts.append("Normalize has not three means and deviations; it is left away")
             return
-        self.input["color"] = "rgb" if transform.get("to_rgb") is True else "bgr"
+        to_rgb = transform.get("to_rgb")
+        if type(to_rgb) is not bool:
+            shown = "does not say to_rgb" if to_rgb is None else f"has to_rgb {to_rgb!r}"
+            self.doubts.append(f"Normalize {shown}: RGB, MMCV's default, is taken")
+            to_rgb = True
+        self.input["color"] = "rgb" if to_rgb else "bgr"
         self.input["mean"], self.input["std"] = list(mean or ()), list(std or ())
         self._normalised = True
 

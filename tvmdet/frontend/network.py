@@ -7,11 +7,11 @@ from typing import Any
 
 import onnx
 
-from tvmdet.errors import InputError, ModelError, ShapeError
+from tvmdet.errors import InputError, ModelError, ShapeError, TvmdetError
 from tvmdet.frontend.bounded import ROW_COUNTS
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel
-from tvmdet.frontend.onnx_tools import graph_inputs, input_summary
+from tvmdet.frontend.onnx_tools import graph_inputs, input_summary, unforeseen, value_summary
 from tvmdet.frontend.prove import Proof
 from tvmdet.frontend.rebatch import prove_batch, rewrite_batch
 from tvmdet.frontend.specialise import input_shapes, record_outputs, specialise
@@ -89,26 +89,49 @@ class Network:
             return self._made[batch_size]
 
     def _make(self, batch_size: int) -> onnx.ModelProto:
+        """Makes the network at a batch size.
+
+        The one boundary of every rewrite and proof: what they raise on a graph that the checker
+        lets pass, though it breaks the standard, becomes an error of the model here.
+        """
+        try:
+            return self._made_and_proven(batch_size)
+        except TvmdetError:
+            raise
+        except Exception as error:  # ONNX, NumPy and our own rules on what nobody foresaw
+            raise unforeseen("the network cannot be made static", error) from error
+
+    def _made_and_proven(self, batch_size: int) -> onnx.ModelProto:
         native = self.fixed_batch or 1
         if batch_size == native:
             return self._specialise(batch_size)
         one = self.at(native)
         if any(entry.key == ROW_COUNTS for entry in one.metadata_props):
+            pictures = [value_summary(value) for value in graph_inputs(one.graph)]
+            if batch_size == 1 and [len(p.shape) for p in pictures if p is not None] == [3]:
+                return one  # one picture without a dimension of images
             raise ShapeError(
                 f"the export does not work at batch {batch_size}: it chooses its boxes itself, as "
                 f"many as the image shows; allowed: batch {native}; for larger batches export the "
                 "detector without its non-maximum suppression"
             )
+        refused: ModelError | None = None
         if self.fixed_batch is None:
+            proven = len(self._proofs)
             try:
                 many = self._specialise(batch_size)
                 self._proofs.append(prove_batch(one, many))
-            except ModelError:
-                pass  # the axis is called dynamic, but nodes fix it: rewrite them
+            except ModelError as error:
+                # The axis is called dynamic, but nodes fix it: rewrite them.
+                refused = error
+                del self._proofs[proven:]
             else:
                 return many
-        many = rewrite_batch(one, batch_size)
-        self._proofs.append(prove_batch(one, many))
+        try:
+            many = rewrite_batch(one, batch_size)
+            self._proofs.append(prove_batch(one, many))
+        except ModelError as error:
+            raise error from refused or error.__cause__
         record_outputs(many)
         return many
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from tvmdet.errors import ModelError
 from tvmdet.heads.base import TensorSummary
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "last_line",
     "name_nodes",
     "tensor_bytes",
+    "unforeseen",
     "value_summary",
 ]
 
@@ -48,6 +50,22 @@ def last_line(error: BaseException, longest: int = 200) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     line = lines[-1].strip()
     return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
+def unforeseen(what: str, error: Exception) -> ModelError:
+    """Returns the error for a graph on which a rewrite raised what nobody foresaw.
+
+    Args:
+        what: What cannot be done; names the node where one is known.
+        error: What was raised; to be the cause of the error.
+    """
+    kind = type(error).__name__
+    told = first_line(error)
+    reason = kind if told == kind else f"{kind}: {told}"
+    return ModelError(
+        f"{what}: {reason}; check the model with onnx.checker.check_model(model, full_check=True) "
+        "and export it again; if it passes, please report it"
+    )
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:
@@ -143,7 +161,7 @@ def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """Returns the constant tensors of a graph by name: initializers and Constant nodes."""
     found = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant":
+        if node.op_type == "Constant" and node.output:
             for attribute in node.attribute:
                 if attribute.name == "value":
                     found[node.output[0]] = attribute.t

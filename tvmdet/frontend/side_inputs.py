@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tvmdet.heads.size_inputs import HEIGHT_WIDTH, WIDTH_HEIGHT
+
 __all__ = ["SideInput", "known_side_input"]
 
 Size = tuple[int, int]
@@ -67,8 +69,8 @@ _ROWS_INPUT = _same(_ROWS, "most boxes that the suppression inside the network r
 
 _KNOWN: dict[str, Callable[[Size], SideInput]] = {
     "pixel_mask": _same(1, "the picture fills the network's whole input"),
-    **dict.fromkeys(("orig_target_sizes", "orig_target_size", "orig_sizes"), _WIDTH_HEIGHT),
-    **dict.fromkeys(("im_shape", "image_shape", "image_size", "target_sizes"), _HEIGHT_WIDTH),
+    **dict.fromkeys(WIDTH_HEIGHT, _WIDTH_HEIGHT),
+    **dict.fromkeys(HEIGHT_WIDTH, _HEIGHT_WIDTH),
     **dict.fromkeys(("im_info", "image_info"), _SIZE_AND_SCALE),
     **dict.fromkeys(
         ("scale_factor", "scale_factors"), _same(1, "boxes are not scaled inside the network")

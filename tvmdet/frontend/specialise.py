@@ -28,6 +28,7 @@ from tvmdet.frontend.onnx_tools import (
 )
 from tvmdet.frontend.prove import Proof, prove_equal
 from tvmdet.frontend.ranges import check_ranges
+from tvmdet.frontend.shape_lengths import check_shape_lengths
 from tvmdet.frontend.shape_values import fold_shape_values
 from tvmdet.frontend.simplify import simplify
 from tvmdet.steps import reached
@@ -146,7 +147,7 @@ def specialise(
     proofs = [prove_equal(SIMPLIFIED, static, simple, names)]
     if bounded is not None:
         notes = (*cuts, *bounded.notes)
-        proofs.append(prove_rows(bounded.before, replace(bounded, notes=notes)))
+        proofs.append(prove_rows(bounded.before, replace(bounded, notes=notes), limits))
         simple = bounded.model
     if record is not None:
         for proof in proofs:
@@ -228,6 +229,8 @@ def _check_sizes(model: onnx.ModelProto, limits: Limits) -> None:
     for value in graph_inputs(model.graph):
         _check_size(value, limits)
     check_ranges(model, limits)
+    reached("ONNX infers the sizes of tensors")
+    check_shape_lengths(model)
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except MemoryError as error:

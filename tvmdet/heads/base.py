@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANYTHING",
+    "BOX_MASKS",
     "ColumnRun",
     "Decoded",
     "GraphSummary",
@@ -36,6 +37,9 @@ __all__ = [
     "Stem",
     "TensorSummary",
 ]
+
+# Metadata key that the frontend writes: the name of the output that holds masks in their boxes.
+BOX_MASKS = "tvmdet.box_masks"
 
 
 @dataclass(frozen=True, kw_only=True)

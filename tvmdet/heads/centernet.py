@@ -11,8 +11,10 @@ from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.box_coding import emit_without_empty, reference_without_empty
 from tvmdet.heads.dense_inputs import IMAGENET_RGB, padded
+from tvmdet.heads.input_defaults import fed_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.options import choice, refuse_unknown_options
+from tvmdet.heads.score_evidence import activation_question, find_activation
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -67,12 +69,19 @@ class CenterNetHead(Head):
         if isinstance(labels, str):
             return labels
         style = choice(options, "style", tuple(_INPUTS)) or "centernet"
-        sources = summary.output_sources.get(roles["heatmap_output"], frozenset())
-        inside = sources in (frozenset({"Sigmoid"}), frozenset({"Clip"}))
+        heatmap, key = (roles["heatmap_output"],), "score_activation"
+        activation = choice(options, key, _ACTIVATIONS)
+        activation = activation or find_activation(summary, heatmap, "sigmoid")
+        if activation is None:
+            return activation_question(summary, heatmap, self.name, "sigmoid", key)
+        line = f"input as in {style}: give input, or options.style, in a spec if it is another"
+        pixels = fed_input(summary, _INPUTS[style], line, self.name, given)
+        if isinstance(pixels, str):
+            return pixels
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(size_hw=size_hw, **_INPUTS[style]),
+            input=InputSpec(size_hw=size_hw, **pixels[0]),
             postprocess=PostprocessSpec(
                 score_threshold=0.3,
                 iou_threshold=1.0,
@@ -81,17 +90,17 @@ class CenterNetHead(Head):
             ),
             options={
                 **roles,
-                "score_activation": "none" if inside else "sigmoid",
+                "score_activation": activation,
                 "style": style,
             },
         )
         reasons = (
             f"heat map {roles['heatmap_output']} of {classes} classes on {shape[2]}x{shape[3]} "
             f"cells, sizes {roles['size_output']}, offsets {roles['offset_output']}",
-            f"heat map {'already through a sigmoid' if inside else 'of logits'}",
+            f"heat map {'of scores' if activation == 'none' else 'of logits: a sigmoid is added'}",
             labels[1],
             "no suppression: the peaks of the heat map are the objects",
-            f"input as in {style}: give input, or options.style, in a spec if it is another",
+            pixels[1],
         )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
 

@@ -20,13 +20,21 @@ from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads import box_coding
 from tvmdet.heads.anchors import anchor_shapes
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
-from tvmdet.heads.dense_layout import Coding, DenseLayout, grid_sizes, stride_pairs
+from tvmdet.heads.dense_layout import (
+    ACTIVATIONS,
+    QUALITY_ACTIVATIONS,
+    Coding,
+    DenseLayout,
+    grid_sizes,
+    stride_pairs,
+)
 from tvmdet.heads.dense_outputs import FoundOutputs, describe_found, find_outputs
 from tvmdet.heads.grids import covering_grids, doubling_strides
-from tvmdet.heads.input_defaults import stated_input
+from tvmdet.heads.input_defaults import fed_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.levels import emit_rows, form_of, reference_rows
 from tvmdet.heads.options import choice
+from tvmdet.heads.score_evidence import activation_question, find_activation
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -115,7 +123,7 @@ class DenseHead(Head):
         if wanted is not None:
             proven = (wanted, "as the spec says")
         if proven is None:
-            proven = self._hinted(summary)
+            proven = self._hinted(summary, found, size_hw)
         if proven is None:
             return self._question(found, size_hw)
         style = self._style(proven[0])
@@ -124,11 +132,17 @@ class DenseHead(Head):
             return f"{describe_found(found)} are not those of {style.about}: {more}"
         return self._recognition(summary, size_hw, given, found, proven, more)
 
-    def _hinted(self, summary: GraphSummary) -> tuple[str, str] | None:
+    def _hinted(
+        self, summary: GraphSummary, found: FoundOutputs, size_hw: tuple[int, int]
+    ) -> tuple[str, str] | None:
         """Returns MMDetection's style where MMDeploy's files say that the model is this family."""
         model = summary.metadata.get("mmdeploy.model", "")
-        if _MMDETECTION_MODELS.get(model) == self.name:
-            return "mmdetection", f"as MMDeploy's pipeline.json says ({model})"
+        if _MMDETECTION_MODELS.get(model) != self.name:
+            return None
+        for name, style in self.styles.items():
+            fits = not isinstance(style.options(found, size_hw, {}), str)
+            if name.startswith("mmdetection") and fits:
+                return name, f"as MMDeploy's pipeline.json says ({model})"
         return None
 
     def _style(self, name: str) -> Style:
@@ -205,7 +219,8 @@ class DenseHead(Head):
             boxes = read(layout.box_outputs, layout.box_channels)
         scores = _reference_scores(classes, layout)
         if layout.quality_outputs:
-            quality = _sigmoid(read(layout.quality_outputs, 1))
+            quality = read(layout.quality_outputs, 1)
+            quality = _sigmoid(quality) if layout.quality_activation == "sigmoid" else quality
             scores = scores * quality
             scores = np.sqrt(scores) if layout.score_rule == "sqrt" else scores
         boxes = box_coding.reference_clip(
@@ -255,6 +270,42 @@ class DenseHead(Head):
             spec_text=f'family = "{self.name}"\n[options]\nstyle = "{first}"{rest}',
         )
 
+    def activation_left(self, summary: GraphSummary, found: FoundOutputs, usual: str) -> str | None:
+        """Returns what the network proves to be left to do to its classes; None where nothing is.
+
+        Args:
+            summary: The network.
+            found: Its outputs.
+            usual: What makes scores of logits.
+        """
+        return find_activation(summary, found.names["class"], usual)
+
+    def _activations(
+        self,
+        summary: GraphSummary,
+        found: FoundOutputs,
+        given: Mapping[str, Any],
+        style: str,
+        more: Options,
+    ) -> Options | Question:
+        """Returns the activations of classes and qualities: the user's, or what is proven."""
+        text = f'style = "{style}"\n'
+        usual = str(more.get("score_activation", self.activation))
+        left = choice(given, "score_activation", ACTIVATIONS)
+        left = left or self.activation_left(summary, found, usual)
+        if left is None:
+            names = found.names["class"]
+            return activation_question(summary, names, self.name, usual, "score_activation", text)
+        options: Options = {"score_activation": left}
+        if "quality" in found.names:
+            names, key = found.names["quality"], "quality_activation"
+            left = choice(given, key, QUALITY_ACTIVATIONS)
+            left = left or find_activation(summary, names, "sigmoid")
+            if left is None:
+                return activation_question(summary, names, self.name, "sigmoid", key, text)
+            options[key] = left
+        return options
+
     def _recognition(
         self,
         summary: GraphSummary,
@@ -269,29 +320,36 @@ class DenseHead(Head):
         labels = choose_labels(summary.metadata, found.columns - (background != "none"), given)
         if isinstance(labels, str):
             return labels
-        stated = stated_input(summary)
-        activation = _activation(summary, found.names["class"], self.activation)
+        line = (
+            f"boxes, input and thresholds as in {style.about}, {proven[1]}; of another source, "
+            "give options.style or the values in a spec"
+        )
+        pixels = fed_input(summary, style.input, line, self.name, given)
+        if isinstance(pixels, str):
+            return pixels
+        activations = self._activations(summary, found, options, proven[0], more)
+        if isinstance(activations, str):
+            return activations
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(size_hw=size_hw, **{**style.input, **(stated[0] if stated else {})}),
+            input=InputSpec(size_hw=size_hw, **pixels[0]),
             postprocess=style.postprocess,
             options={
                 **{f"{kind}_outputs": list(names) for kind, names in found.names.items()},
                 "grids": [list(grid) for grid in found.grids],
-                "score_activation": activation,
                 "style": proven[0],
                 **more,
+                **activations,
             },
         )
+        activation = activations["score_activation"]
         inside = "already activated" if activation == "none" else f"the {activation} is added"
         reasons = (
             describe_found(found),
-            f"boxes, input and thresholds as in {style.about}, {proven[1]}; of another source, "
-            "give options.style or the values in a spec",
+            pixels[1],
             f"class outputs {', '.join(found.names['class'])}: {inside}",
             labels[1],
-            *([stated[1]] if stated else []),
             f"score {style.postprocess.score_threshold}, IoU {style.postprocess.iou_threshold}, "
             f"boxes cut to the {size_hw[0]}x{size_hw[1]} input before suppression",
         )
@@ -329,13 +387,6 @@ _CUSTOM_STYLE = Style(
 
 def _quoted(name: str) -> str:
     return f'"{name}"'
-
-
-def _activation(summary: GraphSummary, names: Sequence[str], usual: str) -> str:
-    """Returns what is left to do to class outputs: nothing where the graph has done it."""
-    sources = [summary.output_sources.get(name, frozenset()) for name in names]
-    done = all(source in (frozenset({"Sigmoid"}), frozenset({"Softmax"})) for source in sources)
-    return "none" if done else usual
 
 
 def _regrid(
@@ -413,7 +464,8 @@ def _emit_quality(
 ) -> relax.Expr:
     from tvm import relax
 
-    quality = bb.emit(relax.op.sigmoid(quality))
+    if layout.quality_activation == "sigmoid":
+        quality = bb.emit(relax.op.sigmoid(quality))
     scores = bb.emit(relax.op.multiply(scores, quality))
     return bb.emit(relax.op.sqrt(scores)) if layout.score_rule == "sqrt" else scores
 

@@ -14,20 +14,23 @@ from typing import Any
 __all__ = [
     "CAFFE_BGR",
     "IMAGENET_BGR_255",
+    "IMAGENET_MEAN",
     "IMAGENET_RGB",
+    "IMAGENET_STD",
     "RTMDET_BGR",
     "padded",
     "stretched",
 ]
 
-# Means and deviations in pixel units, in the order of "color".
-# torchvision's GeneralizedRCNNTransform: 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225 times 255.
+# Means and deviations in pixel units, in the order of "color". ImageNet's, of RGB: 0.485, 0.456,
+# 0.406 and 0.229, 0.224, 0.225 times 255; of torchvision, MMDetection and most backbones.
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 IMAGENET_RGB: Mapping[str, Any] = MappingProxyType(
-    {"color": "rgb", "mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+    {"color": "rgb", "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 )
 # Detectron2's defaults.py (MODEL.PIXEL_MEAN, PIXEL_STD), for backbones converted from Caffe.
 IMAGENET_BGR_255: Mapping[str, Any] = MappingProxyType(
-    {"color": "bgr", "mean": (103.53, 116.28, 123.675), "std": (1.0, 1.0, 1.0)}
+    {"color": "bgr", "mean": IMAGENET_MEAN[::-1], "std": (1.0, 1.0, 1.0)}
 )
 # MMDetection's fcos_r50-caffe configs.
 CAFFE_BGR: Mapping[str, Any] = MappingProxyType(
@@ -35,7 +38,7 @@ CAFFE_BGR: Mapping[str, Any] = MappingProxyType(
 )
 # MMDetection's RTMDet configs and NanoDet's: BGR means of ImageNet with its deviations.
 RTMDET_BGR: Mapping[str, Any] = MappingProxyType(
-    {"color": "bgr", "mean": (103.53, 116.28, 123.675), "std": (57.375, 57.12, 58.395)}
+    {"color": "bgr", "mean": IMAGENET_MEAN[::-1], "std": IMAGENET_STD[::-1]}
 )
 
 

@@ -17,8 +17,10 @@ from tvmdet.heads.options import choice, refuse_unknown_options, whole_number
 from tvmdet.spec import DetectorSpec
 
 __all__ = [
+    "ACTIVATIONS",
     "COMMON_OPTIONS",
     "LARGEST_REG_MAX",
+    "QUALITY_ACTIVATIONS",
     "Coding",
     "DenseLayout",
     "grid_sizes",
@@ -29,12 +31,15 @@ __all__ = [
 Float64 = npt.NDArray[np.float64]
 Coding = Literal["deltas", "distances", "distribution"]
 
+ACTIVATIONS = ("none", "sigmoid", "softmax")
+QUALITY_ACTIVATIONS = ("none", "sigmoid")
 COMMON_OPTIONS = (
     "background",
     "box_outputs",
     "class_outputs",
     "grids",
     "offset",
+    "quality_activation",
     "quality_outputs",
     "score_activation",
     "score_rule",
@@ -79,6 +84,7 @@ class DenseLayout:
     box_channels: int
     size_hw: tuple[int, int]
     score_activation: str = "sigmoid"
+    quality_activation: str = "sigmoid"
     background: str = "none"
     score_rule: str = "product"
     box_stds: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
@@ -117,7 +123,8 @@ class DenseLayout:
             columns=len(spec.labels) + (background != "none"),
             box_channels=4 * bins,
             size_hw=spec.input.size_hw,
-            score_activation=choice(options, "score_activation", ("none", "sigmoid", "softmax"))
+            score_activation=choice(options, "score_activation", ACTIVATIONS) or "sigmoid",
+            quality_activation=choice(options, "quality_activation", QUALITY_ACTIVATIONS)
             or "sigmoid",
             background=background,
             score_rule=choice(options, "score_rule", ("product", "sqrt")) or "product",

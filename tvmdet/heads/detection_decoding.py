@@ -16,7 +16,14 @@ from tvmdet.spec import DetectorSpec
 if TYPE_CHECKING:
     from tvm import relax
 
-__all__ = ["check_options", "decode_detections", "decode_detections_reference"]
+__all__ = [
+    "boxes_reference",
+    "check_options",
+    "convention_of",
+    "decode_detections",
+    "decode_detections_reference",
+    "emit_boxes",
+]
 
 _OPTIONS = (
     "box_frame",
@@ -51,7 +58,7 @@ def check_options(spec: DetectorSpec, summary: GraphSummary) -> None:
         choice(options, name, ("", *summary.outputs))
     columns = options["columns"]
     listed = isinstance(columns, list | tuple) and all(column in _COLUMNS for column in columns)
-    if not listed or _convention(columns) is None:
+    if not listed or convention_of(columns) is None:
         raise InputError(
             f"the spec's options.columns is {columns!r}; allowed: a list of {', '.join(_COLUMNS)} "
             "with x1 y1 x2 y2, x1 y1 w h or cx cy w h among them"
@@ -106,7 +113,7 @@ def decode_detections(
         height, width = (int(dim) for dim in list(values.ty.shape)[-2:])
         values = bb.emit(relax.op.reshape(values, (batch, rows, height, width)))
         masks = MaskValues(values=values)
-    return Decoded(boxes=_emit_boxes(bb, table, spec), scores=scores, masks=masks)
+    return Decoded(boxes=emit_boxes(bb, table, spec), scores=scores, masks=masks)
 
 
 def _emit_row_values(
@@ -139,11 +146,12 @@ def _emit_columns(bb: relax.BlockBuilder, table: Any, columns: list[int]) -> Any
     return bb.emit(relax.op.take(table, chosen, axis=2, mode="clip"))
 
 
-def _emit_boxes(bb: relax.BlockBuilder, table: Any, spec: DetectorSpec) -> Any:
+def emit_boxes(bb: relax.BlockBuilder, table: Any, spec: DetectorSpec) -> Any:
+    """Emits ``x1 y1 x2 y2`` in pixels, ``[N, A, 4]``, of the columns that the options name."""
     from tvm import relax
 
     columns = list(spec.options["columns"])
-    convention = _convention(columns)
+    convention = convention_of(columns)
     assert convention is not None  # validated with the spec
     at = [columns.index(name) for name in BOX_COLUMNS[convention]]
     if convention == "corners":
@@ -173,14 +181,7 @@ def decode_detections_reference(outputs: Mapping[str, np.ndarray], spec: Detecto
             return np.asarray(named[column])
         return np.asarray(_pick(outputs, spec, f"{column}_output")).reshape(batch, rows)
 
-    left, top = named.get("x1"), named.get("y1")
-    if left is None or top is None:
-        left, top = named["cx"] - named["w"] / 2, named["cy"] - named["h"] / 2
-    right = named["x2"] if "x2" in named else left + named["w"]
-    bottom = named["y2"] if "y2" in named else top + named["h"]
-    boxes = np.stack([left, top, right, bottom], axis=-1).astype(np.float32)
-    if options["box_frame"] == "normalized":
-        boxes *= np.array([*spec.input.size_hw[::-1]] * 2, np.float32)
+    boxes = boxes_reference(table.reshape(batch, rows, -1), spec)
     scores = of_row("score").astype(np.float32)
     if options["count_output"]:
         counts = np.asarray(_pick(outputs, spec, "count_output")).reshape(batch)
@@ -202,12 +203,26 @@ def decode_detections_reference(outputs: Mapping[str, np.ndarray], spec: Detecto
     return Decoded(boxes=boxes, scores=table_of_scores, masks=masks)
 
 
+def boxes_reference(table: np.ndarray, spec: DetectorSpec) -> np.ndarray:
+    """Does in numpy what :func:`emit_boxes` does."""
+    named = dict(zip(spec.options["columns"], np.moveaxis(table, 2, 0), strict=True))
+    left, top = named.get("x1"), named.get("y1")
+    if left is None or top is None:
+        left, top = named["cx"] - named["w"] / 2, named["cy"] - named["h"] / 2
+    right = named["x2"] if "x2" in named else left + named["w"]
+    bottom = named["y2"] if "y2" in named else top + named["h"]
+    boxes = np.stack([left, top, right, bottom], axis=-1).astype(np.float32)
+    if spec.options["box_frame"] == "normalized":
+        boxes *= np.array([*spec.input.size_hw[::-1]] * 2, np.float32)
+    return boxes
+
+
 def _class_numbers(spec: DetectorSpec) -> np.ndarray:
     first = int(spec.options["label_offset"])
     return np.arange(first, first + len(spec.labels), dtype=np.float32)
 
 
-def _convention(columns: Any) -> str | None:
+def convention_of(columns: Any) -> str | None:
     """Returns which four columns the boxes are, or None when they are none."""
     for name, wanted in BOX_COLUMNS.items():
         if all(list(columns).count(column) == 1 for column in wanted):

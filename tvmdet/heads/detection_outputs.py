@@ -14,6 +14,7 @@ from typing import Any
 
 from tvmdet.heads.base import ANYTHING, GraphSummary, Question, Range, TensorSummary
 from tvmdet.heads.options import choice
+from tvmdet.heads.ultralytics import is_ultralytics
 
 __all__ = ["BOX_COLUMNS", "DetectionOutputs", "class_range", "find_detection_outputs", "plain_name"]
 
@@ -27,7 +28,14 @@ _ROLES = {
         "nmsed_boxes",
         "pred_boxes",
     ),
-    "scores": ("scores", "det_scores", "detection_scores", "nmsed_scores", "score"),
+    "scores": (
+        "scores",
+        "det_scores",
+        "detection_scores",
+        "nmsed_scores",
+        "pred_scores",
+        "score",
+    ),
     "classes": (
         "labels",
         "classes",
@@ -37,7 +45,14 @@ _ROLES = {
         "pred_classes",
         "class_ids",
     ),
-    "count": ("num_dets", "num_detections", "num_boxes", "bbox_num", "valid_detections"),
+    "count": (
+        "num_dets",
+        "num_detections",
+        "num_boxes",
+        "num_predictions",
+        "bbox_num",
+        "valid_detections",
+    ),
     "masks": ("masks", "det_masks", "detection_masks", "pred_masks"),
 }
 _OPTIONS = {
@@ -206,7 +221,7 @@ def _columns(
     if len(matching) == 1:
         ((columns, why),) = matching
         return columns, f"{boxes} has the columns {' '.join(columns)}, {why}"
-    if width == 6 and _is_ultralytics(summary):
+    if width == 6 and is_ultralytics(summary.metadata):
         columns, why = _PATTERNS[6][0]
         return columns, f"{boxes} has the columns {' '.join(columns)}, {why}"
     if width in _PATTERNS:
@@ -239,10 +254,6 @@ def _matches(columns: Iterable[str], ranges: tuple[Range, ...]) -> bool:
     batch = found.get("batch", Range(low=0, high=0, whole=True))
     proven = score.is_unit and not score.whole and number.whole and number.low >= 0
     return proven and batch.whole and batch.low >= 0
-
-
-def _is_ultralytics(summary: GraphSummary) -> bool:
-    return {"names", "stride", "task"} <= set(summary.metadata)
 
 
 def _masks(outputs: Mapping[str, TensorSummary], name: str, rows: int) -> str:

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.base import BOX_MASKS, Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.detection_decoding import (
     check_options,
     decode_detections,
     decode_detections_reference,
 )
+from tvmdet.heads.detection_frames import SUPPRESSION, box_frame
 from tvmdet.heads.detection_outputs import (
-    BOX_COLUMNS,
     DetectionOutputs,
     class_range,
     find_detection_outputs,
     plain_name,
 )
-from tvmdet.heads.input_defaults import UNIT, detr_input, stated_input
+from tvmdet.heads.input_defaults import UNIT, detr_input, mean_levels, stated_input
 from tvmdet.heads.labels import labels_from_metadata
-from tvmdet.heads.options import choice, whole_number
+from tvmdet.heads.options import whole_number
+from tvmdet.heads.ultralytics import is_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -33,9 +34,6 @@ _MOST_CLASSES = 5000  # a greater bound is that of some index, not of class numb
 _LARGEST_OFFSET = 1000
 _BACKGROUNDS = ("__background__", "background", "bg")
 _TOP_LEFT = {"resize": "letterbox", "pad_position": "top_left"}
-# Inputs that say what boxes are multiplied by; the frontend gave them the network's own size.
-_SIZE_INPUTS = ("orig_target_sizes", "orig_target_size", "orig_sizes", "im_shape", "target_sizes")
-_FRAMES = ("normalized", "pixels")
 
 
 class DetectionsHead(Head):
@@ -62,7 +60,7 @@ class DetectionsHead(Head):
         found = find_detection_outputs(summary, options)
         if isinstance(found, str):
             return found
-        frame = _box_frame(summary, found, options)
+        frame = box_frame(summary, found, size_hw, options)
         if isinstance(frame, str):
             return frame
         columns, where, frame_line = frame
@@ -119,47 +117,6 @@ class DetectionsHead(Head):
         return decode_detections_reference(outputs, spec)
 
 
-def _box_frame(
-    summary: GraphSummary, found: DetectionOutputs, options: Mapping[str, Any]
-) -> tuple[tuple[str, ...], str, str] | str:
-    """Returns the columns, ``pixels`` or ``normalized``, and a line; or what to ask for."""
-    told = choice(options, "box_frame", _FRAMES)
-    columns = found.columns or BOX_COLUMNS["corners"]
-    if told is not None:
-        return columns, told, f"boxes are {told}, from the spec"
-    name, rank = plain_name(found.boxes), len(summary.outputs[found.boxes].shape)
-    if not found.columns and name in ("detection_boxes", "nmsed_boxes"):
-        extra = {"raw_detection_boxes", "detection_multiclass_scores"}
-        is_tensorflow = "tf2onnx" in summary.producer or extra & set(
-            map(plain_name, summary.outputs)
-        )
-        if name == "detection_boxes" and is_tensorflow:
-            line = "boxes are y1 x1 y2 x2 from 0 to 1, as in the TensorFlow Object Detection API"
-            return ("y1", "x1", "y2", "x2"), "normalized", line
-        return _ask_for_frame(found)
-    sized = [one for one in summary.constants if plain_name(one) in _SIZE_INPUTS]
-    if sized:
-        return columns, "pixels", f"boxes are x1 y1 x2 y2 in pixels, by the input {sized[0]}"
-    if "score" in found.columns or rank == 2 or name == "det_boxes":
-        return columns, "pixels", "boxes are x1 y1 x2 y2 in pixels of the network's input"
-    ranges = summary.output_ranges.get(found.boxes, ())
-    if ranges and all(one.is_unit for one in ranges):
-        return columns, "normalized", "boxes are x1 y1 x2 y2 from 0 to 1"
-    if ranges and all(one.low > -1e4 and 1 < one.high < 1e5 for one in ranges):
-        return columns, "pixels", "boxes are x1 y1 x2 y2, clipped to the input's pixels"
-    return _ask_for_frame(found)
-
-
-def _ask_for_frame(found: DetectionOutputs) -> str:
-    return Question(
-        f"nothing says whether {found.boxes} is in pixels of the network's input or from 0 to 1, "
-        "and in which order",
-        spec_text='family = "detections"\n[options]\n'
-        'box_frame = "pixels"                    # or "normalized"\n'
-        'columns = ["x1", "y1", "x2", "y2"]      # or another order, or cx cy w h',
-    )
-
-
 def _labels(
     summary: GraphSummary, found: DetectionOutputs, given: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], int, str] | str:
@@ -208,8 +165,11 @@ def _input(
     """Returns the input's defaults and a line; or what to ask for."""
     stated = stated_input(summary)
     if stated is not None:
-        return {**stated[0], **_TOP_LEFT}, f"{stated[1]}; letterbox from the top left"
-    if {"names", "stride", "task"} <= set(summary.metadata):
+        if _stretches(summary):
+            return {**stated[0], "resize": "stretch"}, f"{stated[1]}; stretched, as torchvision SSD"
+        line = f"{stated[1]}; letterbox from the top left, its border of the mean colour"
+        return {**stated[0], **_TOP_LEFT, "pad_value": mean_levels(summary, stated[0])}, line
+    if is_ultralytics(summary.metadata):
         return UNIT, "input RGB / 255, letterbox with grey 114: as Ultralytics' exports"
     if found.columns[:1] == ("batch",):
         return UNIT, "input RGB / 255, letterbox with grey 114: as YOLOv7"
@@ -225,6 +185,21 @@ def _input(
         "mean = [0.0, 0.0, 0.0]         # in pixel units\n"
         "std = [255.0, 255.0, 255.0]",
     )
+
+
+def _stretches(summary: GraphSummary) -> bool:
+    """Returns whether a whole detector is one of torchvision's SSDs.
+
+    Their transform stretches the whole picture to a fixed size inside the network
+    (``GeneralizedRCNNTransform`` with ``fixed_size``), so that a border would take a part of that
+    size. The other detectors of torchvision keep the aspect ratio. An SSD has a softmax over the
+    classes, and no regions; RetinaNet and FCOS have sigmoids, R-CNNs regions, and transformers many
+    softmaxes.
+    """
+    operators = summary.operators
+    suppressed = any(operators.get(name) for name in SUPPRESSION)
+    others = any(operators.get(name) for name in ("RoiAlign", "Sigmoid"))
+    return suppressed and operators.get("Softmax") == 1 and not others
 
 
 def _takes_bytes(summary: GraphSummary) -> bool:
@@ -245,9 +220,27 @@ def _mask_spec(
         return MaskSpec(frame=told["frame"])
     if (height, width) == size_hw:
         return MaskSpec(frame="image", cut_to_box=False)  # pasted into the image already
-    if height == width and height is not None and 2 * height < min(size_hw):
+    if _masks_span_boxes(summary, found, size_hw):
         return MaskSpec(frame="box")
     return Question(
         f"{found.masks} has masks of {height}x{width}, which may span the box or the whole input",
         spec_text='family = "detections"\n[masks]\nframe = "box"    # or "image"',
     )
+
+
+def _masks_span_boxes(
+    summary: GraphSummary, found: DetectionOutputs, size_hw: tuple[int, int]
+) -> bool:
+    """Returns whether each mask is known to span its box.
+
+    The frontend says so where it cut their pasting off. Small squares do where regions are pooled
+    (Mask R-CNN and what came of it), and in MMDeploy's exports with ``export_postprocess_mask``
+    off. Small squares alone may as well be pictures of the whole input.
+    """
+    if summary.metadata.get(BOX_MASKS) == found.masks:
+        return True
+    height, width = summary.outputs[found.masks].shape[-2:]
+    small = height == width and height is not None and 2 * height < min(size_hw)
+    pooled = bool(summary.operators.get("RoiAlign"))
+    by_mmdeploy = plain_name(found.boxes) == "dets" and "score" in found.columns
+    return small and (pooled or by_mmdeploy)

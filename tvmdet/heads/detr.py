@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
-from tvmdet.heads.input_defaults import IMAGENET, stated_input
+from tvmdet.heads.dense_inputs import IMAGENET_RGB, padded
+from tvmdet.heads.input_defaults import fed_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.queries import (
     class_count,
@@ -41,7 +42,7 @@ class DetrHead(Head):
     Input: ImageNet's mean and deviation, RGB, the aspect ratio kept, as both train (authors'
     ``datasets/coco.py``; Hugging Face's ``DetrImageProcessor`` and ``YolosImageProcessor`` scale
     the shortest side to 800). What a fixed size leaves over lies at the right and bottom, as there,
-    in a grey that the normalisation turns into about zero.
+    in the mean colour, which the normalisation turns into zero.
     """
 
     name = "detr"
@@ -76,12 +77,15 @@ class DetrHead(Head):
         labels = choose_labels(summary.metadata, class_count(found.columns, background), given)
         if isinstance(labels, str):
             return labels
-        stated = stated_input(summary)
-        values, line = stated or (IMAGENET, "input RGB, ImageNet mean and deviation")
+        line = "input RGB, ImageNet mean and deviation, letterbox from the top left"
+        line = f"{line}: the family's default"
+        pixels = fed_input(summary, padded(IMAGENET_RGB), line, self.name, given)
+        if isinstance(pixels, str):
+            return pixels
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(size_hw=size_hw, pad_position="top_left", **values),
+            input=InputSpec(size_hw=size_hw, **pixels[0]),
             postprocess=PostprocessSpec(
                 score_threshold=0.5, iou_threshold=1.0, max_detections=min(found.queries, 300)
             ),
@@ -93,7 +97,7 @@ class DetrHead(Head):
             f"values, and boxes cx cy w h from 0 to 1",
             why,
             labels[1],
-            f"{line}, letterbox from the top left: the family's default",
+            pixels[1],
             *([f"{found.masks}: one mask for each query"] if found.masks else []),
         )
         return Recognition(family=self.name, reasons=reasons, spec=spec)

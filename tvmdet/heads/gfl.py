@@ -16,7 +16,6 @@ __all__ = ["GFLHead", "is_nanodet"]
 
 _STRIDES = (8, 16, 32, 64, 128)
 _LEAST_BOX_CHANNELS = 40  # 36 are the nine boxes of RetinaNet
-_LEAST_BOX_CHANNELS = 40  # 36 are the nine boxes of RetinaNet
 _BOX_CHANNELS = 68  # 4 sides, distances 0 to 16
 
 

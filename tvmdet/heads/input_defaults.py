@@ -1,26 +1,104 @@
-"""Input defaults that families share, and what a graph itself says about its input."""
+"""How pictures are fed: families' conventions, and what a graph itself says about its input."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tvmdet.heads.base import GraphSummary
+from tvmdet.heads.base import GraphSummary, Normalisation, Question
+from tvmdet.heads.dense_inputs import IMAGENET_MEAN, IMAGENET_RGB, IMAGENET_STD, padded, stretched
 
-__all__ = ["IMAGENET", "UNIT", "detr_input", "stated_input"]
+__all__ = ["UNIT", "detr_input", "fed_input", "mean_levels", "stated_input"]
 
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-# In pixel units, RGB. ImageNet's statistics are those of torchvision's and most other backbones.
-IMAGENET: dict[str, Any] = {
-    "color": "rgb",
-    "mean": tuple(255 * value for value in _IMAGENET_MEAN),
-    "std": tuple(255 * value for value in _IMAGENET_STD),
-}
 UNIT: dict[str, Any] = {"color": "rgb", "mean": (0.0, 0.0, 0.0), "std": (255.0, 255.0, 255.0)}
 _BYTES: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+# By what pixels of 0 to 255 are divided before the network, with what is said of them.
+_UNITS = ((1.0, UNIT, "0 to 1"), (255.0, _BYTES, "0 to 255"))
 
-_CLOSE = 0.02  # of ImageNet's values; exporters round them
+_CLOSE = 0.02  # of the largest pixel; exporters round ImageNet's values, and some have their own
+
+
+def fed_input(
+    summary: GraphSummary,
+    usual: Mapping[str, Any],
+    line: str,
+    family: str,
+    given: Mapping[str, Any],
+) -> tuple[dict[str, Any], str] | Question:
+    """Returns what a network is fed, so that nothing is normalised twice.
+
+    A normalisation inside the network replaces the family's where it is the family's own, or says
+    by itself what it is of (:func:`stated_input`). One of other numbers may be a part of it, or
+    instead of it: the user is asked. A spec that gives mean and deviation has answered.
+
+    Args:
+        summary: The network.
+        usual: The family's convention, as arguments of an InputSpec; ``color`` rgb, ``mean`` 0 and
+            ``std`` 255 where it does not say. A border of the mean's colour follows the network's
+            mean.
+        line: The same for people.
+        family: The family that asks.
+        given: The user's spec.
+
+    Returns:
+        Arguments of an InputSpec and a line for people, or what to ask.
+    """
+    inner = summary.normalisation
+    told = given.get("input") or {}
+    bytes_in = [value.dtype for value in summary.inputs.values()] == ["uint8"]
+    if inner is None or bytes_in or _does_nothing(inner):
+        return dict(usual), line
+    if "mean" in told and "std" in told:
+        return dict(usual), f"{line}; the network normalises what the spec's input makes of it, too"
+    stated = _same_inside(inner, {**UNIT, **usual}) or stated_input(summary)
+    if stated is None:
+        return Question(
+            f"the network normalises its picture itself, by mean {_shown(inner.mean)} and "
+            f"deviation {_shown(inner.std)}, which this family does not: say what is fed to it",
+            spec_text=f'family = "{family}"\n[input]    # what the network itself expects\n'
+            'color = "rgb"                  # or "bgr"\n'
+            "mean = [0.0, 0.0, 0.0]         # in pixel units; normalised besides what it does\n"
+            "std = [1.0, 1.0, 1.0]          # or [255.0, 255.0, 255.0] for pixels from 0 to 1",
+        )
+    values = {**usual, **stated[0]}
+    if isinstance(values.get("pad_value"), tuple):
+        # Zeros after the normalisation are its mean before it.
+        largest = 255.0 / values["std"][0]
+        levels = (round(255 * mean / largest) for mean in inner.mean)
+        values["pad_value"] = tuple(min(max(level, 0), 255) for level in levels)
+    return values, f"{line}, but {stated[1]}"
+
+
+def _does_nothing(inner: Normalisation) -> bool:
+    return set(inner.mean) == {0.0} and all(abs(std - 1) < 1e-6 for std in inner.std)
+
+
+def _same_inside(
+    inner: Normalisation, usual: Mapping[str, Any]
+) -> tuple[dict[str, Any], str] | None:
+    """Returns what is fed to a network that does the whole of a family's normalisation."""
+    for unit, table, shown in _UNITS:
+        for flip in (1, -1):
+            mean = [value * unit / 255 for value in usual["mean"][::flip]]
+            std = [value * unit / 255 for value in usual["std"][::flip]]
+            if _is_near(inner.mean, mean, unit) and _is_near(inner.std, std, unit):
+                colors = ("rgb", "bgr") if usual["color"] == "rgb" else ("bgr", "rgb")
+                color = colors[0 if flip == 1 else 1]
+                line = f"the network normalises {color.upper()} pixels of {shown} so by itself"
+                return {**table, "color": color}, line
+    return None
+
+
+def _is_near(values: Sequence[float], wanted: Sequence[float], unit: float) -> bool:
+    """Returns whether values are the same but for rounding."""
+    return all(
+        abs(value - want) <= 0.01 * abs(want) + 1e-4 * unit
+        for value, want in zip(values, wanted, strict=True)
+    )
+
+
+def _shown(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def stated_input(summary: GraphSummary) -> tuple[dict[str, Any], str] | None:
@@ -36,10 +114,13 @@ def stated_input(summary: GraphSummary) -> tuple[dict[str, Any], str] | None:
     inner = summary.normalisation
     if inner is None:
         return None
-    for unit, table in ((1.0, UNIT), (255.0, _BYTES)):
-        shown = "0 to 1" if unit == 1 else "0 to 255"
-        for color, mean in (("rgb", _IMAGENET_MEAN), ("bgr", _IMAGENET_MEAN[::-1])):
-            if _is_close(inner.mean, [value * unit for value in mean], unit):
+    for unit, table, shown in _UNITS:
+        for color, flip in (("rgb", 1), ("bgr", -1)):
+            mean = [value * unit / 255 for value in IMAGENET_MEAN[::flip]]
+            std = [value * unit / 255 for value in IMAGENET_STD[::flip]]
+            # Caffe's networks divide by nothing: differences of 0 to 255.
+            whole = _is_close(inner.std, std, unit) or _is_near(inner.std, [unit / 255] * 3, unit)
+            if whole and _is_close(inner.mean, mean, unit):
                 line = f"the network normalises {color.upper()} pixels of {shown} by itself"
                 return {**table, "color": color}, line
         half = [unit / 2] * 3
@@ -49,13 +130,38 @@ def stated_input(summary: GraphSummary) -> tuple[dict[str, Any], str] | None:
     return None
 
 
+def mean_levels(summary: GraphSummary, stated: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Returns the border of a network that normalises by itself: zeros, once it has done so.
+
+    torchvision, Detectron2 and MMDetection pad after they normalise (torchvision's
+    ``GeneralizedRCNNTransform.batch_images``), that is with the colour that is the mean.
+
+    Args:
+        summary: The network, which has a normalisation.
+        stated: What :func:`stated_input` says of it.
+
+    Returns:
+        Three levels from 0 to 255, in the order of the input's ``color``.
+    """
+    assert summary.normalisation is not None
+    first, second, third = (
+        min(max(round(mean * scale + offset), 0), 255)
+        for mean, scale, offset in zip(
+            summary.normalisation.mean, stated["std"], stated["mean"], strict=True
+        )
+    )
+    return first, second, third
+
+
 def _is_close(values: Sequence[float], wanted: Sequence[float], unit: float) -> bool:
     return all(
         abs(value - want) <= _CLOSE * unit for value, want in zip(values, wanted, strict=True)
     )
 
 
-def detr_input(summary: GraphSummary) -> tuple[dict[str, Any], str]:
+def detr_input(
+    summary: GraphSummary, family: str = "rtdetr", given: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], str] | Question:
     """Returns what DETR-like networks with a sigmoid a class are fed, by what the graph shows.
 
     - RT-DETR, RT-DETRv2, D-FINE, DEIM (queries chosen by a TopK, sampled features, a convolutional
@@ -70,18 +176,15 @@ def detr_input(summary: GraphSummary) -> tuple[dict[str, Any], str]:
     chosen = bool(summary.operators.get("TopK")) and bool(summary.operators.get("GridSample"))
     values: dict[str, Any]
     if patches:
-        values = {**IMAGENET, "resize": "stretch"}
+        values = stretched(IMAGENET_RGB)
         line = "input RGB, ImageNet mean and deviation, stretched: a vision transformer (RF-DETR)"
     elif chosen and summary.gates:
-        values = {**UNIT, "resize": "stretch"}
+        values = stretched(UNIT)
         line = "input RGB / 255, stretched: an encoder with SiLU (RT-DETR, D-FINE)"
     else:
-        values = {**IMAGENET, "resize": "letterbox", "pad_position": "top_left"}
+        values = padded(IMAGENET_RGB)
         line = (
             "input RGB, ImageNet mean and deviation, letterbox from the top left: as DETR "
             "(Conditional DETR, Deformable DETR, DINO)"
         )
-    stated = stated_input(summary)
-    if stated is not None:
-        values, line = {**values, **stated[0]}, f"{line}, but {stated[1]}"
-    return values, line
+    return fed_input(summary, values, line, family, given or {})

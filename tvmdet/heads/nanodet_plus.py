@@ -12,6 +12,7 @@ from tvmdet.heads.dense_layout import LARGEST_REG_MAX
 from tvmdet.heads.dense_outputs import FoundOutputs
 from tvmdet.heads.grids import doubling_strides
 from tvmdet.heads.options import names_of, whole_number
+from tvmdet.heads.score_evidence import are_logits, are_scores
 from tvmdet.spec import PostprocessSpec
 
 __all__ = ["NanoDetPlusHead"]
@@ -29,7 +30,6 @@ def _options(
     return {
         "offset": 0.0,
         "reg_max": found.box_channels // 4 - 1,
-        "score_activation": "none",
         "strides": list(strides),
     }
 
@@ -107,6 +107,15 @@ class NanoDetPlusHead(DenseHead):
     ) -> tuple[str, str] | None:
         """Implements :meth:`tvmdet.heads.dense.DenseHead.proven_style`."""
         return "nanodet_plus", "by scores and distributions in one output"
+
+    def activation_left(self, summary: GraphSummary, found: FoundOutputs, usual: str) -> str | None:
+        """Implements :meth:`tvmdet.heads.dense.DenseHead.activation_left`."""
+        (name,) = found.names["class"]
+        if are_logits(summary, name, axis=2, stop=found.columns):
+            return usual
+        proven = are_scores(summary, name, axis=2, stop=found.columns)
+        # One of the two is the scores' Sigmoid: distributions have none.
+        return "none" if proven or summary.output_sources.get(name) == _SOURCES else None
 
 
 def _pairs(

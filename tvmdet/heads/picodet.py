@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmdet.errors import InputError, ShapeError
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.dense_inputs import IMAGENET_RGB, stretched
+from tvmdet.heads.input_defaults import fed_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.options import (
     choice,
@@ -23,9 +25,9 @@ from tvmdet.heads.picodet_levels import (
     check_count,
     count_cells,
     find_strides,
-    is_sigmoid,
     pair_levels,
 )
+from tvmdet.heads.score_evidence import activation_question, find_activation
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -33,9 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PicoDetHead"]
 
-# ImageNet statistics in pixel units, RGB: what PaddleDetection's PicoDet configs normalise by.
-_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+_LEVELS = 4
+_ANCHORS = (3, 4, 5, 6, 9)  # usual boxes at a cell
 _GFL_LEVELS = 5  # PicoDet has four; MMDetection's GFL has five and other centres
 _ACTIVATIONS = ("none", "sigmoid")
 _OPTIONS = ("box_outputs", "class_outputs", "reg_max", "score_activation", "strides")
@@ -82,17 +83,28 @@ class PicoDetHead(Head):
         raw = len(summary.outputs[box_names[0]].shape) == 4
         if raw and box_channels == 64 and given.get("family") != self.name:
             return "64 box channels in raw maps are 4 sides x 16 distances, as YOLOv8's are"
+        if given.get("family") != self.name and _may_be_anchors(len(levels), classes, box_channels):
+            return Question(
+                f"{box_channels} box and {classes} class channels on {len(levels)} levels may as "
+                f"well be {box_channels // 4} boxes a cell, as SSD's and RetinaNet's are",
+                spec_text=f'family = "{self.name}"',
+            )
         labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):
             return labels
-        activated = [is_sigmoid(summary, n) for n in class_names]
-        activation = choice(options, "score_activation", _ACTIVATIONS)
-        if activation is None and any(activated) != all(activated):
-            return "some class outputs end in a Sigmoid and some do not"
+        key = "score_activation"
+        activation = choice(options, key, _ACTIVATIONS)
+        activation = activation or find_activation(summary, class_names, "sigmoid")
+        if activation is None:
+            return activation_question(summary, class_names, self.name, "sigmoid", key)
+        line = "input RGB, ImageNet mean and deviation, stretched: the family's default"
+        pixels = fed_input(summary, stretched(IMAGENET_RGB), line, self.name, given)
+        if isinstance(pixels, str):
+            return pixels
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(size_hw=size_hw, resize="stretch", mean=_MEAN, std=_STD),
+            input=InputSpec(size_hw=size_hw, **pixels[0]),
             postprocess=PostprocessSpec(
                 score_threshold=0.4,
                 iou_threshold=0.5,
@@ -104,11 +116,15 @@ class PicoDetHead(Head):
                 "box_outputs": list(box_names),
                 "class_outputs": list(class_names),
                 "reg_max": box_channels // 4 - 1,
-                "score_activation": activation or ("none" if all(activated) else "sigmoid"),
+                "score_activation": activation,
                 "strides": list(strides),
             },
         )
-        reasons = _reasons(spec, size_hw, [level.cells for level in levels], labels[1])
+        reasons = (
+            *_reasons(spec, size_hw, [level.cells for level in levels]),
+            labels[1],
+            pixels[1],
+        )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
 
     def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
@@ -184,14 +200,22 @@ class PicoDetHead(Head):
         )
 
 
-def _reasons(
-    spec: DetectorSpec, size_hw: tuple[int, int], cells: Sequence[int], labels_line: str
-) -> tuple[str, ...]:
+def _may_be_anchors(levels: int, classes: int, box_channels: int) -> bool:
+    """Returns whether channels count as several boxes of four numbers at a cell, too.
+
+    SSD has three to six, on six or seven levels, RetinaNet nine; PicoDet has four levels and a
+    reg_max of 7.
+    """
+    at_cell = box_channels // 4
+    return (levels > _LEVELS or at_cell in _ANCHORS) and classes % at_cell == 0
+
+
+def _reasons(spec: DetectorSpec, size_hw: tuple[int, int], cells: Sequence[int]) -> tuple[str, ...]:
     options = spec.options
     strides = ", ".join(str(stride) for stride in options["strides"])
     counts = ", ".join(str(count) for count in cells)
     bins = options["reg_max"] + 1
-    scores = "already through a sigmoid"
+    scores = "scores already"
     if options["score_activation"] == "sigmoid":
         scores = "logits: the sigmoid is added"
     return (
@@ -199,8 +223,6 @@ def _reasons(
         f"at {size_hw[0]}x{size_hw[1]}",
         f"{4 * bins} box channels: 4 sides x {bins} distances (reg_max {bins - 1})",
         f"{len(spec.labels)} class channels, {scores}",
-        labels_line,
-        "input RGB, ImageNet mean and deviation, stretched: the family's default",
     )
 
 

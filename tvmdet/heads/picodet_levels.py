@@ -10,6 +10,7 @@ from tvmdet.errors import InputError
 from tvmdet.heads.base import GraphSummary
 from tvmdet.heads.labels import labels_from_metadata
 from tvmdet.heads.options import names_of, strides_of, whole_number
+from tvmdet.heads.score_evidence import are_scores
 
 __all__ = [
     "LARGEST_REG_MAX",
@@ -18,7 +19,6 @@ __all__ = [
     "check_count",
     "count_cells",
     "find_strides",
-    "is_sigmoid",
     "pair_levels",
 ]
 
@@ -117,11 +117,11 @@ def assign_roles(
             and pair[1][0] not in scores
         ]
         if len(fits) == 2:
-            # Both channel counts could be either: a sigmoid is on scores only.
+            # Both channel counts could be either: only scores are bounded by 0 and 1.
             fits = [
                 pair
                 for pair in fits
-                if is_sigmoid(summary, pair[0][0]) and not is_sigmoid(summary, pair[1][0])
+                if are_scores(summary, pair[0][0]) and not are_scores(summary, pair[1][0])
             ]
         if len(fits) != 1:
             shown = " and ".join(f"{name} ({channels})" for name, channels in level.outputs)
@@ -149,11 +149,6 @@ def check_count(strides: Sequence[int], count: int, what: str) -> None:
             f"the spec's options.strides {list(strides)} has {len(strides)} entries for {count} "
             f"{what}; give one for each"
         )
-
-
-def is_sigmoid(summary: GraphSummary, name: str) -> bool:
-    """Returns whether an output holds values of a sigmoid and nothing else."""
-    return summary.output_sources.get(name, frozenset()) == frozenset({"Sigmoid"})
 
 
 def _is_box(channels: int) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
-from tvmdet.heads.input_defaults import UNIT, detr_input
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.dense_inputs import stretched
+from tvmdet.heads.input_defaults import UNIT, detr_input, fed_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.queries import (
     QueryOutputs,
@@ -73,7 +74,10 @@ class RtDetrHead(Head):
         labels = choose_labels(summary.metadata, class_count(found.columns, background), given)
         if isinstance(labels, str):
             return f"{labels}; options.background says which column is no class, if one is"
-        values, line = _input(summary, ultralytics is not None)
+        pixels = _input(summary, ultralytics is not None, given)
+        if isinstance(pixels, str):
+            return pixels
+        values, line = pixels
         rows = min(max(found.queries, 100), 300)
         spec = DetectorSpec(
             family=self.name,
@@ -130,9 +134,11 @@ def _outputs_line(found: QueryOutputs) -> str:
     )
 
 
-def _input(summary: GraphSummary, ultralytics: bool) -> tuple[dict[str, Any], str]:
-    """Returns the input's defaults, and a line that says why these."""
+def _input(
+    summary: GraphSummary, ultralytics: bool, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], str] | Question:
+    """Returns the input's defaults, and a line that says why these; or what to ask."""
     if ultralytics:
         line = "input RGB / 255, stretched: as Ultralytics trains RT-DETR"
-        return {**UNIT, "resize": "stretch"}, line
-    return detr_input(summary)
+        return fed_input(summary, stretched(UNIT), line, RtDetrHead.name, given)
+    return detr_input(summary, RtDetrHead.name, given)

@@ -74,19 +74,35 @@ def _torchvision(shapes: Sequence[Any], size_hw: tuple[int, int], strides: list[
 def _mmdetection(
     found: FoundOutputs, size_hw: tuple[int, int], given: Mapping[str, Any]
 ) -> Options | str:
-    """Options of MMDetection's SSD300, SSD512 and SSDLite320 (SSDAnchorGenerator)."""
+    """Options of MMDetection's SSD300 and SSD512 (SSDAnchorGenerator)."""
     known = {
         (_CELLS_300, (300, 300)): (_SIZES_300, _RATIOS_300, _STEPS_300),
         (_CELLS_512, (512, 512)): (_SIZES_512, _RATIOS_512, _STEPS_512),
-        (_CELLS_LITE, (320, 320)): (_SIZES_LITE, ((2, 3),) * 6, _STRIDES_LITE),
     }
     if (found.per_cell, size_hw) not in known:
         return (
-            "they take images of 300x300, 512x512 or 320x320 and have "
-            f"{_counts(_CELLS_300)}, {_counts(_CELLS_512)} or {_counts(_CELLS_LITE)} boxes at a "
-            "cell"
+            "they take images of 300x300 or 512x512 and have "
+            f"{_counts(_CELLS_300)} or {_counts(_CELLS_512)} boxes at a cell"
         )
-    sizes, ratios, strides = known[found.per_cell, size_hw]
+    return _mmdetection_boxes(found, size_hw, *known[found.per_cell, size_hw])
+
+
+def _mmdetection_ssdlite(
+    found: FoundOutputs, size_hw: tuple[int, int], given: Mapping[str, Any]
+) -> Options | str:
+    """Options of MMDetection's SSDLite at 320 (configs/ssd/ssdlite_mobilenetv2-*_320_coco.py)."""
+    if (found.per_cell, size_hw) != (_CELLS_LITE, (320, 320)):
+        return f"it takes 320x320 images and has {_counts(_CELLS_LITE)} boxes at a cell"
+    return _mmdetection_boxes(found, size_hw, _SIZES_LITE, ((2, 3),) * 6, _STRIDES_LITE)
+
+
+def _mmdetection_boxes(
+    found: FoundOutputs,
+    size_hw: tuple[int, int],
+    sizes: Sequence[float],
+    ratios: Sequence[Sequence[float]],
+    strides: Sequence[int],
+) -> Options | str:
     if found.grids != covering_grids(size_hw, [(stride, stride) for stride in strides]):
         return f"their strides are {', '.join(map(str, strides))}"
     return {
@@ -204,12 +220,17 @@ class SSDHead(DenseHead):
             options=_torchvision_ssdlite320,
         ),
         "mmdetection": Style(
-            about="MMDetection's SSD (SSDHead)",
-            input=stretched(
-                {"color": "rgb", "mean": (123.675, 116.28, 103.53), "std": (1.0, 1.0, 1.0)}
-            ),
+            about="MMDetection's SSD300 and SSD512 (SSDHead)",
+            # configs/_base_/models/ssd300.py: the mean alone, as VGG16 of Caffe has it.
+            input=stretched({**IMAGENET_RGB, "std": (1.0, 1.0, 1.0)}),
             postprocess=_postprocess(0.45, 200),
             options=_mmdetection,
+        ),
+        "mmdetection_ssdlite": Style(
+            about="MMDetection's SSDLite with MobileNetV2",
+            input=stretched(IMAGENET_RGB),
+            postprocess=_postprocess(0.45, 200),
+            options=_mmdetection_ssdlite,
         ),
         "tensorflow": Style(
             about="TensorFlow's SSD MobileNet v1 and v2",

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["UltralyticsExport", "read_ultralytics", "refuse_export"]
+__all__ = ["UltralyticsExport", "is_ultralytics", "read_ultralytics", "refuse_export"]
 
 _LONGEST = 10_000  # characters of one value
 _OTHER_TASKS = {
@@ -59,6 +59,11 @@ def read_ultralytics(metadata: Mapping[str, str]) -> UltralyticsExport:
         end2end=_literal(metadata.get("end2end", "")) is True,
         nms=isinstance(args, dict) and args.get("nms") is True,
     )
+
+
+def is_ultralytics(metadata: Mapping[str, str]) -> bool:
+    """Returns whether Ultralytics' exporter wrote the metadata: its author, or its keys."""
+    return read_ultralytics(metadata).by_ultralytics or {"names", "stride", "task"} <= set(metadata)
 
 
 def refuse_export(metadata: Mapping[str, str], *, masks: bool) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from tvmdet.heads.base import ColumnRun, GraphSummary
+from tvmdet.heads.base import ColumnRun, GraphSummary, Question
+from tvmdet.heads.input_defaults import UNIT, fed_input
 from tvmdet.heads.yolo_find_rows import FoundRows
 
 __all__ = [
@@ -80,28 +82,22 @@ def _span(run: ColumnRun) -> str:
     return f"values {run.start} to {run.stop - 1}"
 
 
-def unit_input(summary: GraphSummary, usual: str) -> tuple[dict[str, Any], str] | str:
+def unit_input(
+    summary: GraphSummary, usual: str, family: str, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], str] | Question:
     """Returns how RGB pixels are fed to a network trained on pixels from 0 to 1.
 
     Args:
         summary: The network.
         usual: What the family does beyond that, for people.
+        family: The family.
+        given: The user's spec.
 
     Returns:
-        ``std`` of an InputSpec where it is not the default, and a line for people; or one
-        sentence that says why it cannot be known.
+        Arguments of an InputSpec and a line for people, or what to ask.
     """
-    inner = summary.normalisation
-    if inner is None:
-        return {}, f"input RGB / 255, {usual}: the family's default"
-    if all(abs(mean) < 1e-3 for mean in inner.mean) and all(abs(s - 255) < 1 for s in inner.std):
-        line = f"input RGB, {usual}: the family's default; the network divides by 255 itself"
-        return {"std": (1.0, 1.0, 1.0)}, line
-    return (
-        f"the network normalises its picture itself, by mean {list(inner.mean)} and deviation "
-        f"{list(inner.std)}, which this family does not: say what it takes in the spec's "
-        "input.mean and input.std"
-    )
+    line = f"input RGB / 255, {usual}: the family's default"
+    return fed_input(summary, UNIT, line, family, given)
 
 
 def show_operators(run: ColumnRun) -> str:

@@ -77,7 +77,7 @@ class YoloMapsHead(Head):
         if isinstance(labels, str):
             return labels
         resize: Resize = "letterbox" if decoding == "sigmoid" else "stretch"
-        pixels = unit_input(summary, resize)
+        pixels = unit_input(summary, resize, self.name, given)
         if isinstance(pixels, str):
             return pixels
         scale = version.scale_xy if version else (2.0 if decoding == "sigmoid" else 1.0,)

@@ -52,7 +52,7 @@ class YoloV4Head(Head):
         labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):
             return labels
-        pixels = unit_input(summary, "stretched")
+        pixels = unit_input(summary, "stretched", self.name, given)
         if isinstance(pixels, str):
             return pixels
         anchors = summary.outputs[scores].shape[1]

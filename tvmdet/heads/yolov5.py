@@ -63,7 +63,7 @@ class YoloV5Head(Head):
         labels = choose_labels(summary.metadata, found.values - 5 - found.coefficients, given)
         if isinstance(labels, str):
             return labels
-        pixels = unit_input(summary, "letterbox with grey 114")
+        pixels = unit_input(summary, "letterbox with grey 114", self.name, given)
         if isinstance(pixels, str):
             return pixels
         reasons = (

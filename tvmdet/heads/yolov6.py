@@ -53,7 +53,7 @@ class YoloV6Head(Head):
         labels = choose_labels(summary.metadata, found.values - 5, given)
         if isinstance(labels, str):
             return labels
-        pixels = unit_input(summary, "letterbox with grey 114")
+        pixels = unit_input(summary, "letterbox with grey 114", self.name, given)
         if isinstance(pixels, str):
             return pixels
         reasons = (

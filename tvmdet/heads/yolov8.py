@@ -62,7 +62,7 @@ class YoloV8Head(Head):
         labels = choose_labels(summary.metadata, found.values - 4 - found.coefficients, given)
         if isinstance(labels, str):
             return labels
-        pixels = unit_input(summary, "letterbox with grey 114")
+        pixels = unit_input(summary, "letterbox with grey 114", self.name, given)
         if isinstance(pixels, str):
             return pixels
         reasons = (

@@ -83,7 +83,7 @@ class YoloV8MapsHead(Head):
         labels = choose_labels(summary.metadata, classes.pop(), given)
         if isinstance(labels, str):
             return labels
-        pixels = unit_input(summary, "letterbox with grey 114")
+        pixels = unit_input(summary, "letterbox with grey 114", self.name, given)
         if isinstance(pixels, str):
             return pixels
         activation = choice(options, "score_activation", _ACTIVATIONS)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tvmdet.errors import InputError
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.input_defaults import fed_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.options import choice
 from tvmdet.heads.ultralytics import refuse_export
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["YoloXHead"]
 
 _BOXES = ("decoded", "offsets")
+_INPUT: Mapping[str, Any] = {
+    "color": "bgr",
+    "mean": (0.0, 0.0, 0.0),
+    "std": (1.0, 1.0, 1.0),
+    "pad_position": "top_left",
+}
 _ROWS = RowFormat(family="yolox", lead=5, per_cell=1, pyramids=((8, 16, 32),), options=("boxes",))
 
 
@@ -67,18 +74,20 @@ class YoloXHead(Head):
         labels = choose_labels(summary.metadata, found.values - 5, given)
         if isinstance(labels, str):
             return labels
+        line = "input BGR, 0 to 255, top left on grey 114: the family's default (since YOLOX 0.1.1)"
+        pixels = fed_input(summary, _INPUT, line, self.name, given)
+        if isinstance(pixels, str):
+            return pixels
         reasons = (
             *describe_rows(found, size_hw, "4 box rows + 1 objectness row", len(labels[0])),
             "boxes are pixels" if boxes == "decoded" else "boxes are offsets: decoding is added",
             labels[1],
-            "input BGR, 0 to 255, top left on grey 114: the family's default (since YOLOX 0.1.1)",
+            pixels[1],
         )
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(
-                size_hw=size_hw, color="bgr", pad_position="top_left", std=(1.0, 1.0, 1.0)
-            ),
+            input=InputSpec(size_hw=size_hw, **pixels[0]),
             postprocess=PostprocessSpec(
                 score_threshold=0.3, iou_threshold=0.45, class_agnostic=True
             ),

@@ -18,11 +18,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import tvm
 from tvm import relax
 
-from tvmdet.passes.relax_tools import constant_array, is_constant, make_call, static_shape
+from tvmdet.passes.relax_tools import (
+    constant_array,
+    is_constant,
+    make_call,
+    make_constant,
+    static_shape,
+)
 
 __all__ = ["ConvertToNHWC", "Rewriter", "Value"]
 
@@ -90,7 +95,7 @@ class Rewriter:
             return value.expr
         axes = tuple(value.order.index(axis) for axis in order)
         if is_constant(value.expr):
-            return relax.const(np.ascontiguousarray(constant_array(value.expr).transpose(axes)))
+            return make_constant(constant_array(value.expr).transpose(axes))
         shape = static_shape(value.expr)
         kept = [axis for axis in axes if shape[axis] != 1]
         if kept == sorted(kept):  # only axes of length 1 move: the bytes stay where they are
@@ -123,7 +128,7 @@ class Rewriter:
             return Value(self.emit(expr), tuple(range(len(shape))))
         if is_constant(value.expr):
             stored = constant_array(value.expr).reshape([shape[axis] for axis in plan])
-            return Value(relax.const(stored), plan)
+            return Value(make_constant(stored), plan)
         return Value(self.emit(relax.op.reshape(value.expr, [shape[a] for a in plan])), plan)
 
     def visit(self, expr: Any) -> Any:

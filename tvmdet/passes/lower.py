@@ -23,9 +23,11 @@ from tvmdet.passes.legalize_activations import ACTIVATIONS
 from tvmdet.passes.legalize_gates import GATES
 from tvmdet.passes.legalize_rows import row_legalizers
 from tvmdet.passes.legalize_take import legalize_take
+from tvmdet.passes.lower_cumsum import LowerCumsum
 from tvmdet.passes.lower_grid_sample import LowerGridSample
 from tvmdet.passes.lower_non_max_suppression import LowerNonMaxSuppression
 from tvmdet.passes.lower_roi_align import LowerRoiAlign
+from tvmdet.passes.lower_scatter import LowerScatter
 from tvmdet.passes.lower_sorting import LowerSorting
 from tvmdet.passes.pack_conv2d import Conv2dPacker
 from tvmdet.passes.rewrite_dense import RewriteDense
@@ -61,6 +63,8 @@ def lowering_phases(
         ("fold_constants", relax.transform.FoldConstant()),
         # Kernels: every operator a TIR function, weights packed, neighbours fused.
         ("lower_sorting", LowerSorting()),
+        ("lower_cumsum", LowerCumsum()),
+        ("lower_scatter", LowerScatter()),
         ("lower_non_max_suppression", LowerNonMaxSuppression()),
         ("legalize", relax.transform.LegalizeOps(legalize)),
         ("check_legalized", CheckLegalized()),

@@ -17,6 +17,7 @@ __all__ = [
     "is_call_to",
     "is_constant",
     "make_call",
+    "make_constant",
     "static_shape",
 ]
 
@@ -30,6 +31,14 @@ def constant_array(expr: Any) -> np.ndarray:
     """Returns the value of a constant tensor; do not write to it."""
     array: np.ndarray = expr.value.numpy()
     return array
+
+
+def make_constant(array: np.ndarray) -> Any:
+    """Returns a constant tensor of the array's own type.
+
+    ``relax.const`` without a type makes int32 of int64, and float32 of float64.
+    """
+    return relax.const(np.ascontiguousarray(array), str(array.dtype))
 
 
 def static_shape(expr: Any) -> tuple[int, ...]:

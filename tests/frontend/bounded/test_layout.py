@@ -168,7 +168,7 @@ _LAYOUTS = [
 
 
 @pytest.mark.parametrize("emit", _LAYOUTS, ids=lambda emit: emit.__name__.strip("_"))
-@pytest.mark.parametrize("opset", [13, 17])
+@pytest.mark.parametrize("opset", [pytest.param(13, marks=pytest.mark.slow), 17])
 def test_rows_follow(emit: Callable[[Graph, str], str], opset: int) -> None:
     graph = Graph()
     output = emit(graph, _table(graph))

@@ -33,10 +33,34 @@ def _detector() -> onnx.ModelProto:
 
 def test_proof_says_how_many_rows_it_saw() -> None:
     model = _detector()
-    proof = prove_rows(model, bound_shapes(model, Limits()))
+    proof = prove_rows(model, bound_shapes(model, Limits()), Limits())
     assert proof.largest == 0.0
     assert "random values (seed 0): 4 rows" in proof.inputs
     assert "black: 0 rows" in proof.inputs
+
+
+def _unsure_detector(threshold: float) -> onnx.ModelProto:
+    """Pixels that are brighter than any pixel is."""
+    graph = Graph()
+    pixels = graph.node("Reshape", "images", ints(graph, -1))
+    faint = graph.node("Mul", pixels, graph.constant(0.01))
+    places = chosen(graph, faint, threshold)
+    return make(graph, [graph.node("Gather", pixels, places)], {"images": [1, 3, 8, 8]})
+
+
+def test_thresholds_are_lowered_where_no_row_was_seen() -> None:
+    model = _unsure_detector(0.9)
+    proof = prove_rows(model, bound_shapes(model, Limits()), Limits())
+    assert "random values (seed 0): 0 rows" in proof.inputs
+    rows = [line for line in proof.inputs if line.startswith("thresholds of 0, random")]
+    assert rows and not any(line.endswith(" 0 rows") for line in rows)
+    assert not any("no row was ever seen" in line for line in proof.inputs)
+
+
+def test_a_proof_without_rows_says_so() -> None:
+    model = _unsure_detector(3.0)
+    proof = prove_rows(model, bound_shapes(model, Limits()), Limits())
+    assert any("no row was ever seen" in line for line in proof.inputs)
 
 
 def _poison_smallest(rw: Rewriter, node: onnx.NodeProto, inputs: list) -> list:
@@ -79,7 +103,7 @@ def test_bound_that_cuts_rows_names_the_limit() -> None:
         {"x": [1, 3, 8, 8]},
     )
     with pytest.raises(ModelError, match=r"3 of at most 3 rows instead of .*Limits\.max_rows"):
-        prove_rows(model, bound_shapes(model, Limits(max_rows=3)))
+        prove_rows(model, bound_shapes(model, Limits(max_rows=3)), Limits(max_rows=3))
 
 
 def test_network_imports_at_its_own_batch_only(tmp_path: Path) -> None:

@@ -121,6 +121,15 @@ def test_unique_is_refused_by_name() -> None:
         bound_shapes(make(graph, [graph.node("Unique", "x")]), Limits())
 
 
+def test_node_with_too_few_inputs_is_named() -> None:
+    graph = Graph()
+    values = graph.node("Gather", "x", chosen(graph))
+    model = make(graph, [values])
+    model.graph.node.append(onnx.helper.make_node("TopK", [values], ["a", "b"], name="damaged"))
+    with pytest.raises(ShapeError, match=r"node 'damaged' \(TopK\): its inputs or attributes"):
+        bound_shapes(model, Limits())
+
+
 def test_limit_bounds_an_output() -> None:
     graph = Graph()
     model = make(graph, [graph.node("Gather", "x", chosen(graph))])

@@ -91,7 +91,7 @@ class _Demand:
         if target is None or target.tolist() != [-1] or maker is None:
             return False
         if maker.op_type == "Gather":
-            return attribute(maker, "axis", 0) == 1
+            return bool(attribute(maker, "axis", 0) == 1)
         if maker.op_type != "Slice":
             return False
         given = [self._constants.get(entry) for entry in maker.input[1:4]]

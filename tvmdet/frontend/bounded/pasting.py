@@ -17,11 +17,10 @@ from onnx import helper
 
 from tvmdet.frontend.bounded.attributes import attribute, graph_attribute
 from tvmdet.frontend.onnx_tools import constants_of
+from tvmdet.heads.base import BOX_MASKS
 
 __all__ = ["BOX_MASKS", "cut_pasting"]
 
-# Metadata key: the name of the output that holds masks in their boxes.
-BOX_MASKS = "tvmdet.box_masks"
 _THROUGH = ("Cast", "Identity", "Unsqueeze")
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 
 from tvmdet.errors import ModelError
-from tvmdet.frontend.bounded.bound import Bounded
+from tvmdet.frontend.bounded.bound import Bounded, bound_shapes
+from tvmdet.frontend.bounded.lower_thresholds import lower_thresholds
+from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.prove import TOLERANCE, Proof, differences, probes, run_onnx
 
 __all__ = ["BOUNDED", "prove_rows"]
@@ -19,23 +21,48 @@ BOUNDED = "sizes that depend on the image bounded, rows that are not real masked
 _FEWEST, _MOST = 2, 6
 
 
-def prove_rows(before: onnx.ModelProto, bounded: Bounded) -> Proof:
+def prove_rows(before: onnx.ModelProto, bounded: Bounded, limits: Limits) -> Proof:
     """Measures how far the real rows of a bounded network are from those of the original.
 
-    Besides random and smooth pictures both run on a black one, which usually has no object.
+    Besides random and smooth pictures both run on a black one, which usually has no object. A
+    network that gives no row on any of them is compared again with its thresholds lowered.
 
     Args:
         before: The network with open sizes, its inputs static.
         bounded: The rewritten one.
+        limits: What it was bounded by.
 
     Raises:
         ModelError: An output has other rows, or rows past the last that are not zero; or the
             original runs on no probe.
     """
-    names = [value.name for value in before.graph.output]
-    largest = dict.fromkeys(names, 0.0)
-    seen: dict[str, int] = {}
-    tried = 0
+    largest = dict.fromkeys((value.name for value in before.graph.output), 0.0)
+    seen = _prove_on_probes(before, bounded, largest)
+    described = [_described(inputs, rows, bounded) for inputs, rows in seen.items()]
+    if bounded.opened and not any(seen.values()):
+        lowered = lower_thresholds(before)
+        again = {}
+        if lowered is not None:
+            again = _prove_on_probes(lowered, bound_shapes(lowered, limits), largest)
+        described += [f"thresholds of 0, {_described(*one, bounded)}" for one in again.items()]
+        if not any(again.values()):
+            described.append("no row was ever seen: check the compiled file on pictures of yours")
+    return Proof(
+        rewrite="; ".join((BOUNDED, *bounded.notes)), differences=largest, inputs=tuple(described)
+    )
+
+
+def _described(inputs: str, rows: int | None, bounded: Bounded) -> str:
+    if rows is None:
+        return f"{inputs}: skipped, ONNX Runtime cannot run the export on it"
+    return f"{inputs}: {rows} rows" if bounded.opened else inputs
+
+
+def _prove_on_probes(
+    before: onnx.ModelProto, bounded: Bounded, largest: dict[str, float]
+) -> dict[str, int | None]:
+    """Compares both on every probe; returns the rows of each, None where the original fails."""
+    seen: dict[str, int | None] = {}
     for seed in range(_MOST):
         feeds = probes(bounded.model, seed)
         if seed == 0:
@@ -44,24 +71,18 @@ def prove_rows(before: onnx.ModelProto, bounded: Bounded) -> Proof:
         for inputs, feed in feeds.items():
             expected = _run(before, feed)
             if expected is None:
+                seen[inputs] = None
                 continue
-            tried += 1
             (got,) = run_onnx(bounded.model, [feed])
-            rows = _compare(inputs, expected, got, bounded, names, largest)
-            seen[inputs] = rows
+            seen[inputs] = _compare(inputs, expected, got, bounded, list(largest), largest)
         if seed + 1 >= _FEWEST and (any(seen.values()) or not bounded.opened):
             break
-    if not tried:
+    if all(rows is None for rows in seen.values()):
         raise ModelError(
             "ONNX Runtime runs the export on no random or smooth picture, so that bounding its "
             "sizes cannot be proven; check the export with ONNX Runtime"
         )
-    described = tuple(
-        f"{inputs}: {rows} rows" if bounded.opened else inputs for inputs, rows in seen.items()
-    )
-    return Proof(
-        rewrite="; ".join((BOUNDED, *bounded.notes)), differences=largest, inputs=described
-    )
+    return seen
 
 
 def _run(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:

@@ -16,7 +16,7 @@ from tvmdet.frontend.bounded.errors import blocked
 from tvmdet.frontend.bounded.sizes import compute_sizes
 from tvmdet.frontend.bounded.values import Extent, Lanes, Size, Symbol, Value, extent_of
 from tvmdet.frontend.limits import Limits
-from tvmdet.frontend.onnx_tools import DEFAULT_DOMAINS, describe, value_summary
+from tvmdet.frontend.onnx_tools import DEFAULT_DOMAINS, describe, unforeseen, value_summary
 
 __all__ = ["RULES", "SOURCES", "Rewriter", "Rule", "rule"]
 
@@ -95,13 +95,15 @@ class Rewriter:
             UnsupportedOperatorError: A node of another kind depends on open sizes.
         """
         for node in nodes:
-            inputs = [scope[name] if name else None for name in node.input]
             try:
+                inputs = [scope[name] if name else None for name in node.input]
                 outputs = self._outputs(node, inputs, scope, inner=inner)
             except ModelError as error:
                 if "node '" in str(error):
                     raise
                 raise blocked(node, str(error)) from error
+            except Exception as error:  # a rule on a node that breaks the standard; ONNX itself
+                raise unforeseen(f"{describe(node)} cannot be bounded", error) from error
             scope.update(
                 (name, value) for name, value in zip(node.output, outputs, strict=False) if name
             )

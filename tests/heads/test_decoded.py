@@ -1,0 +1,120 @@
+"""Decoded boxes and scores without suppression: what is claimed, asked for, and decoded."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from head_tools import UNIT, assert_decodes_as_reference, decode, summary_of
+
+from tvmdet.errors import InputError, ModelError
+from tvmdet.frontend.recognise import recognise
+from tvmdet.heads import GraphSummary, Recognition, get_head
+from tvmdet.heads.base import Question
+
+PICTURE = {"input": {"resize": "stretch", "mean": [0, 0, 0], "std": [255, 255, 255]}}
+LAYOUT = {"columns": ["cx", "cy", "w", "h"], "box_frame": "normalized", "background": "last"}
+
+
+def _summary(anchors: int = 120, classes: int = 3, **facts: Any) -> GraphSummary:
+    outputs = {"scores": (1, anchors, classes), "boxes": (1, anchors, 4)}
+    return summary_of(outputs, **{"output_ranges": {"scores": (UNIT,)}, **facts})
+
+
+SOFTMAX = {"output_sources": {"scores": frozenset(("Softmax",))}}
+
+
+@pytest.mark.parametrize(
+    ("summary", "size_hw", "labels", "iou"),
+    [
+        (_summary(4420, 2, **SOFTMAX), (240, 320), 1, 0.3),
+        (_summary(17640, 2, **SOFTMAX), (480, 640), 1, 0.3),
+        (_summary(3000, 21, **SOFTMAX), (300, 300), 20, 0.45),
+    ],
+)
+def test_claims_what_it_knows(
+    summary: GraphSummary, size_hw: tuple[int, int], labels: int, iou: float
+) -> None:
+    found = recognise(summary, size_hw, {})
+    assert found.family == "decoded"
+    spec = found.spec
+    assert len(spec.labels) == labels
+    assert (spec.options["box_frame"], spec.options["background"]) == ("normalized", "first")
+    assert list(spec.options["columns"]) == ["x1", "y1", "x2", "y2"]
+    assert spec.postprocess.iou_threshold == iou
+    assert (spec.input.resize, spec.input.mean, spec.input.std[0]) == ("stretch", (127,) * 3, 128)
+
+
+@pytest.mark.parametrize(
+    ("summary", "reason", "asks"),
+    [
+        (summary_of({}), "its outputs are not boxes", False),
+        (summary_of({"a": (1, 120, 4), "b": (1, 120, 3)}), "not proven", False),
+        (_summary(output_ranges={}), "not proven to be from 0 to 1", False),
+        (_summary(operators={"Softmax": 4, "MatMul": 9}), "it has attention", False),
+        (_summary(20), "anchors are 100 or more", False),
+        (
+            summary_of({"a": (1, 120, 4), "b": (1, 120, 3)}, output_ranges={"b": (UNIT,)}),
+            "nothing says that a and b",
+            False,
+        ),
+        (_summary(), "in which order and unit boxes is", True),
+        (_summary(4421, 2, **SOFTMAX), "in which order and unit boxes is", True),
+    ],
+)
+def test_asks_or_refuses(summary: GraphSummary, reason: str, asks: bool) -> None:
+    answer = get_head("decoded").examine(summary, (240, 320), {})
+    assert isinstance(answer, str)
+    assert re.search(reason, answer), answer
+    assert isinstance(answer, Question) == asks
+
+
+def test_what_is_asked_for_settles_it() -> None:
+    given: dict[str, Any] = {}
+    for _ in range(2):
+        answer = get_head("decoded").examine(_summary(), (64, 96), given)
+        assert isinstance(answer, Question)
+        given |= tomllib.loads(answer.spec_text)
+    assert isinstance(get_head("decoded").examine(_summary(), (64, 96), given), Recognition)
+    assert recognise(_summary(), (64, 96), given).spec.input.std == (255,) * 3
+
+
+@pytest.mark.parametrize("background", ["none", "first", "last"])
+def test_decodes(background: str) -> None:
+    options = {**LAYOUT, "background": background}
+    given = {"family": "decoded", "options": options, **PICTURE}
+    spec = recognise(_summary(), (64, 96), given).spec
+    rng = np.random.default_rng(0)
+    values = {
+        "scores": rng.random((2, 120, 3), np.float32),
+        "boxes": rng.random((2, 120, 4), np.float32),
+    }
+    values["boxes"][0, 0] = [0.5, 0.5, 0.25, 0.5]
+    boxes, scores = decode(spec, values)
+    np.testing.assert_allclose(boxes[0, 0], [36, 16, 60, 48])
+    start = int(background == "first")
+    width = 3 - (background != "none")
+    np.testing.assert_array_equal(scores, values["scores"][:, :, start : start + width])
+    assert_decodes_as_reference(spec, values)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"background": "middle"}, "allowed: none, first, last"),
+        ({"box_frame": "metres"}, "allowed: normalized, pixels"),
+        ({"columns": ["x1", "y1", "x2", "y3"]}, "options.columns is"),
+        ({"score_output": "boxes"}, "boxes and boxes are not boxes"),
+        ({"score_output": "scores", "background": "none"}, "2 labels, but the network scores 3"),
+        ({"rows": 3}, "unknown options.rows"),
+    ],
+)
+def test_options_are_checked(options: Mapping[str, Any], message: str) -> None:
+    told = {**LAYOUT, "box_output": "boxes", **options}
+    given = {"family": "decoded", "labels": ["a", "b"], "options": told, **PICTURE}
+    with pytest.raises((InputError, ModelError), match=message):
+        recognise(_summary(), (64, 96), given)

@@ -1,0 +1,113 @@
+"""How pictures are fed: never normalised twice, never silently not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from dense_summaries import SIZE_HW, claim, level_maps, summary
+
+from tvmdet.heads import GraphSummary, Question, TensorSummary, get_head
+from tvmdet.heads.base import Normalisation
+from tvmdet.heads.dense_inputs import IMAGENET_RGB, RTMDET_BGR, padded
+from tvmdet.heads.input_defaults import UNIT, detr_input, fed_input
+
+BYTES_BGR = {"color": "bgr", "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+STRANGE = Normalisation(mean=(9.0, 9.0, 9.0), std=(3.0, 3.0, 3.0))
+NOTHING = summary({"o": (1, 4)})
+
+
+def _inner(mean: float | tuple[float, ...], std: float | tuple[float, ...]) -> Normalisation:
+    return Normalisation(
+        mean=mean if isinstance(mean, tuple) else (mean,) * 3,
+        std=std if isinstance(std, tuple) else (std,) * 3,
+    )
+
+
+def _fed(inner: Normalisation | None, usual: Any, **given: Any) -> dict[str, Any] | Question:
+    network = replace(NOTHING, normalisation=inner)
+    answer = fed_input(network, usual, "as usual", "family", given)
+    return answer if isinstance(answer, Question) else answer[0]
+
+
+@pytest.mark.parametrize(
+    ("inner", "usual", "color", "std"),
+    [
+        (None, IMAGENET_RGB, "rgb", 58.395),
+        (_inner(0.0, 1.0), IMAGENET_RGB, "rgb", 58.395),  # does nothing
+        (_inner((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), IMAGENET_RGB, "rgb", 255),
+        (_inner((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)), IMAGENET_RGB, "rgb", 1),
+        (_inner((103.53, 116.28, 123.675), (57.375, 57.12, 58.395)), RTMDET_BGR, "bgr", 1),
+        # Channels turned round before the network: its colours count.
+        (_inner((103.53, 116.28, 123.675), (57.375, 57.12, 58.395)), IMAGENET_RGB, "bgr", 1),
+        (_inner(0.0, 255.0), UNIT, "rgb", 1),
+        (_inner(0.0, 1 / 255), BYTES_BGR, "bgr", 255),
+    ],
+)
+def test_a_normalisation_that_is_explained(
+    inner: Normalisation | None, usual: Any, color: str, std: float
+) -> None:
+    values = _fed(inner, usual)
+    assert isinstance(values, dict)
+    assert values["color"] == color
+    assert values["std"][0] == std
+    assert any(values["mean"]) == (std == 58.395)
+
+
+@pytest.mark.parametrize(
+    ("inner", "usual"),
+    [
+        (STRANGE, IMAGENET_RGB),
+        (_inner(0.0, 255.0), IMAGENET_RGB),  # the first half of it, or all there is
+        (_inner(0.0, 255.0), BYTES_BGR),
+        (_inner((0.485, 0.456, 0.406), 1.0), IMAGENET_RGB),  # ImageNet's mean without deviation
+        (STRANGE, UNIT),
+    ],
+)
+def test_a_normalisation_that_is_not_is_asked_for(inner: Normalisation, usual: Any) -> None:
+    answer = _fed(inner, usual)
+    assert isinstance(answer, Question)
+    assert "normalises its picture itself" in answer
+    assert "[input]" in answer.spec_text
+    told = {"input": {"mean": [0, 0, 0], "std": [1, 1, 1]}}
+    assert _fed(inner, usual, **told) == dict(usual)
+
+
+def test_bytes_are_fed_as_they_are() -> None:
+    inputs = {"image": TensorSummary(shape=(1, 3, 64, 96), dtype="uint8")}
+    network = replace(NOTHING, inputs=inputs, normalisation=STRANGE)
+    assert not isinstance(fed_input(network, UNIT, "as usual", "family", {}), Question)
+
+
+@pytest.mark.parametrize("unit", [1.0, 255.0])
+def test_the_border_is_what_the_network_turns_into_zero(unit: float) -> None:
+    mean = tuple(value * unit for value in (0.482, 0.459, 0.408))
+    values = _fed(_inner(mean, unit / 255), padded(IMAGENET_RGB))
+    assert isinstance(values, dict)
+    assert values["pad_value"] == (123, 117, 104)
+
+
+def test_detrs_border_has_the_mean_colour() -> None:
+    answer = detr_input(NOTHING)
+    assert not isinstance(answer, Question)
+    assert answer[0]["pad_value"] == (124, 116, 104)
+
+
+MAPS = level_maps({"c": 3, "b": 32}, ((8, 12), (4, 6), (2, 3), (1, 2)))
+NETWORKS: dict[str, GraphSummary] = {
+    "gfl": summary(level_maps({"c": 3, "b": 68})),
+    "picodet": summary(MAPS),
+    "centernet": summary({"hm": (1, 3, 16, 24), "wh": (1, 2, 16, 24), "reg": (1, 2, 16, 24)}),
+}
+
+
+@pytest.mark.parametrize("family", NETWORKS)
+def test_heads_ask_and_take_the_answer(family: str) -> None:
+    network = replace(NETWORKS[family], normalisation=STRANGE)
+    answer = get_head(family).examine(network, SIZE_HW, {})
+    assert isinstance(answer, Question)
+    assert f'family = "{family}"' in answer.spec_text
+    told = {"color": "bgr", "mean": [0, 0, 0], "std": [1, 1, 1]}
+    spec = claim(network, family=family, input=told).spec
+    assert (spec.input.color, spec.input.std) == ("bgr", (1, 1, 1))

@@ -1,0 +1,260 @@
+"""Decoded boxes with scores of every class, before suppression."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tvmdet.errors import InputError, ShapeError
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.detection_decoding import boxes_reference, convention_of, emit_boxes
+from tvmdet.heads.detection_outputs import plain_name
+from tvmdet.heads.input_defaults import stated_input
+from tvmdet.heads.labels import choose_labels
+from tvmdet.heads.options import choice, refuse_unknown_options
+from tvmdet.heads.queries import has_attention
+from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from tvm import relax
+
+__all__ = ["DecodedHead"]
+
+_OPTIONS = ("background", "box_frame", "box_output", "columns", "score_output")
+_BACKGROUNDS = ("none", "first", "last")
+_BOX_NAMES = ("boxes", "bboxes", "decoded_boxes", "pred_boxes")
+_SCORE_NAMES = ("scores", "confidences", "conf", "cls_scores", "pred_scores", "probs")
+_FEWEST = 100  # anchors; fewer boxes are those of a set prediction
+
+# How qfgaohao/pytorch-ssd and what came of it (UltraFace) prepare pictures and write boxes:
+# ``mobilenetv1_ssd_config.py``, ``fd_config.py`` (mean 127, deviation 128), ``box_utils.py``.
+_PYTORCH_SSD: Mapping[str, Any] = {
+    "color": "rgb",
+    "mean": (127.0,) * 3,
+    "std": (128.0,) * 3,
+    "resize": "stretch",
+}
+
+
+class DecodedHead(Head):
+    """Boxes ``[N, A, 4]`` and scores ``[N, A, C]`` from 0 to 1; tvmdet suppresses.
+
+    Exports of qfgaohao's pytorch-ssd with MobileNet at 300x300 and of UltraFace are known: outputs
+    ``scores`` of a softmax and ``boxes``, and as many boxes as their priors. Others have to be told
+    the order and unit of the columns, and which class is the background.
+    """
+
+    name = "decoded"
+    title = "decoded boxes and scores of every class, no suppression (pytorch-ssd, UltraFace)"
+
+    def examine(
+        self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
+    ) -> Recognition | str:
+        """Implements :meth:`tvmdet.heads.base.Head.examine`."""
+        options, asked = given.get("options", {}), given.get("family") == self.name
+        found = _find(summary, options)
+        if isinstance(found, str):
+            return found
+        boxes, scores = found
+        if not asked and not _are_scores(summary, scores):
+            return f"the values of {scores} are not proven to be from 0 to 1"
+        if not asked and has_attention(summary):
+            return (
+                "it has attention, so its boxes may be a set prediction that needs no suppression"
+            )
+        iou = _pytorch_ssd(summary, boxes, scores, size_hw)
+        if not asked and iou is None and not _are_named(boxes, scores):
+            return f"nothing says that {boxes} and {scores} are decoded boxes and their scores"
+        layout = _layout(options, iou is not None)
+        if layout is None:
+            return _ask_for_layout(boxes)
+        classes = int(summary.outputs[scores].shape[2] or 0) - (layout["background"] != "none")
+        if classes < 1:
+            return f"{scores} is {summary.outputs[scores]}: no class beside the background"
+        labels = choose_labels(summary.metadata, classes, given)
+        if isinstance(labels, str):
+            return labels
+        values = _input(summary, iou is not None, given)
+        if isinstance(values, str):
+            return values
+        spec = DetectorSpec(
+            family=self.name,
+            labels=labels[0],
+            input=InputSpec(size_hw=size_hw, **values[0]),
+            postprocess=PostprocessSpec(iou_threshold=iou or 0.45, multi_label=True),
+            options={**layout, "box_output": boxes, "score_output": scores},
+        )
+        shown = f"{' '.join(layout['columns'])}, {layout['box_frame']}"
+        reasons = (f"{boxes}: {shown}; {scores}: {classes} classes", labels[1], values[1])
+        return Recognition(family=self.name, reasons=reasons, spec=spec)
+
+    def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
+        """Implements :meth:`tvmdet.heads.base.Head.validate`."""
+        options = spec.options
+        refuse_unknown_options(options, self.name, _OPTIONS)
+        missing = [name for name in _OPTIONS if options.get(name) is None]
+        if missing:
+            raise InputError(f"the spec's options lack {missing[0]!r}")
+        choice(options, "background", _BACKGROUNDS)
+        choice(options, "box_frame", ("normalized", "pixels"))
+        for name in ("box_output", "score_output"):
+            choice(options, name, tuple(summary.outputs))
+        columns = options["columns"]
+        listed = isinstance(columns, list | tuple) and len(columns) == 4
+        if not listed or convention_of(columns) is None:
+            raise InputError(
+                f"the spec's options.columns is {columns!r}; allowed: x1 y1 x2 y2, x1 y1 w h or "
+                "cx cy w h, in any order"
+            )
+        try:
+            _check(
+                *(summary.outputs[options[k]].shape for k in ("box_output", "score_output")), spec
+            )
+        except ShapeError as error:
+            raise InputError(str(error)) from error
+
+    def decode(
+        self, bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], spec: DetectorSpec
+    ) -> Decoded:
+        """Implements :meth:`tvmdet.heads.base.Head.decode`."""
+        from tvm import relax
+
+        boxes, scores = _pick(outputs, spec)
+        _check(*(tuple(int(dim) for dim in part.ty.shape) for part in (boxes, scores)), spec)
+        if spec.options["background"] != "none":
+            first = int(spec.options["background"] == "first")
+            begin, end = [first], [first + len(spec.labels)]
+            scores = bb.emit(relax.op.strided_slice(scores, axes=[2], begin=begin, end=end))
+        return Decoded(boxes=emit_boxes(bb, boxes, spec), scores=scores)
+
+    def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
+        """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
+        boxes, scores = _pick(outputs, spec)
+        _check(boxes.shape, scores.shape, spec)
+        kept = {"none": slice(None), "first": slice(1, None), "last": slice(-1)}
+        scores = scores[:, :, kept[spec.options["background"]]]
+        return Decoded(boxes=boxes_reference(boxes, spec), scores=scores)
+
+
+def _find(summary: GraphSummary, options: Mapping[str, Any]) -> tuple[str, str] | str:
+    """Returns the names of the boxes and the scores, or why there are none."""
+    outputs = summary.outputs
+    keys = ("box_output", "score_output")
+    chosen = tuple(choice(options, key, tuple(outputs)) for key in keys)
+    if chosen[0] and chosen[1]:
+        flat = [name for name in chosen if name and len(outputs[name].shape) != 3]
+        if chosen[0] == chosen[1] or flat:
+            return f"{chosen[0]} and {chosen[1]} are not boxes [N, A, 4] and scores [N, A, C]"
+        return chosen[0], chosen[1]
+    tables = [name for name, value in outputs.items() if len(value.shape) == 3]
+    if len(outputs) != 2 or len(tables) != 2:
+        return "its outputs are not boxes [N, A, 4] and scores [N, A, C]"
+    fours = [name for name in tables if outputs[name].shape[2] == 4]
+    if len(fours) == 2:
+        fours = [name for name in fours if plain_name(name) in _BOX_NAMES]
+    boxes = chosen[0] or (fours[0] if len(fours) == 1 else None)
+    if boxes is None:
+        return "its outputs are not boxes [N, A, 4] and scores [N, A, C]"
+    scores = chosen[1] or next(name for name in tables if name != boxes)
+    rows = [outputs[name].shape[1] for name in (boxes, scores)]
+    if rows[0] != rows[1] or (rows[0] or 0) < _FEWEST:
+        return f"{boxes} has {rows[0]} rows and {scores} {rows[1]}; anchors are {_FEWEST} or more"
+    return boxes, scores
+
+
+def _are_scores(summary: GraphSummary, name: str) -> bool:
+    ranges = summary.output_ranges.get(name, ())
+    runs = summary.column_runs(name, 2, 0, int(summary.outputs[name].shape[2] or 0))
+    proven = bool(ranges) and all(one.is_unit for one in ranges)
+    return proven or (bool(runs) and all(run.is_score for run in runs))
+
+
+def _are_named(boxes: str, scores: str) -> bool:
+    return plain_name(boxes) in _BOX_NAMES and plain_name(scores) in _SCORE_NAMES
+
+
+def _pytorch_ssd(
+    summary: GraphSummary, boxes: str, scores: str, size_hw: tuple[int, int]
+) -> float | None:
+    """Returns the authors' IoU threshold where the export is pytorch-ssd's or UltraFace's."""
+    sources = summary.output_sources.get(scores, frozenset())
+    _, anchors, columns = summary.outputs[scores].shape
+    named = (plain_name(boxes), plain_name(scores)) == ("boxes", "scores")
+    if not named or sources != {"Softmax"}:
+        return None
+    if columns == 2:  # UltraFace: 3, 2, 2, 3 priors a cell at strides 8 to 64
+        cells = [-(-size_hw[0] // step) * -(-size_hw[1] // step) for step in (8, 16, 32, 64)]
+        priors = sum(count * per for count, per in zip(cells, (3, 2, 2, 3), strict=True))
+        return 0.3 if anchors == priors else None
+    # MobileNet: 6 priors a cell of maps 19, 10, 5, 3, 2 and 1
+    return 0.45 if anchors == 3000 and size_hw == (300, 300) else None
+
+
+def _layout(options: Mapping[str, Any], known: bool) -> dict[str, Any] | None:
+    """Returns columns, unit and background, or None where one is not known."""
+    usual: dict[str, Any] = {}
+    if known:
+        usual = {
+            "columns": ["x1", "y1", "x2", "y2"],
+            "box_frame": "normalized",
+            "background": "first",
+        }
+    merged = {
+        key: options.get(key, usual.get(key)) for key in ("columns", "box_frame", "background")
+    }
+    choice(merged, "box_frame", ("normalized", "pixels"))
+    choice(merged, "background", _BACKGROUNDS)
+    return merged if None not in merged.values() else None
+
+
+def _ask_for_layout(boxes: str) -> Question:
+    return Question(
+        f"nothing says in which order and unit {boxes} is, and which class is the background",
+        spec_text='family = "decoded"\n[options]\n'
+        'box_frame = "pixels"                    # or "normalized"\n'
+        'columns = ["x1", "y1", "x2", "y2"]      # or another order, or cx cy w h\n'
+        'background = "none"                     # or "first", "last": a column that is no class',
+    )
+
+
+def _input(
+    summary: GraphSummary, known: bool, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], str] | str:
+    """Returns the input's defaults and a line; or what to ask for."""
+    stated = stated_input(summary)
+    if known:
+        values = {**_PYTORCH_SSD, **(stated[0] if stated else {})}
+        return values, "input RGB, mean 127, deviation 128, stretched: as pytorch-ssd"
+    table = given.get("input", {})
+    if stated is not None and "resize" in table:
+        return stated
+    if {"mean", "std", "resize"} <= set(table):
+        return {}, "input as the spec says"
+    return Question(
+        "nothing in the graph says how pictures are resized and normalised",
+        spec_text='family = "decoded"\n[input]    # what the network was trained with\n'
+        'color = "rgb"                  # or "bgr"\n'
+        'resize = "letterbox"           # or "stretch"\n'
+        "mean = [0.0, 0.0, 0.0]         # in pixel units\n"
+        "std = [255.0, 255.0, 255.0]",
+    )
+
+
+def _check(
+    boxes: tuple[int | None, ...], scores: tuple[int | None, ...], spec: DetectorSpec
+) -> None:
+    columns = len(spec.labels) + (spec.options["background"] != "none")
+    if len(boxes) != 3 or boxes[2] != 4 or scores[1:] != (boxes[1], columns):
+        raise ShapeError(
+            f"boxes are {list(boxes)} and scores {list(scores)}; {len(spec.labels)} labels and "
+            f"background {spec.options['background']!r} need [N, A, 4] and [N, A, {columns}]"
+        )
+
+
+def _pick(outputs: Mapping[str, Any], spec: DetectorSpec) -> tuple[Any, Any]:
+    names = spec.options["box_output"], spec.options["score_output"]
+    for name in names:
+        if name not in outputs:
+            raise ShapeError(f"there is no output {name!r}; the network has: {', '.join(outputs)}")
+    return outputs[names[0]], outputs[names[1]]
