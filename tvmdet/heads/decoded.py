@@ -9,7 +9,7 @@ from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.detection_decoding import boxes_reference, convention_of, emit_boxes
 from tvmdet.heads.detection_outputs import plain_name
-from tvmdet.heads.input_defaults import stated_input
+from tvmdet.heads.input_defaults import fed_input, stated_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.options import choice, refuse_unknown_options
 from tvmdet.heads.queries import has_attention
@@ -224,8 +224,8 @@ def _input(
     """Returns the input's defaults and a line; or what to ask for."""
     stated = stated_input(summary)
     if known:
-        values = {**_PYTORCH_SSD, **(stated[0] if stated else {})}
-        return values, "input RGB, mean 127, deviation 128, stretched: as pytorch-ssd"
+        line = "input RGB, mean 127, deviation 128, stretched: as pytorch-ssd"
+        return fed_input(summary, _PYTORCH_SSD, line, "decoded", given)
     table = given.get("input", {})
     if stated is not None and "resize" in table:
         return stated

@@ -18,7 +18,13 @@ from tvmdet.heads.detection_outputs import (
     find_detection_outputs,
     plain_name,
 )
-from tvmdet.heads.input_defaults import UNIT, detr_input, mean_levels, stated_input
+from tvmdet.heads.input_defaults import (
+    UNIT,
+    detr_input,
+    fed_input,
+    mean_levels,
+    stated_input,
+)
 from tvmdet.heads.labels import labels_from_metadata
 from tvmdet.heads.options import whole_number
 from tvmdet.heads.ultralytics import is_ultralytics
@@ -170,11 +176,13 @@ def _input(
         line = f"{stated[1]}; letterbox from the top left, its border of the mean colour"
         return {**stated[0], **_TOP_LEFT, "pad_value": mean_levels(summary, stated[0])}, line
     if is_ultralytics(summary.metadata):
-        return UNIT, "input RGB / 255, letterbox with grey 114: as Ultralytics' exports"
+        line = "input RGB / 255, letterbox with grey 114: as Ultralytics' exports"
+        return fed_input(summary, UNIT, line, "detections", given)
     if found.columns[:1] == ("batch",):
-        return UNIT, "input RGB / 255, letterbox with grey 114: as YOLOv7"
+        line = "input RGB / 255, letterbox with grey 114: as YOLOv7"
+        return fed_input(summary, UNIT, line, "detections", given)
     if summary.operators.get("GridSample") and summary.operators.get("TopK"):
-        return detr_input(summary)
+        return detr_input(summary, "detections", given)
     table = given.get("input", {})
     if ("mean" in table and "std" in table) or _takes_bytes(summary):
         return dict(_TOP_LEFT), "letterbox from the top left"
