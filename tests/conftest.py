@@ -43,3 +43,11 @@ def raw_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = toy_modules.compile_toy_network(folder / "network.so")
     spec = toy_modules.toy_spec(family="raw", labels=()).to_dict()
     return toy_modules.write_toy(folder / "raw.tvmdet", library, spec=spec, raw=toy_modules.RAW)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps tests in one process that share what takes long to compile: a file, or a folder."""
+    for item in items:
+        folder = item.path.parent
+        shared = folder if folder.name == "end_to_end" else item.path
+        item.add_marker(pytest.mark.xdist_group(str(shared.relative_to(item.config.rootpath))))
