@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 import tvm
 import tvm_ffi
 from tvm import relax, tirx
@@ -140,8 +141,11 @@ def run_decisions(
 ) -> list[list[np.ndarray]]:
     """Applies each decision, runs each result once, and returns the outputs of each.
 
-    ``instead`` replaces arguments by their index.
+    ``instead`` replaces arguments by their index. Where this machine cannot run the target's code,
+    the test is skipped: an illegal instruction would end the process.
     """
+    if missing := target.missing_features():
+        pytest.skip(f"this machine lacks {', '.join(missing)}")
     arguments = [(instead or {}).get(i, array) for i, array in enumerate(kernel.arguments)]
     scheduled = [
         kernel.template.apply(kernel.func, kernel.workload, decision).mod["main"]
