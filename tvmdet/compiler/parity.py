@@ -6,8 +6,8 @@ score within ``Tolerance.score`` (within a share of it, where that is less). Thr
 differ, because rounding decides them: a box whose score lies within the tolerance of the
 threshold, which of two overlapping boxes with equal scores survives suppression, and which of two
 classes with equal scores a box is given; with what follows from them. Of networks that suppress
-inside the reference is asked again on nudged pixels (:mod:`tvmdet.compiler.parity_nudges`). The masks of boxes that
-count as the same are compared by :mod:`tvmdet.compiler.parity_masks`.
+inside the reference is asked again on nudged pixels (:mod:`tvmdet.compiler.parity_nudges`). The
+masks of boxes that count as the same are compared by :mod:`tvmdet.compiler.parity_masks`.
 
 So that pictures with few objects test something too, the score threshold of each image is lowered
 until the reference has ``MIN_CANDIDATES`` candidates above it.
