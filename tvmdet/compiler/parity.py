@@ -5,8 +5,9 @@ must have a partner of its class on the other, with an IoU of at least ``Toleran
 score within ``Tolerance.score`` (within a share of it, where that is less). Three things may
 differ, because rounding decides them: a box whose score lies within the tolerance of the
 threshold, which of two overlapping boxes with equal scores survives suppression, and which of two
-classes with equal scores a box is given; with what follows from them. The masks of boxes that
-count as the same are compared by :mod:`tvmdet.compiler.parity_masks`.
+classes with equal scores a box is given; with what follows from them. Of networks that suppress
+inside the reference is asked again on nudged pixels (:mod:`tvmdet.compiler.parity_nudges`). The
+masks of boxes that count as the same are compared by :mod:`tvmdet.compiler.parity_masks`.
 
 So that pictures with few objects test something too, the score threshold of each image is lowered
 until the reference has ``MIN_CANDIDATES`` candidates above it.
@@ -24,6 +25,7 @@ import numpy.typing as npt
 from tvmdet.boxes import ImageTransform, iou_matrix
 from tvmdet.compiler.images import NamedImage
 from tvmdet.compiler.parity_masks import MaskTally
+from tvmdet.compiler.parity_nudges import settled_by_nudges
 from tvmdet.compiler.reference import Candidates, Reference, suppress, to_image
 from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.detections import Detections
@@ -203,6 +205,16 @@ def _compare(
     tally.boxes += len(pairs)
     rows = {side: _match(mine, everything, tolerance)[0] for side, (mine, _) in sides.items()}
     swapped = _rank_swaps(alone, rows, case.candidates, spec, tolerance)
+    if len(swapped) < len(alone) and reference.selects:
+        swapped |= settled_by_nudges(
+            [one for one in alone if one not in swapped],
+            {side: mine for side, (mine, _) in sides.items()},
+            case.image,
+            case.transform,
+            reference,
+            tolerance.nudge,
+            lambda mine, others: _fits(mine, others, tolerance)[0],
+        )
     tally.rank_swaps += len(swapped)
     for side, index in alone:
         if (side, index) not in swapped:

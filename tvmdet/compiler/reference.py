@@ -138,12 +138,23 @@ class Reference:
         return dict(zip(self._output_names, results, strict=True))
 
     def candidates(
-        self, image_bgr: npt.NDArray[np.uint8], transform: ImageTransform
+        self,
+        image_bgr: npt.NDArray[np.uint8],
+        transform: ImageTransform,
+        *,
+        nudge: float = 0.0,
+        seed: int = 0,
     ) -> tuple[Candidates, Candidates]:
         """Returns every scored box of an image, best first, and their second choices.
 
         A second choice is the same box with its second best class; where a box is reported for
         one class only, rounding may prefer it. It is empty where a box may have several classes.
+
+        Args:
+            image_bgr: uint8 ``[H, W, 3]``.
+            transform: How it lies in the network's input.
+            nudge: Greatest random change of each value of the network's input, as a share of it.
+            seed: Of those changes.
         """
         spec = self.spec.input
         canvas = np.empty((*spec.size_hw, 3), np.uint8)
@@ -151,6 +162,9 @@ class Reference:
         pixels = canvas[..., ::-1] if spec.color == "rgb" else canvas
         mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
         network_input = ((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None]
+        if nudge:
+            moves = np.random.default_rng(seed).uniform(-nudge, nudge, network_input.shape)
+            network_input = network_input * (1 + moves.astype(np.float32))
         fed = np.ascontiguousarray(network_input.astype(self._dtype, copy=False))
         outputs = self.run({self.input_names[0]: fed})
         decoded = get_head(self.spec.family).decode_reference(outputs, self.spec)

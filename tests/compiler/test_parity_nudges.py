@@ -1,0 +1,72 @@
+"""Boxes that a suppressing network finds by a hair, against a reference that wavers on purpose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tvmdet.boxes import ImageTransform, iou_matrix
+from tvmdet.compiler.images import NamedImage
+from tvmdet.compiler.parity_nudges import settled_by_nudges
+from tvmdet.compiler.reference import Candidates
+from tvmdet.spec import InputSpec
+
+BOXES = np.array([[0, 0, 10, 10], [20, 20, 40, 40], [5, 40, 15, 60]], np.float32)
+STEADY, WAVERING, NOT_THERE = 0, 1, 2
+
+
+def _found(*rows: int) -> Candidates:
+    return Candidates(
+        boxes_xyxy=BOXES[list(rows)],
+        scores=np.full(len(rows), 0.5, np.float32),
+        class_ids=np.zeros(len(rows), np.int32),
+    )
+
+
+class _Wavering:
+    """Finds the wavering box on every third picture only."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def candidates(self, *_: Any, nudge: float, seed: int) -> tuple[Candidates, Candidates]:
+        assert nudge == 1e-5
+        self.runs += 1
+        rows = (STEADY, WAVERING) if seed % 3 == 2 else (STEADY,)
+        return _found(*rows), _found()
+
+
+@pytest.mark.parametrize(
+    ("alone", "settled", "runs"),
+    [
+        ([], set(), 0),
+        ([("compiled", WAVERING)], {("compiled", WAVERING)}, 3),
+        ([("reference", WAVERING)], {("reference", WAVERING)}, 1),
+        ([("compiled", NOT_THERE)], set(), 12),
+        ([("reference", STEADY)], set(), 12),
+        (
+            [("compiled", WAVERING), ("compiled", NOT_THERE)],
+            {("compiled", WAVERING)},
+            12,
+        ),
+    ],
+)
+def test_only_what_the_reference_itself_is_unsure_of(
+    alone: list[tuple[str, int]], settled: set[tuple[str, int]], runs: int
+) -> None:
+    reference: Any = _Wavering()
+    everything = _found(STEADY, WAVERING, NOT_THERE)
+    image = NamedImage(name="grey", pixels=np.full((64, 64, 3), 114, np.uint8))
+    got = settled_by_nudges(
+        alone,
+        {"compiled": everything, "reference": everything},
+        image,
+        ImageTransform.for_image((64, 64), InputSpec(size_hw=(64, 64))),
+        reference,
+        1e-5,
+        lambda mine, others: iou_matrix(mine.boxes_xyxy, others.boxes_xyxy) > 0.99,
+    )
+    assert got == settled
+    assert reference.runs == runs
