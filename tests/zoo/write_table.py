@@ -31,7 +31,7 @@ exported by `torch.onnx.export`. tvmdet compiles the file for this machine in fp
 two drawn pictures is then compared, box by box and before suppression, with what the framework's
 own post-processing makes of the outputs that ONNX Runtime gives for the original file. The parity
 check of the build, which compares suppressed boxes on other pictures, passed as well in every row
-that has figures.
+that has figures. Results are kept until a case runs again: rows may come from different commits.
 
 - **recognised**: *by itself*, or *with a spec* where no file of that kind says what it is; *asks*
   where tvmdet must refuse to guess and does so, with the text to write.
