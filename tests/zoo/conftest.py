@@ -13,7 +13,7 @@ from environment import export_all, exported
 @pytest.fixture(scope="session")
 def export(request: pytest.FixtureRequest) -> Callable[[Case], Path]:
     """Gives the file of a case; those of all selected tests are exported together."""
-    items = [item for item in request.session.items if "case" in getattr(item, "fixturenames", ())]
-    cases = [item.callspec.params["case"] for item in items]  # type: ignore[attr-defined]
-    export_all([case for case in cases if not case.committed])
+    calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
+    given = [call.params.get("case") for call in calls]  # other tests have a "case" of their own
+    export_all([case for case in given if isinstance(case, Case) and not case.committed])
     return exported
