@@ -14,6 +14,9 @@ from tvmdet.schedules.common.elementwise import Elementwise
 from tvmdet.schedules.common.grid_sample import GridSample
 from tvmdet.schedules.common.reduction import Reduction
 from tvmdet.schedules.common.rows import Rows
+from tvmdet.schedules.cuda.elementwise import CudaElementwise
+from tvmdet.schedules.cuda.plain_loops import CudaPlainLoops
+from tvmdet.schedules.cuda.reduction import CudaReduction
 from tvmdet.schedules.x86.batch_matmul import BatchMatmul
 from tvmdet.schedules.x86.bf16_conv2d_nhwc import Bf16Conv2dNhwc
 from tvmdet.schedules.x86.conv2d_nhwc import Conv2dNhwc
@@ -38,9 +41,13 @@ _BY_ARCH: dict[str, tuple[Template, ...]] = {
     ),
 }
 
+_CUDA: tuple[Template, ...] = (CudaElementwise(), CudaReduction(), CudaPlainLoops())
+
 
 def templates(target: Target) -> tuple[Template, ...]:
     """Returns the templates for a target in the order in which they are asked."""
+    if target.tvm["kind"] == "cuda":
+        return _CUDA
     return _BY_ARCH.get(target.arch, ()) + _COMMON
 
 
@@ -60,7 +67,7 @@ def get_template(name: str) -> Template:
     Raises:
         TuningError: There is none.
     """
-    every = {t.name: t for group in (*_BY_ARCH.values(), _COMMON) for t in group}
+    every = {t.name: t for group in (*_BY_ARCH.values(), _COMMON, _CUDA) for t in group}
     if name not in every:
         raise TuningError(f"no template is called {name!r}; there are {', '.join(sorted(every))}")
     return every[name]
