@@ -16,7 +16,9 @@ __all__ = [
     "usual_algorithm",
 ]
 
-AlgorithmName: TypeAlias = Literal["direct", "winograd2", "winograd4", "winograd6", "bf16"]
+AlgorithmName: TypeAlias = Literal[
+    "direct", "winograd2", "winograd4", "winograd6", "bf16", "fp16", "tf32"
+]
 
 ALGORITHMS: dict[AlgorithmName, str] = {
     "direct": "",
@@ -24,6 +26,8 @@ ALGORITHMS: dict[AlgorithmName, str] = {
     "winograd4": "winograd4_",
     "winograd6": "winograd6_",
     "bf16": "bf16_",
+    "fp16": "fp16_",
+    "tf32": "tf32_",
 }
 """What each algorithm puts before the anchor of the direct convolution ("conv2d n1 h80 ...")."""
 
