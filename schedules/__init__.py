@@ -17,6 +17,7 @@ from tvmdet.schedules.common.rows import Rows
 from tvmdet.schedules.cuda.elementwise import CudaElementwise
 from tvmdet.schedules.cuda.plain_loops import CudaPlainLoops
 from tvmdet.schedules.cuda.product_f32 import ProductF32
+from tvmdet.schedules.cuda.product_tensor_core import ProductTensorCore
 from tvmdet.schedules.cuda.reduction import CudaReduction
 from tvmdet.schedules.x86.batch_matmul import BatchMatmul
 from tvmdet.schedules.x86.bf16_conv2d_nhwc import Bf16Conv2dNhwc
@@ -42,7 +43,7 @@ _BY_ARCH: dict[str, tuple[Template, ...]] = {
     ),
 }
 
-_CUDA: tuple[Template, ...] = (ProductF32(), CudaElementwise(), CudaReduction(), CudaPlainLoops())
+_CUDA: tuple[Template, ...] = (ProductTensorCore(), ProductF32(), CudaElementwise(), CudaReduction(), CudaPlainLoops())
 
 
 def templates(target: Target) -> tuple[Template, ...]:

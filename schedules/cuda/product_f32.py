@@ -88,6 +88,9 @@ class ProductF32(Template):
             (lane, "threadIdx.x"),
         ):
             schedule.bind(loop, axis)
+        # nvcc unrolls: thousands of lines for each kernel would take it long to read.
+        schedule.annotate(many, "pragma_auto_unroll_max_step", 0)
+        schedule.annotate(many, "pragma_unroll_explicit", 0)
         schedule.compute_at(product, lane, preserve_unit_loops=True)
         schedule.set_scope(product, 0, "local")
         *_, own_m, own_n, k = schedule.get_loops(product)
