@@ -32,8 +32,8 @@ from tvmdet.errors import TuningError
 __all__ = ["Decision", "Template", "Workload", "find", "fingerprint", "get_template", "templates"]
 
 _COMMON: tuple[Template, ...] = (GridSample(), Rows(), Elementwise(), Reduction(), AsIs())
-_BY_ARCH: dict[str, tuple[Template, ...]] = {
-    "x86_64": (
+_BY_FAMILY: dict[str, tuple[Template, ...]] = {
+    "x86": (
         Conv2dNhwc(),
         WinogradConv2dNhwc(),
         Bf16Conv2dNhwc(),
@@ -48,9 +48,7 @@ _CUDA: tuple[Template, ...] = (ProductTensorCore(), ProductF32(), CudaElementwis
 
 def templates(target: Target) -> tuple[Template, ...]:
     """Returns the templates for a target in the order in which they are asked."""
-    if target.tvm["kind"] == "cuda":
-        return _CUDA
-    return _BY_ARCH.get(target.arch, ()) + _COMMON
+    return _CUDA if target.kind == "cuda" else _BY_FAMILY.get(target.family, ()) + _COMMON
 
 
 def find(func: tirx.PrimFunc, target: Target) -> tuple[Template, Workload]:
@@ -69,7 +67,7 @@ def get_template(name: str) -> Template:
     Raises:
         TuningError: There is none.
     """
-    every = {t.name: t for group in (*_BY_ARCH.values(), _COMMON, _CUDA) for t in group}
+    every = {t.name: t for group in (*_BY_FAMILY.values(), _COMMON, _CUDA) for t in group}
     if name not in every:
         raise TuningError(f"no template is called {name!r}; there are {', '.join(sorted(every))}")
     return every[name]
