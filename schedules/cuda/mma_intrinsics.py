@@ -81,7 +81,7 @@ def _store():
     @T.prim_func(s_tir=True)
     def description(c: T.handle, d: T.handle) -> None:
         C = T.match_buffer(c, (16, 16), "float32", offset_factor=16, scope="local")
-        D = T.match_buffer(d, (16, 16), "float32", offset_factor=4, scope="shared")
+        D = T.match_buffer(d, (16, 16), "float32", offset_factor=4, scope="shared.dyn")
         with T.sblock("root"):
             T.reads(C[0:16, 0:16])
             T.writes(D[0:16, 0:16])
@@ -100,7 +100,7 @@ def _store():
             c, (16, 16), "float32", offset_factor=16, scope="local", strides=[c1, c0]
         )
         D = T.match_buffer(
-            d, (16, 16), "float32", offset_factor=4, scope="shared", strides=[d1, d0]
+            d, (16, 16), "float32", offset_factor=4, scope="shared.dyn", strides=[d1, d0]
         )
         with T.sblock("root"):
             T.reads(C[0:16, 0:16])
@@ -109,7 +109,7 @@ def _store():
                 T.call_extern(
                     "int32",
                     "tvmdet_store",
-                    T.address_of(D[0, 0]),
+                    D.access_ptr("w"),
                     d1,
                     T.address_of(C[0, 0]),
                 )
@@ -124,7 +124,7 @@ def _load(algorithm: str, rows: int, columns: int, which: str):
 
     @T.prim_func(s_tir=True)
     def description(a: T.handle, f: T.handle) -> None:
-        A = T.match_buffer(a, (rows, columns), dtype, offset_factor=8, scope="shared")
+        A = T.match_buffer(a, (rows, columns), dtype, offset_factor=8, scope="shared.dyn")
         F = T.match_buffer(f, (rows, columns), dtype, offset_factor=8, scope="local")
         with T.sblock("root"):
             T.reads(A[0:rows, 0:columns])
@@ -141,7 +141,7 @@ def _load(algorithm: str, rows: int, columns: int, which: str):
         f1 = T.int32()
         f0 = T.int32()
         A = T.match_buffer(
-            a, (rows, columns), dtype, offset_factor=8, scope="shared", strides=[a1, a0]
+            a, (rows, columns), dtype, offset_factor=8, scope="shared.dyn", strides=[a1, a0]
         )
         F = T.match_buffer(
             f, (rows, columns), dtype, offset_factor=8, scope="local", strides=[f1, f0]
@@ -154,7 +154,7 @@ def _load(algorithm: str, rows: int, columns: int, which: str):
                     "int32",
                     function,
                     T.address_of(F[0, 0]),
-                    T.address_of(A[0, 0]),
+                    A.access_ptr("r"),
                     a1,
                 )
             )

@@ -76,14 +76,14 @@ class ProductTensorCore(Template):
         columns = decision["warps_n"] * decision["tiles_n"] * _TILE
         warps = decision["warps_m"] * decision["warps_n"]
         staged = schedule.cache_write(product, 0, "local")
-        schedule.set_scope(staged, 0, "shared")
+        schedule.set_scope(staged, 0, "shared.dyn")
         block = _tile_of_a_block(schedule, last, rows, columns)
         _share_out(schedule, last, warps)
         warp, stored = _stage_sums(schedule, staged, block, decision)
         steps, multiplied = _multiply(schedule, product, warp, decision, depth)
         run = 16 // _BYTES[workload["algorithm"]]
         for factor, neighbours in ((left, workload["run"]), (right, run)):
-            schedule.set_scope(factor, 0, "shared")
+            schedule.set_scope(factor, 0, "shared.dyn")
             copy_with_all_threads(
                 schedule, factor, steps, warps=warps, vector=min(neighbours, run)
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,12 +12,13 @@ from typing import Any, TypeAlias
 import tvm
 from tvm import tirx
 
-__all__ = ["DeviceCode", "Launch", "Scratch", "device_code", "with_helpers"]
+__all__ = ["DeviceCode", "Launch", "Scratch", "device_code", "device_pass_context", "with_helpers"]
 
 HELPERS = Path(__file__).with_name("device")
 """Functions written in CUDA C++ that kernels call by name; one file per subject."""
 
 _AXES = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x", "threadIdx.y", "threadIdx.z")
+_DYNAMIC = "tirx.use_dyn_shared_memory"
 
 Argument: TypeAlias = "int | Scratch"
 """Of a launch: which parameter of the function, or memory between two launches."""
@@ -44,12 +46,14 @@ class Launch:
         arguments: In their order.
         grid: Blocks along x, y and z.
         block: Threads of a block along x, y and z.
+        dynamic_shared_bytes: Of a block, besides what the kernel declares.
     """
 
     kernel: str
     arguments: tuple[Argument, ...]
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
+    dynamic_shared_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,7 @@ def device_code(functions: tvm.IRModule, target: tvm.target.Target) -> DeviceCod
         target: TVM's target, of kind ``cuda``.
     """
     split = _Split()
-    with tvm.transform.PassContext(instruments=[split]):
+    with device_pass_context([split]):
         library = tvm.tirx.build(functions, target)
     assert split.module is not None, "TVM's pipeline splits host and device"
     launches = {
@@ -83,6 +87,16 @@ def device_code(functions: tvm.IRModule, target: tvm.target.Target) -> DeviceCod
     }
     source = "".join(m.inspect_source() for m in library.imports if m.kind == "cuda")
     return DeviceCode(source=source, launches=launches)
+
+
+def device_pass_context(instruments: Sequence[Any] = ()) -> Any:
+    """Returns TVM's options for GPU kernels; to be entered.
+
+    Scratch memory is not shared between buffers of different types by TVM's general pass, which
+    the pointers of tensor-core calls do not survive; dynamic shared memory has a pass of its own.
+    """
+    config = {"tirx.disable_storage_rewrite": True}
+    return tvm.transform.PassContext(config=config, instruments=list(instruments))
 
 
 @tvm.ir.instrument.pass_instrument
@@ -146,6 +160,7 @@ class _Reader:
         name, *arguments = call.args
         pointers = arguments[: len(arguments) - len(axes)]
         sizes = dict(zip(axes, arguments[len(pointers) :], strict=True))
+        shared_bytes = int(sizes.pop(_DYNAMIC, 0))
         extents = [int(sizes.pop(axis, 1)) for axis in _AXES]
         assert not sizes, f"{name} is launched with {', '.join(sizes)}"
         self.launches.append(
@@ -154,6 +169,7 @@ class _Reader:
                 arguments=tuple(self._place_of(pointer) for pointer in pointers),
                 grid=(extents[0], extents[1], extents[2]),
                 block=(extents[3], extents[4], extents[5]),
+                dynamic_shared_bytes=shared_bytes,
             )
         )
 

@@ -23,6 +23,7 @@ __all__ = ["compile_emulated", "emulated_source", "entry_name", "host_functions"
 
 _HEADERS = Path(__file__).with_name("emulator")
 _FLAGS = ("-O2", "-std=gnu++17", "-fPIC", "-march=native", "-fno-strict-aliasing", "-w")
+_SHARED_BYTES = 232448  # no block of any GPU has more
 _WAITS = re.compile(r"__sync(threads|warp)|__shfl|tvmdet_\w+_in_step|TVMDET_WAITS")
 
 
@@ -35,6 +36,11 @@ def emulated_source(code: DeviceCode) -> str:
     """Returns C++ with one entry for each function; see :func:`entry_name`."""
     # The generator's own preamble includes <cuda.h> first of all: that is where ours comes in.
     helped = "#include <cuda.h>\n" + with_helpers(code.source)
+    helped = re.sub(
+        r"extern __shared__ __align__\((\d+)\) (\w+ \w+)\[\]",
+        rf"alignas(\1) static \2[{_SHARED_BYTES}]",
+        helped,
+    )
     # An alignment may not stand behind `static`, which our header makes of __shared__.
     helped = re.sub(r"__shared__ (alignas\(\d+\))", r"\1 __shared__", helped)
     waiting = _waiting_kernels(helped)

@@ -278,10 +278,14 @@ inline T __ldg(const T* place) {
 
 // Half of a float, as cuda_fp16.h has it: arithmetic is that of the type itself.
 using half = _Float16;
-using half_t = _Float16;
+using __half = half;
 struct alignas(4) half2 {
   half x, y;
 };
+using __half2 = half2;
+#define __align__(bytes) alignas(bytes)
+inline bool __hgt(half x, half y) { return x > y; }
+inline bool __hlt(half x, half y) { return x < y; }
 inline half __float2half(float x) { return static_cast<half>(x); }
 inline half __float2half_rn(float x) { return static_cast<half>(x); }
 inline float __half2float(half x) { return static_cast<float>(x); }
@@ -292,8 +296,6 @@ inline half __hmax(half x, half y) { return x > y ? x : y; }
 inline half __hmin(half x, half y) { return x < y ? x : y; }
 inline half hexp(half x) { return static_cast<half>(std::exp(static_cast<float>(x))); }
 inline half htanh(half x) { return static_cast<half>(std::tanh(static_cast<float>(x))); }
-inline half max(half x, half y) { return x > y ? x : y; }
-inline half min(half x, half y) { return x < y ? x : y; }
 
 #define TVMDET_VECTOR(T, name, bytes)                        \
   struct alignas(bytes * 2) name##2 {                        \
