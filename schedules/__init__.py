@@ -43,7 +43,13 @@ _BY_FAMILY: dict[str, tuple[Template, ...]] = {
     ),
 }
 
-_CUDA: tuple[Template, ...] = (ProductTensorCore(), ProductF32(), CudaElementwise(), CudaReduction(), CudaPlainLoops())
+_CUDA: tuple[Template, ...] = (
+    ProductTensorCore(),
+    ProductF32(),
+    CudaElementwise(),
+    CudaReduction(),
+    CudaPlainLoops(),
+)
 
 
 def templates(target: Target) -> tuple[Template, ...]:

@@ -193,12 +193,8 @@ def _multiply(algorithm: str):
         b0 = T.int32()
         c1 = T.int32()
         c0 = T.int32()
-        A = T.match_buffer(
-            a, (16, depth), dtype, offset_factor=8, scope="local", strides=[a1, a0]
-        )
-        B = T.match_buffer(
-            b, (depth, 16), dtype, offset_factor=8, scope="local", strides=[b1, b0]
-        )
+        A = T.match_buffer(a, (16, depth), dtype, offset_factor=8, scope="local", strides=[a1, a0])
+        B = T.match_buffer(b, (depth, 16), dtype, offset_factor=8, scope="local", strides=[b1, b0])
         C = T.match_buffer(
             c, (16, 16), "float32", offset_factor=16, scope="local", strides=[c1, c0]
         )

@@ -62,8 +62,7 @@ class ProductTensorCore(Template):
         ranked.sort()
         names = ("warps_m", "warps_n", "tiles_m", "tiles_n", "step")
         return [
-            Decision.of(self.name, **dict(zip(names, tile, strict=True)))
-            for _, tile in ranked[:48]
+            Decision.of(self.name, **dict(zip(names, tile, strict=True))) for _, tile in ranked[:48]
         ]
 
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
@@ -84,9 +83,7 @@ class ProductTensorCore(Template):
         run = 16 // _BYTES[workload["algorithm"]]
         for factor, neighbours in ((left, workload["run"]), (right, run)):
             schedule.set_scope(factor, 0, "shared.dyn")
-            copy_with_all_threads(
-                schedule, factor, steps, warps=warps, vector=min(neighbours, run)
-            )
+            copy_with_all_threads(schedule, factor, steps, warps=warps, vector=min(neighbours, run))
             schedule.storage_align(factor, 0, -2, 32, run)
         # Last of all: nothing can be moved into a loop of calls.
         for what, loop in {"store": stored, **multiplied}.items():

@@ -69,9 +69,7 @@ def frame(schedule: Schedule, workload: Workload) -> tuple[SBlockRV, SBlockRV, S
         The copies of both factors, the product, and the block that stores the result, whose loops
         are the pair of matrices, the row and the column.
     """
-    (product,) = [
-        b for b in child_blocks(schedule) if PRODUCT in schedule.get(b).annotations
-    ]
+    (product,) = [b for b in child_blocks(schedule) if PRODUCT in schedule.get(b).annotations]
     left, right = schedule.get_producers(product)
     if schedule.get(left).name_hint != "left":
         left, right = right, left

@@ -16,6 +16,7 @@ from tvmdet.passes.check_legalized import CheckLegalized
 from tvmdet.passes.conv_algorithms import Algorithm, usual_algorithm
 from tvmdet.passes.convert_to_nhwc import ConvertToNHWC
 from tvmdet.passes.cuda.legalize import cuda_legalizers
+from tvmdet.passes.cuda.use_device_kernels import UseDeviceKernels
 from tvmdet.passes.fold_channel_order import FoldChannelOrder
 from tvmdet.passes.fold_conv2d_affine import FoldConv2dAffine
 from tvmdet.passes.fuse_pairs import FuseConvPairs, PairChoice, separately
@@ -60,6 +61,7 @@ def lowering_phases(
         ("lower_cumsum", LowerCumsum()),
         ("lower_scatter", LowerScatter()),
         ("lower_non_max_suppression", LowerNonMaxSuppression()),
+        *_device_kernels(target),
         ("legalize", relax.transform.LegalizeOps(legalize)),
         ("check_legalized", CheckLegalized()),
         ("annotate_patterns", relax.transform.AnnotateTIROpPattern()),
@@ -75,9 +77,13 @@ def lowering_phases(
     ]
 
 
+def _device_kernels(target: Target) -> list[Phase]:
+    return [("use_device_kernels", UseDeviceKernels())] if target.kind == "cuda" else []
+
+
 def _legalizers(target: Target, algorithm: Algorithm) -> dict[str, Any]:
     """Returns how operators become TIR functions, where TVM's own way does not serve."""
-    if target.tvm["kind"] == "cuda":
+    if target.kind == "cuda":
         return cuda_legalizers(target, algorithm)
     return {
         **ACTIVATIONS,

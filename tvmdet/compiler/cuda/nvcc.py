@@ -64,7 +64,9 @@ def find_nvcc() -> Path:
     for place in _PLACES:
         found = found or shutil.which("nvcc", path=place)
     if found is None:
-        raise TargetError(f"code for a GPU is compiled by nvcc, which is not here; {_HOW_TO_INSTALL}")
+        raise TargetError(
+            f"code for a GPU is compiled by nvcc, which is not here; {_HOW_TO_INSTALL}"
+        )
     return Path(found)
 
 
@@ -106,9 +108,7 @@ def compile_with_nvcc(source: str, arch: str) -> CompiledCode:
     with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
         output = Path(folder, "kernels.fatbin")
         said = _compile(nvcc, source, Path(folder), ["--fatbin", *options, "-o", str(output)])
-        return CompiledCode(
-            fatbin=output.read_bytes(), toolkit=version, kernels=_read_use(said)
-        )
+        return CompiledCode(fatbin=output.read_bytes(), toolkit=version, kernels=_read_use(said))
 
 
 def compile_to_ptx(source: str, arch: str) -> str:
@@ -120,9 +120,7 @@ def compile_to_ptx(source: str, arch: str) -> str:
     """
     with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
         output = Path(folder, "kernels.ptx")
-        _compile(
-            find_nvcc(), source, Path(folder), ["--ptx", f"-arch={arch}", "-o", str(output)]
-        )
+        _compile(find_nvcc(), source, Path(folder), ["--ptx", f"-arch={arch}", "-o", str(output)])
         return output.read_text(encoding="utf-8")
 
 
