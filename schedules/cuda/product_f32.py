@@ -53,10 +53,8 @@ class ProductF32(Template):
                         threads = tile_m // thread_m * (tile_n // thread_n)
                         if threads not in (64, 128, 256):
                             continue
-                        ranked.append(
-                            (_cost(workload, tile_m, tile_n, thread_m, thread_n, threads),)
-                            + (tile_m, tile_n, thread_m, thread_n)
-                        )
+                        tile = (tile_m, tile_n, thread_m, thread_n)
+                        ranked.append((_cost(workload, *tile, threads), *tile))
         ranked.sort()
         found = []
         for _, tile_m, tile_n, thread_m, thread_n in ranked[:16]:

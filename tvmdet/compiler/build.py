@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,10 @@ import numpy.typing as npt
 import tvm
 from tvm import relax
 
-from tvmdet.errors import ModelError
+from tvmdet.compiler.cuda.device_code import device_pass_context
+from tvmdet.compiler.cuda.embed import EmbedKernels
+from tvmdet.compiler.cuda.nvcc import CompiledCode
+from tvmdet.errors import ModelError, TvmdetError
 from tvmdet.passes.lift_weights import LiftWeights
 from tvmdet.passes.lower import tvm_target
 from tvmdet.targets import Target
@@ -27,14 +32,18 @@ class BuiltLibrary:
         data: The shared library.
         weights: What its entry functions take as their last argument, if anything.
         planned_bytes: Activation memory that one call of each entry function takes.
+        gpu: The kernels in it, of a library for a GPU.
     """
 
     data: bytes
     weights: tuple[npt.NDArray[Any], ...]
     planned_bytes: dict[str, int]
+    gpu: CompiledCode | None = None
 
 
-def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
+def build_library(
+    module: tvm.IRModule, target: Target, *, objects: Sequence[Path] = ()
+) -> BuiltLibrary:
     """Compiles a module of scheduled kernels.
 
     The library is the same, byte for byte, for the same module and versions.
@@ -42,10 +51,13 @@ def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
     Args:
         module: Relax entry functions and scheduled TIR functions.
         target: What to compile for.
+        objects: Object files that its functions call, to be linked with it.
 
     Raises:
         ModelError: TVM or the linker fails.
+        TargetError: The target is a GPU, and there is no nvcc for it.
     """
+    kernels = EmbedKernels(target) if target.kind == "cuda" else None
     compiled_for = tvm_target(target)
     planned: dict[str, int] = {}
     try:
@@ -57,19 +69,32 @@ def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
                 module = phase(module)
             lift_weights: Any = LiftWeights()
             module = lift_weights(module)
-        executable = relax.build(module, compiled_for, relax_pipeline=None)
+        with device_pass_context() if kernels else contextlib.nullcontext():
+            executable = relax.build(module, compiled_for, relax_pipeline=None)
         with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
             path = Path(folder) / "lib.so"
             # Stripped, and without a build id: nothing in it may depend on where it was built.
-            executable.export_library(str(path), options=["-s", "-Wl,--build-id=none"])
+            executable.export_library(
+                str(path),
+                options=["-s", "-Wl,--build-id=none"],
+                addons=[str(one) for one in objects],
+                fpack_imports=kernels,
+            )
             data = path.read_bytes()
+    except TvmdetError:
+        raise
     except Exception as error:  # TVM raises anything
         reason = (str(error).strip() or repr(error)).splitlines()[-1]
         raise ModelError(
             f"compiling for {target.name} failed: {reason}; "
             "a C compiler (gcc) must be installed to link; --debug shows the whole message"
         ) from error
-    return BuiltLibrary(data=data, weights=tuple(lift_weights.weights), planned_bytes=planned)
+    return BuiltLibrary(
+        data=data,
+        weights=tuple(lift_weights.weights),
+        planned_bytes=planned,
+        gpu=kernels.compiled if kernels else None,
+    )
 
 
 def _memory_phases() -> list[Any]:

@@ -67,6 +67,8 @@ def _function(
 def main({parameters}):
     T.func_attr({{"op_pattern": {_OPAQUE}, "tirx.noalias": True}})
     with T.sblock("root"):
+        T.reads()
+        T.writes()
         for x in T.thread_binding({grid[0]}, thread="blockIdx.x"):
             for y in T.thread_binding({grid[1]}, thread="blockIdx.y"):
                 for thread in T.thread_binding({threads}, thread="threadIdx.x"):

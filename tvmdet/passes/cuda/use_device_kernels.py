@@ -34,7 +34,7 @@ class UseDeviceKernels:
     """Module pass, before operators are legalised."""
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
-        """Returns the module with marked kernels replaced; the old ones are dead code then."""
+        """Returns the module with marked kernels replaced."""
         functions = {
             var.name_hint: read_mark(func)
             for var, func in mod.functions_items()
@@ -54,7 +54,11 @@ class UseDeviceKernels:
             results = _RULES[mark["name"]](builder, list(call.args[1].fields), mark)
             return results[0] if len(results) == 1 else relax.Tuple(results)
 
-        return relax.transform.DeadCodeElimination()(rewrite_calls(mod, replace))
+        result = rewrite_calls(mod, replace)
+        for name, mark in functions.items():
+            if mark is not None and mark["name"] in _RULES:
+                del result[result.get_global_var(name)]
+        return result
 
 
 def _top_k(builder: relax.BlockBuilder, args: list[Any], mark: dict[str, Any]) -> list[Any]:

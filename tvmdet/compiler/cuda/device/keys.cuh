@@ -1,5 +1,6 @@
 // Scores as whole numbers that order them: the greatest first, ties by position.
 #pragma once
+#include <cstdint>
 
 __device__ __forceinline__ unsigned tvmdet_ordered_bits(float value) {
   const unsigned bits = __float_as_uint(value == 0.0f ? 0.0f : value);  // -0 is 0

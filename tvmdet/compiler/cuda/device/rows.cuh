@@ -1,5 +1,6 @@
 // Running sums and scattered writes along rows.
 #pragma once
+#include <cstdint>
 
 // One block of threads a row: each thread adds up a stretch, then what came before it.
 template <int kThreads, typename T, typename S>
