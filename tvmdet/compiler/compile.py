@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tvmdet import runtime
 from tvmdet.compiler.build import build_library
+from tvmdet.compiler.cuda.check_emulated import check_emulated
 from tvmdet.compiler.images import NamedImage, draw_images, read_images
 from tvmdet.compiler.manifest import Built, write_file
-from tvmdet.compiler.parity import check_detector
-from tvmdet.compiler.parity_raw import check_raw
+from tvmdet.compiler.parity_file import check_file
 from tvmdet.compiler.precision import SHARES_KEPT, LayerPrecision
-from tvmdet.compiler.reference import Reference
 from tvmdet.compiler.schedule import measured_algorithm, measured_pairs, schedule_kernels
 from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.cpus import check_threads
 from tvmdet.errors import ArtifactError, InputError, ParityError, TargetError
+from tvmdet.passes.cuda.check_on_device import CheckOnDevice
 from tvmdet.passes.lower import lower
 from tvmdet.targets import Target, resolve_target
 from tvmdet.tuning.store import default_store
@@ -128,6 +124,8 @@ def compile(
             pairs = measured_pairs(one, store, threads)
             module = lower(model, sizes, one, algorithm=layers, pairs=pairs, dump=folder)
             kernels = schedule_kernels(module, one, store, threads)
+            if one.kind == "cuda":
+                CheckOnDevice()(kernels.module)
             say(f"compiling {len(kernels.decisions)} kernels for {one.name}")
             entry = Built(one, kernels, build_library(kernels.module, one), layers.rounded)
             try:
@@ -192,33 +190,9 @@ def _check_parity(
     """Runs one target, if this machine can, from a file as a user would load it."""
     target = built.target
     missing = target.missing_features()
+    if missing and target.kind == "cuda":
+        return check_emulated(model, sizes, built, pictures, threads, tolerance, say)
     if missing:
         lacks = ", ".join(missing)
         return {"skipped": f"this machine lacks {lacks}; check where it has them"}
-    reference = Reference(model, threads)
-    with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
-        path = Path(folder) / "candidate.tvmdet"
-        manifest = write_file(path, model, sizes, {target.name: built})
-        say(f"checking {target.name} against ONNX Runtime")
-        with runtime.load(path, threads=threads, target=target.name) as detector:
-            if model.spec.family == "raw":
-                inputs = _random_inputs(manifest["raw"]["inputs"], sizes[-1])
-                whole = {e["name"] for e in manifest["raw"]["outputs"] if not e["batched"]}
-                return check_raw(detector, reference, inputs, sizes, whole, tolerance)
-            return check_detector(detector, reference, pictures, tolerance)
-
-
-def _random_inputs(described: Sequence[Mapping[str, Any]], rows: int) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    made = {}
-    for entry in described:
-        shape, dtype = tuple(entry["shape"]), np.dtype(entry["dtype"])
-        if entry["batched"]:
-            shape = (rows, *shape[1:])
-        if dtype.kind == "f":
-            made[entry["name"]] = rng.random(shape, np.float32).astype(dtype)
-        elif dtype.kind == "b":
-            made[entry["name"]] = rng.integers(0, 2, shape).astype(dtype)
-        else:
-            made[entry["name"]] = rng.integers(0, min(np.iinfo(dtype).max, 255) + 1, shape, dtype)
-    return made
+    return check_file(model, sizes, built, pictures, threads, tolerance, say)
