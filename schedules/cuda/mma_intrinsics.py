@@ -5,7 +5,7 @@ A fragment lives in "local" memory, one array per thread. TVM gives it a whole t
 lane uses the first few of the tile's first row, by constant indices, and nvcc keeps those alone, in
 registers.
 
-Registered here and not taken from ``tvm.s_tir.tensor_intrin``, whose import builds the intrinsics of
+Registered here and not taken from ``tvm.s_tir.tensor_intrin``, whose import builds those of
 every target for half a minute.
 """
 

@@ -11,7 +11,7 @@ Strategy:
 
 Why not tensor cores: they round the factors, to 10 bits of mantissa at best.
 
-Source of the blocking: Volkov and Demmel, "Benchmarking GPUs to tune dense linear algebra", SC 2008.
+Source of the blocking: Volkov and Demmel, "Benchmarking GPUs to tune dense linear algebra", 2008.
 """
 
 from __future__ import annotations
