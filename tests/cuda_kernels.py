@@ -14,8 +14,8 @@ from tvm import tirx
 from tvmdet.schedules.base import Decision
 from tvmdet.targets import Target
 
-from tvmdet.compiler.cuda.device_code import device_code
-from tvmdet.compiler.cuda.emulator import compile_emulated, entry_name
+from tvmdet.cuda.device_code import device_code
+from tvmdet.cuda.emulator import compile_emulated, entry_name
 from tvmdet.passes.lower import tvm_target
 
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import tvm
 from tvm import relax
 
-from tvmdet.compiler.cuda.device_code import device_pass_context
-from tvmdet.compiler.cuda.embed import EmbedKernels
-from tvmdet.compiler.cuda.nvcc import CompiledCode
+from tvmdet.cuda.device_code import device_pass_context
+from tvmdet.cuda.embed import EmbedKernels
+from tvmdet.cuda.nvcc import CompiledCode
 from tvmdet.errors import ModelError, TvmdetError
 from tvmdet.passes.lift_weights import LiftWeights
 from tvmdet.passes.lower import tvm_target

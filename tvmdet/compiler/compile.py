@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmdet.compiler.build import build_library
-from tvmdet.compiler.cuda.check_emulated import check_emulated
+from tvmdet.compiler.check_emulated import check_emulated
 from tvmdet.compiler.images import NamedImage, draw_images, read_images
 from tvmdet.compiler.manifest import Built, write_file
 from tvmdet.compiler.parity_file import check_file

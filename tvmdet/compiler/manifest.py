@@ -11,7 +11,7 @@ from typing import Any
 import tvmdet
 from tvmdet.artifact import FORMAT_VERSION, WEIGHTS_MEMBER, write_artifact
 from tvmdet.compiler.build import BuiltLibrary
-from tvmdet.compiler.cuda.nvcc import CompiledCode
+from tvmdet.cuda.nvcc import CompiledCode
 from tvmdet.compiler.schedule import ScheduledKernels
 from tvmdet.compiler.weights import WeightStore
 from tvmdet.errors import InputError

@@ -19,7 +19,7 @@ from tvmdet.tuning.run import TuningRun
 from tvmdet.tuning.store import TuningStore, default_store
 from tvmdet.tuning.task import Task, extract_tasks
 
-__all__ = ["tune", "tune_tasks"]
+__all__ = ["tasks_of", "tune", "tune_tasks"]
 
 _MIN_GAIN = 2e-4  # of the estimated latency: a slice that promises less is not worth its time
 
@@ -62,7 +62,7 @@ def tune(
     start = time.monotonic()
     sizes = tuple(dict.fromkeys(batch_sizes))
     return tune_tasks(
-        _tasks_of(model, sizes, chosen),
+        tasks_of(model, sizes, chosen),
         target=chosen,
         store=default_store(logs),
         budget_s=budget_s,
@@ -138,7 +138,7 @@ def _check(target: Target, budget_s: float, threads: int | None) -> None:
         )
 
 
-def _tasks_of(model: Any, sizes: tuple[int, ...], target: Target) -> list[Task]:
+def tasks_of(model: Any, sizes: tuple[int, ...], target: Target) -> list[Task]:
     """Returns the kernels of a model, with every algorithm and every pair where there is a choice.
 
     Which is faster is known once all are tuned: the compiler asks the records.

@@ -19,7 +19,7 @@ from typing import Any
 
 import tvm
 
-from tvmdet.compiler.cuda.nvcc import CompiledCode, compile_with_nvcc
+from tvmdet.cuda.nvcc import CompiledCode, compile_with_nvcc
 from tvmdet.errors import ModelError
 from tvmdet.targets import Target
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import tvm
 from tvm import tirx
 
-from tvmdet.compiler.cuda.device_code import DeviceCode, Launch, Scratch, with_helpers
+from tvmdet.cuda.device_code import DeviceCode, Launch, Scratch, with_helpers
 from tvmdet.errors import ModelError
 
 __all__ = ["compile_emulated", "emulated_source", "entry_name", "host_functions"]
@@ -93,7 +93,7 @@ def compile_emulated(code: DeviceCode, output: Path, *, shared: bool = True) -> 
     """Compiles the emulation of a module's kernels with g++.
 
     Args:
-        code: From :func:`~tvmdet.compiler.cuda.device_code.device_code`.
+        code: From :func:`~tvmdet.cuda.device_code.device_code`.
         output: A shared library or, if not ``shared``, an object file.
         shared: Which of the two.
 

@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmdet.compiler.cuda.device_code import with_helpers
+from tvmdet.cuda.device_code import with_helpers
 from tvmdet.errors import ModelError, TargetError
 
 __all__ = ["CompiledCode", "KernelUse", "compile_to_ptx", "compile_with_nvcc", "find_nvcc"]

@@ -9,8 +9,8 @@ import tvm
 from tvm import tirx
 
 from tvmdet.compiler.build import BuiltLibrary, build_library
-from tvmdet.compiler.cuda.device_code import device_code
-from tvmdet.compiler.cuda.emulator import compile_emulated, host_functions
+from tvmdet.cuda.device_code import device_code
+from tvmdet.cuda.emulator import compile_emulated, host_functions
 from tvmdet.passes.lower import tvm_target
 from tvmdet.targets import Target, get_target
 

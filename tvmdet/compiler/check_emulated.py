@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from tvmdet.compiler.cuda.emulated_library import build_emulated_library
+from tvmdet.compiler.emulated_library import build_emulated_library
 from tvmdet.compiler.images import NamedImage
 from tvmdet.compiler.manifest import Built
 from tvmdet.compiler.parity_file import check_file
