@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from tvm import tirx
 from tvm.s_tir import Schedule
@@ -43,7 +44,7 @@ def read_product(func: tirx.PrimFunc, algorithms: tuple[str, ...]) -> Workload |
     many, rows_padded, columns_padded = buffer_shape(schedule, product)
     rows, columns = int(notes["tvmdet.rows"]), int(notes["tvmdet.columns"])
     *lead, last = buffer_shape(schedule, outputs[0])
-    if math.prod(lead) != many * rows or last != columns:
+    if last != columns or _rows_from(lead, many, rows) is None:
         return None
     depth = int(schedule.get(schedule.get_loops(product)[-1]).extent)
     return Workload(
@@ -84,18 +85,34 @@ def _number_rows(schedule: Schedule, last: SBlockRV, many: int, rows: int) -> No
     shape = buffer_shape(schedule, last)
     if shape[:-1] == (many, rows):
         return
+    first = _rows_from(shape[:-1], many, rows)
 
     def place(*i: tirx.Var) -> list[tirx.PrimExpr]:
-        flat = i[0]
-        for extent, index in zip(shape[1:-1], i[1:-1], strict=True):
-            flat = flat * extent + index
-        return [flat, i[-1]] if many == 1 else [flat // rows, flat % rows, i[-1]]
+        row = _flat(shape[first:-1], i[first:-1])
+        return [row, i[-1]] if many == 1 else [_flat(shape[:first], i[:first]), row, i[-1]]
 
     dtype = str(block_iters(schedule, last)[0].var.ty)
     mapped = tirx.IndexMap.from_func(place, ndim=len(shape), index_dtype=dtype)
     schedule.transform_block_layout(last, mapped)
     if many == 1:
         schedule.add_unit_loop(schedule.get_loops(last)[0])
+
+
+def _rows_from(lead: Sequence[int], many: int, rows: int) -> int | None:
+    """Returns the first axis of the rows; None where the axes are not pairs, then rows."""
+    if many == 1:
+        return 0 if math.prod(lead) == rows else None
+    for first in range(1, len(lead)):
+        if math.prod(lead[:first]) == many and math.prod(lead[first:]) == rows:
+            return first
+    return None
+
+
+def _flat(extents: Sequence[int], indices: Sequence[tirx.Var]) -> tirx.PrimExpr:
+    place = indices[0]
+    for extent, index in zip(extents[1:], indices[1:], strict=True):
+        place = place * extent + index
+    return place
 
 
 def copy_with_all_threads(

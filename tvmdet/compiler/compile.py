@@ -18,7 +18,7 @@ from tvmdet.compiler.schedule import measured_algorithm, measured_pairs, schedul
 from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.cpus import check_threads
 from tvmdet.errors import ArtifactError, InputError, ParityError, TargetError
-from tvmdet.passes.cuda.check_on_device import CheckOnDevice
+from tvmdet.passes.cuda.check_on_device import check_on_device
 from tvmdet.passes.lower import lower
 from tvmdet.targets import Target, resolve_target
 from tvmdet.tuning.store import default_store
@@ -87,8 +87,9 @@ def compile(
         images: A folder of pictures for the parity check, instead of drawn ones.
         logs: A folder of tuning records to read besides the usual ones.
         threads: Threads that the file will mostly run on; records measured so are preferred.
-        precision: ``fp32``, or ``bf16``: layers may round the factors of their products to
-            bfloat16 where that is faster; those that would break the parity check may not.
+        precision: ``fp32``, or ``bf16`` (on a GPU ``fp16`` or ``tf32``): layers may round the
+            factors of their products to that, where that is faster; those that would break the
+            parity check may not.
         tolerance: Of the parity check; by default what :meth:`Tolerance.at_precision` says.
         dump: A folder that receives the module's text after every lowering phase.
         progress: Called with one line at the start of each step.
@@ -125,7 +126,7 @@ def compile(
             module = lower(model, sizes, one, algorithm=layers, pairs=pairs, dump=folder)
             kernels = schedule_kernels(module, one, store, threads)
             if one.kind == "cuda":
-                CheckOnDevice()(kernels.module)
+                check_on_device(kernels.module)
             say(f"compiling {len(kernels.decisions)} kernels for {one.name}")
             entry = Built(one, kernels, build_library(kernels.module, one), layers.rounded)
             try:

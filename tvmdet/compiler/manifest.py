@@ -11,9 +11,9 @@ from typing import Any
 import tvmdet
 from tvmdet.artifact import FORMAT_VERSION, WEIGHTS_MEMBER, write_artifact
 from tvmdet.compiler.build import BuiltLibrary
-from tvmdet.cuda.nvcc import CompiledCode
 from tvmdet.compiler.schedule import ScheduledKernels
 from tvmdet.compiler.weights import WeightStore
+from tvmdet.cuda.nvcc import CompiledCode
 from tvmdet.errors import InputError
 from tvmdet.sealed_zip import Chunks
 from tvmdet.targets import Target

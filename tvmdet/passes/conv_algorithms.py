@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 __all__ = [
     "ALGORITHMS",
+    "ROUNDED",
     "WINOGRAD_SIDES",
     "Algorithm",
     "AlgorithmName",
@@ -31,6 +32,9 @@ ALGORITHMS: dict[AlgorithmName, str] = {
 }
 """What each algorithm puts before the anchor of the direct convolution ("conv2d n1 h80 ...")."""
 
+
+ROUNDED: frozenset[AlgorithmName] = frozenset({"bf16", "fp16", "tf32"})
+"""The algorithms that round the factors of their products."""
 
 WINOGRAD_SIDES: dict[AlgorithmName, int] = {"winograd2": 2, "winograd4": 4, "winograd6": 6}
 """Side of the output tile of each Winograd algorithm."""
