@@ -26,26 +26,26 @@ class _Driver:
     def __init__(self, version: int, gpus: list[tuple[str, int]], init: int = 0) -> None:
         self._version, self._gpus, self._init = version, gpus, init
 
-    def cuDriverGetVersion(self, version: Any) -> int:  # noqa: N802
+    def cuDriverGetVersion(self, version: Any) -> int:
         version._obj.value = self._version
         return 0
 
-    def cuInit(self, _flags: int) -> int:  # noqa: N802
+    def cuInit(self, _flags: int) -> int:
         return self._init
 
-    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802
+    def cuDeviceGetCount(self, count: Any) -> int:
         count._obj.value = len(self._gpus)
         return 0
 
-    def cuDeviceGet(self, device: Any, index: int) -> int:  # noqa: N802
+    def cuDeviceGet(self, device: Any, index: int) -> int:
         device._obj.value = index
         return 0
 
-    def cuDeviceGetName(self, name: Any, _length: int, device: Any) -> int:  # noqa: N802
+    def cuDeviceGetName(self, name: Any, _length: int, device: Any) -> int:
         name.value = self._gpus[device.value][0].encode()
         return 0
 
-    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:  # noqa: N802
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:
         capability = self._gpus[device.value][1]
         value._obj.value = capability // 10 if attribute == 75 else capability % 10
         return 0

@@ -273,20 +273,24 @@ def collect_plan(
     )
 
 
+def _latencies(line: dict[str, Any]) -> tuple[float, ...]:
+    latencies = tuple(float(value) for value in line.get("latencies_s", ()))
+    if not all(math.isfinite(value) and value > 0 for value in latencies):
+        raise ValueError(f"latencies_s is {latencies}")
+    return latencies
+
+
 def _record(plan: dict[str, Any], line: dict[str, Any], path: Path) -> TuningRecord:
     if line.get("plan") != plan["id"]:
         raise InputError(f"{path / _RESULTS} holds results of another plan; copy the right one")
     try:
         task = plan["tasks"][line["task"]]
-        latencies = tuple(float(value) for value in line.get("latencies_s", ()))
-        if not all(math.isfinite(value) and value > 0 for value in latencies):
-            raise ValueError(f"latencies_s is {latencies}")
         return TuningRecord(
             target=plan["records"],
             fingerprint=task["fingerprint"],
             anchor=task["anchor"],
             decision=Decision.from_dict(task["candidates"][line["candidate"]]["decision"]),
-            latencies_s=latencies,
+            latencies_s=_latencies(line),
             error=str(line.get("error", "")),
             error_kind=str(line.get("error_kind", "")),
             threads=1,
