@@ -13,7 +13,7 @@ from tvm import relax
 
 from tvmdet.errors import ModelError
 from tvmdet.passes.lift_weights import LiftWeights
-from tvmdet.passes.lower import tvm_target
+from tvmdet.passes.lower import CODE_OPTIONS, tvm_target
 from tvmdet.targets import Target
 
 __all__ = ["BuiltLibrary", "build_library"]
@@ -49,7 +49,7 @@ def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
     compiled_for = tvm_target(target)
     planned: dict[str, int] = {}
     try:
-        with compiled_for:
+        with tvm.transform.PassContext(config=dict(CODE_OPTIONS)), compiled_for:
             for phase in _memory_phases():
                 module = phase(module)
             planned = _planned_bytes(module)
@@ -57,7 +57,7 @@ def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
                 module = phase(module)
             lift_weights: Any = LiftWeights()
             module = lift_weights(module)
-        executable = relax.build(module, compiled_for, relax_pipeline=None)
+            executable = relax.build(module, compiled_for, relax_pipeline=None)
         with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
             path = Path(folder) / "lib.so"
             # Stripped, and without a build id: nothing in it may depend on where it was built.

@@ -23,6 +23,7 @@ from tvm.s_tir.meta_schedule.builder import BuilderInput, BuilderResult, PyBuild
 from tvm.s_tir.meta_schedule.runner import PyRunner, PyRunnerFuture, RunnerInput, RunnerResult
 
 from tvmdet.cpus import usable_cpu_count
+from tvmdet.passes.lower import CODE_OPTIONS
 from tvmdet.targets import Target
 from tvmdet.tuning.pool import WorkerPool
 
@@ -108,7 +109,8 @@ class Measurer:
             self._count += 1
             path = str(self._folder / f"k{self._count}.so")
             module = tvm.ir.save_json(item.mod)
-            requests.append({"op": "build", "module": module, "target": target, "path": path})
+            request = {"op": "build", "module": module, "target": target, "path": path}
+            requests.append(request | {"code_options": dict(CODE_OPTIONS)})
         answers = self._builders.map(requests, self.options.build_timeout_s)
         return [
             BuilderResult(None, _error_text(answer, "build"))
