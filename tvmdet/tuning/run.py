@@ -178,7 +178,7 @@ class TuningRun:
                     self._put_down(state, decision, _rounded(result.run_secs))
 
     def _seconds_of(self, state: TaskState) -> dict[Decision, float]:
-        found = self.store.measured(self.target.name, state.task.fingerprint, self.threads)
+        found = self.store.measured(self.target.records, state.task.fingerprint, self.threads)
         valid = set(state.task.decisions)
         return {d: record.score_s for d, record in found.items() if d in valid and record.ok}
 
@@ -220,7 +220,7 @@ class TuningRun:
     def _recall(self, state: TaskState) -> None:
         """Takes over what earlier runs found out about a task."""
         task = state.task
-        found = self.store.measured(self.target.name, task.fingerprint, self.threads)
+        found = self.store.measured(self.target.records, task.fingerprint, self.threads)
         valid = set(task.decisions)
         state.remaining = sum(decision not in found for decision in task.decisions)
         slice_start = None
@@ -253,7 +253,7 @@ class TuningRun:
             return []
 
     def _make_search(self, state: TaskState) -> TaskSearch:
-        task, target = state.task, self.target.name
+        task, target = state.task, self.target.records
         found = self.store.measured(target, task.fingerprint, self.threads)
         search = TaskSearch(task, self._tvm_target, self._ranking, measured=found, seed=self.seed)
         valid = set(task.decisions)
@@ -275,7 +275,7 @@ class TuningRun:
 
     def _ask(self, state: TaskState, search: TaskSearch, size: int) -> Batch:
         """Asks for candidates and puts down the decisions that cannot be scheduled."""
-        task, target = state.task, self.target.name
+        task, target = state.task, self.target.records
         name = task.template.name
         borrowed = (
             self.store.best(target, task.fingerprint, self.threads),
@@ -356,7 +356,7 @@ class TuningRun:
         kind: str = "",
     ) -> None:
         record = TuningRecord(
-            target=self.target.name,
+            target=self.target.records,
             fingerprint=state.task.fingerprint,
             anchor=state.task.anchor,
             decision=decision,
