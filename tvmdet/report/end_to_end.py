@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -140,7 +139,9 @@ def end_to_end_table(
         timings = time_in_turn(sides, plan, progress)
         disturbance = clock.read()
     found_entries = tuple(
-        replace(entry, phases_s=_medians(sides[entry.name].phases)) if entry.seconds else entry
+        replace(entry, stages_s=_by_stage(sides[entry.name].phases[-len(entry.seconds) :]))
+        if entry.seconds
+        else entry
         for entry in ranked(entries, timings)
     )
     masks = "" if spec.masks is None else "; masks as small as the network has them"
@@ -184,5 +185,6 @@ def _rivals(contest: Contest | None) -> Mapping[str, Worker]:
     return {name: worker for name, worker in contest.workers.items() if name != OURS}
 
 
-def _medians(phases: list[dict[str, Any]]) -> dict[str, float]:
-    return {name: float(np.median([each[name] for each in phases])) for name in phases[0]}
+def _by_stage(phases: list[dict[str, float]]) -> dict[str, list[float]]:
+    """Returns the seconds of each stage, call by call."""
+    return {name: [each[name] for each in phases] for name in phases[0]}

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import tvmdet
 from tvmdet.cpus import cpu_model, usable_cpu_count
 from tvmdet.targets import host_features
 
-__all__ = ["CpuClock", "Disturbance", "describe_machine"]
+__all__ = ["CpuClock", "Disturbance", "describe_machine", "describe_versions"]
+
+_PACKAGES = ("apache-tvm", "apache-tvm-ffi", "numpy", "opencv-python-headless", "onnxruntime")
+_CPUFREQ = "/sys/devices/system/cpu/cpu0/cpufreq"
 
 _TOLD_FEATURES = (
     "avx2",
@@ -47,7 +53,35 @@ def describe_machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "load_average": [round(value, 2) for value in os.getloadavg()],
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "clock": _describe_clock(),
+        "accelerator": None,
     }
+
+
+def describe_versions() -> dict[str, str]:
+    """Returns the versions of what takes part on tvmdet's side, by name."""
+    found = {"tvmdet": tvmdet.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        # What is not installed took no part.
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def _describe_clock() -> dict[str, Any]:
+    """Returns what the kernel says of the first CPU's clock; nothing in most virtual machines."""
+    found: dict[str, Any] = {}
+    for key, name in (("min_mhz", "cpuinfo_min_freq"), ("max_mhz", "cpuinfo_max_freq")):
+        if (khz := _read(f"{_CPUFREQ}/{name}").strip()).isdecimal():
+            found[key] = round(int(khz) / 1e3)
+    if governor := _read(f"{_CPUFREQ}/scaling_governor").strip():
+        found["governor"] = governor
+    boost = _read("/sys/devices/system/cpu/cpufreq/boost").strip()
+    no_turbo = _read("/sys/devices/system/cpu/intel_pstate/no_turbo").strip()
+    if boost or no_turbo:
+        found["boost"] = boost == "1" or no_turbo == "0"
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from tvmdet.report.contest import OURS
 from tvmdet.report.peak import Peak
 from tvmdet.report.per_layer import Layer, LayerTable
 from tvmdet.report.results import BenchReport, Entry, Table
 
-__all__ = ["Grid", "grids", "machine_lines", "remarks"]
+__all__ = ["Grid", "grids", "machine_lines"]
 
 _PHASES = ("decode", "resize", "network", "map")
 _LATENCY = ("median", "p90", "p99", "min")
@@ -41,12 +42,12 @@ def machine_lines(report: BenchReport) -> list[tuple[str, str]]:
     cpus = f"{machine['cpus_usable']} of {machine['cpus_online']} CPUs usable"
     kind = ", virtual" if machine["virtual"] else ""
     lines = [
-        ("file", f"{report.artifact} ({report.model.get('name')})"),
+        ("file", f"{report.subject.artifact.path} ({report.subject.model.name})"),
         ("machine", f"{machine['cpu']}, {cpus}{kind}"),
         ("features", " ".join(machine["features"])),
         ("system", f"{machine['system']}, Python {machine['python']}"),
         ("load", " ".join(str(value) for value in machine["load_average"])),
-        ("code for", f"{report.target}, {report.threads} threads each"),
+        ("code for", f"{report.subject.target.name}, {report.threads} threads each"),
     ]
     if report.peak is not None:
         rates = report.peak.bytes_per_s
@@ -63,25 +64,6 @@ def grids(report: BenchReport) -> list[Grid]:
         for table in report.tables
     ]
     return found + [_layers(table) for table in report.layers]
-
-
-def remarks(report: BenchReport) -> list[str]:
-    """Returns what makes the figures less trustworthy."""
-    said = []
-    if report.peak is not None and report.peak.disturbed:
-        said.append("the machine was never quiet while its peak was measured; it may be higher")
-    for table in report.tables:
-        where = f"{table.what}, batch {table.batch_size}"
-        noise = table.disturbance
-        if noise.is_high:
-            said.append(
-                f"{where}: the machine was not quiet (others used {noise.others_cpus:.2f} CPUs, "
-                f"{noise.stolen_cpus:.2f} were stolen); trust ratios more than milliseconds"
-            )
-        if table.restless:
-            names = ", ".join(table.restless)
-            said.append(f"{where}: threads of {names} went on spinning into the next one's turn")
-    return said
 
 
 def _network(table: Table, peak: Peak | None) -> Grid:
@@ -118,7 +100,7 @@ def _end_to_end(table: Table) -> Grid:
     rows = []
     for entry in table.entries:
         phases = [
-            f"{entry.phases_s[name] * 1e3:.2f}" if name in entry.phases_s else ""
+            f"{median(entry.stages_s[name]) * 1e3:.2f}" if entry.stages_s.get(name) else ""
             for name in _PHASES
         ]
         rows.append((_name(entry), *_latency(entry), *phases, *_verdict(entry)))

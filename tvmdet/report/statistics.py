@@ -22,6 +22,7 @@ If both sides were equally fast, five rounds would all go the same way in 6 % of
 
 _CONFIDENCE = 0.95
 _RESAMPLES = 4000
+_FAR_OUT = 3.0
 _CHUNK = 1 << 21  # resampled values held at once
 
 
@@ -33,25 +34,36 @@ class Summary:
         count: How many there are.
         median_s: Half were faster.
         p90_s: Nine of ten were faster, interpolated linearly as the other percentiles.
+        p95_s: 95 of 100 were faster.
         p99_s: Of fewer than 100 timings this is nearly the slowest.
+        p999_s: Of fewer than 1000 timings this is nearly the slowest.
         min_s: The fastest.
+        max_s: The slowest.
         mean_s: The arithmetic mean.
+        outliers: How many lie far out: more than three interquartile ranges above the third
+            quartile (Tukey, Exploratory Data Analysis, ch. 2). They count in all the others.
     """
 
     count: int
     median_s: float
     p90_s: float
+    p95_s: float
     p99_s: float
+    p999_s: float
     min_s: float
+    max_s: float
     mean_s: float
+    outliers: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values, in milliseconds."""
-        values = {"median": self.median_s, "p90": self.p90_s, "p99": self.p99_s}
-        values |= {"min": self.min_s, "mean": self.mean_s}
+        values = {"median": self.median_s, "p90": self.p90_s, "p95": self.p95_s}
+        values |= {"p99": self.p99_s, "p999": self.p999_s}
+        values |= {"min": self.min_s, "max": self.max_s, "mean": self.mean_s}
         return {
             "count": self.count,
             **{f"{key}_ms": round(value * 1e3, 6) for key, value in values.items()},
+            "outliers": self.outliers,
         }
 
 
@@ -81,17 +93,23 @@ class Comparison:
         }
 
 
-def summarise(seconds: Sequence[float]) -> Summary:
+def summarise(seconds: Sequence[float] | npt.NDArray[np.float64]) -> Summary:
     """Returns the percentiles of one or more timings."""
     values = np.asarray(seconds, np.float64)
-    median, p90, p99 = (float(value) for value in np.percentile(values, (50, 90, 99)))
+    percents = (25, 50, 75, 90, 95, 99, 99.9)
+    found = [float(value) for value in np.percentile(values, percents)]
+    first, median, third, p90, p95, p99, p999 = found
     return Summary(
         count=len(values),
         median_s=median,
         p90_s=p90,
+        p95_s=p95,
         p99_s=p99,
+        p999_s=p999,
         min_s=float(values.min()),
+        max_s=float(values.max()),
         mean_s=float(values.mean()),
+        outliers=int((values > third + _FAR_OUT * (third - first)).sum()),
     )
 
 
