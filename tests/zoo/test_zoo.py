@@ -2,8 +2,9 @@
 
 The committed exports run by default; the others need torch and are ``slow`` (see ``environment``).
 What each case gave is written to the folder that ``TVMDET_ZOO_RESULTS`` names (``.zoo/results``),
-from which ``write_table.py`` makes docs/detectors.md. With ``TVMDET_ZOO_LATENCY=1`` each is also
-timed in turn with ONNX Runtime; the machine should do nothing else then.
+from which ``write_table.py`` makes docs/detectors.md. Cases that import as the same module share
+one compiled file (see ``compiled``). With ``TVMDET_ZOO_LATENCY=1`` each is also timed in turn with
+ONNX Runtime; the machine should do nothing else then.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import onnxruntime
 import pytest
 from agreement import compare
 from cases import CASES, Case
+from compiled import Compiler
 from drawn import draw
 from environment import FOLDER, exported
 
@@ -35,6 +37,12 @@ PARAMETERS = [
     pytest.param(case, id=case.name, marks=() if case.default == "whole" else pytest.mark.slow)
     for case in CASES
 ]
+
+
+@pytest.fixture(scope="session")
+def compiler(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
+    """Compiles each module once."""
+    return Compiler(tmp_path_factory.mktemp("zoo"))
 
 
 @pytest.fixture
@@ -52,14 +60,14 @@ def result(case: Case) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("case", PARAMETERS)
 def test_case(
-    case: Case, result: dict[str, Any], export: Callable[[Case], Path], tmp_path: Path
+    case: Case, result: dict[str, Any], export: Callable[[Case], Path], compiler: Compiler
 ) -> None:
     path = export(case)
     if not path.is_file():
         result["miss"] = f"not exported: {path.with_suffix('.error').read_text().strip()}"
         pytest.skip(result["miss"])
     try:
-        _run(case, path, result, tmp_path / "detector.tvmdet")
+        _run(case, path, result, compiler)
     except Exception as error:
         result.setdefault("miss", f"{type(error).__name__}: {str(error).splitlines()[0]}")
         raise
@@ -79,7 +87,7 @@ def test_committed_export_is_recognised(case: Case) -> None:
     assert model.spec.family == case.family
 
 
-def _run(case: Case, path: Path, result: dict[str, Any], output: Path) -> None:
+def _run(case: Case, path: Path, result: dict[str, Any], compiler: Compiler) -> None:
     if case.family is None:
         with pytest.raises(ModelError, match=r"detector\.toml"):
             tvmdet.import_onnx(path)
@@ -89,12 +97,12 @@ def _run(case: Case, path: Path, result: dict[str, Any], output: Path) -> None:
     result["imports"] = True
     assert model.spec.family == case.family
     result["recognised"] = "family" not in case.spec
-    report = tvmdet.compile(model, target="host", output=output)
-    (certificate,) = report.parity.values()
-    result["certificate"] = certificate
+    compiled = compiler.compile(model, case.name)
+    result["compiled_for"] = compiled.name
+    result["certificate"] = compiled.certificate
     with np.load(path.with_suffix(".npz")) as archive:
         expected = dict(archive)
-    with tvmdet.load(output) as detector:
+    with tvmdet.load(compiled.path) as detector:
         agreement = compare(detector, expected)
         result["agreement"] = dataclasses.asdict(agreement)
         if os.environ.get("TVMDET_ZOO_LATENCY"):
