@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cases import Case
-from environment import export_all, exported
+from environment import committed, export_all, exported
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,11 +21,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def export(request: pytest.FixtureRequest) -> Callable[[Case], Path]:
     """Gives the file of a case; those of all selected cases of a network are exported together."""
-    selected = [case for item in request.session.items if (case := _case_of(item)) is not None]
+    cases = [case for item in request.session.items if (case := _case_of(item)) is not None]
 
     def file_of(case: Case) -> Path:
-        of_network = [one for one in selected if one.network == case.network]
-        export_all([one for one in of_network if not one.committed])
+        if case.default == "whole":
+            return committed(case)
+        export_all([one for one in cases if one.network == case.network and one.default != "whole"])
         return exported(case)
 
     return file_of

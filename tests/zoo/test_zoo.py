@@ -25,7 +25,7 @@ from agreement import compare
 from cases import CASES, Case
 from compiled import Compiler
 from drawn import draw
-from environment import FOLDER, exported
+from environment import FOLDER, committed
 
 import tvmdet
 from tvmdet.errors import ModelError
@@ -78,7 +78,7 @@ def test_case(
     [pytest.param(case, id=case.name) for case in CASES if case.default == "import"],
 )
 def test_committed_export_is_recognised(case: Case) -> None:
-    path = exported(case)
+    path = committed(case)
     if case.family is None:
         with pytest.raises(ModelError, match=r"detector\.toml"):
             tvmdet.import_onnx(path)
