@@ -1,4 +1,4 @@
-"""Files whose nodes come before what they read, as torch's dynamo exporter has written them."""
+"""Files whose nodes come before what they read, which ONNX Runtime takes."""
 
 from __future__ import annotations
 

@@ -39,9 +39,10 @@ that has figures. Results are kept until a case runs again: rows may come from d
   where tvmdet must refuse to guess and does so, with the text to write.
 - **IoU** and **score**: the least overlap of two boxes that are the same, and the greatest
   difference of their scores. **flips**: same box, other class.
-- **latency**: median time of a whole detection over that of ONNX Runtime on the network alone, in
-  turn, untuned kernels, the same threads. Networks are tiny here, which says little about large
-  ones: docs/performance.md measures those. Empty where it was not measured.
+- **latency**: least time of 30 whole detections over that of ONNX Runtime on the network alone, in
+  turn, untuned kernels, the same threads, on a machine that did other things as well: a hint, no
+  measurement. Networks are tiny here, which says little about large ones: docs/performance.md
+  measures those. Empty where it was not timed.
 """
 
 _MISSES = """

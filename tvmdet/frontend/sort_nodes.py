@@ -1,6 +1,6 @@
 """Nodes in an order in which they can run.
 
-The standard asks for it and ONNX Runtime does not: torch's dynamo exporter wrote Deformable DETRs
+The standard asks for it and ONNX Runtime does not: files that a tool edited or joined run there
 whose nodes come before what they read.
 """
 
