@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -122,9 +122,9 @@ def _chapters(part: ModelPart, comparison: Comparison, names: Names) -> list[_Ch
         ),
         _Chapter(
             name="Rivals",
-            lead="tvmdet's median over the rival's, timed in turn, with the 95 % interval. A filled "
-            "circle is faster, a filled triangle slower, a hollow square undecided; the band is "
-            "the noise floor, which two equal sides reach.",
+            lead="tvmdet's median over the rival's, timed in turn, with the 95 % interval. A "
+            "filled circle is faster, a filled triangle slower, a hollow square undecided; the "
+            "band is the noise floor, which two equal sides reach.",
             figures=charts.rival_figures(part, names),
         ),
         _Chapter(name="Matrix", sheet=matrix_sheet(part, comparison, names)),
@@ -151,7 +151,7 @@ def _chapters(part: ModelPart, comparison: Comparison, names: Names) -> list[_Ch
             lead="From the image file to the boxes. tvmdet's network has normalisation, box "
             "decoding and suppression inside; of rivals, resize and map have them.",
             figures=charts.stage_figures(part, names),
-            legend=[(f"hatched h{stage_style(one)}", "", one) for one in STAGES if one in stages],
+            legend=_stage_legend(stages),
         ),
     ]
     return found + [_kernels(profiled, names) for profiled in part.profiles]
@@ -167,6 +167,12 @@ def _kernels(profiled: Profiled, names: Names) -> _Chapter:
         figures=charts.kernel_figures(profiled),
         sheet=kernels_sheet(profiled),
     )
+
+
+def _stage_legend(stages: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Returns style, no outline and words of the hatchings of stages."""
+    known = set(stages)
+    return [(f"hatched h{stage_style(one)}", "", one) for one in STAGES if one in known]
 
 
 def _side_legend(sides: dict[str, int]) -> list[tuple[str, str, str]]:

@@ -106,8 +106,8 @@ def logarithmic(
 
 
 def number(value: float) -> str:
-    """Returns a short text of a tick: ``0.25``, ``40``, ``1,000``."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    """Returns a short text of a tick: ``0.25``, ``40``, ``1,000.5``."""
+    return f"{value:,.10g}"
 
 
 def _linear_ticks(low: float, high: float, most: int) -> tuple[float, ...]:
