@@ -94,8 +94,9 @@ def test_it_fits_and_asks_nobody(browser: Any, page_file: Path, size: str, schem
     assert dark == (scheme == "dark")
 
 
-def test_texts_in_drawings_stay_inside(browser: Any, page_file: Path) -> None:
-    page, _ = opened(browser, page_file, "desktop")
+@pytest.mark.parametrize("size", _SIZES)
+def test_texts_in_drawings_stay_inside(browser: Any, page_file: Path, size: str) -> None:
+    page, _ = opened(browser, page_file, size)
     outside = page.evaluate(
         """[...document.querySelectorAll(".chart svg text")].filter((text) => {
             const box = text.getBoundingClientRect();

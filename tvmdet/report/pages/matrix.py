@@ -136,7 +136,7 @@ def _parity(run: Run) -> Cell:
     if run.is_right is None:
         return Cell.of(run.parity, kind="muted")
     word, kind = ("right", "good") if run.is_right else ("wrong", "bad")
-    return Cell.of(f"{word}: {run.parity}" if run.parity else word, kind=kind)
+    return Cell.of(f"{word}, {run.parity}" if run.parity else word, kind=kind)
 
 
 def _counted(run: Run) -> str:

@@ -83,7 +83,7 @@ def _parity(result: Result, table: ResultTable, entry: Contestant) -> tuple[bool
         if found.reason:
             return found.ok, found.reason
         worst = "?" if found.worst_relative is None else f"{found.worst_relative:.1e}"
-        return found.ok, f"{worst} of {found.tolerance:g} allowed"
+        return found.ok, f"max error {worst}"
     if entry.name == OURS and result.parity:
         return _certified(result.parity)
     # The rows of a table of rivals are held against tvmdet's own answers.
@@ -96,7 +96,7 @@ def _certified(parity: Mapping[str, Any]) -> tuple[bool | None, str]:
         return None, f"not checked: {parity['skipped']}"
     if "worst_relative" in parity:
         worst = max(parity["worst_relative"].values(), default=0.0)
-        return True, f"{worst:.1e} of the greatest value"
+        return True, f"max error {worst:.1e}"
     boxes, iou = parity.get("boxes"), parity.get("worst_iou")
     return True, f"{boxes} boxes, IoU ≥ {iou}"
 
