@@ -80,7 +80,7 @@ def test_a_detector_alone_is_timed_from_file_to_boxes(
     assert table["what"] == "end to end"
     (entry,) = table["entries"]
     check_entry(entry, 6)
-    assert list(entry["phases_ms"]) == ["decode", "resize", "network", "map"]
+    assert [s["name"] for s in entry["stages"]] == ["decode", "resize", "network", "map"]
 
 
 def test_a_detector_against_onnx_runtime_agrees_on_boxes(
