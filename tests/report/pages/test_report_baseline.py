@@ -23,34 +23,38 @@ def ours(result: Result) -> Run:
     return next(run for run in rows(result) if run.is_ours and run.what == "network")
 
 
-@pytest.mark.parametrize("count", [6, 7, 40, 41])
-def test_the_interval_is_that_of_a_drawn_bootstrap(count: int) -> None:
+@pytest.mark.parametrize("count", [40, 41, 300])
+def test_the_interval_is_about_that_of_a_drawn_bootstrap(count: int) -> None:
     rng = np.random.default_rng(count)
     now, before = rng.gamma(20.0, 1.0, count), rng.gamma(20.0, 1.1, count)
     found = compare_apart(now, before)
     drawn = [
         np.median(rng.choice(now, count)) / np.median(rng.choice(before, count))
-        for _ in range(6000)
+        for _ in range(2000)
     ]
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    assert found.ratio == pytest.approx(np.median(now) / np.median(before))
-    assert found.interval_95 == pytest.approx((low, high), rel=0.04)
+    low, high = np.log(np.quantile(drawn, (0.025, 0.975)))
+    assert found.ratio == pytest.approx(np.median(now) / np.median(before), rel=0.01)
+    width = np.diff(np.log(found.interval_95))[0]
+    # Wider by Student's t, and by blocks where chance correlates neighbours.
+    assert 0.8 < width / (high - low) < 2.0
+    assert found.interval_95[0] < found.ratio < found.interval_95[1]
 
 
 def test_equal_sides_are_undecided_and_a_tenth_is_called() -> None:
     wrong, called = 0, 0
-    for seed in range(200):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         first, second = (20.0 * (1 + 0.03 * rng.gamma(2.0, 1.0, 60)) for _ in range(2))
         wrong += compare_apart(first, second, floor=0.01).verdict != "undecided"
         called += compare_apart(first * 1.1, second, floor=0.01).verdict == "slower"
-    assert wrong <= 10
-    assert called >= 190
+    assert wrong <= 2
+    assert called >= 38
 
 
 def test_a_difference_inside_the_noise_floor_is_not_called() -> None:
     rng = np.random.default_rng(5)
     before = rng.normal(20.0, 0.01, 400)
+    assert compare_apart(before * 1.005, before).verdict == "undecided"
     assert compare_apart(before * 1.02, before).verdict == "slower"
     assert compare_apart(before * 1.02, before, floor=0.05).verdict == "undecided"
     assert compare_apart(before * 0.9, before, floor=0.05).verdict == "faster"
@@ -64,9 +68,10 @@ def test_too_few_calls_decide_nothing() -> None:
 
 def test_a_hundred_thousand_calls_compare_at_once() -> None:
     before = np.random.default_rng(6).normal(20.0, 1.0, 100_000)
-    found = compare_apart(before * 1.01, before)
+    found = compare_apart(before * 1.02, before)
     assert found.verdict == "slower"
-    assert found.interval_95[1] - found.interval_95[0] < 0.002
+    assert found.ratio == pytest.approx(1.02)
+    assert found.interval_95[1] - found.interval_95[0] < 0.004
 
 
 def kinds(now: Sequence[Run], before: Sequence[Run]) -> dict[str, int]:
@@ -108,7 +113,7 @@ def test_other_hardware_is_said_and_not_compared() -> None:
 
 def test_answers_that_are_no_longer_right_are_a_regression() -> None:
     before = ours(made_results.made_result())
-    now = replace(before, is_right=False, parity="3.0 of 0.001 allowed")
+    now = replace(before, is_right=False, parity="max error 3.0")
     (change,) = changes([now], [before])
     assert (change.kind, change.is_regression) == ("broken", True)
     (change,) = changes([before], [now])

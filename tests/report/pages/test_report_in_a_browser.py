@@ -86,8 +86,10 @@ def test_it_fits_and_asks_nobody(browser: Any, page_file: Path, size: str, schem
     width = _SIZES[size][0]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     sizes = page.evaluate(
-        """[...document.querySelectorAll("svg text")].map((text) =>
-            parseFloat(getComputedStyle(text).fontSize) * Math.hypot(text.getCTM().a, text.getCTM().b))"""
+        """[...document.querySelectorAll("svg text")].map((text) => {
+            const scale = Math.hypot(text.getCTM().a, text.getCTM().b);
+            return scale * parseFloat(getComputedStyle(text).fontSize);
+        })"""
     )
     assert min(sizes) > 9.0
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from tvmdet.report.pages.runs import Floats, Place, Run
+from tvmdet.report.resampling import Interval, median_interval
 from tvmdet.report.result_format import Ratio
-from tvmdet.report.statistics import FEWEST_ROUNDS, Verdict
+from tvmdet.report.statistics import FEWEST_ROUNDS, LEAST_DIFFERENCE, Verdict
 
 __all__ = ["Change", "changes", "compare_apart"]
 
-_RESAMPLES = 4000
+_MOST_RESAMPLED = 4000
 _MAX_DROP = 0.001
 """Of the average precision; as much as `tvmdet eval` lets two runtimes differ."""
 
@@ -106,55 +108,51 @@ def changes(now: Sequence[Run], before: Sequence[Run]) -> tuple[Change, ...]:
     return tuple(found)
 
 
-def compare_apart(now: Floats, before: Floats, *, floor: float = 0.0, seed: int = 0) -> Ratio:
+def compare_apart(
+    now: Floats, before: Floats, *, floor: float = LEAST_DIFFERENCE, seed: int = 0
+) -> Ratio:
     """Compares latencies of two runs that were not timed in turn.
 
-    The interval is a percentile bootstrap of the ratio of medians, the sides drawn apart (Efron
-    and Tibshirani, An Introduction to the Bootstrap, ch. 8). It knows nothing of what differed
-    between the runs, such as a busy machine, of which the noise floor is the only measure.
+    Each median has its interval by resampling blocks of calls, and the two are independent: their
+    widths, in logarithms, add up as squares. What differed between the runs, such as a busy
+    machine, is in neither; the noise floor is the only measure of it.
 
     Args:
-        now: Of one side, at least one.
+        now: Of one side, at least one, in the order of the calls.
         before: Of the other.
         floor: Share of the time below which no difference is called.
         seed: Of the resampling.
     """
-    rng = np.random.default_rng(seed)
-    ratios = _drawn_medians(now, rng) / _drawn_medians(before, rng)
-    low, high = (float(value) for value in np.quantile(ratios, (0.025, 0.975)))
+    first, second = _interval(now, seed), _interval(before, seed + 1)
+    centre = first.centre - second.centre
+    low = centre - math.hypot(first.centre - first.low, second.high - second.centre)
+    high = centre + math.hypot(first.high - first.centre, second.centre - second.low)
     enough = min(now.size, before.size) >= FEWEST_ROUNDS
     verdict: Verdict = "undecided"
-    if enough and high < 1 - floor:
+    if enough and high < -math.log1p(floor):
         verdict = "faster"
-    elif enough and low > 1 + floor:
+    elif enough and low > math.log1p(floor):
         verdict = "slower"
     return Ratio(
-        ratio=float(np.median(now) / np.median(before)),
-        interval_95=(low, high),
+        ratio=math.exp(centre),
+        interval_95=(math.exp(low), math.exp(high)),
         verdict=verdict,
         noise_floor=floor,
     )
 
 
-def _drawn_medians(values: Floats, rng: np.random.Generator) -> Floats:
-    """Returns medians of samples drawn with replacement, without drawing them.
-
-    A sample of n values is n uniform places in the sorted values, and the m-th smallest of n
-    uniform numbers has a Beta(m, n - m + 1) distribution (David and Nagaraja, Order Statistics,
-    ch. 2). So the time does not grow with n.
-    """
-    ordered, n = np.sort(values), values.size
-    m = (n + 1) // 2
-    lower = rng.beta(m, n - m + 1, _RESAMPLES)
-    if n % 2:
-        return _at(ordered, lower)
-    # Given the m-th, the next is the least of the n - m above it.
-    upper = lower + (1.0 - lower) * rng.beta(1, n - m, _RESAMPLES)
-    return (_at(ordered, lower) + _at(ordered, upper)) / 2.0
-
-
-def _at(ordered: Floats, shares: Floats) -> Floats:
-    return ordered[np.minimum((shares * ordered.size).astype(np.int64), ordered.size - 1)]
+def _interval(latencies: Floats, seed: int) -> Interval:
+    """Returns the interval of the logarithm of the median."""
+    logs = np.log(latencies)
+    if logs.size <= _MOST_RESAMPLED:
+        return median_interval(logs, seed=seed)
+    # Of very many calls neighbours are put together: as long blocks of them are resampled anyway.
+    groups = np.array_split(logs, _MOST_RESAMPLED)
+    found = median_interval(np.array([np.median(group) for group in groups]), seed=seed)
+    shift = float(np.median(logs)) - found.centre
+    return replace(
+        found, centre=found.centre + shift, low=found.low + shift, high=found.high + shift
+    )
 
 
 def _but_machine(run: Run) -> tuple[object, ...]:
@@ -175,7 +173,7 @@ def _change(now: Run, before: Run | None, elsewhere: Run | None) -> Change:
         return Change(now=now, before=before, kind="mended", note=before.problem or before.parity)
     if not is_right:
         return Change(now=now, before=before, kind="undecided", note="timed in neither")
-    floor = max(now.noise_floor or 0.0, before.noise_floor or 0.0)
+    floor = max(now.noise_floor or 0.0, before.noise_floor or 0.0, LEAST_DIFFERENCE)
     ratio = compare_apart(now.latencies_ms, before.latencies_ms, floor=floor)
     same = now.version == before.version or now.is_ours
     note = "" if same else f"{now.runtime} {before.version} before, {now.version} now"
