@@ -16,7 +16,8 @@ from tvmdet.report.agreement import TOLERANCES
 from tvmdet.report.contest import Contest, Side, ranked
 from tvmdet.report.end_to_end import end_to_end_table
 from tvmdet.report.environments import find_python
-from tvmdet.report.machine import CpuClock, describe_machine, describe_versions
+from tvmdet.report.load import LoadWatch
+from tvmdet.report.machine import describe_machine, describe_versions
 from tvmdet.report.network import (
     Network,
     compile_network,
@@ -247,15 +248,21 @@ class _Run:
     def _network_table(self, contest: Contest) -> Table:
         what = f"network, batch {contest.network.batch_size}"
         self._say(f"timing {what}")
-        clock = CpuClock(worker.pid for worker in contest.workers.values())
+        watch = LoadWatch(worker.pid for worker in contest.workers.values())
         timings = time_in_turn(
-            contest.workers, self._options.plan, lambda n, s: self._progress(what, n, s)
+            contest.workers,
+            self._options.plan,
+            lambda n, s: self._progress(what, n, s),
+            watch.sample,
         )
+        load = watch.read(timings.calls)
+        entries, noise = ranked(contest.entries, timings, contest.memory())
         return Table(
             what="network",
             batch_size=contest.network.batch_size,
-            entries=ranked(contest.entries, timings),
-            disturbance=clock.read(),
+            entries=entries,
+            load=load,
+            noise=noise,
             restless=tuple(sorted(timings.restless)),
         )
 

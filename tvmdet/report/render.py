@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -13,7 +13,7 @@ from tvmdet.report.results import BenchReport, Entry, Table
 
 __all__ = ["Grid", "grids", "machine_lines"]
 
-_PHASES = ("decode", "resize", "network", "map")
+_PHASES = ("decode", "resize", "queue", "network", "map")
 _LATENCY = ("median", "p90", "p99", "min")
 
 
@@ -75,6 +75,7 @@ def _network(table: Table, peak: Peak | None) -> Grid:
         "GFLOP/s",
         "of peak",
         "max error",
+        "memory MB",
         "version",
     )
     rows = []
@@ -83,15 +84,14 @@ def _network(table: Table, peak: Peak | None) -> Grid:
         share = "" if rate is None or peak is None else f"{rate / peak.flop_per_s:.0%}"
         gflops = "" if rate is None else f"{rate / 1e9:.1f}"
         error = "" if entry.agreement is None else f"{entry.agreement.worst:.1e}"
-        rows.append(
-            (_name(entry), *_latency(entry), *_verdict(entry), gflops, share, error, entry.version)
-        )
+        figures = (gflops, share, error, _memory(entry))
+        rows.append((_name(entry), *_latency(entry), *_verdict(entry), *figures, entry.version))
     return Grid(
         title=f"network alone, batch {table.batch_size}: arrays in, arrays out{_rounds(table)}",
         columns=columns,
         rows=tuple(rows),
         words=("", "tvmdet is", "version"),
-        below=_problems(table),
+        below=(*_noise(table), *_problems(table)),
     )
 
 
@@ -109,7 +109,7 @@ def _end_to_end(table: Table) -> Grid:
         columns=columns,
         rows=tuple(rows),
         words=("", "tvmdet is"),
-        below=(table.note, *_problems(table)),
+        below=(table.note, *_noise(table), *_problems(table)),
     )
 
 
@@ -178,6 +178,27 @@ def _verdict(entry: Entry) -> tuple[str, str]:
         return "", "" if entry.name == OURS else "not ranked"
     found = entry.comparison
     return f"{found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}]", found.verdict
+
+
+def _memory(entry: Entry) -> str:
+    return "" if entry.memory_peak_bytes is None else f"{entry.memory_peak_bytes / 1e6:.0f}"
+
+
+def _noise(table: Table) -> Iterator[str]:
+    if table.noise is None:
+        return
+    found = table.noise.comparison
+    yield (
+        f"noise: two copies of tvmdet differ by {found.ratio:.3f} [{found.low:.3f}, "
+        f"{found.high:.3f}]; no difference below {table.noise.floor:.1%} is called here"
+    )
+    seen = [
+        f"{entry.name} {entry.comparison.could_see:.1%}"
+        for entry in table.entries
+        if entry.comparison is not None and entry.comparison.verdict == "undecided"
+    ]
+    if seen:
+        yield f"undecided; differences that could have been seen: {', '.join(seen)}"
 
 
 def _problems(table: Table) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ def block_length(values: Values) -> int:
     above it: the rule is applied to that.
     """
     count = len(values)
-    most, least = max(count // _FEWEST_BLOCKS, 1), math.ceil(count ** (1 / 3))
+    most, least = max(count // _FEWEST_BLOCKS, 1), math.ceil(math.cbrt(count))
     above = (values > np.median(values)).astype(np.float64)
     above -= above.mean()
     variance = float(above @ above)
@@ -108,7 +108,7 @@ def block_length(values: Values) -> int:
     slope = float(window @ (distance * correlation[distance]))
     if spectrum <= 0:
         return min(least, most)
-    ideal = (1.5 * (slope / spectrum) ** 2 * count) ** (1 / 3)
+    ideal = math.cbrt(1.5 * (slope / spectrum) ** 2 * count)
     return min(max(math.ceil(ideal), least), most)
 
 

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from tvmdet.report.agreement import Agreement
-from tvmdet.report.machine import Disturbance
+from tvmdet.report.load import LoadFound
 from tvmdet.report.peak import Peak
 from tvmdet.report.per_layer import LayerTable
 from tvmdet.report.result_format import FORMAT, SCHEMA, Accuracy, Prices, Setup
@@ -92,6 +92,27 @@ def _us(seconds: Sequence[float]) -> list[float]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Noise:
+    """What two copies of tvmdet in one table differ by: an A/A comparison.
+
+    Attributes:
+        seconds: Of the second copy, one a round.
+        comparison: Its time over the first copy's.
+        floor: Share of the time below which no difference is called in this table.
+    """
+
+    seconds: Sequence[float]
+    comparison: Comparison
+    floor: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON values."""
+        found = self.comparison.to_dict()
+        kept = {key: found[key] for key in ("ratio", "interval_95", "verdict")}
+        return {**kept, "floor": round(self.floor, 5), "rounds_us": _us(self.seconds)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """Contestants that were timed in turn.
 
@@ -99,7 +120,8 @@ class Table:
         what: ``network`` (arrays in, arrays out) or ``end to end`` (image file in, boxes out).
         batch_size: Rows of one call.
         entries: tvmdet first.
-        disturbance: What else the machine did meanwhile.
+        load: What else the machine did meanwhile.
+        noise: The A/A comparison; None where one of the copies failed.
         restless: Contestants whose threads spun into the next one's turn.
         note: What a reader must know of this table.
     """
@@ -107,7 +129,8 @@ class Table:
     what: str
     batch_size: int
     entries: tuple[Entry, ...]
-    disturbance: Disturbance
+    load: LoadFound
+    noise: Noise | None = None
     restless: tuple[str, ...] = ()
     note: str = ""
 
@@ -117,7 +140,8 @@ class Table:
             "what": self.what,
             "batch_size": self.batch_size,
             "entries": [entry.to_dict(peak) for entry in self.entries],
-            "disturbance": self.disturbance.to_dict(),
+            "disturbance": self.load.to_dict(),
+            "noise": None if self.noise is None else self.noise.to_dict(),
             "restless": list(self.restless),
             "note": self.note,
         }
@@ -172,12 +196,11 @@ class BenchReport:
             said.append("the machine was never quiet while its peak was measured; it may be higher")
         for table in self.tables:
             where = f"{table.what}, batch {table.batch_size}"
-            noise = table.disturbance
-            if noise.is_high:
+            said += [f"{where}: {finding}" for finding in table.load.findings]
+            if table.noise is not None and table.noise.comparison.verdict != "undecided":
                 said.append(
-                    f"{where}: the machine was not quiet (others used {noise.others_cpus:.2f} "
-                    f"CPUs, {noise.stolen_cpus:.2f} were stolen); trust ratios more than "
-                    "milliseconds"
+                    f"{where}: two copies of tvmdet differ by "
+                    f"{abs(table.noise.comparison.ratio - 1):.1%}; the noise is not even"
                 )
             if table.restless:
                 names = ", ".join(table.restless)
