@@ -130,3 +130,24 @@ def test_a_lower_average_precision_is_a_regression_of_its_own() -> None:
     assert change.accuracy_change == pytest.approx(-0.005)
     (change,) = changes([replace(before, accuracy=0.4095)], [before])
     assert not change.is_regression
+
+
+def test_what_the_machine_itself_lost_is_no_regression() -> None:
+    before = replace(ours(made_results.made_result()), yardstick_us=100.0)
+    slow = ours(made_results.slowed(made_results.made_result(), 1.1))
+    (change,) = changes([replace(slow, yardstick_us=100.2)], [before])
+    assert (change.kind, change.is_regression) == ("slower", True)
+    (change,) = changes([replace(slow, yardstick_us=112.0)], [before])
+    assert (change.kind, change.is_regression) == ("undecided", False)
+    assert "the machine's own speed differs by 12.0%" in change.note
+
+
+def test_a_machine_that_is_busy_only_now_proves_nothing() -> None:
+    before = ours(made_results.made_result())
+    slow = ours(made_results.slowed(made_results.made_result(), 1.1))
+    busy = replace(slow, findings=("busy: others used 0.8 CPUs",))
+    (change,) = changes([busy], [before])
+    assert (change.kind, change.is_regression) == ("undecided", False)
+    assert change.note == "not called: busy: others used 0.8 CPUs"
+    (change,) = changes([busy], [replace(before, findings=("busy: others used 0.7 CPUs",))])
+    assert change.is_regression

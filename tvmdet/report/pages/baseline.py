@@ -109,24 +109,30 @@ def changes(now: Sequence[Run], before: Sequence[Run]) -> tuple[Change, ...]:
 
 
 def compare_apart(
-    now: Floats, before: Floats, *, floor: float = LEAST_DIFFERENCE, seed: int = 0
+    now: Floats,
+    before: Floats,
+    *,
+    floor: float = LEAST_DIFFERENCE,
+    moved: float = 0.0,
+    seed: int = 0,
 ) -> Ratio:
     """Compares latencies of two runs that were not timed in turn.
 
     Each median has its interval by resampling blocks of calls, and the two are independent: their
-    widths, in logarithms, add up as squares. What differed between the runs, such as a busy
-    machine, is in neither; the noise floor is the only measure of it.
+    widths, in logarithms, add up as squares. What differed between the runs is in neither; the
+    noise floor and the machine's own speed are the measures of it.
 
     Args:
         now: Of one side, at least one, in the order of the calls.
         before: Of the other.
         floor: Share of the time below which no difference is called.
+        moved: By how much the machine's own speed changed, as a logarithm: an error like the others.
         seed: Of the resampling.
     """
     first, second = _interval(now, seed), _interval(before, seed + 1)
     centre = first.centre - second.centre
-    low = centre - math.hypot(first.centre - first.low, second.high - second.centre)
-    high = centre + math.hypot(first.high - first.centre, second.centre - second.low)
+    low = centre - math.hypot(first.centre - first.low, second.high - second.centre, moved)
+    high = centre + math.hypot(first.high - first.centre, second.centre - second.low, moved)
     enough = min(now.size, before.size) >= FEWEST_ROUNDS
     verdict: Verdict = "undecided"
     if enough and high < -math.log1p(floor):
@@ -174,12 +180,26 @@ def _change(now: Run, before: Run | None, elsewhere: Run | None) -> Change:
     if not is_right:
         return Change(now=now, before=before, kind="undecided", note="timed in neither")
     floor = max(now.noise_floor or 0.0, before.noise_floor or 0.0, LEAST_DIFFERENCE)
-    ratio = compare_apart(now.latencies_ms, before.latencies_ms, floor=floor)
-    same = now.version == before.version or now.is_ours
-    note = "" if same else f"{now.runtime} {before.version} before, {now.version} now"
+    moved = _machine_moved(now, before)
+    ratio = compare_apart(now.latencies_ms, before.latencies_ms, floor=floor, moved=moved)
+    notes = []
+    if now.version != before.version and not now.is_ours:
+        notes.append(f"{before.version} before, {now.version} now")
     if now.noise_floor is None or before.noise_floor is None:
-        note = "; ".join(part for part in (note, "noise floor not known") if part)
-    return Change(now=now, before=before, kind=ratio.verdict, ratio=ratio, note=note)
+        notes.append("noise floor not known")
+    if moved > math.log1p(LEAST_DIFFERENCE):
+        notes.append(f"the machine's own speed differs by {math.expm1(moved):.1%}")
+    if ratio.verdict == "slower" and now.findings and not before.findings:
+        # A machine that was quiet before and is not now is reason enough.
+        notes.append(f"not called: {now.findings[0]}")
+        ratio = replace(ratio, verdict="undecided")
+    return Change(now=now, before=before, kind=ratio.verdict, ratio=ratio, note="; ".join(notes))
+
+
+def _machine_moved(now: Run, before: Run) -> float:
+    if not now.yardstick_us or not before.yardstick_us:
+        return 0.0
+    return abs(math.log(now.yardstick_us / before.yardstick_us))
 
 
 def _where(place: Place) -> str:

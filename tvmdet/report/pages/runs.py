@@ -75,6 +75,8 @@ class Run:
         emulation: What stands in place of latencies where code was emulated.
         problem: Why there is no figure; empty where there is one.
         findings: What makes its figures less trustworthy.
+        yardstick_us: Median of the fixed piece of arithmetic that was timed in the same rounds: how
+            fast the machine itself was; None where it was not timed.
     """
 
     file: str
@@ -97,6 +99,7 @@ class Run:
     emulation: Emulation | None = None
     problem: str = ""
     findings: tuple[str, ...] = ()
+    yardstick_us: float | None = None
 
     @property
     def is_timed(self) -> bool:
