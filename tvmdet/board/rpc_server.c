@@ -9,6 +9,7 @@
  *
  * The greeting is that of python/tvm/rpc/base.py and src/runtime/rpc/rpc_socket_impl.cc of TVM.
  * RPC lets a client run any code: bind to an address that only you can reach. */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <netinet/tcp.h>
@@ -25,6 +26,7 @@
 #include <tvm/ffi/c_api.h>
 
 enum { RPC_MAGIC = 0xFF271, RPC_MISMATCH = RPC_MAGIC + 2, PATH_SIZE = 4096, KEY_SIZE = 512 };
+enum { WATCH_MS = 20, GONE_MS = 2000 };
 
 static char folder[PATH_SIZE];
 
@@ -152,6 +154,17 @@ static int greet(int fd, const char* key) {
   return answer(fd, fits ? RPC_MAGIC : RPC_MISMATCH, mine) || !fits ? -1 : 0;
 }
 
+/* Waits for the worker; ends it when its client is gone, which it notices only between calls. */
+static void watch(pid_t worker, int fd) {
+  struct pollfd client = {.fd = fd, .events = POLLRDHUP};
+  for (int gone_ms = 0; waitpid(worker, NULL, WNOHANG) == 0;) {
+    if (poll(&client, 1, WATCH_MS) > 0 && client.revents) {
+      usleep(WATCH_MS * 1000);
+      if ((gone_ms += WATCH_MS) > GONE_MS) kill(worker, SIGKILL);
+    }
+  }
+}
+
 /* The compiled code runs in a child of this child, so that the folder is removed however it ends. */
 static void serve(int fd, const char* key) {
   TVMFFIAny socket_argument = {0}, result = {0};
@@ -161,8 +174,7 @@ static void serve(int fd, const char* key) {
   pid_t worker = fork();
   if (worker < 0) die("fork");
   if (worker > 0) {
-    close(fd);
-    while (waitpid(worker, NULL, 0) < 0) continue;
+    watch(worker, fd);
     remove_folder();
     _exit(0);
   }

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tvmdet.errors import InputError, TargetError
 
-__all__ = ["BoardAddress", "connect"]
+__all__ = ["BoardAddress", "board_threads", "connect"]
 
 # python/tvm/rpc/base.py of TVM.
 _MAGIC: Final = 0xFF271
@@ -118,3 +118,12 @@ def connect(address: BoardAddress, timeout_s: float = 10.0) -> Any:
     raise TargetError(
         "TVM's RPC cannot be imported; install it with: pip install 'tvmdet[tune]' (tornado)"
     )
+
+
+def board_threads(address: BoardAddress) -> int:
+    """Returns how many threads a board computes with, unless told otherwise.
+
+    Raises:
+        TargetError: There is no TVM RPC server at the address, or not with this key.
+    """
+    return int(connect(address).get_function("runtime.NumThreads")())

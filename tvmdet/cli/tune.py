@@ -30,6 +30,7 @@ from tvmdet.contain import Bounds
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tvmdet.board.session import BoardAddress
     from tvmdet.frontend import Model
     from tvmdet.tuning import TuningProgress, TuningReport
 
@@ -54,6 +55,13 @@ def tune(
     logs: Logs = None,
     threads: Threads = None,
     precision: Precision = "fp32",
+    rpc: Annotated[
+        str | None,
+        typer.Option("--rpc", metavar="HOST:PORT", help="Measure on the board that serves there."),
+    ] = None,
+    key: Annotated[
+        str, typer.Option("--key", metavar="K", help="Of the board's server, with --rpc.")
+    ] = "",
     timeout: Timeout = "30m",
     json: Json = False,
     debug: Debug = False,
@@ -64,6 +72,7 @@ def tune(
     """
     budget_s, batch_sizes, size_hw = parse_duration(budget), parse_batch(batch), parse_size(size)
     timeout_s = parse_duration(timeout, "--timeout")
+    board = _board(rpc, key)
     if len(parse_names(target)) != 1:
         raise typer.BadParameter(
             f"{target!r} names several targets; tune one at a time, on a machine that has it",
@@ -88,6 +97,7 @@ def tune(
             logs=logs,
             threads=threads,
             precision=precision,
+            board=board,
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted. {_RESUME}") from None
@@ -108,6 +118,19 @@ def tune(
     return 0
 
 
+def _board(rpc: str | None, key: str) -> BoardAddress | None:
+    """Returns the board to measure on, which must answer before the model is read."""
+    if rpc is None:
+        if key:
+            raise typer.BadParameter("it names a board: give --rpc too", param_hint="--key")
+        return None
+    from tvmdet.board.session import BoardAddress
+
+    board = BoardAddress.parse(rpc, key)
+    board.check()
+    return board
+
+
 def _tune_showing(
     model: Model,
     *,
@@ -117,6 +140,7 @@ def _tune_showing(
     logs: Path | None,
     threads: int | None,
     precision: str,
+    board: BoardAddress | None,
 ) -> TuningReport:
     with Bar("tuning", total=budget_s) as bar:
         bar.update(0, "listing the kernels")
@@ -130,6 +154,7 @@ def _tune_showing(
             logs=logs,
             threads=threads,
             precision=precision,
+            board=board,
             progress=lambda now: bar.update(now.elapsed_s, _line(now)),
         )
 

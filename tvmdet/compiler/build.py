@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import numpy.typing as npt
 import tvm
 from tvm import relax
 
-from tvmdet.errors import ModelError
+from tvmdet.board.linker import link_shared
+from tvmdet.errors import ModelError, TargetError
 from tvmdet.passes.lift_weights import LiftWeights
 from tvmdet.passes.lower import CODE_OPTIONS, tvm_target
 from tvmdet.targets import Target
@@ -45,6 +48,7 @@ def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
 
     Raises:
         ModelError: TVM or the linker fails.
+        TargetError: No linker for the target's architecture is installed.
     """
     compiled_for = tvm_target(target)
     planned: dict[str, int] = {}
@@ -60,9 +64,14 @@ def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
             executable = relax.build(module, compiled_for, relax_pipeline=None)
         with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
             path = Path(folder) / "lib.so"
-            # Stripped, and without a build id: nothing in it may depend on where it was built.
-            executable.export_library(str(path), options=["-s", "-Wl,--build-id=none"])
+            if target.arch == platform.machine():
+                # Stripped, without a build id: nothing in it may depend on where it was built.
+                executable.export_library(str(path), options=["-s", "-Wl,--build-id=none"])
+            else:
+                executable.export_library(str(path), fcompile=_linker_for(target.arch))
             data = path.read_bytes()
+    except TargetError:
+        raise
     except Exception as error:  # TVM raises anything
         reason = (str(error).strip() or repr(error)).splitlines()[-1]
         raise ModelError(
@@ -70,6 +79,16 @@ def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
             "a C compiler (gcc) must be installed to link; --debug shows the whole message"
         ) from error
     return BuiltLibrary(data=data, weights=tuple(lift_weights.weights), planned_bytes=planned)
+
+
+def _linker_for(arch: str) -> Callable[..., None]:
+    """Returns what ``export_library`` takes for a compiler: it is asked to link object files."""
+
+    def link(output: str, objects: list[str], **_options: object) -> None:
+        link_shared(arch, [name for name in objects if name.endswith(".o")], output)
+
+    link.output_format = "so"  # type: ignore[attr-defined]
+    return link
 
 
 def _memory_phases() -> list[Any]:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from tvmdet import runtime
+from tvmdet.board.linker import find_linker
 from tvmdet.compiler.build import build_library
+from tvmdet.compiler.emulation import EMULATED_IMAGES, emulated_detector, why_not_emulated
 from tvmdet.compiler.images import NamedImage, draw_images, read_images
 from tvmdet.compiler.manifest import Built, write_file
 from tvmdet.compiler.parity import check_detector
@@ -99,13 +101,16 @@ def compile(
 
     Raises:
         InputError: A batch size or the folder of pictures cannot be used.
-        TargetError: A target is unknown, or cannot compute in the precision.
+        TargetError: A target is unknown, cannot compute in the precision, or no linker for it is
+            installed.
         ModelError: The model cannot be lowered or compiled.
         ParityError: The result differs from ONNX Runtime's; nothing is written then.
         ArtifactError: The file cannot be written.
     """
     listed = [target] if isinstance(target, str | Target) else list(target)
     targets = list(dict.fromkeys(_at_precision(entry, precision) for entry in listed))
+    for one in targets:
+        find_linker(one.arch)  # what is missing is told before minutes are spent
     tolerance = tolerance or Tolerance.at_precision(precision)
     sizes = _check_batch_sizes(batch_sizes)
     threads = check_threads(threads)
@@ -189,23 +194,41 @@ def _check_parity(
     tolerance: Tolerance,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Runs one target, if this machine can, from a file as a user would load it."""
+    """Runs one target, if this machine can or can emulate it, from a file as a user would."""
     target = built.target
     missing = target.missing_features()
-    if missing:
+    if missing and (why := why_not_emulated(target)):
         lacks = ", ".join(missing)
-        return {"skipped": f"this machine lacks {lacks}; check where it has them"}
+        return {"skipped": f"never run: this machine lacks {lacks}, and {why}"}
     reference = Reference(model, threads)
     with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
         path = Path(folder) / "candidate.tvmdet"
         manifest = write_file(path, model, sizes, {target.name: built})
+        if missing:
+            say(f"checking {target.name} against ONNX Runtime, emulated (slow)")
+            with emulated_detector(path, target, threads) as (detector, where):
+                few = pictures[:EMULATED_IMAGES]
+                found = _compare(detector, reference, model, manifest, sizes, few, tolerance)
+                return {**found, "emulated": where}
         say(f"checking {target.name} against ONNX Runtime")
         with runtime.load(path, threads=threads, target=target.name) as detector:
-            if model.spec.family == "raw":
-                inputs = _random_inputs(manifest["raw"]["inputs"], sizes[-1])
-                whole = {e["name"] for e in manifest["raw"]["outputs"] if not e["batched"]}
-                return check_raw(detector, reference, inputs, sizes, whole, tolerance)
-            return check_detector(detector, reference, pictures, tolerance)
+            return _compare(detector, reference, model, manifest, sizes, pictures, tolerance)
+
+
+def _compare(
+    detector: Any,
+    reference: Reference,
+    model: Any,
+    manifest: Mapping[str, Any],
+    sizes: Sequence[int],
+    pictures: Sequence[NamedImage],
+    tolerance: Tolerance,
+) -> dict[str, Any]:
+    if model.spec.family != "raw":
+        return check_detector(detector, reference, pictures, tolerance)
+    inputs = _random_inputs(manifest["raw"]["inputs"], sizes[-1])
+    whole = {e["name"] for e in manifest["raw"]["outputs"] if not e["batched"]}
+    return check_raw(detector, reference, inputs, sizes, whole, tolerance)
 
 
 def _random_inputs(described: Sequence[Mapping[str, Any]], rows: int) -> dict[str, Any]:
