@@ -163,6 +163,10 @@ def test_two_models_are_parts_of_one_page_when_asked(tmp_path: Path) -> None:
     text = html(tmp_path, results, group=True)
     assert 'href="#model-1"' in text
     assert text.count('<section class="model"') == 2
+    assert "All detectors" in text
+    write_report(paths, tmp_path / "r.md", ReportOptions(group=True))
+    table = (tmp_path / "r.md").read_text().split("\n\n")[1].splitlines()
+    assert [line.split(" | ")[0] for line in table[2:]] == ["| one", "| two"]
     assert "Accuracy against latency of all models, x86-64-v4" in text
 
 
