@@ -68,8 +68,10 @@ def test_costs_are_price_over_images_of_an_hour() -> None:
 
 
 def test_a_price_in_the_result_counts_unless_another_is_given() -> None:
-    priced = replace(made_results.made_result(), prices=Prices(per_hour=0.36))
+    prices = Prices(per_hour=0.36, currency="EUR")
+    priced = replace(made_results.made_result(), prices=prices)
     own = compare_sources([source(priced)])
+    assert "Prices of an hour: x86-64-v4 0.36 EUR" in matrix(own).below
     given = compare_sources([source(priced)], prices={"x86-64-v4": 0.72})
     run = own.models[0].ours[0]
     costs = own.cost_per_1000(run), given.cost_per_1000(run)
