@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import made_results
@@ -97,6 +98,13 @@ def test_the_matrix_has_every_row_with_its_percentiles() -> None:
     assert row["AP"] == "41.0"
     assert row["parity"].startswith("right")
     assert "*" not in row["p99.9 ms"]
+
+
+def test_an_undecided_verdict_says_what_could_have_been_seen() -> None:
+    sheet = matrix(compare_sources([source(made_results.made_result())]))
+    verdicts = [row["tvmdet is"] for row in cells(sheet, runtime="onnxruntime")]
+    assert all(re.fullmatch(r"undecided, could see \d+\.\d%", text) for text in verdicts)
+    assert {row["tvmdet is"] for row in cells(sheet, runtime="ncnn")} == {"faster"}
 
 
 def test_percentiles_of_too_few_calls_are_marked() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tvmdet.report.pages.comparison import Comparison, ModelPart
 from tvmdet.report.pages.names import Names, milliseconds
-from tvmdet.report.pages.rivalry import VERDICT_KINDS, fastest_rival
+from tvmdet.report.pages.rivalry import fastest_rival, verdict_cell
 from tvmdet.report.pages.runs import Run, ratio_text
 from tvmdet.report.pages.sheets import Cell, Column, Sheet
 
@@ -52,7 +52,6 @@ def overview_sheet(comparison: Comparison, names: Sequence[Names]) -> Sheet:
 def _row(run: Run, part: ModelPart, names: Names) -> tuple[Cell, ...]:
     rival = fastest_rival(run, part.runs)
     ratio = None if rival is None else rival.over_rival
-    verdict = "" if ratio is None else ratio.verdict
     told = "" if rival is None else f"{rival.side}, {milliseconds(rival.median_ms)} ms"
     p99 = run.percentiles_ms["p99"]
     return (
@@ -67,5 +66,5 @@ def _row(run: Run, part: ModelPart, names: Names) -> tuple[Cell, ...]:
         Cell.of("" if run.accuracy is None else f"{100 * run.accuracy:.1f}", run.accuracy),
         Cell.of(told),
         Cell.of("") if ratio is None else Cell.of(ratio_text(ratio), ratio.ratio),
-        Cell.of(verdict, kind=VERDICT_KINDS.get(verdict, "")),
+        verdict_cell(ratio),
     )
