@@ -50,6 +50,15 @@ def test_regressions_fail_only_when_asked(
     assert run("report", old, "-o", tmp_path / "r.md", "--baseline", old, "--fail").code == 0
 
 
+def test_the_findings_as_json(run: Callable, results: tuple[Path, Path], tmp_path: Path) -> None:
+    old, new = results
+    page = tmp_path / "r.md"
+    done = run("report", new, "-o", page, "--baseline", old, "--json")
+    value = json.loads(done.out)
+    assert (value["report"], value["regressions"]) == (str(page), 3)
+    assert "3 regressions against the earlier results." in value["models"][0]["findings"]
+
+
 WRONG = [
     ((), "name the report with -o", 2),
     (("-o", "r.pdf"), "reports are .html, .md, .json", 1),

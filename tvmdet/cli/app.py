@@ -21,6 +21,7 @@ from tvmdet.cli.inspect import inspect
 from tvmdet.cli.report import report
 from tvmdet.cli.targets import targets
 from tvmdet.cli.tune import tune
+from tvmdet.cli.verify import verify
 from tvmdet.errors import TvmdetError
 
 __all__ = ["main"]
@@ -70,6 +71,7 @@ app.command("detect")(detect)
 app.command("eval")(eval_)
 app.command("bench")(bench)
 app.command("report")(report)
+app.command("verify")(verify)
 app.command("targets")(targets)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tvmdet.cli import output
-from tvmdet.cli.options import Debug
+from tvmdet.cli.options import Debug, Json
 from tvmdet.cli.progress import Phases
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def report(
     fail: Annotated[
         bool, typer.Option("--fail", help="Exit with 1 where --baseline shows a regression.")
     ] = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> int:
     """Put results of benchmarks side by side: targets, batches, precisions, rivals.
@@ -71,7 +72,10 @@ def report(
             baseline=tuple(baseline or ()),
         )
         written = write_report(results or (), to, options)
-    _print(written)
+    if json:
+        output.print_json(_summary(written))
+    else:
+        _print(written)
     return 1 if fail and written.regressions else 0
 
 
@@ -94,6 +98,23 @@ def _prices(texts: list[str] | tuple[str, ...]) -> dict[str, float]:
             raise typer.BadParameter(f"{target} has two prices", param_hint="--price")
         prices[target] = value
     return prices
+
+
+def _summary(written: Written) -> dict[str, Any]:
+    from tvmdet.report.pages.summary import doubts, findings
+
+    return {
+        "report": str(written.path),
+        "regressions": written.regressions,
+        "models": [
+            {
+                "model": part.model.name,
+                "findings": [remark.text for remark in findings(part)],
+                "warnings": doubts(part),
+            }
+            for part in written.comparison.models
+        ],
+    }
 
 
 def _print(written: Written) -> None:

@@ -13,6 +13,7 @@ from tvmdet.report.result_format import Result
 from tvmdet.report.results import BenchReport
 from tvmdet.report.rivals import find_rivals
 from tvmdet.report.timing import Plan
+from tvmdet.report.verify import Verification, VerifyOptions, verify
 
 __all__ = [
     "BenchOptions",
@@ -21,6 +22,8 @@ __all__ = [
     "EvalReport",
     "Plan",
     "Result",
+    "Verification",
+    "VerifyOptions",
     "bench",
     "dump_result",
     "evaluate",
@@ -29,4 +32,5 @@ __all__ = [
     "load_result",
     "load_results",
     "result_schema",
+    "verify",
 ]

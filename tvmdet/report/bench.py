@@ -264,6 +264,7 @@ class _Run:
             load=load,
             noise=noise,
             restless=tuple(sorted(timings.restless)),
+            answers=contest.answers,
         )
 
     def _end_to_end(self, contest: Contest | None, folder: Path) -> Table:

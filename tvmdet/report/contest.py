@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tvmdet.report.agreement import SPARED_SHARE, TOLERANCES, compare_outputs
+from tvmdet.report.answers import sample_outputs
 from tvmdet.report.environments import environment_variables, find_python
 from tvmdet.report.network import Network, make_inputs
 from tvmdet.report.results import Entry, Noise
@@ -51,6 +52,7 @@ class Contest:
     Attributes:
         entries: What is known of each, by name, tvmdet first.
         workers: Those that gave right answers.
+        answers: Samples of what tvmdet answered.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Contest:
         self.network = network
         self.entries: dict[str, Entry] = {}
         self.workers: dict[str, Worker] = {}
+        self.answers: Mapping[str, Sequence[float]] = {}
         self._compiled = compiled
         self._threads = threads
         self._precision = precision
@@ -153,6 +156,8 @@ class Contest:
         except WorkerError as error:
             worker.close()
             return replace(entry, problem=f"failed: {one_line(error)}")
+        if name == OURS:
+            self.answers = sample_outputs(outputs)
         if reference is not None:
             spared = SPARED_SHARE if self.network.selects else 0.0
             allowed = self._tolerance or TOLERANCES[side.precision]

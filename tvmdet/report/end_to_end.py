@@ -17,6 +17,7 @@ import numpy as np
 
 from tvmdet.boxes import iou_matrix
 from tvmdet.report.agreement import Agreement
+from tvmdet.report.answers import sample_found
 from tvmdet.report.contest import AGAIN, OURS, Contest, ranked
 from tvmdet.report.environments import environment_variables
 from tvmdet.report.load import LoadWatch
@@ -163,6 +164,7 @@ def end_to_end_table(
         load=load,
         noise=noise,
         restless=tuple(sorted(timings.restless)),
+        answers=sample_found(right),
         note=f"{picture.name}: {len(right.scores)} boxes{masks}. Rivals with the numpy pre- and "
         "post-processing of tvmdet.report.pipeline",
     )

@@ -378,6 +378,9 @@ class ResultTable:
         restless: Contestants whose threads spun into the next one's turn.
         note: What a reader must know of this table.
         noise: The A/A comparison; null in results of schema 1.
+        answers: What tvmdet answered, for a repetition to compare: ``boxes_xyxy`` (four for each
+            box), ``scores`` and ``class_ids`` in the picture, or evenly spaced values of each of
+            the network's outputs on seeded random inputs. Empty in results of schema 1.
     """
 
     what: Literal["network", "end to end"]
@@ -387,6 +390,7 @@ class ResultTable:
     restless: tuple[str, ...] = ()
     note: str = ""
     noise: Noise | None = None
+    answers: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,6 +124,7 @@ class Table:
         noise: The A/A comparison; None where one of the copies failed.
         restless: Contestants whose threads spun into the next one's turn.
         note: What a reader must know of this table.
+        answers: What tvmdet answered, as :mod:`tvmdet.report.answers` samples it.
     """
 
     what: str
@@ -133,6 +134,7 @@ class Table:
     noise: Noise | None = None
     restless: tuple[str, ...] = ()
     note: str = ""
+    answers: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def to_dict(self, peak: Peak | None) -> dict[str, Any]:
         """Returns plain JSON values."""
@@ -144,6 +146,7 @@ class Table:
             "noise": None if self.noise is None else self.noise.to_dict(),
             "restless": list(self.restless),
             "note": self.note,
+            "answers": {name: list(values) for name, values in self.answers.items()},
         }
 
 

@@ -218,7 +218,8 @@ def _entry(
             ratio=found.ratio,
             interval_95=(found.low, found.high),
             verdict=found.verdict,
-            noise_floor=0.01,
+            noise_floor=found.noise_floor,
+            could_see=found.could_see,
         )
     median_ms = float(np.median(rounds)) / 1e3
     stages = [Stage(name=key, median_ms=share * median_ms) for key, share in _STAGES.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import made_results
@@ -68,8 +69,10 @@ def test_costs_are_price_over_images_of_an_hour() -> None:
 
 
 def test_a_price_in_the_result_counts_unless_another_is_given() -> None:
-    priced = replace(made_results.made_result(), prices=Prices(per_hour=0.36))
+    prices = Prices(per_hour=0.36, currency="EUR")
+    priced = replace(made_results.made_result(), prices=prices)
     own = compare_sources([source(priced)])
+    assert "Prices of an hour: x86-64-v4 0.36 EUR" in matrix(own).below
     given = compare_sources([source(priced)], prices={"x86-64-v4": 0.72})
     run = own.models[0].ours[0]
     costs = own.cost_per_1000(run), given.cost_per_1000(run)
@@ -95,6 +98,13 @@ def test_the_matrix_has_every_row_with_its_percentiles() -> None:
     assert row["AP"] == "41.0"
     assert row["parity"].startswith("right")
     assert "*" not in row["p99.9 ms"]
+
+
+def test_an_undecided_verdict_says_what_could_have_been_seen() -> None:
+    sheet = matrix(compare_sources([source(made_results.made_result())]))
+    verdicts = [row["tvmdet is"] for row in cells(sheet, runtime="onnxruntime")]
+    assert all(re.fullmatch(r"undecided, could see \d+\.\d%", text) for text in verdicts)
+    assert {row["tvmdet is"] for row in cells(sheet, runtime="ncnn")} == {"faster"}
 
 
 def test_percentiles_of_too_few_calls_are_marked() -> None:

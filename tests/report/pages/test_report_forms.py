@@ -163,6 +163,10 @@ def test_two_models_are_parts_of_one_page_when_asked(tmp_path: Path) -> None:
     text = html(tmp_path, results, group=True)
     assert 'href="#model-1"' in text
     assert text.count('<section class="model"') == 2
+    assert "All detectors" in text
+    write_report(paths, tmp_path / "r.md", ReportOptions(group=True))
+    table = (tmp_path / "r.md").read_text().split("\n\n")[1].splitlines()
+    assert [line.split(" | ")[0] for line in table[2:]] == ["| one", "| two"]
     assert "Accuracy against latency of all models, x86-64-v4" in text
 
 
@@ -172,6 +176,36 @@ def test_results_without_rivals_accuracy_profile_or_noise_make_a_page(tmp_path: 
     text = html(tmp_path, [replace(bare, tables=tables, peak=None, parity=None)])
     assert "No average precision" in text
     assert "Roofline" not in text
+
+
+def test_a_result_of_the_first_schema_makes_a_page(tmp_path: Path) -> None:
+    whole = made_results.to_json(made_results.made_result())
+    tables = [
+        {
+            "what": table["what"],
+            "batch_size": table["batch_size"],
+            "entries": [
+                {
+                    **{key: entry[key] for key in ("name", "precision", "problem", "rounds_us")},
+                    "phases_ms": {stage["name"]: stage["median_ms"] for stage in entry["stages"]},
+                }
+                for entry in table["entries"]
+            ],
+            "disturbance": {"others_cpus": 0.0, "stolen_cpus": 0.0},
+        }
+        for table in whole["tables"]
+    ]
+    kept = {key: whole[key] for key in ("model", "threads", "peak", "layers", "command")}
+    machine = {**whole["machine"], "python": "3.11"}
+    first = {"artifact": "old.tvmdet", "target": "x86-64-v4", "machine": machine, "tables": tables}
+    (tmp_path / "old.json").write_text(json.dumps({**kept, **first}))
+    new = made_results.written(made_results.made_result(seed=4), tmp_path / "new.json")
+    options = ReportOptions(baseline=(tmp_path / "old.json",))
+    written = write_report([new], tmp_path / "r.html", options)
+    changes = written.comparison.models[0].changes
+    assert any(change.ratio is not None for change in changes)
+    assert "noise floor not known" in written.path.read_text()
+    Page(write_report([tmp_path / "old.json"], tmp_path / "o.html").path.read_text())
 
 
 def test_a_hundred_thousand_latencies_stay_small(tmp_path: Path) -> None:

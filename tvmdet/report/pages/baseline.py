@@ -126,7 +126,7 @@ def compare_apart(
         now: Of one side, at least one, in the order of the calls.
         before: Of the other.
         floor: Share of the time below which no difference is called.
-        moved: By how much the machine's own speed changed, as a logarithm: an error like the others.
+        moved: How much the machine's own speed changed, as a logarithm: an error like the others.
         seed: Of the resampling.
     """
     first, second = _interval(now, seed), _interval(before, seed + 1)

@@ -75,11 +75,14 @@ class Comparison:
 
     def prices_of(self, part: ModelPart) -> str:
         """Returns the prices that costs of a model come from, in words; empty without any."""
-        told = {
-            run.place.target: self.prices.get(run.place.target, run.price_per_hour)
-            for run in part.ours
-        }
-        return ", ".join(f"{name} {price:g}" for name, price in told.items() if price is not None)
+        told: dict[str, None] = {}
+        for run in part.ours:
+            name = run.place.target
+            if name in self.prices:
+                told[f"{name} {self.prices[name]:g}"] = None
+            elif run.price_per_hour is not None:
+                told[f"{name} {run.price_per_hour:g} {run.currency}".strip()] = None
+        return ", ".join(told)
 
 
 def compare_sources(

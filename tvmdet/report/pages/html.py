@@ -18,6 +18,7 @@ from tvmdet.report.pages.comparison import Comparison, ModelPart
 from tvmdet.report.pages.matrix import matrix_sheet
 from tvmdet.report.pages.more_sheets import changes_sheet, conditions, kernels_sheet, problems
 from tvmdet.report.pages.names import Names
+from tvmdet.report.pages.overview import overview_sheet
 from tvmdet.report.pages.runs import Profiled
 from tvmdet.report.pages.sheets import Sheet
 from tvmdet.report.pages.summary import cards, doubts, findings
@@ -64,12 +65,20 @@ def to_html(comparison: Comparison) -> str:
         sources=[source for part in comparison.models for source in part.sources],
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         baseline=comparison.baseline,
-        overview=charts.overview_figures(comparison, names) if len(names) > 1 else [],
+        overview=_overview(comparison, names) if len(names) > 1 else None,
         models=[
             _section(index, part, comparison, named)
             for index, (part, named) in enumerate(zip(comparison.models, names, strict=True))
         ],
         legend=_side_legend(sides),
+    )
+
+
+def _overview(comparison: Comparison, names: Sequence[Names]) -> _Chapter:
+    return _Chapter(
+        name="All detectors",
+        figures=charts.overview_figures(comparison, names),
+        sheet=overview_sheet(comparison, names),
     )
 
 

@@ -9,6 +9,7 @@ from tvmdet.report.pages.comparison import Comparison, ModelPart
 from tvmdet.report.pages.matrix import brief_sheet
 from tvmdet.report.pages.more_sheets import changes_sheet, problems
 from tvmdet.report.pages.names import Names
+from tvmdet.report.pages.overview import overview_sheet
 from tvmdet.report.pages.sheets import Sheet
 from tvmdet.report.pages.summary import doubts, findings
 
@@ -21,9 +22,12 @@ _MOST_DOUBTS = 5
 def to_markdown(comparison: Comparison) -> str:
     """Returns the text of a report."""
     sides = Names.number_sides(run for part in comparison.models for run in part.runs)
+    names = [Names(part.runs, sides) for part in comparison.models]
     blocks = ["# Latency report"]
-    for part in comparison.models:
-        blocks += _part(part, comparison, Names(part.runs, sides))
+    if len(names) > 1:
+        blocks += _table(overview_sheet(comparison, names))
+    for part, named in zip(comparison.models, names, strict=True):
+        blocks += _part(part, comparison, named)
     return "\n\n".join(blocks) + "\n"
 
 

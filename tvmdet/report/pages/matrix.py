@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvmdet.report.pages.comparison import Comparison, ModelPart
 from tvmdet.report.pages.names import Names, milliseconds
-from tvmdet.report.pages.rivalry import VERDICT_KINDS, fastest_rival
+from tvmdet.report.pages.rivalry import fastest_rival, verdict_cell
 from tvmdet.report.pages.runs import PERCENTILES, Run, ratio_text
 from tvmdet.report.pages.sheets import Cell, Column, Sheet
 
@@ -34,7 +34,11 @@ _COLUMNS = (
     Column(name="size MB", hint="code and weights in the compiled file"),
     Column(name="memory MB", hint="most resident memory of the process"),
     Column(name="tvmdet / this", hint="ratio of medians with its 95 % interval", is_number=False),
-    Column(name="tvmdet is", hint="undecided inside the noise", is_number=False),
+    Column(
+        name="tvmdet is",
+        hint="undecided inside the noise; what a difference would have had to be to be seen",
+        is_number=False,
+    ),
     Column(
         name="counted",
         hint="instructions of one call under emulation, and cycles predicted from them",
@@ -78,11 +82,10 @@ def brief_sheet(part: ModelPart, comparison: Comparison, names: Names) -> Sheet:
     for run in part.ours:
         rival = fastest_rival(run, part.runs)
         ratio = None if rival is None else rival.over_rival
-        verdict = "" if ratio is None else ratio.verdict
         cells = dict(zip(_COLUMNS, _row(run, comparison, names), strict=True))
         told = "" if rival is None else f"{rival.side} {milliseconds(rival.median_ms)} ms"
         cells[_OVER] = Cell.of("" if ratio is None else ratio_text(ratio))
-        cells[_VERDICT] = Cell.of(verdict, kind=VERDICT_KINDS.get(verdict, ""))
+        cells[_VERDICT] = verdict_cell(ratio)
         rows.append((*(cells[column] for column in _BRIEF), Cell.of(told)))
     rows += [_brief_not_run(target, reason) for target, reason in part.not_run.items()]
     rival_column = Column(name="fastest rival", is_number=False)
@@ -94,7 +97,6 @@ def brief_sheet(part: ModelPart, comparison: Comparison, names: Names) -> Sheet:
 
 
 def _row(run: Run, comparison: Comparison, names: Names) -> tuple[Cell, ...]:
-    verdict = run.over_rival.verdict if run.over_rival is not None else ""
     rate, cost = run.images_per_s, comparison.cost_per_1000(run)
     shown_rate = "" if rate is None else f"{rate:,.1f}"
     return (
@@ -113,7 +115,7 @@ def _row(run: Run, comparison: Comparison, names: Names) -> tuple[Cell, ...]:
         Cell.of("", None)
         if run.over_rival is None
         else Cell.of(ratio_text(run.over_rival), run.over_rival.ratio),
-        Cell.of(verdict, kind=VERDICT_KINDS.get(verdict, "")),
+        verdict_cell(run.over_rival),
         Cell.of(_counted(run)),
     )
 

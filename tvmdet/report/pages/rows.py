@@ -72,6 +72,7 @@ def _run(source: Source, table: ResultTable, entry: Contestant) -> Run:
         memory_bytes=entry.memory_peak_bytes,
         accuracy=None if accuracy is None else accuracy.ap,
         price_per_hour=None if result.prices is None else result.prices.per_hour,
+        currency="" if result.prices is None else result.prices.currency,
         problem=entry.problem,
         findings=table.disturbance.findings,
         yardstick_us=float(np.median(yardstick)) if yardstick else None,

@@ -72,6 +72,7 @@ class Run:
         memory_bytes: Most resident memory of the process.
         accuracy: COCO's AP of boxes, 0 to 1.
         price_per_hour: Of the machine, as its result says; None where nobody said.
+        currency: Of that price, as its result says.
         emulation: What stands in place of latencies where code was emulated.
         problem: Why there is no figure; empty where there is one.
         findings: What makes its figures less trustworthy.
@@ -96,6 +97,7 @@ class Run:
     memory_bytes: int | None = None
     accuracy: float | None = None
     price_per_hour: float | None = None
+    currency: str = ""
     emulation: Emulation | None = None
     problem: str = ""
     findings: tuple[str, ...] = ()

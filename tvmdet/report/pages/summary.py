@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tvmdet.report.pages.comparison import ModelPart
 from tvmdet.report.pages.names import Names, milliseconds
+from tvmdet.report.pages.overview import first_figures
 from tvmdet.report.pages.rivalry import VERDICT_KINDS, fastest_rival
 from tvmdet.report.pages.runs import Run, ratio_text
 
@@ -44,11 +45,7 @@ class Remark:
 
 def cards(part: ModelPart, names: Names) -> list[Card]:
     """Returns the first figure of each place and precision: end to end before network alone."""
-    found: dict[tuple[object, ...], Run] = {}
-    for run in part.ours:
-        if run.is_timed:
-            found.setdefault((run.place, run.precision), run)
-    return [_card(run, part, names) for run in found.values()]
+    return [_card(run, part, names) for run in first_figures(part)]
 
 
 def findings(part: ModelPart) -> list[Remark]:
