@@ -28,6 +28,7 @@ from tvmdet.cli.progress import Bar, Phases
 from tvmdet.contain import Bounds
 
 if TYPE_CHECKING:
+    from tvmdet.board.session import BoardAddress
     from tvmdet.frontend import Model
     from tvmdet.tuning import TuningProgress, TuningReport
 
@@ -54,6 +55,13 @@ def tune(
     logs: Logs = None,
     threads: Threads = None,
     precision: Precision = "fp32",
+    rpc: Annotated[
+        str | None,
+        typer.Option("--rpc", metavar="HOST:PORT", help="Measure on the board that serves there."),
+    ] = None,
+    key: Annotated[
+        str, typer.Option("--key", metavar="K", help="Of the board's server, with --rpc.")
+    ] = "",
     timeout: Timeout = "30m",
     plan: Annotated[
         Path | None,
@@ -83,6 +91,7 @@ def tune(
         raise typer.BadParameter("name a model, or a measured plan with --collect DIR")
     budget_s, batch_sizes, size_hw = parse_duration(budget), parse_batch(batch), parse_size(size)
     timeout_s = parse_duration(timeout, "--timeout")
+    board = _board(rpc, key)
     if len(parse_names(target)) != 1:
         raise typer.BadParameter(
             f"{target!r} names several targets; tune one at a time, on a machine that has it",
@@ -111,6 +120,7 @@ def tune(
             logs=logs,
             threads=threads,
             precision=precision,
+            board=board,
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted. {_RESUME}") from None
@@ -189,6 +199,19 @@ def _collect(folder: Path, logs: Path | None, json: bool) -> int:
     return 0
 
 
+def _board(rpc: str | None, key: str) -> BoardAddress | None:
+    """Returns the board to measure on, which must answer before the model is read."""
+    if rpc is None:
+        if key:
+            raise typer.BadParameter("it names a board: give --rpc too", param_hint="--key")
+        return None
+    from tvmdet.board.session import BoardAddress
+
+    board = BoardAddress.parse(rpc, key)
+    board.check()
+    return board
+
+
 def _tune_showing(
     model: Model,
     *,
@@ -198,6 +221,7 @@ def _tune_showing(
     logs: Path | None,
     threads: int | None,
     precision: str,
+    board: BoardAddress | None,
 ) -> TuningReport:
     with Bar("tuning", total=budget_s) as bar:
         bar.update(0, "listing the kernels")
@@ -211,6 +235,7 @@ def _tune_showing(
             logs=logs,
             threads=threads,
             precision=precision,
+            board=board,
             progress=lambda now: bar.update(now.elapsed_s, _line(now)),
         )
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ import numpy.typing as npt
 import tvm
 from tvm import relax
 
-from tvmdet.cuda.device_code import device_pass_context
+from tvmdet.board.linker import link_shared
+from tvmdet.cuda.device_code import DEVICE_OPTIONS
 from tvmdet.cuda.embed import EmbedKernels
 from tvmdet.cuda.nvcc import CompiledCode
 from tvmdet.errors import ModelError, TvmdetError
 from tvmdet.passes.lift_weights import LiftWeights
-from tvmdet.passes.lower import tvm_target
+from tvmdet.passes.lower import CODE_OPTIONS, tvm_target
 from tvmdet.targets import Target
 
 __all__ = ["BuiltLibrary", "build_library"]
@@ -55,13 +56,15 @@ def build_library(
 
     Raises:
         ModelError: TVM or the linker fails.
-        TargetError: The target is a GPU, and there is no nvcc for it.
+        TargetError: No linker for the target's architecture is installed; or the target is a
+            GPU, and there is no nvcc.
     """
     kernels = EmbedKernels(target) if target.kind == "cuda" else None
     compiled_for = tvm_target(target)
     planned: dict[str, int] = {}
     try:
-        with compiled_for:
+        code = {**CODE_OPTIONS, **(DEVICE_OPTIONS if kernels else {})}
+        with tvm.transform.PassContext(config=code), compiled_for:
             for phase in _memory_phases():
                 module = phase(module)
             planned = _planned_bytes(module)
@@ -69,17 +72,15 @@ def build_library(
                 module = phase(module)
             lift_weights: Any = LiftWeights()
             module = lift_weights(module)
-        with device_pass_context() if kernels else contextlib.nullcontext():
             executable = relax.build(module, compiled_for, relax_pipeline=None)
         with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
             path = Path(folder) / "lib.so"
-            # Stripped, and without a build id: nothing in it may depend on where it was built.
-            executable.export_library(
-                str(path),
-                options=["-s", "-Wl,--build-id=none"],
-                addons=[str(one) for one in objects],
-                fpack_imports=kernels,
-            )
+            linking: dict[str, Any] = {"fcompile": _linker_for(target.arch)}
+            if target.arch == platform.machine():
+                # Stripped, without a build id: nothing in it may depend on where it was built.
+                linking = {"options": ["-s", "-Wl,--build-id=none"]}
+            added = [str(one) for one in objects]
+            executable.export_library(str(path), addons=added, fpack_imports=kernels, **linking)
             data = path.read_bytes()
     except TvmdetError:
         raise
@@ -95,6 +96,16 @@ def build_library(
         planned_bytes=planned,
         gpu=kernels.compiled if kernels else None,
     )
+
+
+def _linker_for(arch: str) -> Callable[..., None]:
+    """Returns what ``export_library`` takes for a compiler: it is asked to link object files."""
+
+    def link(output: str, objects: list[str], **_options: object) -> None:
+        link_shared(arch, [name for name in objects if name.endswith(".o")], output)
+
+    link.output_format = "so"  # type: ignore[attr-defined]
+    return link
 
 
 def _memory_phases() -> list[Any]:

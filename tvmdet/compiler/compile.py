@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tvmdet.board.linker import find_linker
 from tvmdet.compiler.build import build_library
 from tvmdet.compiler.check_emulated import check_emulated
+from tvmdet.compiler.emulation import why_not_emulated
 from tvmdet.compiler.images import NamedImage, draw_images, read_images
 from tvmdet.compiler.manifest import Built, write_file
 from tvmdet.compiler.parity_file import check_file
@@ -96,13 +98,16 @@ def compile(
 
     Raises:
         InputError: A batch size or the folder of pictures cannot be used.
-        TargetError: A target is unknown, or cannot compute in the precision.
+        TargetError: A target is unknown, cannot compute in the precision, or no linker for it is
+            installed.
         ModelError: The model cannot be lowered or compiled.
         ParityError: The result differs from ONNX Runtime's; nothing is written then.
         ArtifactError: The file cannot be written.
     """
     listed = [target] if isinstance(target, str | Target) else list(target)
     targets = list(dict.fromkeys(_at_precision(entry, precision) for entry in listed))
+    for one in targets:
+        find_linker(one.arch)  # what is missing is told before minutes are spent
     tolerance = tolerance or Tolerance.at_precision(precision)
     sizes = _check_batch_sizes(batch_sizes)
     threads = check_threads(threads)
@@ -188,12 +193,12 @@ def _check_parity(
     tolerance: Tolerance,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Runs one target, if this machine can, from a file as a user would load it."""
+    """Runs one target, if this machine can or can emulate it, from a file as a user would."""
     target = built.target
     missing = target.missing_features()
     if missing and target.kind == "cuda":
         return check_emulated(model, sizes, built, pictures, threads, tolerance, say)
-    if missing:
+    if missing and (why := why_not_emulated(target)):
         lacks = ", ".join(missing)
-        return {"skipped": f"this machine lacks {lacks}; check where it has them"}
+        return {"skipped": f"never run: this machine lacks {lacks}, and {why}"}
     return check_file(model, sizes, built, pictures, threads, tolerance, say)

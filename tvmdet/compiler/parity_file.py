@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tvmdet import runtime
+from tvmdet.compiler.emulation import EMULATED_IMAGES, emulated_detector
 from tvmdet.compiler.images import NamedImage
 from tvmdet.compiler.manifest import Built, write_file
 from tvmdet.compiler.parity import check_detector
@@ -34,7 +35,7 @@ def check_file(
     Args:
         model: From :func:`tvmdet.import_onnx`.
         sizes: The batch buckets.
-        built: What was made; this machine can run it.
+        built: What was made; this machine can run it, or emulate it.
         pictures: What is detected in.
         threads: To compute with.
         tolerance: Of the differences.
@@ -48,13 +49,31 @@ def check_file(
     with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
         path = Path(folder) / "candidate.tvmdet"
         manifest = write_file(path, model, sizes, {target.name: built})
+        if target.missing_features():
+            say(f"checking {target.name} against ONNX Runtime, emulated (slow)")
+            with emulated_detector(path, target, threads) as (detector, where):
+                few = pictures[:EMULATED_IMAGES]
+                found = _compare(detector, reference, model, manifest, sizes, few, tolerance)
+                return {**found, "emulated": where}
         say(f"checking {target.name} against ONNX Runtime")
         with runtime.load(path, threads=threads, target=target.name) as detector:
-            if model.spec.family == "raw":
-                inputs = _random_inputs(manifest["raw"]["inputs"], sizes[-1])
-                whole = {e["name"] for e in manifest["raw"]["outputs"] if not e["batched"]}
-                return check_raw(detector, reference, inputs, sizes, whole, tolerance)
-            return check_detector(detector, reference, pictures, tolerance)
+            return _compare(detector, reference, model, manifest, sizes, pictures, tolerance)
+
+
+def _compare(
+    detector: Any,
+    reference: Reference,
+    model: Any,
+    manifest: Mapping[str, Any],
+    sizes: Sequence[int],
+    pictures: Sequence[NamedImage],
+    tolerance: Tolerance,
+) -> dict[str, Any]:
+    if model.spec.family != "raw":
+        return check_detector(detector, reference, pictures, tolerance)
+    inputs = _random_inputs(manifest["raw"]["inputs"], sizes[-1])
+    whole = {e["name"] for e in manifest["raw"]["outputs"] if not e["batched"]}
+    return check_raw(detector, reference, inputs, sizes, whole, tolerance)
 
 
 def _random_inputs(described: Sequence[Mapping[str, Any]], rows: int) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 import tvm
 
 import tvmdet
-from tvmdet.cuda.device_code import device_pass_context
+from tvmdet.cuda.device_code import DEVICE_OPTIONS
 from tvmdet.cuda.embed import EmbedKernels
 from tvmdet.errors import InputError, TuningError
 from tvmdet.passes.lower import tvm_target
@@ -206,7 +205,7 @@ def _build(
     if not kept:
         return problem
     embed = EmbedKernels(target) if target.kind == "cuda" else None
-    with device_pass_context() if embed else nullcontext():
+    with tvm.transform.PassContext(config=dict(DEVICE_OPTIONS if embed else {})):
         library = tvm.tirx.build(tvm.IRModule(functions), tvm_target(target))
     library.export_library(str(path), options=["-s"], fpack_imports=embed)
     use = embed.compiled.kernels if embed is not None and embed.compiled is not None else {}

@@ -19,6 +19,7 @@ from tvm.s_tir.meta_schedule.builder import BuilderInput
 from tvm.s_tir.meta_schedule.runner import RunnerInput, RunnerResult
 from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
 
+from tvmdet.board.session import BoardAddress
 from tvmdet.cpus import cpu_model
 from tvmdet.errors import TuningError, TvmdetError
 from tvmdet.passes.lower import tvm_target
@@ -56,7 +57,8 @@ class TuningRun:
 
     Attributes:
         tasks: What to tune.
-        target: What kernels are compiled for; this machine must be able to run it.
+        target: What kernels are compiled for; this machine, or the board, must be able to run
+            it.
         store: Where records are read and written.
         budget_s: Seconds from ``started`` on.
         threads: Threads to measure on.
@@ -66,6 +68,7 @@ class TuningRun:
         min_gain: Share of the estimated latency that a slice must promise.
         started: ``time.monotonic()`` when the budget began.
         seed: Of the search's random choices.
+        board: Where kernels run; None for this machine.
     """
 
     tasks: Sequence[Task]
@@ -79,6 +82,7 @@ class TuningRun:
     min_gain: float
     started: float
     seed: int
+    board: BoardAddress | None = None
 
     def __post_init__(self) -> None:
         """Makes the cost model and the state of every task.
@@ -91,7 +95,7 @@ class TuningRun:
         self._searches: dict[TaskState, TaskSearch] = {}
         self._ranking = Ranking(seed=self.seed)
         self._tvm_target = tvm_target(self.target, self.threads)
-        self._cpu = cpu_model()
+        self._cpu = cpu_model() if self.board is None else self.store.cpu
         self._interrupt = InterruptFlag()
         self._trials = 0
         self._search_until_s = self.budget_s
@@ -109,6 +113,8 @@ class TuningRun:
                 threads=self.threads,
                 options=self.options,
                 stop=lambda: self._interrupt.raised,
+                board=self.board,
+                give_up=lambda: bool(self._why_stop()),
             ) as measurer,
         ):
             try:
@@ -315,7 +321,7 @@ class TuningRun:
                 kind, message = split_error(result.error_msg or "")
                 if kind == "start":
                     raise TuningError(f"a tuning worker cannot be started: {message}; {START_HINT}")
-                if kind == "stopped":
+                if kind in ("stopped", "board"):  # says nothing of the candidate
                     continue
                 latencies = _rounded(result.run_secs)
                 self._put_down(state, decision, latencies, error=message, kind=kind)
