@@ -61,8 +61,8 @@ class ProductF32(Template):
             for step in (16, 8, 32):
                 if workload["depth"] % step or (tile_m + tile_n) * step * _BYTES > _SHARED_BYTES:
                     continue
-                tile = {"tile_m": tile_m, "tile_n": tile_n, "thread_m": thread_m}
-                found.append(Decision.of(self.name, **tile, thread_n=thread_n, step=step))
+                knobs = {"tile_m": tile_m, "tile_n": tile_n, "thread_m": thread_m}
+                found.append(Decision.of(self.name, **knobs, thread_n=thread_n, step=step))
         return found
 
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
@@ -116,7 +116,8 @@ def _cost(
     reads = 1 / thread_m + 1 / thread_n
     traffic = 16 * (1 / tile_m + 1 / tile_n)
     idle = max(1.0, _BLOCKS / blocks)
-    return waste * (1 + reads + traffic) * idle * (1 + 32 / threads)
+    cost: float = waste * (1 + reads + traffic) * idle * (1 + 32 / threads)
+    return cost
 
 
 _BLOCKS = 200  # so many, of whatever size, keep every multiprocessor busy

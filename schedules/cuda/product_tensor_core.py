@@ -118,7 +118,10 @@ def _cost(
     reads = 1 / tiles_m + 1 / tiles_n
     traffic = 32 * (1 / rows + 1 / columns)
     idle = max(1.0, _BLOCKS / blocks)
-    return waste * (1 + reads + traffic) * idle * (1 + 4 / step) * (1 + 0.2 / (warps_m * warps_n))
+    cost: float = (
+        waste * (1 + reads + traffic) * idle * (1 + 4 / step) * (1 + 0.2 / (warps_m * warps_n))
+    )
+    return cost
 
 
 def _tile_of_a_block(schedule: Schedule, last: SBlockRV, rows: int, columns: int) -> LoopRV:

@@ -142,6 +142,7 @@ class _Reader:
 
     def _place_of(self, pointer: Any) -> Argument:
         buffer = pointer.args[0] if isinstance(pointer, tvm.ir.Call) else pointer
+        place: Argument
         for known, place in reversed(self._places):
             if known.same_as(buffer):
                 return place

@@ -192,7 +192,9 @@ def _build(
     task: Task, decisions: Sequence[Decision], target: Target, path: Path
 ) -> dict[str, Any] | str:
     """Builds a library; returns its entry in the plan, or why there is none."""
-    functions, kept, problem = {}, [], "nothing to build"
+    functions: dict[str, Any] = {}
+    kept: list[Decision] = []
+    problem = "nothing to build"
     for decision in decisions:
         name = f"d{len(kept)}"
         try:
