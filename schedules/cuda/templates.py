@@ -8,6 +8,7 @@ from tvmdet.schedules.cuda.plain_loops import CudaPlainLoops
 from tvmdet.schedules.cuda.product_f32 import ProductF32
 from tvmdet.schedules.cuda.product_tensor_core import ProductTensorCore
 from tvmdet.schedules.cuda.reduction import CudaReduction
+from tvmdet.schedules.cuda.rows import CudaRows
 
 __all__ = ["CUDA_TEMPLATES"]
 
@@ -15,6 +16,7 @@ CUDA_TEMPLATES: tuple[Template, ...] = (
     ProductTensorCore(),
     ProductF32(),
     CudaElementwise(),
+    CudaRows(),
     CudaReduction(),
     CudaPlainLoops(),
 )
