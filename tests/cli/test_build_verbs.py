@@ -183,6 +183,7 @@ def test_tune_passes_its_options_on(
         "logs": tmp_path,
         "threads": 2,
         "precision": "bf16",
+        "board": None,
     }
     assert "40 to tune, 31 of them already known" in done.out
     assert "20 ms -> 10 ms (2.00x)" in done.out

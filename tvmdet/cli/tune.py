@@ -141,6 +141,19 @@ def tune(
     return 0
 
 
+def _board(rpc: str | None, key: str) -> BoardAddress | None:
+    """Returns the board to measure on, which must answer before the model is read."""
+    if rpc is None:
+        if key:
+            raise typer.BadParameter("it names a board: give --rpc too", param_hint="--key")
+        return None
+    from tvmdet.board.session import BoardAddress
+
+    board = BoardAddress.parse(rpc, key)
+    board.check()
+    return board
+
+
 def _plan(
     imported: Model,
     path: Path,
@@ -197,19 +210,6 @@ def _collect(folder: Path, logs: Path | None, json: bool) -> int:
     )
     output.next_step("tvmdet", "compile", "MODEL.onnx", "--target", found.target)
     return 0
-
-
-def _board(rpc: str | None, key: str) -> BoardAddress | None:
-    """Returns the board to measure on, which must answer before the model is read."""
-    if rpc is None:
-        if key:
-            raise typer.BadParameter("it names a board: give --rpc too", param_hint="--key")
-        return None
-    from tvmdet.board.session import BoardAddress
-
-    board = BoardAddress.parse(rpc, key)
-    board.check()
-    return board
 
 
 def _tune_showing(

@@ -11,7 +11,7 @@ from typing import Any
 from tvmdet.board.linker import find_linker
 from tvmdet.compiler.build import build_library
 from tvmdet.compiler.check_emulated import check_emulated
-from tvmdet.compiler.emulation import why_not_emulated
+from tvmdet.compiler.emulation import check_on_emulated_board, why_not_emulated
 from tvmdet.compiler.images import NamedImage, draw_images, read_images
 from tvmdet.compiler.manifest import Built, write_file
 from tvmdet.compiler.parity_file import check_file
@@ -199,6 +199,6 @@ def _check_parity(
     if missing and target.kind == "cuda":
         return check_emulated(model, sizes, built, pictures, threads, tolerance, say)
     if missing and (why := why_not_emulated(target)):
-        lacks = ", ".join(missing)
-        return {"skipped": f"never run: this machine lacks {lacks}, and {why}"}
-    return check_file(model, sizes, built, pictures, threads, tolerance, say)
+        return {"skipped": f"never run: this machine lacks {', '.join(missing)}, and {why}"}
+    check = check_on_emulated_board if missing else check_file
+    return check(model, sizes, built, pictures, threads, tolerance, say)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from tvmdet import runtime
-from tvmdet.compiler.emulation import EMULATED_IMAGES, emulated_detector
 from tvmdet.compiler.images import NamedImage
 from tvmdet.compiler.manifest import Built, write_file
 from tvmdet.compiler.parity import check_detector
@@ -18,7 +17,7 @@ from tvmdet.compiler.parity_raw import check_raw
 from tvmdet.compiler.reference import Reference
 from tvmdet.compiler.tolerance import Tolerance
 
-__all__ = ["check_file"]
+__all__ = ["check_file", "check_loaded"]
 
 
 def check_file(
@@ -35,7 +34,7 @@ def check_file(
     Args:
         model: From :func:`tvmdet.import_onnx`.
         sizes: The batch buckets.
-        built: What was made; this machine can run it, or emulate it.
+        built: What was made; this machine can run it.
         pictures: What is detected in.
         threads: To compute with.
         tolerance: Of the differences.
@@ -49,27 +48,33 @@ def check_file(
     with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
         path = Path(folder) / "candidate.tvmdet"
         manifest = write_file(path, model, sizes, {target.name: built})
-        if target.missing_features():
-            say(f"checking {target.name} against ONNX Runtime, emulated (slow)")
-            with emulated_detector(path, target, threads) as (detector, where):
-                few = pictures[:EMULATED_IMAGES]
-                found = _compare(detector, reference, model, manifest, sizes, few, tolerance)
-                return {**found, "emulated": where}
         say(f"checking {target.name} against ONNX Runtime")
         with runtime.load(path, threads=threads, target=target.name) as detector:
-            return _compare(detector, reference, model, manifest, sizes, pictures, tolerance)
+            return check_loaded(detector, reference, manifest, sizes, pictures, tolerance)
 
 
-def _compare(
+def check_loaded(
     detector: Any,
     reference: Reference,
-    model: Any,
     manifest: Mapping[str, Any],
     sizes: Sequence[int],
     pictures: Sequence[NamedImage],
     tolerance: Tolerance,
 ) -> dict[str, Any]:
-    if model.spec.family != "raw":
+    """Checks what was loaded from a file, wherever it runs; returns the certificate.
+
+    Args:
+        detector: A detector or a raw network.
+        reference: The same model in ONNX Runtime.
+        manifest: Of the file.
+        sizes: Its batch buckets.
+        pictures: What is detected in.
+        tolerance: Of the differences.
+
+    Raises:
+        ParityError: The result differs from ONNX Runtime's.
+    """
+    if manifest["raw"] is None:
         return check_detector(detector, reference, pictures, tolerance)
     inputs = _random_inputs(manifest["raw"]["inputs"], sizes[-1])
     whole = {e["name"] for e in manifest["raw"]["outputs"] if not e["batched"]}
