@@ -140,7 +140,7 @@ def test_a_file_for_a_gpu_and_a_cpu_is_checked_and_says_what_was_never_run(
         logs=tmp_path / "logs",
     )
     certificate = report.parity["sm_90"]
-    assert certificate["emulated"] == "on a CPU: never run on a GPU"
+    assert certificate["emulated"] == "an emulator on the CPU, never run on a GPU"
     assert certificate["boxes"] > 0
     artifact = Artifact.open(report.output)
     entry = next(one for one in artifact.targets if one.name == "sm_90")

@@ -64,4 +64,4 @@ def check_emulated(
         library=build_emulated_library(built.kernels.module, built.target),
     )
     found = check_file(model, sizes, emulated, pictures[:_PICTURES], threads, tolerance, say)
-    return {**found, "emulated": f"on a CPU: {NEVER_RUN}"}
+    return {**found, "emulated": f"an emulator on the CPU, {NEVER_RUN}"}
