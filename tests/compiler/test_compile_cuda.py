@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from tvmdet.targets import get_target
 import tvmdet
 from tvmdet.artifact import Artifact
 from tvmdet.compiler import compile as compiler_compile
+from tvmdet.compiler.check_emulated import check_emulated
 from tvmdet.compiler.schedule import schedule_kernels
 from tvmdet.cuda.device_code import device_code
 from tvmdet.cuda.embed import with_compiled_kernels
@@ -99,6 +102,39 @@ def test_a_missing_nvcc_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("tvmdet.cuda.nvcc._PLACES", ())
     with pytest.raises(TargetError, match=r"nvcc, which is not here; install the CUDA toolkit"):
         find_nvcc()
+
+
+def test_a_missing_nvcc_is_told_before_anything_is_lowered(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tvmdet.cuda.nvcc._PLACES", ())
+    which = shutil.which
+    monkeypatch.setattr(
+        "shutil.which",
+        lambda name, **given: None if name == "nvcc" else which(name, **given),
+    )
+    said: list[str] = []
+    with pytest.raises(TargetError, match="install the CUDA toolkit"):
+        compiler_compile(model, target="sm_90", output=tmp_path / "x.tvmdet", progress=said.append)
+    assert said == []
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flop", "compiler", "why"),
+    [
+        (10**13, "g++", r"10000\.0 GFLOP are too many to emulate"),
+        (1, None, r"g\+\+ is not installed"),
+    ],
+)
+def test_what_cannot_be_emulated_is_recorded_as_never_checked(
+    monkeypatch: pytest.MonkeyPatch, flop: int, compiler: str | None, why: str
+) -> None:
+    monkeypatch.setattr("tvmdet.compiler.check_emulated.find_compiler", lambda: compiler)
+    built: Any = SimpleNamespace(kernels=SimpleNamespace(facts={"conv": {"flop": flop}}))
+    nothing: Any = None
+    found = check_emulated(nothing, [1], built, [], 1, nothing, print)
+    assert re.match(f"never run on a GPU and never checked: {why}", found["skipped"])
 
 
 @needs_nvcc
