@@ -99,6 +99,11 @@ class LayerTable:
         """The kernels' share of the whole: how much of it the profile explains."""
         return self.kernels_s / self.whole_s
 
+    @property
+    def explained(self) -> float:
+        """The share of the whole that kernels and built-in functions add up to."""
+        return (self.kernels_s + self.built_in_s) / self.whole_s
+
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values."""
         return {

@@ -19,6 +19,7 @@ from tvmdet.report.typed_json import to_json
 __all__ = ["BenchReport", "Entry", "Table"]
 
 _US = 1e6
+_UNEXPLAINED = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +210,12 @@ class BenchReport:
                 names = ", ".join(table.restless)
                 said.append(
                     f"{where}: threads of {names} went on spinning into the next one's turn"
+                )
+        for profile in self.layers:
+            if abs(profile.explained - 1) > _UNEXPLAINED:
+                said.append(
+                    f"kernels, batch {profile.batch_size}: they add up to {profile.explained:.0%} "
+                    "of an undisturbed call; their shares are uncertain by the rest"
                 )
         return said
 
