@@ -77,7 +77,8 @@ class LayerTable:
 
     Attributes:
         batch_size: Rows of one call.
-        whole_s: Median seconds of a call that nobody watches, copies of outputs included.
+        whole_s: Seconds of a call that nobody watches, copies of outputs included, as all here the
+            mean of the quietest quarter of the calls.
         watched_s: The same while every kernel is timed.
         built_in_s: What the virtual machine's own functions took, such as allocation.
         layers: Slowest first.
