@@ -101,16 +101,13 @@ def convolutions(layers: int = 6, channels: int = 32, side: int = 56) -> onnx.Mo
 
 
 def test_kernels_add_up_to_the_network(tmp_path: Path) -> None:
-    """Within 5 % in at least one of five runs: a neighbour disturbs the two sums differently."""
+    """Within 5 % of the calls that they were timed in, however busy the machine is."""
     onnx.save(convolutions(), tmp_path / "m.onnx")
     model = tvmdet.import_onnx(tmp_path / "m.onnx", raw=True)
     tvmdet.compile(model, batch_sizes=(1,), output=tmp_path / "m.tvmdet", threads=1)
     artifact = Artifact.open(tmp_path / "m.tvmdet")
     peak = Peak(threads=1, flop_per_s=1e11, bytes_per_s={1 << 20: 1e10})
-    off = []
-    for _ in range(5):
-        found = profile_layers(artifact, artifact.targets[0].name, 1, peak, rounds=200)
-        off.append(found.explained - 1)
-        if abs(off[-1]) <= 0.05:
-            return
-    pytest.fail(f"kernels and built-in functions are off the whole by {off}")
+    found = profile_layers(artifact, artifact.targets[0].name, 1, peak, rounds=100)
+    assert found.kernels_s + found.built_in_s == pytest.approx(found.watched_s, rel=0.05)
+    assert found.explained == pytest.approx(1, abs=0.05)
+    assert len(found.layers) >= 6

@@ -102,8 +102,8 @@ class LayerTable:
 
     @property
     def explained(self) -> float:
-        """The share of the whole that kernels and built-in functions add up to."""
-        return (self.kernels_s + self.built_in_s) / self.whole_s
+        """The share of the watched calls that kernels and built-in functions add up to."""
+        return (self.kernels_s + self.built_in_s) / self.watched_s
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values."""
