@@ -110,4 +110,4 @@ def test_kernels_add_up_to_the_network(tmp_path: Path) -> None:
     found = profile_layers(artifact, artifact.targets[0].name, 1, peak, rounds=100)
     assert found.kernels_s + found.built_in_s == pytest.approx(found.watched_s, rel=0.05)
     assert found.explained == pytest.approx(1, abs=0.05)
-    assert len(found.layers) >= 6
+    assert sum(layer.calls for layer in found.layers) >= 6
