@@ -56,6 +56,7 @@ class BenchOptions:
             for what is usual in its precision.
         evaluation: What ``tvmdet eval --json`` wrote of the same file.
         prices: Of this machine.
+        peak: Whether to measure what the machine can do at most, which ``per_layer`` needs.
     """
 
     onnx: Path | None = None
@@ -71,6 +72,7 @@ class BenchOptions:
     tolerance: float | None = None
     evaluation: Path | None = None
     prices: Prices | None = None
+    peak: bool = True
 
 
 def bench(
@@ -138,11 +140,13 @@ class _Run:
 
     def report(self, command: tuple[str, ...]) -> BenchReport:
         machine = describe_machine()
-        self._say("measuring what this machine can do at most")
-        peak = measure_peak(self._target, self._threads)
+        peak = None
+        if self._options.peak or self._options.per_layer:
+            self._say("measuring what this machine can do at most")
+            peak = measure_peak(self._target, self._threads)
         with tempfile.TemporaryDirectory(prefix="tvmdet-bench-") as folder:
             tables = self._tables(Path(folder))
-        layers = self._layers(peak) if self._options.per_layer else ()
+        layers = () if peak is None or not self._options.per_layer else self._layers(peak)
         return BenchReport(
             subject=describe_subject(self._artifact, self._target, self._host),
             threads=self._threads,

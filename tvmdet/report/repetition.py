@@ -205,6 +205,7 @@ def _options(recorded: Result, setup: Setup, options: VerifyOptions, where: str)
         picture=picture,
         logs=None if setup.logs is None else Path(setup.logs),
         tolerance=setup.tolerance,
+        peak=False,
     )
 
 
