@@ -41,6 +41,7 @@ def test_every_verb_is_in_the_readme() -> None:
         "doctor",
         "eval",
         "inspect",
+        "report",
         "targets",
         "tune",
         "verify",

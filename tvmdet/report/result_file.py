@@ -13,7 +13,15 @@ from tvmdet.report.result_format import FORMAT, SCHEMA, Result
 from tvmdet.report.result_upgrade import is_schema_1, upgrade
 from tvmdet.report.typed_json import Mismatch, from_json, json_schema, to_json
 
-__all__ = ["dump_result", "load_result", "load_results", "result_digest", "result_schema"]
+__all__ = [
+    "dump_result",
+    "load_result",
+    "load_results",
+    "parse_result",
+    "read_object",
+    "result_digest",
+    "result_schema",
+]
 
 _LIMIT_BYTES = 1 << 30
 _AGAIN = "run `tvmdet bench FILE.tvmdet --json` again"
@@ -51,7 +59,15 @@ def load_result(path: str | Path) -> Result:
         InputError: There is no such file, it is cut off or no result, of a newer schema, or a
             value in it is not what the schema asks for.
     """
-    value = _read_object(Path(path))
+    return parse_result(read_object(Path(path)), path)
+
+
+def parse_result(value: dict[str, Any], path: str | Path) -> Result:
+    """Reads the JSON values of a result that came from a file.
+
+    Raises:
+        InputError: As :func:`load_result`.
+    """
     schema = _schema_of(path, value)
     try:
         result = from_json(Result, upgrade(value, schema))
@@ -102,7 +118,12 @@ def result_schema() -> dict[str, Any]:
     return json_schema(Result, f"tvmdet benchmark, schema {SCHEMA}")
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Reads a file that holds one JSON object, of whatever it is.
+
+    Raises:
+        InputError: It cannot be read, is cut off, or holds something else.
+    """
     try:
         size = path.stat().st_size
         if size > _LIMIT_BYTES:
