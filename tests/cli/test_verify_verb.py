@@ -24,6 +24,23 @@ def record(raw_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def steady(value: dict[str, Any], factor: float = 1.0, **disturbance: Any) -> dict[str, Any]:
+    """The same result on a machine without noise, every call slower by a factor."""
+    (table,) = value["tables"]
+    table["entries"][0]["rounds_us"] = [100.0 * factor] * 8
+    quiet = {"others_cpus": 0.0, "stolen_cpus": 0.0, "findings": [], "yardstick_us": [900.0] * 8}
+    table["disturbance"].update({**quiet, **disturbance})
+    return {**value, "tables": [{**table, "noise": None}]}
+
+
+@pytest.fixture
+def quiet_record(record: Path, tmp_path: Path) -> Path:
+    """The same of a machine without noise."""
+    path = tmp_path / "quiet.json"
+    path.write_text(dump_result(steady(json.loads(record.read_text()))))
+    return path
+
+
 @pytest.fixture
 def now(record: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes the benchmark give the record again, every call slower by a factor."""
@@ -36,11 +53,7 @@ def now(record: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             return self.value
 
     def prepare(factor: float = 1.0, **disturbance: Any) -> None:
-        value = json.loads(record.read_text())
-        (table,) = value["tables"]
-        ours = table["entries"][0]
-        ours["rounds_us"] = [us * factor for us in ours["rounds_us"]]
-        table["disturbance"].update(disturbance)
+        value = steady(json.loads(record.read_text()), factor, **disturbance)
         monkeypatch.setattr("tvmdet.report.repetition.bench", lambda *_a, **_k: Report(value))
 
     return prepare
@@ -57,25 +70,25 @@ def test_a_real_repetition_passes_and_is_saved(run: Callable, record: Path, tmp_
     assert (found["ok"], found["parity"], found["attempts"] >= 1) == (True, [], True)
 
 
-def test_a_regression_fails(run: Callable, record: Path, now: Callable[..., None]) -> None:
-    now(50.0)
-    done = run("verify", record)
+def test_a_regression_fails(run: Callable, quiet_record: Path, now: Callable[..., None]) -> None:
+    now(1.1)
+    done = run("verify", quiet_record)
     assert done.code == 1
     assert "network, batch 1 takes" in done.error
     assert "seen in 2 of 2 runs" in done.error
-    done = run("verify", record, "--json", "-")
+    done = run("verify", quiet_record, "--json", "-")
     assert done.code == 1
     assert json.loads(done.out)["slower"]
 
 
 def test_a_busy_machine_fails_only_when_strict(
-    run: Callable, record: Path, now: Callable[..., None]
+    run: Callable, quiet_record: Path, now: Callable[..., None]
 ) -> None:
-    now(50.0, others_cpus=99.0, findings=["busy: other processes used 99.00 CPUs"])
-    done = run("verify", record)
+    now(1.1, others_cpus=99.0, findings=["busy: other processes used 99.00 CPUs"])
+    done = run("verify", quiet_record)
     assert done.code == 0
     assert "slower, but no finding: busy: other processes used 99.00 CPUs" in done.err
-    done = run("verify", record, "--strict")
+    done = run("verify", quiet_record, "--strict")
     assert done.code == 1
     assert "cannot tell, busy" in done.error
 
