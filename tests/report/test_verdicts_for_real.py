@@ -26,6 +26,7 @@ from tvmdet.report.load import LoadFound, LoadWatch
 from tvmdet.report.peak import Peak
 from tvmdet.report.per_layer import profile_layers
 from tvmdet.report.results import Entry
+from tvmdet.report.statistics import Comparison
 from tvmdet.report.timing import Plan, time_in_turn
 from tvmdet.report.worker import Worker
 
@@ -36,8 +37,8 @@ BLOCKS = 100  # some milliseconds
 SERVED = Path(timed_work.__file__)
 
 
-def contest(rival_blocks: int, rounds: int = 60) -> tuple[str, LoadFound]:
-    """Times two copies and a rival; returns the verdict and the load."""
+def contest(rival_blocks: int, rounds: int = 60) -> tuple[Comparison, LoadFound]:
+    """Times two copies and a rival; returns how they compare, and the load."""
     blocks = {OURS: BLOCKS, AGAIN: BLOCKS, "rival": rival_blocks}
     options = {"threads": 1, "precision": "fp32", "mode": ""}
     with ExitStack() as stack:
@@ -55,18 +56,22 @@ def contest(rival_blocks: int, rounds: int = 60) -> tuple[str, LoadFound]:
     (_, rival), noise = ranked(entries, timings, {})
     assert noise is not None
     assert rival.comparison is not None
-    return rival.comparison.verdict, load
+    return rival.comparison, load
 
 
 def test_equal_work_is_undecided_in_19_of_20() -> None:
-    verdicts = Counter(contest(BLOCKS)[0] for _ in range(REPETITIONS))
+    verdicts = Counter(contest(BLOCKS)[0].verdict for _ in range(REPETITIONS))
     assert verdicts["undecided"] >= 19, verdicts
 
 
 def test_a_tenth_more_work_is_called_in_19_of_20() -> None:
-    # tvmdet is the slower one by a tenth.
-    verdicts = Counter(contest(round(BLOCKS / 1.1))[0] for _ in range(REPETITIONS))
-    assert verdicts["slower"] >= 19, verdicts
+    # tvmdet is the slower one. A run that says it could not see so little does not count.
+    found = [contest(round(BLOCKS / 1.1))[0] for _ in range(REPETITIONS)]
+    able = [one.verdict for one in found if one.could_see <= 0.1]
+    if len(able) < REPETITIONS // 2:
+        sizes = ", ".join(f"{one.could_see:.0%}" for one in found)
+        pytest.skip(f"too busy a machine: differences that could have been seen: {sizes}")
+    assert able.count("slower") >= 0.95 * len(able), Counter(able)
 
 
 def test_a_hog_beside_a_contest_is_flagged() -> None:
