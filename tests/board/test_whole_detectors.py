@@ -6,8 +6,10 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx_models
 import pytest
-from assertions import assert_detections_close
+from assertions import assert_close, assert_detections_close
 from tvmdet.targets import get_target
 
 import tvmdet
@@ -29,7 +31,10 @@ SPECS = {
 
 
 @pytest.mark.parametrize("name", ["cortex-a72", "cortex-a76"])
-@pytest.mark.parametrize("network", SPECS)
+@pytest.mark.parametrize(
+    "network",
+    ["shapes_one_stage", pytest.param("shapes_queries", marks=pytest.mark.slow)],
+)
 def test_the_same_detections_on_both_machines(
     network: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,3 +62,29 @@ def test_the_same_detections_on_both_machines(
             load_on_board(output, address, "z80")
     assert len(expected) > 0
     assert_detections_close(found, expected, score_threshold=0.1)
+
+
+def test_the_same_rows_in_batches(tmp_path: Path) -> None:
+    """A seeded network, whose boxes may be lines: row by row, in a batch that is padded."""
+    if missing := why_no_emulator():
+        pytest.skip(missing)
+    source = onnx_models.save(onnx_models.yolov8(batch="n"), tmp_path / "small.onnx")
+    report = tvmdet.compile(
+        tvmdet.import_onnx(source),
+        target=["host", "neoverse-n1"],
+        batch_sizes=(1, 2),
+        output=tmp_path / "small.tvmdet",
+        logs=tmp_path / "no logs",
+    )
+    assert report.parity["neoverse-n1"]["batch_sizes"] == [1, 2]
+    pictures = [*np.random.default_rng(0).integers(0, 256, (3, 70, 90, 3), np.uint8)]
+    with tvmdet.load(report.output) as here:
+        expected = here.detect(pictures, score=0.05)
+    with Emulator("neoverse-n1") as board:
+        address = BoardAddress(host="127.0.0.1", port=board.port)
+        with load_on_board(report.output, address, "neoverse-n1") as there:
+            found = there.detect(pictures, score=0.05)
+    for mine, other in zip(found, expected, strict=True):
+        assert len(mine) == len(other) > 0
+        assert_close(mine.scores, other.scores, atol=1e-3)
+        assert_close(mine.boxes_xyxy, other.boxes_xyxy, atol=0.05)
