@@ -99,7 +99,7 @@ def _gpu_target(path: Path, data: Mapping[str, Any]) -> Target:
     flags = (*data["cpu"]["required_features"], f"sm_{gpu.compute_capability}")
     abilities: dict[str, Any] = {
         name: {"required_features": [], "mattr": []} if rate else {}
-        for name, rate in (("bf16", gpu.flop_per_cycle_bf16), ("fp16", gpu.flop_per_cycle_f16))
+        for name, rate in (("fp16", gpu.flop_per_cycle_f16), ("tf32", gpu.flop_per_cycle_tf32))
     }
     return Target(
         **_common(path, data),

@@ -14,7 +14,7 @@ from tvmdet.errors import TargetError
 __all__ = ["GpuFacts", "Kind", "Precision", "Target"]
 
 Kind: TypeAlias = Literal["cpu", "cuda"]
-Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "tf32"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +75,13 @@ class Target:
         bf16: What products of bfloat16 need besides, ``required_features`` and TVM's ``mattr``;
             empty when the target has no instruction for them.
         fp16: The same for arithmetic on float16.
+        tf32: The same for products of float32 rounded to 10 bits of mantissa.
         int8_dot: The same for dot products of bytes.
         gpu: What only a GPU has; None for a CPU.
         records: The folder under ``tuning_logs/`` whose records it reads and adds to.
         named_only: Whether it is compiled for only when it is named: ``host`` never means it.
-        precision: ``bf16`` or ``fp16`` when layers may round the factors of their products so.
+        precision: ``bf16``, ``fp16`` or ``tf32`` when layers may round the factors of their
+            products so.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Target:
     clock_hz: int = 0
     bf16: dict[str, Any] = dataclasses.field(default_factory=dict)
     fp16: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tf32: dict[str, Any] = dataclasses.field(default_factory=dict)
     int8_dot: dict[str, Any] = dataclasses.field(default_factory=dict)
     gpu: GpuFacts | None = None
     records: str = ""
@@ -122,14 +125,14 @@ class Target:
     @property
     def precisions(self) -> tuple[str, ...]:
         """What the target can compute in."""
-        return ("fp32", *(p for p in ("bf16", "fp16") if getattr(self, p)))
+        return ("fp32", *(p for p in ("bf16", "fp16", "tf32") if getattr(self, p)))
 
     def at_precision(self, precision: str) -> Target:
         """Returns the target with what it may compute in.
 
         Args:
-            precision: ``fp32``, or one of ``bf16`` and ``fp16``: each layer may then round the
-                factors of its products to that, where it is faster.
+            precision: ``fp32``, or one of ``bf16``, ``fp16`` and ``tf32``: each layer may then
+                round the factors of its products to that, where it is faster.
 
         Raises:
             TargetError: The precision is unknown, or the target has no instruction for it.

@@ -58,6 +58,9 @@ def test_wheel_holds_code_data_and_licence(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for name in (
         "tvmdet/py.typed",
+        "tvmdet/report/pages/page.css",
+        "tvmdet/report/pages/page.html.jinja",
+        "tvmdet/report/pages/page.js",
         "tvmdet/targets/x86-64-v3.toml",
         "tvmdet/schedules/x86/templates.py",
         "tvmdet/tuning_logs/__init__.py",

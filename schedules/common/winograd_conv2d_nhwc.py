@@ -190,6 +190,9 @@ class WinogradConv2dNhwc(RegisterTile, Template):
         schedule.compute_at(stages["input_columns"], co, preserve_unit_loops=True)
         around = row if own_task else loops[0]
         schedule.compute_at(stages["pad"], around, preserve_unit_loops=True)
+        # The rows that a slab reads are what the block says. From its many loads TVM would infer
+        # a minimum of dozens of terms, which takes minutes to simplify in each unrolled copy.
+        schedule.annotate(stages["input_columns"], "explicit_read_region", [0])
         _columns_first(schedule, stages["input_columns"])
         for name in ("input_tiles", "input_columns"):
             _in_registers(schedule, stages[name])

@@ -34,7 +34,17 @@ def test_commands_have_known_verbs_and_options(run: Callable, command: str) -> N
 
 def test_every_verb_is_in_the_readme() -> None:
     verbs = {command.split()[1] for command in COMMANDS}
-    assert verbs == {"bench", "compile", "detect", "doctor", "eval", "inspect", "targets", "tune"}
+    assert verbs == {
+        "bench",
+        "compile",
+        "detect",
+        "doctor",
+        "eval",
+        "inspect",
+        "report",
+        "targets",
+        "tune",
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

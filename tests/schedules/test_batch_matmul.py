@@ -62,9 +62,20 @@ def test_products(
         assert_close(result, expected, rtol=1e-5, atol=4e-7 * depth + 1e-6, name=str(decision))
 
 
-def test_broadcast_products_are_left_to_tvm(target: Target) -> None:
-    left = np.ones((4, 3, 5), "float32")
-    right = np.ones((5, 7), "float32")
+@pytest.mark.parametrize(
+    ("left_shape", "right_shape"),
+    [
+        pytest.param((4, 3, 5), (5, 7), id="broadcast"),
+        pytest.param((3, 5), (5,), id="a vector on the right"),
+        pytest.param((5,), (5, 7), id="a vector on the left"),
+    ],
+)
+def test_other_products_are_left_to_tvm(
+    left_shape: tuple[int, ...], right_shape: tuple[int, ...], target: Target
+) -> None:
+    rng = np.random.default_rng(0)
+    left = rng.standard_normal(left_shape).astype("float32")
+    right = rng.standard_normal(right_shape).astype("float32")
     kernel = only_kernel(
         lambda builder, a, b: builder.emit(relax.op.matmul(a, b)), [left, right], target
     )

@@ -1,4 +1,4 @@
-"""Exports what the selected tests of the zoo need, before the first of them runs."""
+"""Exports what the selected tests of the zoo need, a network at a time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,31 @@ from pathlib import Path
 
 import pytest
 from cases import Case
-from environment import export_all, exported
+from environment import committed, export_all, exported
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the cases of one network in one process: they share its export and what is compiled."""
+    for item in items:
+        case = _case_of(item)
+        if case is not None:
+            item.add_marker(pytest.mark.xdist_group(case.network))
 
 
 @pytest.fixture(scope="session")
 def export(request: pytest.FixtureRequest) -> Callable[[Case], Path]:
-    """Gives the file of a case; those of all selected tests are exported together."""
-    calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
-    given = [call.params.get("case") for call in calls]  # other tests have a "case" of their own
-    export_all([case for case in given if isinstance(case, Case) and not case.committed])
-    return exported
+    """Gives the file of a case; those of all selected cases of a network are exported together."""
+    cases = [case for item in request.session.items if (case := _case_of(item)) is not None]
+
+    def file_of(case: Case) -> Path:
+        if case.default == "whole":
+            return committed(case)
+        export_all([one for one in cases if one.network == case.network and one.default != "whole"])
+        return exported(case)
+
+    return file_of
+
+
+def _case_of(item: pytest.Item) -> Case | None:
+    given = item.callspec.params.get("case") if hasattr(item, "callspec") else None
+    return given if isinstance(given, Case) else None  # other tests have a "case" of their own

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from cases import Case
 
-__all__ = ["FOLDER", "ZooError", "export_all", "exported"]
+__all__ = ["FOLDER", "ZooError", "committed", "export_all", "exported"]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -85,10 +85,13 @@ def export_all(cases: Sequence[Case]) -> None:
 
 def exported(case: Case) -> Path:
     """Returns where a case's ONNX file is, or will be; its candidates lie beside it."""
-    if case.committed:
-        return HERE / "exports" / f"{case.name}.onnx"
     folder = Path(os.environ.get("TVMDET_ZOO_EXPORTS", FOLDER / "exports"))
     return folder / _digest(case.builder) / f"{case.name}.onnx"
+
+
+def committed(case: Case) -> Path:
+    """Returns where the ONNX file of a case of the default run lies."""
+    return HERE / "exports" / f"{case.name}.onnx"
 
 
 def _is_done(case: Case) -> bool:

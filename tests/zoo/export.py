@@ -121,6 +121,14 @@ def _hold_against_torch(built: Built, pixels: np.ndarray, outputs: dict[str, np.
             raise RuntimeError(f"{name}: ONNX Runtime differs from torch by {worst:.3g}")
 
 
+def reason(error: BaseException) -> str:
+    """Returns in one line why there is no export: what torch's exporter wraps, if anything."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
 def main() -> None:
     """Exports what standard input asks for."""
     torch.set_num_threads(1)
@@ -139,8 +147,7 @@ def main() -> None:
             if built.finish is not None:
                 model = built.finish(model)
         except Exception as error:  # whatever an exporter raises is the result
-            lines = str(error).strip().splitlines() or [""]
-            path.with_suffix(".error").write_text(f"{type(error).__name__}: {lines[0]}\n")
+            path.with_suffix(".error").write_text(reason(error) + "\n")
             traceback.print_exc()
             continue
         np.savez_compressed(

@@ -42,10 +42,15 @@ def test_nothing_was_run(tmp_path: Path) -> None:
 
 
 def test_opsets_share_a_row_with_the_worst_of_them(tmp_path: Path) -> None:
-    _write(tmp_path, _case("yolov8", 11), agreement=_agreement(0.999, 1e-6))
-    _write(tmp_path, _case("yolov8", 17), agreement=_agreement(0.995, 3e-7, 2), latency_ratio=0.5)
+    first, second = _case("yolov8", 11), _case("yolov8", 17)
+    found = {"compiled_for": first.name, "agreement": _agreement(0.999, 1e-6)}
+    _write(tmp_path, first, **found)
+    found = {"compiled_for": first.name, "agreement": _agreement(0.995, 3e-7, 2)}
+    _write(tmp_path, second, **found, latency_ratio=0.5)
     page = write_table.page(tmp_path)
-    wanted = "| TorchScript | 11, 17 | `yolov8` | by itself | 20 | 0.9950 | 1.0e-06 | 2 | 0.50 |"
+    wanted = (
+        "| TorchScript | 11, 17 | 1 | `yolov8` | by itself | 20 | 0.9950 | 1.0e-06 | 2 | 0.50 |"
+    )
     assert f"| YOLOv8, YOLOv9, YOLO11 {wanted}" in page
     assert f"Of {len(CASES)} exports in the zoo 2 were run; 2 of these" in page
 
@@ -55,7 +60,7 @@ def test_misses_have_a_reason_and_no_figures(tmp_path: Path) -> None:
     _write(tmp_path, _case("yolov5_maps", 17), asks=True)
     page = write_table.page(tmp_path)
     assert "| RF-DETR | TorchScript | 17 | not exported: no \\| here |" in page
-    assert "| YOLOv5, raw maps | TorchScript | 17 |  | asks |  |  |  |  |  |" in page
+    assert "| YOLOv5, raw maps | TorchScript | 17 |  |  | asks |  |  |  |  |  |" in page
     assert "1 of these" in page
 
 

@@ -48,7 +48,7 @@ class Recipe:
 RECIPES = {
     "one_stage": Recipe(module="shapes_one_stage", steps=600, batch=16, rate=4e-3),
     "two_stage": Recipe(module="shapes_two_stage", steps=380, batch=8, rate=2e-3),
-    "queries": Recipe(module="shapes_queries", steps=650, batch=8, rate=1e-3, clip=1.0),
+    "queries": Recipe(module="shapes_queries", steps=1500, batch=8, rate=1.5e-3, clip=1.0),
 }
 
 

@@ -33,13 +33,16 @@ own post-processing makes of the outputs that ONNX Runtime gives for the origina
 check of the build, which compares suppressed boxes on other pictures, passed as well in every row
 that has figures. Results are kept until a case runs again: rows may come from different commits.
 
+- **compiled**: how many different modules the opsets of a row import as. Those that are equal,
+  weights included, are compiled and checked once; every export is compared by itself.
 - **recognised**: *by itself*, or *with a spec* where no file of that kind says what it is; *asks*
   where tvmdet must refuse to guess and does so, with the text to write.
 - **IoU** and **score**: the least overlap of two boxes that are the same, and the greatest
   difference of their scores. **flips**: same box, other class.
-- **latency**: median time of a whole detection over that of ONNX Runtime on the network alone, in
-  turn, untuned kernels, the same threads. Networks are tiny here, which says little about large
-  ones: docs/performance.md measures those. Empty where it was not measured.
+- **latency**: least time of 30 whole detections over that of ONNX Runtime on the network alone, in
+  turn, untuned kernels, the same threads, on a machine that did other things as well: a hint, no
+  measurement. Networks are tiny here, which says little about large ones: docs/performance.md
+  measures those. Empty where it was not timed.
 """
 
 _MISSES = """
@@ -65,9 +68,9 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def table(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns one row a network and exporter, its opsets taken together."""
     rows = [
-        "| detector | exporter | opsets | family | recognised "
+        "| detector | exporter | opsets | compiled | family | recognised "
         "| boxes | IoU | score | flips | latency |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for result in results:
@@ -82,13 +85,14 @@ def table(results: Sequence[Mapping[str, Any]]) -> list[str]:
 def _row(group: Sequence[Mapping[str, Any]]) -> str:
     opsets = ", ".join(str(one["opset"]) for one in sorted(group, key=lambda one: one["opset"]))
     if group[0].get("asks"):
-        return f"{opsets} |  | asks |  |  |  |  | "
+        return f"{opsets} |  |  | asks |  |  |  |  | "
     known = "by itself" if not group[0]["spec"] else "with a spec"
     found = [one["agreement"] for one in group]
     ratios = [one["latency_ratio"] for one in group if "latency_ratio" in one]
     return " | ".join(
         [
             opsets,
+            str(len({one["compiled_for"] for one in group})),
             f"`{group[0]['family']}`",
             known,
             str(sum(one["boxes"] for one in found)),

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tvmdet.board.detector import load_on_board
 from tvmdet.board.emulator import Emulator, emulated_core, why_no_emulator
 from tvmdet.board.session import BoardAddress
+from tvmdet.compiler.images import NamedImage
+from tvmdet.compiler.manifest import Built, write_file
+from tvmdet.compiler.parity_file import check_loaded
+from tvmdet.compiler.reference import Reference
+from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.runtime.detector import Detector
 from tvmdet.targets import Target
 
-__all__ = ["EMULATED_IMAGES", "emulated_detector", "why_not_emulated"]
+__all__ = ["check_on_emulated_board", "why_not_emulated"]
 
-EMULATED_IMAGES: Final = 4
+_PICTURES: Final = 4
 """Pictures that are compared at most: emulated, a network takes some hundred times as long."""
 
 _LIMIT_S: Final = 3600.0
@@ -28,8 +34,47 @@ def why_not_emulated(target: Target) -> str:
     return why_no_emulator()
 
 
+def check_on_emulated_board(
+    model: Any,
+    sizes: Sequence[int],
+    built: Built,
+    pictures: Sequence[NamedImage],
+    threads: int,
+    tolerance: Tolerance,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Checks what a build for an ARM CPU computes, without one.
+
+    Args:
+        model: From :func:`tvmdet.import_onnx`.
+        sizes: The batch buckets.
+        built: What was made for the target.
+        pictures: What is detected in; a few of them are used.
+        threads: Of the board, and of ONNX Runtime.
+        tolerance: Of the differences.
+        say: Called with one line at the start.
+
+    Returns:
+        The certificate; its ``emulated`` names the emulator and the core.
+
+    Raises:
+        ParityError: The result differs from ONNX Runtime's.
+        TargetError: The board does not start.
+    """
+    target = built.target
+    reference = Reference(model, threads)
+    with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
+        path = Path(folder) / "candidate.tvmdet"
+        manifest = write_file(path, model, sizes, {target.name: built})
+        say(f"checking {target.name} against ONNX Runtime, emulated (slow)")
+        with _emulated_detector(path, target, threads) as (detector, where):
+            few = pictures[:_PICTURES]
+            found = check_loaded(detector, reference, manifest, sizes, few, tolerance)
+            return {**found, "emulated": where}
+
+
 @contextmanager
-def emulated_detector(path: Path, target: Target, threads: int) -> Iterator[tuple[Detector, str]]:
+def _emulated_detector(path: Path, target: Target, threads: int) -> Iterator[tuple[Detector, str]]:
     """Runs one target of a compiled file on an emulated board.
 
     Args:

@@ -20,7 +20,7 @@ from tvmdet.passes.conv_algorithms import (
     usual_algorithm,
 )
 from tvmdet.passes.fuse_pairs import ConvPair, PairChoice, pair_anchor, usual_pairs
-from tvmdet.schedules import find, get_template
+from tvmdet.schedules import find, templates
 from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
 from tvmdet.targets import Target
 from tvmdet.tuning.nearness import fitted
@@ -189,9 +189,23 @@ def _schedule(
         except Exception as error:  # TVM raises anything; the next candidate is tried
             reason = (str(error).strip() or repr(error)).splitlines()[-1]
             fallbacks[name] = f"{decision}: {reason}"
-    last = get_template("common.as_is")
-    decision = last.decisions(workload, target)[0]
-    return _apply(last, func, workload, decision), decision, "default"
+    for last in _general(template, target):
+        general = last.match(func, target)
+        if general is None:
+            continue
+        decision = last.decisions(general, target)[0]
+        try:
+            return _apply(last, func, general, decision), decision, "default"
+        except Exception as error:  # TVM raises anything; a more general template is tried
+            reason = (str(error).strip() or repr(error)).splitlines()[-1]
+            fallbacks[name] = f"{decision}: {reason}"
+    raise AssertionError("the last template changes nothing")
+
+
+def _general(template: Template, target: Target) -> list[Template]:
+    """Returns the templates that are asked after one."""
+    every = list(templates(target))
+    return every[every.index(template) + 1 :] or every[-1:]
 
 
 def _apply(template: Template, func: Any, workload: Workload, decision: Decision) -> tirx.PrimFunc:

@@ -26,6 +26,7 @@ from tvmdet.frontend.onnx_tools import (
 )
 from tvmdet.frontend.operators import find_foreign, refuse
 from tvmdet.frontend.shape_lengths import check_shape_lengths
+from tvmdet.frontend.sort_nodes import sort_nodes
 from tvmdet.steps import reached
 
 __all__ = ["LoadedModel", "load_onnx"]
@@ -74,6 +75,7 @@ def load_onnx(
     files = embed_external_data(proto, path.parent, limits)
     _check_tensors(path, proto)
     proto = inline_functions(path, proto, limits)
+    sort_nodes(proto.graph)
     name_nodes(proto.graph)
     proto = replace_custom_suppressions(proto)
     foreign = find_foreign(proto.graph)

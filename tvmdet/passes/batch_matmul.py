@@ -26,7 +26,8 @@ def matmul_legalizer(target: Target) -> Any:
 
     def legalize(builder: relax.BlockBuilder, call: Any) -> Any:
         left, right = (static_shape(arg) for arg in call.args)
-        plain = len(left) >= 2 and left[:-2] == right[:-2]
+        # A vector on either side has another shape of result.
+        plain = min(len(left), len(right)) >= 2 and left[:-2] == right[:-2]
         if not plain or any(str(arg.ty.dtype) != "float32" for arg in call.args):
             return legalize_as_usual(builder, call)
         return builder.call_te(

@@ -21,7 +21,7 @@ from tvmdet.tuning.run import TuningRun
 from tvmdet.tuning.store import TuningStore, default_store
 from tvmdet.tuning.task import Task, extract_tasks
 
-__all__ = ["tune", "tune_tasks"]
+__all__ = ["tasks_of", "tune", "tune_tasks"]
 
 _BOARD_RUN_S = 60.0  # of a candidate on a board, its arguments sent through the network too
 _MIN_GAIN = 2e-4  # of the estimated latency: a slice that promises less is not worth its time
@@ -69,7 +69,7 @@ def tune(
     start = time.monotonic()
     sizes = tuple(dict.fromkeys(batch_sizes))
     return tune_tasks(
-        _tasks_of(model, sizes, chosen),
+        tasks_of(model, sizes, chosen),
         target=chosen,
         # A board does not tell its model: boards of one target are taken to be alike.
         store=default_store(logs, cpu=None if board is None else f"{chosen.name} board"),
@@ -157,7 +157,7 @@ def _check(
         )
 
 
-def _tasks_of(model: Any, sizes: tuple[int, ...], target: Target) -> list[Task]:
+def tasks_of(model: Any, sizes: tuple[int, ...], target: Target) -> list[Task]:
     """Returns the kernels of a model, with every algorithm and every pair where there is a choice.
 
     Which is faster is known once all are tuned: the compiler asks the records.

@@ -28,6 +28,7 @@ from tvmdet.board.linker import find_linker
 from tvmdet.board.session import BoardAddress
 from tvmdet.cpus import usable_cpu_count
 from tvmdet.errors import TargetError
+from tvmdet.passes.lower import CODE_OPTIONS
 from tvmdet.targets import Target
 from tvmdet.tuning.pool import WorkerPool
 
@@ -118,13 +119,17 @@ class Measurer:
     def build(self, inputs: list[BuilderInput]) -> list[BuilderResult]:
         """Builds candidates side by side."""
         requests: list[dict[str, Any]] = []
-        target = _target_dict(self.target, self.threads)
+        same_in_all = {
+            "op": "build",
+            "target": _target_dict(self.target, self.threads),
+            "code_options": dict(CODE_OPTIONS),
+            "linker": self._linker,
+        }
         for item in inputs:
             self._count += 1
             path = str(self._folder / f"k{self._count}.so")
             module = tvm.ir.save_json(item.mod)
-            request = {"op": "build", "module": module, "target": target, "path": path}
-            requests.append({**request, "linker": self._linker})
+            requests.append({**same_in_all, "module": module, "path": path})
         answers = self._builders.map(requests, self.options.build_timeout_s)
         return [
             BuilderResult(None, _error_text(answer, "build"))

@@ -64,7 +64,8 @@ def _build(request: dict[str, Any]) -> dict[str, Any]:
     """
     start = time.perf_counter()
     mod = tvm.ir.load_json(request["module"])
-    built = tvm.tirx.build(mod, target=tvm.target.Target(request["target"]))
+    with tvm.transform.PassContext(config=request["code_options"]):
+        built = tvm.tirx.build(mod, target=tvm.target.Target(request["target"]))
     stem = os.path.splitext(request["path"])[0]
     built.write_to_file(stem + ".o")
     compiled = time.perf_counter()

@@ -1,0 +1,72 @@
+"""Where lists of boxes end that have no room for more: what is missing below is no difference."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from toy_modules import toy_spec
+
+from tvmdet.boxes import ImageTransform
+from tvmdet.compiler.images import NamedImage
+from tvmdet.compiler.parity import _Case, _compare, _Tally
+from tvmdet.compiler.reference import Candidates
+from tvmdet.compiler.tolerance import Tolerance
+from tvmdet.detections import Detections
+
+SPEC = toy_spec(postprocess={"max_detections": 3})
+SIZE_HW = SPEC.input.size_hw
+SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.5], np.float32)
+
+
+def _found(*rows: int) -> Candidates:
+    """Boxes that overlap nowhere, one a score."""
+    left = np.arange(len(SCORES), dtype=np.float32)[list(rows)] * 5
+    boxes = np.stack([left, np.zeros_like(left), left + 4, np.full_like(left, 4)], axis=1)
+    return Candidates(
+        boxes_xyxy=boxes, scores=SCORES[list(rows)], class_ids=np.zeros(len(rows), np.int32)
+    )
+
+
+@pytest.mark.parametrize(
+    ("compiled", "expected", "breaches"),
+    [
+        pytest.param((), (), [], id="nothing"),
+        pytest.param((0, 1, 2), (0, 1, 2), [], id="the same"),
+        pytest.param((0, 1), (0, 1, 2), ["reference", 0.7], id="room was left"),
+        pytest.param((0, 1, 2), (0, 1), ["compiled", 0.7], id="room was left in the reference"),
+        pytest.param(
+            (1, 2, 3), (0, 1, 2), ["reference", 0.9], id="full: the lower one had no room, no more"
+        ),
+        pytest.param((0, 1, 2), (2, 3, 4), ["compiled", 0.9, 0.8], id="full: two boxes lower"),
+    ],
+)
+def test_a_full_list_ends_where_its_last_box_is(
+    compiled: tuple[int, ...], expected: tuple[int, ...], breaches: list[Any]
+) -> None:
+    image = NamedImage(name="grey", pixels=np.full((*SIZE_HW, 3), 114, np.uint8))
+    case = _Case(
+        image=image,
+        transform=ImageTransform.for_image(SIZE_HW, SPEC.input),
+        score=0.25,
+        candidates=_found(*range(len(SCORES))),
+        expected=_found(*expected),
+        masks=None,
+    )
+    mine = _found(*compiled)
+    found = Detections(
+        boxes_xyxy=mine.boxes_xyxy,
+        scores=mine.scores,
+        class_ids=mine.class_ids,
+        labels=(SPEC.labels[0],) * len(compiled),
+        image_size_hw=SIZE_HW,
+    )
+    tally, reference = _Tally(), SimpleNamespace(spec=SPEC, selects=False)
+    _compare(tally, "grey", found, case, reference, Tolerance())  # type: ignore[arg-type]
+    side, *scores = breaches or [""]
+    assert len(tally.breaches) == len(scores)
+    for line, score in zip(tally.breaches, scores, strict=True):
+        assert f"the {side} detector alone finds" in line
+        assert f" {score} at " in line
