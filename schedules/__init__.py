@@ -15,11 +15,7 @@ from tvmdet.schedules.common.elementwise import Elementwise
 from tvmdet.schedules.common.grid_sample import GridSample
 from tvmdet.schedules.common.reduction import Reduction
 from tvmdet.schedules.common.rows import Rows
-from tvmdet.schedules.cuda.elementwise import CudaElementwise
-from tvmdet.schedules.cuda.plain_loops import CudaPlainLoops
-from tvmdet.schedules.cuda.product_f32 import ProductF32
-from tvmdet.schedules.cuda.product_tensor_core import ProductTensorCore
-from tvmdet.schedules.cuda.reduction import CudaReduction
+from tvmdet.schedules.cuda.templates import CUDA_TEMPLATES
 from tvmdet.schedules.x86.templates import X86_TEMPLATES
 from tvmdet.targets import Target
 
@@ -29,19 +25,12 @@ __all__ = ["Decision", "Template", "Workload", "find", "fingerprint", "get_templ
 
 _COMMON: tuple[Template, ...] = (GridSample(), Rows(), Elementwise(), Reduction(), AsIs())
 _BY_FAMILY: dict[str, tuple[Template, ...]] = {"x86": X86_TEMPLATES, "arm": ARM_TEMPLATES}
-
-_CUDA: tuple[Template, ...] = (
-    ProductTensorCore(),
-    ProductF32(),
-    CudaElementwise(),
-    CudaReduction(),
-    CudaPlainLoops(),
-)
+"""Of CPUs; what is common to those follows."""
 
 
 def templates(target: Target) -> tuple[Template, ...]:
     """Returns the templates for a target in the order in which they are asked."""
-    return _CUDA if target.kind == "cuda" else _BY_FAMILY.get(target.family, ()) + _COMMON
+    return CUDA_TEMPLATES if target.kind == "cuda" else _BY_FAMILY.get(target.family, ()) + _COMMON
 
 
 def find(func: tirx.PrimFunc, target: Target) -> tuple[Template, Workload]:
@@ -60,7 +49,7 @@ def get_template(name: str) -> Template:
     Raises:
         TuningError: There is none.
     """
-    every = {t.name: t for group in (*_BY_FAMILY.values(), _COMMON, _CUDA) for t in group}
+    every = {t.name: t for group in (*_BY_FAMILY.values(), _COMMON, CUDA_TEMPLATES) for t in group}
     if name not in every:
         raise TuningError(f"no template is called {name!r}; there are {', '.join(sorted(every))}")
     return every[name]

@@ -22,7 +22,12 @@ from typing import ClassVar
 from tvm import tirx
 from tvm.s_tir import Schedule
 from tvmdet.schedules.base import Decision, Template, Workload, schedule_of
-from tvmdet.schedules.cuda.products import copy_with_all_threads, frame, read_product
+from tvmdet.schedules.cuda.products import (
+    copy_with_all_threads,
+    frame,
+    idle_share,
+    read_product,
+)
 from tvmdet.schedules.cuda.threads import WARP
 from tvmdet.targets import Target
 
@@ -54,15 +59,15 @@ class ProductF32(Template):
                         if threads not in (64, 128, 256):
                             continue
                         tile = (tile_m, tile_n, thread_m, thread_n)
-                        ranked.append((_cost(workload, *tile, threads), *tile))
+                        ranked.append((_cost(workload, target, *tile, threads), *tile))
         ranked.sort()
         found = []
         for _, tile_m, tile_n, thread_m, thread_n in ranked[:16]:
             for step in (16, 8, 32):
                 if workload["depth"] % step or (tile_m + tile_n) * step * _BYTES > _SHARED_BYTES:
                     continue
-                tile = {"tile_m": tile_m, "tile_n": tile_n, "thread_m": thread_m}
-                found.append(Decision.of(self.name, **tile, thread_n=thread_n, step=step))
+                knobs = {"tile_m": tile_m, "tile_n": tile_n, "thread_m": thread_m}
+                found.append(Decision.of(self.name, **knobs, thread_n=thread_n, step=step))
         return found
 
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
@@ -108,15 +113,19 @@ class ProductF32(Template):
 
 
 def _cost(
-    workload: Workload, tile_m: int, tile_n: int, thread_m: int, thread_n: int, threads: int
+    workload: Workload,
+    target: Target,
+    tile_m: int,
+    tile_n: int,
+    thread_m: int,
+    thread_n: int,
+    threads: int,
 ) -> float:
     """Guesses the time of a tile, in no unit: reads per product, and multiprocessors left idle."""
     blocks = -(-workload["rows"] // tile_m) * -(-workload["columns"] // tile_n) * workload["many"]
     waste = blocks * tile_m * tile_n / (workload["rows"] * workload["columns"] * workload["many"])
     reads = 1 / thread_m + 1 / thread_n
     traffic = 16 * (1 / tile_m + 1 / tile_n)
-    idle = max(1.0, _BLOCKS / blocks)
-    return waste * (1 + reads + traffic) * idle * (1 + 32 / threads)
-
-
-_BLOCKS = 200  # so many, of whatever size, keep every multiprocessor busy
+    idle = idle_share(target, blocks, threads // WARP)
+    cost: float = waste * (1 + reads + traffic) * idle * (1 + 32 / threads)
+    return cost

@@ -27,7 +27,12 @@ from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvmdet.schedules.base import Decision, Template, Workload, schedule_of
 from tvmdet.schedules.cuda.mma_intrinsics import DEPTH, intrinsics
-from tvmdet.schedules.cuda.products import copy_with_all_threads, frame, read_product
+from tvmdet.schedules.cuda.products import (
+    copy_with_all_threads,
+    frame,
+    idle_share,
+    read_product,
+)
 from tvmdet.schedules.cuda.threads import WARP
 from tvmdet.targets import Target
 
@@ -36,7 +41,6 @@ __all__ = ["ProductTensorCore"]
 _SHARED_BYTES = 48 * 1024  # of static shared memory, on every GPU
 _TILE = 16
 _MOST_TILES = 16  # of a warp: 8 registers each, of 255
-_BLOCKS = 200  # so many keep every multiprocessor busy
 _BYTES = {"fp16": 2, "tf32": 4}
 
 
@@ -58,7 +62,7 @@ class ProductTensorCore(Template):
                     for step in (32, 64, 16):
                         tile = (warps_m, warps_n, tiles_m, tiles_n, step)
                         if _fits(workload, *tile):
-                            ranked.append((_cost(workload, *tile), tile))
+                            ranked.append((_cost(workload, target, *tile), tile))
         ranked.sort()
         names = ("warps_m", "warps_n", "tiles_m", "tiles_n", "step")
         return [
@@ -108,7 +112,13 @@ def _fits(
 
 
 def _cost(
-    workload: Workload, warps_m: int, warps_n: int, tiles_m: int, tiles_n: int, step: int
+    workload: Workload,
+    target: Target,
+    warps_m: int,
+    warps_n: int,
+    tiles_m: int,
+    tiles_n: int,
+    step: int,
 ) -> float:
     """Guesses the time of a tile, in no unit: reads per product, and multiprocessors left idle."""
     rows, columns = warps_m * tiles_m * _TILE, warps_n * tiles_n * _TILE
@@ -117,8 +127,11 @@ def _cost(
     waste = done / (workload["rows"] * workload["columns"] * workload["many"])
     reads = 1 / tiles_m + 1 / tiles_n
     traffic = 32 * (1 / rows + 1 / columns)
-    idle = max(1.0, _BLOCKS / blocks)
-    return waste * (1 + reads + traffic) * idle * (1 + 4 / step) * (1 + 0.2 / (warps_m * warps_n))
+    idle = idle_share(target, blocks, warps_m * warps_n)
+    cost: float = (
+        waste * (1 + reads + traffic) * idle * (1 + 4 / step) * (1 + 0.2 / (warps_m * warps_n))
+    )
+    return cost
 
 
 def _tile_of_a_block(schedule: Schedule, last: SBlockRV, rows: int, columns: int) -> LoopRV:

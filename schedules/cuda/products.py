@@ -18,8 +18,11 @@ from tvmdet.schedules.blocks import (
     output_blocks,
 )
 from tvmdet.schedules.cuda.threads import WARP
+from tvmdet.targets import Target
 
-__all__ = ["PRODUCT", "copy_with_all_threads", "frame", "read_product"]
+__all__ = ["PRODUCT", "copy_with_all_threads", "frame", "idle_share", "read_product"]
+
+_WARPS = 8  # of a multiprocessor, at least
 
 PRODUCT = "tvmdet.product"
 """Annotation of the main block: the algorithm."""
@@ -96,6 +99,21 @@ def _number_rows(schedule: Schedule, last: SBlockRV, many: int, rows: int) -> No
     schedule.transform_block_layout(last, mapped)
     if many == 1:
         schedule.add_unit_loop(schedule.get_loops(last)[0])
+
+
+def idle_share(target: Target, blocks: int, warps: int) -> float:
+    """Returns how many times longer blocks take than if they filled the GPU, a guess.
+
+    Args:
+        target: The GPU.
+        blocks: Of threads; each multiprocessor should have one at least.
+        warps: Of a block; each multiprocessor needs several to hide how long memory takes.
+    """
+    assert target.gpu is not None, "products are scheduled for GPUs"
+    multiprocessors = target.gpu.multiprocessors
+    empty = max(1.0, multiprocessors / blocks)
+    hidden = max(1.0, _WARPS * multiprocessors / (blocks * warps))
+    return float(empty * math.sqrt(hidden / empty) if hidden > empty else empty)
 
 
 def _rows_from(lead: Sequence[int], many: int, rows: int) -> int | None:

@@ -32,6 +32,7 @@ from tvmdet.schedules.blocks import (
     output_blocks,
 )
 from tvmdet.schedules.cuda.threads import (
+    WARP,
     bind_points,
     bind_reduction,
     reduced_loops,
@@ -79,6 +80,8 @@ class CudaReduction(Template):
         """Applies it; see :class:`Template`."""
         schedule = schedule_of(func)
         _inline_producers(schedule)
+        if _one_kernel(schedule, decision):
+            return schedule
         for block in child_blocks(schedule):
             if not is_reduction(schedule, block):
                 loops = list(schedule.get_loops(block)) or [schedule.add_unit_loop(block)]
@@ -88,6 +91,56 @@ class CudaReduction(Template):
             else:
                 _one_thread_each(schedule, block, decision["threads"])
         return schedule
+
+
+def _one_kernel(schedule: Schedule, decision: Decision) -> bool:
+    """Computes a reduction where its only user, of the same shape, needs it; returns whether.
+
+    Its results need no memory of the GPU then, which the host would allocate between two kernels.
+    """
+    blocks = child_blocks(schedule)
+    if len(blocks) != 2 or not is_reduction(schedule, blocks[0]):
+        return False
+    reduction, last = blocks
+    if is_reduction(schedule, last) or buffer_shape(schedule, last) != buffer_shape(
+        schedule, reduction
+    ):
+        return False
+    is_long = decision["shared"] == "long" and _is_long(schedule, reduction)
+    points, threads = math.prod(loop_extents(schedule, last)), decision["threads"]
+    if not is_long:
+        # A reduction has no test of its own: a thread too many would read past the end.
+        threads = max(size for size in range(1, threads + 1) if points % size == 0)
+        if threads < min(WARP, points):
+            return False
+    loops = list(schedule.get_loops(last)) or [schedule.add_unit_loop(last)]
+    point = schedule.fuse(*loops) if len(loops) > 1 else loops[0]
+    if is_long:
+        # One of the block's threads makes the result: the others fail the split's test.
+        point, one = schedule.split(point, [None, 1])
+        _, one = schedule.split(one, [None, threads])
+        schedule.bind(point, "blockIdx.x")
+        schedule.bind(one, "threadIdx.x")
+        schedule.compute_at(reduction, point, preserve_unit_loops=True)
+        _keep_in(schedule, reduction, "shared")
+        terms = reduced_loops(schedule, reduction)
+        _, thread = schedule.split(
+            schedule.fuse(*terms) if len(terms) > 1 else terms[0], [None, threads]
+        )
+        schedule.bind(thread, "threadIdx.x")
+        return True
+    block, thread = schedule.split(point, [None, threads])
+    schedule.bind(block, "blockIdx.x")
+    schedule.bind(thread, "threadIdx.x")
+    schedule.compute_at(reduction, thread, preserve_unit_loops=True)
+    _keep_in(schedule, reduction, "local")
+    return True
+
+
+def _keep_in(schedule: Schedule, block: SBlockRV, scope: str) -> None:
+    """Puts what a block writes into a kind of memory: two results of an argmax."""
+    for index in range(len(schedule.get(block).writes)):
+        schedule.set_scope(block, index, scope)
 
 
 def _is_long(schedule: Schedule, block: SBlockRV) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from tvmdet.artifact import TargetEntry
 from tvmdet.errors import TargetError
 from tvmdet.runtime.gpu import Gpu, GpuNeeds, ask
-from tvmdet.runtime.loader import Host, choose_target
+from tvmdet.runtime.loader import Host, choose_target, explain_targets
 from tvmdet.runtime.native import DeviceMemory, _tvm_ffi
 
 HOPPER = GpuNeeds(sm="sm_90", toolkit="13.0", never_run=True)
@@ -117,6 +117,9 @@ def test_a_gpu_is_chosen_where_there_is_one_and_the_cpu_elsewhere() -> None:
     without = Host(arch="x86_64", features=features, gpu=Gpu(problem="this machine has none"))
     assert choose_target(entries, with_gpu).name == "sm_90"
     assert choose_target(entries, without).name == "x86-64-v3"
+    explained = explain_targets(entries, with_gpu, entries[0]).splitlines()
+    assert explained[0].endswith("chosen; never run on a GPU when it was compiled")
+    assert explained[1] == "x86-64-v3 (rank 30): runs here too"
 
 
 def test_a_file_for_another_gpu_is_refused_with_what_was_found() -> None:

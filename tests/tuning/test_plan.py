@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -22,9 +23,9 @@ from tvmdet.tuning.store import TuningStore
 def _network(folder: Path) -> Any:
     graph = onnx_models.Graph()
     rng = np.random.default_rng(0)
-    graph.constant("w", rng.standard_normal((8, 3, 3, 3)).astype("float32"))
-    graph.node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
-    proto = graph.model({"x": (1, 3, 8, 8)}, {"y": None})
+    weights = graph.constant(rng.standard_normal((8, 3, 3, 3)))
+    result = graph.node("Conv", "x", weights, pads=[1, 1, 1, 1])
+    proto = graph.model({"x": (1, 3, 8, 8)}, {result: None})
     return tvmdet.import_onnx(onnx_models.save(proto, folder / "net.onnx"), raw=True)
 
 
@@ -86,7 +87,7 @@ def test_measuring_goes_on_where_it_stopped(plan: Path) -> None:
 
 
 def test_a_kernel_that_crashes_costs_itself_alone(plan: Path, tmp_path: Path) -> None:
-    # Its arguments are too small for it: it reads and writes far outside.
+    # A kernel of another task, which ends its process.
     described = json.loads((plan / "plan.json").read_text())
     described["tasks"].insert(0, {**described["tasks"][0], "anchor": "broken"})
     described["tasks"][0]["candidates"] = [{**described["tasks"][1]["candidates"][0]}]
@@ -96,8 +97,6 @@ def test_a_kernel_that_crashes_costs_itself_alone(plan: Path, tmp_path: Path) ->
     )
     library = plan / "crash.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-    import hashlib
-
     described["tasks"][0]["library"] = library.name
     described["tasks"][0]["sha256"] = hashlib.sha256(library.read_bytes()).hexdigest()
     (plan / "plan.json").write_text(json.dumps(described))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ import tvm
 from tvm import relax
 
 from tvmdet.board.linker import link_shared
-from tvmdet.cuda.device_code import device_pass_context
+from tvmdet.cuda.device_code import DEVICE_OPTIONS
 from tvmdet.cuda.embed import EmbedKernels
 from tvmdet.cuda.nvcc import CompiledCode
 from tvmdet.errors import ModelError, TvmdetError
@@ -57,14 +56,15 @@ def build_library(
 
     Raises:
         ModelError: TVM or the linker fails.
-        TargetError: No linker for the target's architecture is installed; or the target is a GPU,
-            and there is no nvcc for it.
+        TargetError: No linker for the target's architecture is installed; or the target is a
+            GPU, and there is no nvcc.
     """
     kernels = EmbedKernels(target) if target.kind == "cuda" else None
     compiled_for = tvm_target(target)
     planned: dict[str, int] = {}
     try:
-        with tvm.transform.PassContext(config=dict(CODE_OPTIONS)), compiled_for:
+        code = {**CODE_OPTIONS, **(DEVICE_OPTIONS if kernels else {})}
+        with tvm.transform.PassContext(config=code), compiled_for:
             for phase in _memory_phases():
                 module = phase(module)
             planned = _planned_bytes(module)
@@ -72,21 +72,15 @@ def build_library(
                 module = phase(module)
             lift_weights: Any = LiftWeights()
             module = lift_weights(module)
-            context = device_pass_context() if kernels else contextlib.nullcontext()
-            with context:
-                executable = relax.build(module, compiled_for, relax_pipeline=None)
+            executable = relax.build(module, compiled_for, relax_pipeline=None)
         with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
             path = Path(folder) / "lib.so"
-            # Stripped, and without a build id: nothing in it may depend on where it was built.
-            linking: dict[str, Any] = {"options": ["-s", "-Wl,--build-id=none"]}
-            if target.arch != platform.machine():
-                linking = {"fcompile": _linker_for(target.arch)}
-            executable.export_library(
-                str(path),
-                addons=[str(one) for one in objects],
-                fpack_imports=kernels,
-                **linking,
-            )
+            linking: dict[str, Any] = {"fcompile": _linker_for(target.arch)}
+            if target.arch == platform.machine():
+                # Stripped, without a build id: nothing in it may depend on where it was built.
+                linking = {"options": ["-s", "-Wl,--build-id=none"]}
+            added = [str(one) for one in objects]
+            executable.export_library(str(path), addons=added, fpack_imports=kernels, **linking)
             data = path.read_bytes()
     except TvmdetError:
         raise

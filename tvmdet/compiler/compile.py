@@ -19,6 +19,7 @@ from tvmdet.compiler.precision import SHARES_KEPT, LayerPrecision
 from tvmdet.compiler.schedule import measured_algorithm, measured_pairs, schedule_kernels
 from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.cpus import check_threads
+from tvmdet.cuda.nvcc import find_nvcc
 from tvmdet.errors import ArtifactError, InputError, ParityError, TargetError
 from tvmdet.passes.cuda.check_on_device import check_on_device
 from tvmdet.passes.lower import lower
@@ -108,6 +109,8 @@ def compile(
     targets = list(dict.fromkeys(_at_precision(entry, precision) for entry in listed))
     for one in targets:
         find_linker(one.arch)  # what is missing is told before minutes are spent
+        if one.kind == "cuda":
+            find_nvcc()
     tolerance = tolerance or Tolerance.at_precision(precision)
     sizes = _check_batch_sizes(batch_sizes)
     threads = check_threads(threads)

@@ -1,9 +1,9 @@
 """Which layers of a build round the factors of their products, and which are kept in float32.
 
-A build that may use bfloat16 (or float16, or tf32) takes it wherever the tuning records say that it
-is fastest. When the result is further from ONNX Runtime than its tolerance allows, layers are taken
-back to float32, those nearest to the outputs first: what they round goes to boxes and scores without
-passing through anything else.
+A build that may use bfloat16, float16 or tf32 takes it wherever the tuning records say that it is
+fastest. When the result is further from ONNX Runtime than its tolerance allows, layers are taken
+back to float32, those nearest to the outputs first: what they round goes to boxes and scores
+without passing through anything else.
 """
 
 from __future__ import annotations

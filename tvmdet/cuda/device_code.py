@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import tvm
 from tvm import tirx
 
-__all__ = ["DeviceCode", "Launch", "Scratch", "device_code", "device_pass_context", "with_helpers"]
+__all__ = ["DEVICE_OPTIONS", "DeviceCode", "Launch", "Scratch", "device_code", "with_helpers"]
 
 HELPERS = Path(__file__).with_name("device")
 """Functions written in CUDA C++ that kernels call by name; one file per subject."""
+
+DEVICE_OPTIONS: Final = {"tirx.disable_storage_rewrite": True}
+"""TVM's options for GPU kernels. Its general pass would share scratch memory between buffers of
+different types, which the pointers of tensor-core calls do not survive; dynamic shared memory has a
+pass of its own."""
 
 _AXES = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x", "threadIdx.y", "threadIdx.z")
 _DYNAMIC = "tirx.use_dyn_shared_memory"
@@ -77,7 +81,7 @@ def device_code(functions: tvm.IRModule, target: tvm.target.Target) -> DeviceCod
         target: TVM's target, of kind ``cuda``.
     """
     split = _Split()
-    with device_pass_context([split]):
+    with tvm.transform.PassContext(config=dict(DEVICE_OPTIONS), instruments=[split]):
         library = tvm.tirx.build(functions, target)
     assert split.module is not None, "TVM's pipeline splits host and device"
     launches = {
@@ -87,16 +91,6 @@ def device_code(functions: tvm.IRModule, target: tvm.target.Target) -> DeviceCod
     }
     source = "".join(m.inspect_source() for m in library.imports if m.kind == "cuda")
     return DeviceCode(source=source, launches=launches)
-
-
-def device_pass_context(instruments: Sequence[Any] = ()) -> Any:
-    """Returns TVM's options for GPU kernels; to be entered.
-
-    Scratch memory is not shared between buffers of different types by TVM's general pass, which
-    the pointers of tensor-core calls do not survive; dynamic shared memory has a pass of its own.
-    """
-    config = {"tirx.disable_storage_rewrite": True}
-    return tvm.transform.PassContext(config=config, instruments=list(instruments))
 
 
 @tvm.ir.instrument.pass_instrument
@@ -148,6 +142,7 @@ class _Reader:
 
     def _place_of(self, pointer: Any) -> Argument:
         buffer = pointer.args[0] if isinstance(pointer, tvm.ir.Call) else pointer
+        place: Argument
         for known, place in reversed(self._places):
             if known.same_as(buffer):
                 return place

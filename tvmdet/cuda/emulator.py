@@ -19,7 +19,13 @@ from tvm import tirx
 from tvmdet.cuda.device_code import DeviceCode, Launch, Scratch, with_helpers
 from tvmdet.errors import ModelError
 
-__all__ = ["compile_emulated", "emulated_source", "entry_name", "host_functions"]
+__all__ = [
+    "compile_emulated",
+    "emulated_source",
+    "entry_name",
+    "find_compiler",
+    "host_functions",
+]
 
 _HEADERS = Path(__file__).with_name("emulator")
 _FLAGS = ("-O2", "-std=gnu++17", "-fPIC", "-march=native", "-fno-strict-aliasing", "-w")
@@ -89,6 +95,11 @@ def _entry(function: str, launches: tuple[Launch, ...], waiting: set[str]) -> st
     return f'extern "C" int32_t {entry_name(function)}({taken}) {{\n{body}\n  return 0;\n}}\n'
 
 
+def find_compiler() -> str | None:
+    """Returns g++; None where it is not installed."""
+    return shutil.which("g++")
+
+
 def compile_emulated(code: DeviceCode, output: Path, *, shared: bool = True) -> None:
     """Compiles the emulation of a module's kernels with g++.
 
@@ -100,7 +111,7 @@ def compile_emulated(code: DeviceCode, output: Path, *, shared: bool = True) -> 
     Raises:
         ModelError: There is no g++, or it refuses the source.
     """
-    compiler = shutil.which("g++")
+    compiler = find_compiler()
     if compiler is None:
         raise ModelError("CUDA kernels are checked on the CPU with g++, which is not installed")
     source = output.with_suffix(".cc")

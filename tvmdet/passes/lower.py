@@ -78,7 +78,8 @@ def lowering_phases(
 
 
 def _device_kernels(target: Target) -> list[Phase]:
-    return [("use_device_kernels", UseDeviceKernels())] if target.kind == "cuda" else []
+    replace: Any = UseDeviceKernels()
+    return [("use_device_kernels", replace)] if target.kind == "cuda" else []
 
 
 def _legalizers(target: Target, algorithm: Algorithm) -> dict[str, Any]:

@@ -163,6 +163,8 @@ def explain_targets(targets: Sequence[TargetEntry], host: Host, chosen: TargetEn
     lines = []
     for target in targets:
         verdict = "chosen" if target == chosen else host.lacks(target) or "runs here too"
+        if target.gpu and target.gpu["never_run"]:
+            verdict += "; never run on a GPU when it was compiled"
         lines.append(f"{target.name} (rank {target.rank}): {verdict}")
     return "\n".join(lines)
 

@@ -6,7 +6,7 @@ and tvmdet itself is not needed).
 
 Each result is a line of results.jsonl, on disk before the next kernel runs: stop it whenever you
 like, and run it again to go on. Kernels run in a process of their own, so that one that crashes or
-hangs costs itself alone. Take the folder back to `tvmdet tune --collect` when it is done, or before.
+hangs costs itself alone. Take the folder back to `tvmdet tune --collect` when it is done.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def read_plan(path: Path) -> dict[str, Any]:
         raise PlanError(f"{path} cannot be read: {error}; copy the whole folder again") from error
     if plan.get("version") != PLAN_VERSION:
         raise PlanError(
-            f"{path} is a plan of version {plan.get('version')!r}; this measure.py measures version "
-            f"{PLAN_VERSION}: make the plan again, with the measure.py that comes with it"
+            f"{path} is a plan of version {plan.get('version')!r}; this measure.py measures "
+            f"version {PLAN_VERSION}: make the plan again, with the measure.py that comes with it"
         )
     return plan
 

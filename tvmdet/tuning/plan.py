@@ -15,7 +15,6 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 import tvm
 
 import tvmdet
-from tvmdet.cuda.device_code import device_pass_context
+from tvmdet.cuda.device_code import DEVICE_OPTIONS
 from tvmdet.cuda.embed import EmbedKernels
 from tvmdet.errors import InputError, TuningError
 from tvmdet.passes.lower import tvm_target
@@ -193,7 +192,9 @@ def _build(
     task: Task, decisions: Sequence[Decision], target: Target, path: Path
 ) -> dict[str, Any] | str:
     """Builds a library; returns its entry in the plan, or why there is none."""
-    functions, kept, problem = {}, [], "nothing to build"
+    functions: dict[str, Any] = {}
+    kept: list[Decision] = []
+    problem = "nothing to build"
     for decision in decisions:
         name = f"d{len(kept)}"
         try:
@@ -206,7 +207,7 @@ def _build(
     if not kept:
         return problem
     embed = EmbedKernels(target) if target.kind == "cuda" else None
-    with device_pass_context() if embed else nullcontext():
+    with tvm.transform.PassContext(config=dict(DEVICE_OPTIONS if embed else {})):
         library = tvm.tirx.build(tvm.IRModule(functions), tvm_target(target))
     library.export_library(str(path), options=["-s"], fpack_imports=embed)
     use = embed.compiled.kernels if embed is not None and embed.compiled is not None else {}
@@ -273,20 +274,24 @@ def collect_plan(
     )
 
 
+def _latencies(line: dict[str, Any]) -> tuple[float, ...]:
+    latencies = tuple(float(value) for value in line.get("latencies_s", ()))
+    if not all(math.isfinite(value) and value > 0 for value in latencies):
+        raise ValueError(f"latencies_s is {latencies}")
+    return latencies
+
+
 def _record(plan: dict[str, Any], line: dict[str, Any], path: Path) -> TuningRecord:
     if line.get("plan") != plan["id"]:
         raise InputError(f"{path / _RESULTS} holds results of another plan; copy the right one")
     try:
         task = plan["tasks"][line["task"]]
-        latencies = tuple(float(value) for value in line.get("latencies_s", ()))
-        if not all(math.isfinite(value) and value > 0 for value in latencies):
-            raise ValueError(f"latencies_s is {latencies}")
         return TuningRecord(
             target=plan["records"],
             fingerprint=task["fingerprint"],
             anchor=task["anchor"],
             decision=Decision.from_dict(task["candidates"][line["candidate"]]["decision"]),
-            latencies_s=latencies,
+            latencies_s=_latencies(line),
             error=str(line.get("error", "")),
             error_kind=str(line.get("error_kind", "")),
             threads=1,

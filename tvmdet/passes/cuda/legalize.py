@@ -68,7 +68,9 @@ class CudaConv2d:
 
     def _dense(self, builder: relax.BlockBuilder, call: Any) -> Any:
         data, weight = call.args
-        shape, geometry = static_shape(weight), _geometry(call.attrs)
+        geometry = _geometry(call.attrs)
+        filters, kernel_h, kernel_w, depth = static_shape(weight)
+        shape = (filters, kernel_h, kernel_w, depth)
         digest = hashlib.sha256(constant_array(weight).tobytes()).hexdigest()
         chosen = self._choose(static_shape(data), shape, geometry, digest)
         kernel = self._constant(
