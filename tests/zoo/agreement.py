@@ -89,7 +89,7 @@ def _candidates(
 
 
 def _areas(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    sides = boxes[:, 2:] - boxes[:, :2]
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
     areas: npt.NDArray[np.float32] = sides[:, 0] * sides[:, 1]
     return areas
 
@@ -97,7 +97,8 @@ def _areas(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _match(tally: Agreement, expected: _Table, found: _Table, score: float) -> None:
     """Pairs both sides best first, and counts what has no partner above the threshold."""
     overlaps = iou_matrix(expected[0], found[0])
-    # A box clipped to nothing overlaps nothing, itself neither: equal corners are the same box.
+    # A box clipped to nothing, or turned inside out, overlaps nothing, itself neither: equal
+    # corners are the same box.
     same = np.all(np.abs(expected[0][:, None] - found[0][None]) < 0.5, axis=-1)
     empty = (_areas(expected[0]) < 1)[:, None] & (_areas(found[0]) < 1)[None]
     overlaps = np.where(empty, same, overlaps)
