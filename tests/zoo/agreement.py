@@ -49,7 +49,7 @@ def compare(detector: Detector, expected: Mapping[str, npt.NDArray[np.float32]])
     """Runs a detector on the drawn pictures and compares its boxes with the candidates stored."""
     tally = Agreement()
     height, width = (int(side) for side in expected["size_hw"])
-    wanted = min(WANTED, detector.spec.postprocess.max_detections - SPARE)
+    room = detector.spec.postprocess.max_detections
     for number in range(PICTURES):
         picture = draw(height, width, number)[..., ::-1]
         boxes, scores, classes = _candidates(
@@ -60,6 +60,7 @@ def compare(detector: Detector, expected: Mapping[str, npt.NDArray[np.float32]])
         # Networks clip, and pictures end: what lies outside is the same box clipped.
         limit = np.asarray([width, height, width, height], np.float32)
         boxes = np.clip(boxes, 0, limit)
+        wanted = WANTED if len(scores) <= room else min(WANTED, room - SPARE)
         score = float(scores[wanted]) if len(scores) > wanted else 0.0
         found = detector.detect(picture, score=score, iou=1.0)
         _match(

@@ -46,7 +46,7 @@ def test_opsets_share_a_row_with_the_worst_of_them(tmp_path: Path) -> None:
     found = {"compiled_for": first.name, "agreement": _agreement(0.999, 1e-6)}
     _write(tmp_path, first, **found)
     found = {"compiled_for": first.name, "agreement": _agreement(0.995, 3e-7, 2)}
-    _write(tmp_path, second, **found, latency_ratio=0.5)
+    _write(tmp_path, second, **found, one_thread_ratio=0.5)
     page = write_table.page(tmp_path)
     wanted = (
         "| TorchScript | 11, 17 | 1 | `yolov8` | by itself | 20 | 0.9950 | 1.0e-06 | 2 | 0.50 |"

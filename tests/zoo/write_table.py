@@ -40,7 +40,7 @@ that has figures. Results are kept until a case runs again: rows may come from d
 - **IoU** and **score**: the least overlap of two boxes that are the same, and the greatest
   difference of their scores. **flips**: same box, other class.
 - **latency**: least time of 30 whole detections over that of ONNX Runtime on the network alone, in
-  turn, untuned kernels, the same threads, on a machine that did other things as well: a hint, no
+  turn, untuned kernels, one thread each, on a machine that did other things as well: a hint, no
   measurement. Networks are tiny here, which says little about large ones: docs/performance.md
   measures those. Empty where it was not timed.
 """
@@ -88,7 +88,7 @@ def _row(group: Sequence[Mapping[str, Any]]) -> str:
         return f"{opsets} |  |  | asks |  |  |  |  | "
     known = "by itself" if not group[0]["spec"] else "with a spec"
     found = [one["agreement"] for one in group]
-    ratios = [one["latency_ratio"] for one in group if "latency_ratio" in one]
+    ratios = [one["one_thread_ratio"] for one in group if "one_thread_ratio" in one]
     return " | ".join(
         [
             opsets,
