@@ -20,11 +20,12 @@ from pathlib import Path
 
 from cases import Case
 
-__all__ = ["FOLDER", "ZooError", "committed", "export_all", "exported"]
+__all__ = ["FOLDER", "RESULTS", "ZooError", "committed", "export_all", "exported"]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FOLDER = ROOT / ".zoo"
+RESULTS = Path(os.environ.get("TVMDET_ZOO_RESULTS", FOLDER / "results"))
 
 # Where pip offers both, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu brings torch
 # without CUDA: 200 MB instead of 3 GB. torchvision comes without what it depends on, which would

@@ -2,9 +2,9 @@
 
 Usage: write_table.py [RESULTS] [--output FILE]
 
-RESULTS is the folder that ``test_zoo.py`` wrote to, ``.zoo/results`` by default. Files in it that
-``tvmdet eval --onnx ... --json`` wrote, named ``eval-NAME.json``, give the table of the trained
-networks. Needs nothing but Python.
+RESULTS is the folder that ``test_zoo.py`` wrote to, ``.zoo/results`` by default. Files in it named
+``eval-NAME.json``, as ``test_trained.py`` and ``tvmdet eval --onnx ... --json`` write them, give
+the table of the trained networks. Needs nothing but Python.
 """
 
 from __future__ import annotations
