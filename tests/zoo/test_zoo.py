@@ -31,7 +31,7 @@ import tvmdet
 from tvmdet.errors import ModelError
 from tvmdet.frontend.operators import find_foreign
 
-ROUNDS = 30
+ROUNDS = 200
 
 PARAMETERS = [
     pytest.param(case, id=case.name, marks=() if case.default == "whole" else pytest.mark.slow)

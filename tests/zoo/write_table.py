@@ -39,7 +39,7 @@ that has figures. Results are kept until a case runs again: rows may come from d
   where tvmdet must refuse to guess and does so, with the text to write.
 - **IoU** and **score**: the least overlap of two boxes that are the same, and the greatest
   difference of their scores. **flips**: same box, other class.
-- **latency**: least time of 30 whole detections over that of ONNX Runtime on the network alone, in
+- **latency**: least time of 200 whole detections over that of ONNX Runtime on the network alone, in
   turn, untuned kernels, one thread each, on a machine that did other things as well: a hint, no
   measurement. Networks are tiny here, which says little about large ones: docs/performance.md
   measures those. Empty where it was not timed.
