@@ -127,9 +127,10 @@ def _latency_ratio(compiled: Path, path: Path) -> float:
         plain = np.ascontiguousarray(picture.transpose(2, 0, 1)[None].astype(np.float32) / 255)
         fed = {}
         for entry in session.get_inputs():
-            image = plain if len(entry.shape) == 4 else plain[0]
-            is_float = entry.type == "tensor(float)"
-            fed[entry.name] = image if is_float else np.ones(entry.shape, np.int64)
+            images = {4: plain, 3: plain[0]}
+            dtype = np.float32 if entry.type == "tensor(float)" else np.int64
+            rank = len(entry.shape)
+            fed[entry.name] = images[rank] if rank in images else np.ones(entry.shape, dtype)
         ours, theirs = [], []
         for _ in range(ROUNDS):
             started = time.perf_counter()

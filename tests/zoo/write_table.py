@@ -18,6 +18,7 @@ from typing import Any
 from cases import CASES
 
 ROOT = Path(__file__).parents[2]
+_UNSEEN = "not exported: "  # how test_zoo.py begins the reason
 EXPORTERS = {"script": "TorchScript", "dynamo": "dynamo"}
 
 _HEAD = """# Detectors that are tested
@@ -48,7 +49,13 @@ that has figures. Results are kept until a case runs again: rows may come from d
 _MISSES = """
 ## Misses
 
-What was not exported, not taken or not equal, with the reason.
+What tvmdet does not take, or what is not equal, with the reason.
+"""
+
+_NOT_EXPORTED = """
+## Not exported
+
+What torch's exporter does not write, or ONNX Runtime does not run: there is nothing to compare.
 """
 
 _TRAINED = """
@@ -104,17 +111,26 @@ def _row(group: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def misses(results: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Returns one row a case that has no figures, with the reason."""
+def misses(results: Iterable[Mapping[str, Any]], *, exported: bool) -> list[str]:
+    """Returns one row a case that has no figures, with the reason.
+
+    Args:
+        results: Of all cases.
+        exported: Whether the cases that tvmdet saw, or those that nobody could export.
+    """
     rows = ["| detector | exporter | opset | reason |", "|---|---|---|---|"]
     for result in sorted(results, key=lambda one: (one["title"], one["exporter"], one["opset"])):
-        if "miss" in result:
-            reason = result["miss"].replace("|", "\\|")
+        if "miss" in result and _is_exported(result) is exported:
+            reason = result["miss"].removeprefix(_UNSEEN).replace("|", "\\|")
             rows.append(
                 f"| {result['title']} | {EXPORTERS[result['exporter']]} | {result['opset']} "
                 f"| {reason} |"
             )
     return rows if len(rows) > 2 else ["None."]
+
+
+def _is_exported(result: Mapping[str, Any]) -> bool:
+    return not result.get("miss", "").startswith(_UNSEEN)
 
 
 def trained(folder: Path) -> list[str]:
@@ -147,13 +163,15 @@ def page(folder: Path) -> str:
     if not results:
         raise SystemExit(f"no results in {folder}: run scripts/test -m slow tests/zoo first")
     passed = sum("miss" not in one for one in results)
+    unseen = sum(not _is_exported(one) for one in results)
     lines = [
         _HEAD,
         f"Of {len(CASES)} exports in the zoo {len(results)} were run; "
-        f"{passed} of these are taken and equal.",
+        f"{passed} of these are taken and equal, {unseen} could not be exported.",
         "",
     ]
-    lines += [*table(results), _MISSES, *misses(results)]
+    lines += [*table(results), _MISSES, *misses(results, exported=True)]
+    lines += [_NOT_EXPORTED, *misses(results, exported=False)]
     of_trained = trained(folder)
     if of_trained:
         lines += [_TRAINED, *of_trained]
