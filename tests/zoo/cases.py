@@ -359,7 +359,12 @@ _TORCHVISION = tuple(
     for title, network, reason, spec in (
         ("RetinaNet", "retinanet", "logits and deltas, anchors of torchvision", {}),
         ("FCOS", "fcos", "logits, distances, centerness", {}),
-        ("SSD", "ssd", "default boxes of SSD300", {}),
+        (
+            "SSD",
+            "ssd",
+            "default boxes of SSD300 on a backbone that is not VGG16: it has to ask",
+            {"family": "ssd", "options": {"style": "torchvision"}},
+        ),
         ("SSDLite", "ssdlite", "default boxes of SSDLite320", {}),
     )
 )
