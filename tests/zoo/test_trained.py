@@ -59,7 +59,7 @@ TRAINED = [
         id="two stages",
     ),
     pytest.param(
-        Trained(name="shapes_queries", spec={"labels": shapes.LABELS}, ap50=0.33), id="queries"
+        Trained(name="shapes_queries", spec={"labels": shapes.LABELS}, ap50=0.50), id="queries"
     ),
 ]
 
