@@ -16,6 +16,9 @@ __all__ = ["GpuFacts", "Kind", "Precision", "Target"]
 Kind: TypeAlias = Literal["cpu", "cuda"]
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "tf32"]
 
+_TEMPLATES_FOR = {"x86": ("bf16",), "cuda": ("fp16", "tf32")}
+"""By family, the precisions other than float32 that its templates compute in."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GpuFacts:
@@ -124,8 +127,8 @@ class Target:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """What the target can compute in."""
-        return ("fp32", *(p for p in ("bf16", "fp16", "tf32") if getattr(self, p)))
+        """What the target can compute in, and has templates for."""
+        return ("fp32", *(p for p in _TEMPLATES_FOR.get(self.family, ()) if getattr(self, p)))
 
     def at_precision(self, precision: str) -> Target:
         """Returns the target with what it may compute in.
@@ -135,7 +138,8 @@ class Target:
                 round the factors of its products to that, where it is faster.
 
         Raises:
-            TargetError: The precision is unknown, or the target has no instruction for it.
+            TargetError: The precision is unknown, or the target has no instruction or no templates
+                for it.
         """
         if precision == self.precision:
             return self

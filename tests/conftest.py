@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import toy_modules
+from together import shared_scope
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +47,16 @@ def raw_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_modules.write_toy(folder / "raw.tvmdet", library, spec=spec, raw=toy_modules.RAW)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps tests in one process that share what takes long to compile: a file, or a folder."""
-    for item in items:
-        folder = item.path.parent
-        shared = folder if folder.name == "end_to_end" else item.path
-        item.add_marker(pytest.mark.xdist_group(str(shared.relative_to(item.config.rootpath))))
+@pytest.hookimpl(optionalhook=True)  # of xdist, where it is installed
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keeps tests in one process that share what takes long to compile.
+
+    Marks of groups do not do this: xdist 3.8 adds them to a name that pytest 9.2 no longer reads.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class TogetherScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return shared_scope(nodeid)
+
+    return TogetherScheduling(config, log)

@@ -63,6 +63,8 @@ def test_wheel_holds_code_data_and_licence(wheel: Path) -> None:
         "tvmdet/report/pages/page.js",
         "tvmdet/targets/x86-64-v3.toml",
         "tvmdet/schedules/x86/templates.py",
+        "tvmdet/schedules/arm/templates.py",
+        "tvmdet/board/rpc_server.c",
         "tvmdet/tuning_logs/__init__.py",
         "tvmdet/runtime/detector.py",
     ):

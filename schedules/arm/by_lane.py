@@ -19,17 +19,17 @@ from tvmdet.targets import Target
 
 __all__ = ["ByLane"]
 
-_WEIGHTS_AT_ONCE = 2
-"""Vectors of weights in registers: one is multiplied with while the next is loaded."""
-
 
 class ByLane(RegisterTile):
     """Inputs are loaded as vectors of channels; see the module's text."""
 
     def fits(self, target: Target, pixels: int, vectors: int) -> bool:
-        """Returns whether the registers hold a tile: sums, a vector for each pixel, weights."""
-        weights = min(vectors, _WEIGHTS_AT_ONCE)
-        return pixels * vectors + pixels + weights <= target.vector_registers
+        """Returns whether the registers hold a tile: sums, a vector for each pixel, weights.
+
+        All weights of a lane are counted, since LLVM loads them before it multiplies the first: a
+        tile of 6 pixels by 4 vectors, whose weights would have to come one by one, spills.
+        """
+        return pixels * vectors + pixels + vectors <= target.vector_registers
 
     def depth_loops(self, schedule: Schedule, depth: LoopRV, lanes: int) -> tuple[LoopRV, ...]:
         """Splits the loop into groups of channels that one load brings; an odd number stays one."""

@@ -105,7 +105,9 @@ def _among_tasks(schedule: Schedule, lead: list[LoopRV], extents: Sequence[int])
     A part is cut along the axes that the rows lie on, at a divisor: TVM does not place the steps of
     a row inside a loop from which the axes are computed with a remainder.
     """
-    outer, inner, tasks = [], [], 1
+    outer: list[LoopRV] = []
+    inner: list[LoopRV] = []
+    tasks = 1
     for loop, extent in zip(lead, extents, strict=True):
         wanted = TASKS // tasks
         if wanted <= 1 or inner:

@@ -12,6 +12,7 @@ from tvmdet.compiler.tolerance import Tolerance
 WHOLE = [0.0, 0.0, 160.0, 72.0]
 NEAR = [0.0, 0.0, 160.0, 71.9]
 APART = [10.0, 10.0, 40.0, 40.0]
+INSIDE_OUT = [71.0, 96.0, 54.8, 80.9]  # random weights of a YOLO26, whose sides have no sign
 
 
 def _boxes(*rows: tuple[list[float], float, int]) -> Candidates:
@@ -30,6 +31,12 @@ def _boxes(*rows: tuple[list[float], float, int]) -> Candidates:
         pytest.param(_boxes((WHOLE, 0.9, 1)), _boxes(), [-1], id="nothing there"),
         pytest.param(_boxes((WHOLE, 0.9, 1)), _boxes((WHOLE, 0.9, 2)), [-1], id="other class"),
         pytest.param(_boxes((WHOLE, 0.9, 1)), _boxes((APART, 0.9, 1)), [-1], id="other box"),
+        pytest.param(
+            _boxes((INSIDE_OUT, 0.9, 1)), _boxes((INSIDE_OUT, 0.9, 1)), [0], id="inside out"
+        ),
+        pytest.param(
+            _boxes((INSIDE_OUT, 0.9, 1)), _boxes((APART, 0.9, 1)), [-1], id="one inside out"
+        ),
         pytest.param(
             _boxes((WHOLE, 1.0, 5), (WHOLE, 0.9997, 5), (WHOLE, 0.9992, 5)),
             _boxes((WHOLE, 0.9997, 5), (WHOLE, 0.9992, 5)),

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from tvmdet.report.result_format import Result
+from tvmdet.report.result_upgrade import upgrade
+from tvmdet.report.statistics import summarise
+from tvmdet.report.typed_json import from_json
+
 
 def schema_1() -> dict[str, Any]:
     """What the first ``bench --json`` wrote, of a network against one rival, with a profile."""
@@ -81,4 +88,60 @@ def schema_1() -> dict[str, Any]:
             }
         ],
         "command": ["tvmdet", "bench", "m.tvmdet"],
+    }
+
+
+def measured(tables: dict[str, dict[str, Any]] | None = None, **changes: Any) -> Result:
+    """A result of the newest schema.
+
+    Args:
+        tables: Of ``network, batch 1`` and so on: ``rounds_us`` by contestant, ``again_us``, and
+            what else the table's ``disturbance`` or ``answers`` should hold.
+        changes: Of the result's own keys.
+    """
+    value = upgrade(schema_1(), 1)
+    sample = value["tables"][0]["entries"][0]
+    value["tables"] = [_table(sample, name, **given) for name, given in (tables or {}).items()]
+    value["setup"] = {}
+    value["parity"] = {"tolerance": {"raw": 1e-3}, "images": ["a", "b"], "batch_sizes": [1]}
+    return from_json(Result, {**value, **changes})
+
+
+def _table(
+    sample: dict[str, Any],
+    name: str,
+    *,
+    rounds_us: dict[str, Any],
+    again_us: Any = None,
+    disturbance: dict[str, Any] | None = None,
+    answers: dict[str, Any] | None = None,
+    problems: dict[str, str] | None = None,
+    versions: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    what, _, size = name.partition(", batch ")
+    entries = []
+    for contestant, timed in rounds_us.items():
+        seconds = np.asarray(timed, np.float64) * 1e-6
+        entries.append(
+            {
+                **sample,
+                "name": contestant,
+                "version": (versions or {}).get(contestant, "1"),
+                "rounds_us": [float(value) for value in timed],
+                "latency": summarise(seconds).to_dict() if seconds.size else None,
+                "problem": (problems or {}).get(contestant, ""),
+            }
+        )
+    noise = None
+    if again_us is not None:
+        ratio = float(np.median(np.asarray(again_us) / np.asarray(rounds_us["tvmdet"])))
+        noise = {"ratio": ratio, "interval_95": [ratio, ratio], "verdict": "undecided"}
+        noise |= {"floor": 0.01, "rounds_us": [float(value) for value in again_us]}
+    return {
+        "what": what,
+        "batch_size": int(size),
+        "entries": entries,
+        "disturbance": {"others_cpus": 0.0, "stolen_cpus": 0.0, **(disturbance or {})},
+        "noise": noise,
+        "answers": answers or {},
     }

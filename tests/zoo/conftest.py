@@ -10,14 +10,6 @@ from cases import Case
 from environment import committed, export_all, exported
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the cases of one network in one process: they share its export and what is compiled."""
-    for item in items:
-        case = _case_of(item)
-        if case is not None:
-            item.add_marker(pytest.mark.xdist_group(case.network))
-
-
 @pytest.fixture(scope="session")
 def export(request: pytest.FixtureRequest) -> Callable[[Case], Path]:
     """Gives the file of a case; those of all selected cases of a network are exported together."""

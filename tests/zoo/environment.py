@@ -9,6 +9,7 @@ so that a second run exports nothing.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -20,11 +21,12 @@ from pathlib import Path
 
 from cases import Case
 
-__all__ = ["FOLDER", "ZooError", "committed", "export_all", "exported"]
+__all__ = ["FOLDER", "RESULTS", "ZooError", "committed", "export_all", "exported"]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FOLDER = ROOT / ".zoo"
+RESULTS = Path(os.environ.get("TVMDET_ZOO_RESULTS", FOLDER / "results"))
 
 # Where pip offers both, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu brings torch
 # without CUDA: 200 MB instead of 3 GB. torchvision comes without what it depends on, which would
@@ -118,10 +120,21 @@ def _python() -> Path:
             raise ZooError(f"TVMDET_ZOO_PYTHON is {given!r}, which is no file: name a Python")
         return Path(given)
     python = FOLDER / "env" / "bin" / "python"
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / "lock").open("w") as lock:
+        # Tests run in several processes; one makes the environment.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _is_made():
+            _make(python)
+    return python
+
+
+def _is_made() -> bool:
     stamp = FOLDER / "env" / "zoo.stamp"
-    wanted = " ".join([*TORCH, *PLAIN, *PINNED])
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return python
+    return stamp.is_file() and stamp.read_text() == " ".join([*TORCH, *PLAIN, *PINNED])
+
+
+def _make(python: Path) -> None:
     print(f"making the environment of the zoo, {FOLDER / 'env'} (minutes)", file=sys.stderr)
     _run([sys.executable, "-m", "venv", "--clear", str(FOLDER / "env")])
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
@@ -129,8 +142,7 @@ def _python() -> Path:
     _run([*pip, *TORCH])
     _run([*pip, "--no-deps", *PLAIN])
     _run([*pip, *PINNED])
-    stamp.write_text(wanted)
-    return python
+    (FOLDER / "env" / "zoo.stamp").write_text(" ".join([*TORCH, *PLAIN, *PINNED]))
 
 
 def _run(command: list[str]) -> None:

@@ -46,7 +46,7 @@ def test_opsets_share_a_row_with_the_worst_of_them(tmp_path: Path) -> None:
     found = {"compiled_for": first.name, "agreement": _agreement(0.999, 1e-6)}
     _write(tmp_path, first, **found)
     found = {"compiled_for": first.name, "agreement": _agreement(0.995, 3e-7, 2)}
-    _write(tmp_path, second, **found, latency_ratio=0.5)
+    _write(tmp_path, second, **found, one_thread_ratio=0.5)
     page = write_table.page(tmp_path)
     wanted = (
         "| TorchScript | 11, 17 | 1 | `yolov8` | by itself | 20 | 0.9950 | 1.0e-06 | 2 | 0.50 |"
@@ -57,11 +57,14 @@ def test_opsets_share_a_row_with_the_worst_of_them(tmp_path: Path) -> None:
 
 def test_misses_have_a_reason_and_no_figures(tmp_path: Path) -> None:
     _write(tmp_path, _case("rf_detr", 17), miss="not exported: no | here")
+    _write(tmp_path, _case("dfine", 17), miss="ModelError: no kernel")
     _write(tmp_path, _case("yolov5_maps", 17), asks=True)
     page = write_table.page(tmp_path)
-    assert "| RF-DETR | TorchScript | 17 | not exported: no \\| here |" in page
-    assert "| YOLOv5, raw maps | TorchScript | 17 |  |  | asks |  |  |  |  |  |" in page
-    assert "1 of these" in page
+    taken, unseen = page.split("## Not exported")
+    assert "| D-FINE | TorchScript | 17 | ModelError: no kernel |" in taken
+    assert "| RF-DETR | TorchScript | 17 | no \\| here |" in unseen
+    assert "| YOLOv5, raw maps | TorchScript | 17 |  |  | asks |  |  |  |  |  |" in taken
+    assert "1 of these are taken and equal, 1 could not be exported" in page
 
 
 def test_trained_networks_show_their_difference(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Trains the small detectors of ``models/`` on drawn shapes, and writes them as ONNX.
 
 Usage: train_shapes.py NAME [--folder DIR]
-where NAME is one of the networks below. Each takes two to four minutes of a quiet CPU core.
+where NAME is one of the networks below. Each takes two to six minutes of a quiet CPU core.
 ``one_stage`` comes first: the others begin with the backbone that it has learned.
 
 Needs torch, onnx, onnxruntime and OpenCV; ``two_stage`` needs torchvision, ``queries``

@@ -2,9 +2,9 @@
 
 Usage: write_table.py [RESULTS] [--output FILE]
 
-RESULTS is the folder that ``test_zoo.py`` wrote to, ``.zoo/results`` by default. Files in it that
-``tvmdet eval --onnx ... --json`` wrote, named ``eval-NAME.json``, give the table of the trained
-networks. Needs nothing but Python.
+RESULTS is the folder that ``test_zoo.py`` wrote to, ``.zoo/results`` by default. Files in it named
+``eval-NAME.json``, as ``test_trained.py`` and ``tvmdet eval --onnx ... --json`` write them, give
+the table of the trained networks. Needs nothing but Python.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from cases import CASES
 
 ROOT = Path(__file__).parents[2]
+_UNSEEN = "not exported: "  # how test_zoo.py begins the reason
 EXPORTERS = {"script": "TorchScript", "dynamo": "dynamo"}
 
 _HEAD = """# Detectors that are tested
@@ -39,8 +40,8 @@ that has figures. Results are kept until a case runs again: rows may come from d
   where tvmdet must refuse to guess and does so, with the text to write.
 - **IoU** and **score**: the least overlap of two boxes that are the same, and the greatest
   difference of their scores. **flips**: same box, other class.
-- **latency**: least time of 30 whole detections over that of ONNX Runtime on the network alone, in
-  turn, untuned kernels, the same threads, on a machine that did other things as well: a hint, no
+- **latency**: least time of 200 whole detections over that of ONNX Runtime on the network alone, in
+  turn, untuned kernels, one thread each, on a machine that did other things as well: a hint, no
   measurement. Networks are tiny here, which says little about large ones: docs/performance.md
   measures those. Empty where it was not timed.
 """
@@ -48,7 +49,13 @@ that has figures. Results are kept until a case runs again: rows may come from d
 _MISSES = """
 ## Misses
 
-What was not exported, not taken or not equal, with the reason.
+What tvmdet does not take, or what is not equal, with the reason.
+"""
+
+_NOT_EXPORTED = """
+## Not exported
+
+What torch's exporter does not write, or ONNX Runtime does not run: there is nothing to compare.
 """
 
 _TRAINED = """
@@ -88,7 +95,7 @@ def _row(group: Sequence[Mapping[str, Any]]) -> str:
         return f"{opsets} |  |  | asks |  |  |  |  | "
     known = "by itself" if not group[0]["spec"] else "with a spec"
     found = [one["agreement"] for one in group]
-    ratios = [one["latency_ratio"] for one in group if "latency_ratio" in one]
+    ratios = [one["one_thread_ratio"] for one in group if "one_thread_ratio" in one]
     return " | ".join(
         [
             opsets,
@@ -104,17 +111,26 @@ def _row(group: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def misses(results: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Returns one row a case that has no figures, with the reason."""
+def misses(results: Iterable[Mapping[str, Any]], *, exported: bool) -> list[str]:
+    """Returns one row a case that has no figures, with the reason.
+
+    Args:
+        results: Of all cases.
+        exported: Whether the cases that tvmdet saw, or those that nobody could export.
+    """
     rows = ["| detector | exporter | opset | reason |", "|---|---|---|---|"]
     for result in sorted(results, key=lambda one: (one["title"], one["exporter"], one["opset"])):
-        if "miss" in result:
-            reason = result["miss"].replace("|", "\\|")
+        if "miss" in result and _is_exported(result) is exported:
+            reason = result["miss"].removeprefix(_UNSEEN).replace("|", "\\|")
             rows.append(
                 f"| {result['title']} | {EXPORTERS[result['exporter']]} | {result['opset']} "
                 f"| {reason} |"
             )
     return rows if len(rows) > 2 else ["None."]
+
+
+def _is_exported(result: Mapping[str, Any]) -> bool:
+    return not result.get("miss", "").startswith(_UNSEEN)
 
 
 def trained(folder: Path) -> list[str]:
@@ -147,13 +163,15 @@ def page(folder: Path) -> str:
     if not results:
         raise SystemExit(f"no results in {folder}: run scripts/test -m slow tests/zoo first")
     passed = sum("miss" not in one for one in results)
+    unseen = sum(not _is_exported(one) for one in results)
     lines = [
         _HEAD,
         f"Of {len(CASES)} exports in the zoo {len(results)} were run; "
-        f"{passed} of these are taken and equal.",
+        f"{passed} of these are taken and equal, {unseen} could not be exported.",
         "",
     ]
-    lines += [*table(results), _MISSES, *misses(results)]
+    lines += [*table(results), _MISSES, *misses(results, exported=True)]
+    lines += [_NOT_EXPORTED, *misses(results, exported=False)]
     of_trained = trained(folder)
     if of_trained:
         lines += [_TRAINED, *of_trained]

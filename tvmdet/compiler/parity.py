@@ -267,7 +267,8 @@ def _fits(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
     """Returns which boxes count as the same, ``[n, m]``, and their IoU."""
     ious = iou_matrix(mine.boxes_xyxy, others.boxes_xyxy)
-    # Boxes clipped to nothing have no area to overlap with: equal corners are the same box.
+    # Boxes clipped to nothing, or whose sides a network makes negative, have no area to overlap
+    # with: equal corners are the same box.
     same = np.all(np.isclose(mine.boxes_xyxy[:, None], others.boxes_xyxy[None], atol=0.5), axis=-1)
     empty = (_areas(mine.boxes_xyxy) < 1)[:, None] & (_areas(others.boxes_xyxy) < 1)[None, :]
     ious = np.where(empty, same, ious).astype(np.float32)
@@ -300,7 +301,7 @@ def _match(
 
 
 def _areas(boxes_xyxy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+    sides = np.maximum(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0)
     areas: npt.NDArray[np.float32] = sides[:, 0] * sides[:, 1]
     return areas
 

@@ -22,6 +22,7 @@ from tvmdet.passes.fold_conv2d_affine import FoldConv2dAffine
 from tvmdet.passes.fuse_pairs import FuseConvPairs, PairChoice, separately
 from tvmdet.passes.fuse_reads import FuseReads
 from tvmdet.passes.legalize_activations import ACTIVATIONS
+from tvmdet.passes.legalize_equality import EQUALITIES
 from tvmdet.passes.legalize_gates import GATES
 from tvmdet.passes.legalize_rows import row_legalizers
 from tvmdet.passes.legalize_take import legalize_take
@@ -89,6 +90,7 @@ def _legalizers(target: Target, algorithm: Algorithm) -> dict[str, Any]:
     return {
         **ACTIVATIONS,
         **GATES,
+        **EQUALITIES,
         **row_legalizers(target),
         "relax.nn.conv2d": Conv2dPacker(target, algorithm),
         "relax.matmul": matmul_legalizer(target),

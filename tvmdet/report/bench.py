@@ -17,7 +17,7 @@ from tvmdet.report.contest import Contest, Side, ranked
 from tvmdet.report.end_to_end import end_to_end_table
 from tvmdet.report.environments import find_python
 from tvmdet.report.load import LoadWatch
-from tvmdet.report.machine import describe_machine, describe_versions
+from tvmdet.report.machine import describe_accelerator, describe_machine, describe_versions
 from tvmdet.report.network import (
     Network,
     compile_network,
@@ -56,6 +56,7 @@ class BenchOptions:
             for what is usual in its precision.
         evaluation: What ``tvmdet eval --json`` wrote of the same file.
         prices: Of this machine.
+        peak: Whether to measure what the machine can do at most, which ``per_layer`` needs.
     """
 
     onnx: Path | None = None
@@ -71,6 +72,7 @@ class BenchOptions:
     tolerance: float | None = None
     evaluation: Path | None = None
     prices: Prices | None = None
+    peak: bool = True
 
 
 def bench(
@@ -120,9 +122,8 @@ class _Run:
         self._threads = check_threads(options.threads)
         self._artifact = Artifact.open(path)
         self._host = Host.this_machine()
-        self._target = choose_target(
-            self._artifact.targets, self._host, options.target, where=str(path)
-        ).name
+        chosen = choose_target(self._artifact.targets, self._host, options.target, where=str(path))
+        self._target, self._gpu = chosen.name, chosen.gpu
         entries = {entry["name"]: entry for entry in self._artifact.manifest["targets"]}
         self._precision = entries[self._target].get("precision", "fp32")
         self._is_raw = self._artifact.manifest["raw"] is not None
@@ -138,11 +139,16 @@ class _Run:
 
     def report(self, command: tuple[str, ...]) -> BenchReport:
         machine = describe_machine()
-        self._say("measuring what this machine can do at most")
-        peak = measure_peak(self._target, self._threads)
+        if self._gpu is not None:
+            machine["accelerator"] = describe_accelerator(self._host.gpus, self._gpu)
+        peak = None
+        # What a CPU can do at most says nothing of kernels that run on a GPU.
+        if (self._options.peak and self._gpu is None) or self._options.per_layer:
+            self._say("measuring what this machine can do at most")
+            peak = measure_peak(self._target, self._threads)
         with tempfile.TemporaryDirectory(prefix="tvmdet-bench-") as folder:
             tables = self._tables(Path(folder))
-        layers = self._layers(peak) if self._options.per_layer else ()
+        layers = () if peak is None or not self._options.per_layer else self._layers(peak)
         return BenchReport(
             subject=describe_subject(self._artifact, self._target, self._host),
             threads=self._threads,
@@ -181,6 +187,11 @@ class _Run:
             raise InputError(
                 "rivals run the ONNX file that the artifact was compiled from: give --onnx with "
                 "--against"
+            )
+        if options.per_layer and self._gpu is not None:
+            raise InputError(
+                f"--per-layer times kernels on CPUs, and {self._target} runs on a GPU, where a "
+                "call returns before its kernel has run; leave it out, or name another --target"
             )
         missing = sorted(set(options.batch_sizes).difference(held))
         if missing:

@@ -1,17 +1,19 @@
 """What changed between a recorded benchmark and its repetition.
 
-Times of two sessions are never of the same rounds, so nothing cancels by itself. What counts as
-noise is therefore all that is known to be: the interval of each median, what two copies of tvmdet
-differed by in each session, and by how much the machine's own speed changed, as the yardstick shows
-it. A rival that was timed both times is a second witness: the machine's speed cancels in the ratio
-to it, and nothing is slower that is not slower against it too.
+Times of two sessions are never of the same rounds, so that nothing cancels by itself. But each
+round also timed the yardstick, a piece of work that never changes: what is compared is tvmdet's
+time over that, round by round, which is its time at equal speed of the machine. Whether a network
+slows down as the yardstick does shows in the spread of that ratio, as far as the yardstick moved
+within the sessions; by what it moved between them beyond that is noise, as is what two copies of
+tvmdet differed by in each, and where there is such, the clock must say the same. A rival that was
+timed both times is a second witness: nothing is slower that is not slower against it too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +31,8 @@ Verdict = Literal["faster", "slower", "undecided"]
 _SAME_MEMORY = 0.05
 _SAME_CLOCK = 0.02
 _BUSY = "busy"
+_LEAST = math.log1p(LEAST_DIFFERENCE)
+_SHORTEST_US = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +42,10 @@ class Change:
     Attributes:
         what: The table: ``network, batch 1``.
         measure: ``time``, or ``against NAME``: the time over that rival's.
-        then_ms: Recorded median; None for a ratio.
-        now_ms: Median of the repetition; None for a ratio.
-        ratio: Now over then; over 1 it is slower now.
+        then_ms: Recorded median by the clock; None for a ratio.
+        now_ms: Median of the repetition by the clock; None for a ratio.
+        ratio: Now over then, at equal speed of the machine where that was measured; over 1 it is
+            slower now.
         low: Lower end of its 95 % interval, all known noise in it.
         high: Upper end.
         verdict: ``slower`` or ``faster`` when the whole interval is off 1 by more than 1 %.
@@ -96,9 +101,7 @@ def _changes(then: ResultTable, now: ResultTable) -> Iterator[Change]:
         return
     against = list(_against_rivals(then, now, ours[0], ours[1]))
     moved = _log_median(ours[1]), _log_median(ours[0])
-    speed = _machine_speed(then.disturbance, now.disturbance)
-    noise = math.hypot(_noise(then), _noise(now), speed)
-    time = _judged(moved[0], moved[1], noise)
+    time = _judged_at_equal_speed(then, now, ours[0], ours[1])
     doubt = ""
     if time.verdict == "slower":
         doubt = _doubt(then.disturbance, now.disturbance)
@@ -120,6 +123,24 @@ def _changes(then: ResultTable, now: ResultTable) -> Iterator[Change]:
     yield from against
 
 
+def _judged_at_equal_speed(
+    then: ResultTable, now: ResultTable, ours_then: Contestant, ours_now: Contestant
+) -> _Judged:
+    """Judges times over the yardstick's, or by the clock where that was not timed."""
+    noise = math.hypot(_noise(then), _noise(now))
+    moved = _log_median(ours_now), _log_median(ours_then)
+    yards = then.disturbance.yardstick_us, now.disturbance.yardstick_us
+    counts = len(ours_then.rounds_us), len(ours_now.rounds_us)
+    if counts != (len(yards[0]), len(yards[1])):
+        return _judged(*moved, noise)
+    untried = _untried_speed(*yards)
+    over_yards = _log_ratio(ours_now, yards[1]), _log_ratio(ours_then, yards[0])
+    judged = _judged(*over_yards, math.hypot(noise, untried))
+    by_clock = moved[0].centre - moved[1].centre
+    agrees = abs(by_clock) > _LEAST and (by_clock > 0) == (judged.ratio > 1)
+    return replace(judged, verdict="undecided") if untried and not agrees else judged
+
+
 def _against_rivals(
     then: ResultTable, now: ResultTable, ours_then: Contestant, ours_now: Contestant
 ) -> Iterator[Change]:
@@ -133,7 +154,9 @@ def _against_rivals(
             continue
         if len(other.rounds_us) != len(ours_now.rounds_us):
             continue
-        judged = _judged(_log_ratio(ours_now, other), _log_ratio(ours_then, rival), noise)
+        judged = _judged(
+            _log_ratio(ours_now, other.rounds_us), _log_ratio(ours_then, rival.rounds_us), noise
+        )
         yield Change(
             what=_name(then),
             measure=f"against {rival.name}",
@@ -160,10 +183,9 @@ def _judged(now: Interval, then: Interval, noise: float) -> _Judged:
     centre = now.centre - then.centre
     low = centre - math.hypot(now.centre - now.low, then.high - then.centre, noise)
     high = centre + math.hypot(now.high - now.centre, then.centre - then.low, noise)
-    least = math.log1p(LEAST_DIFFERENCE)
     verdict: Verdict = "undecided"
     if min(now.rounds, then.rounds) >= FEWEST_ROUNDS:
-        verdict = "slower" if low > least else "faster" if high < -least else "undecided"
+        verdict = "slower" if low > _LEAST else "faster" if high < -_LEAST else "undecided"
     return _Judged(
         ratio=math.exp(centre),
         low=math.exp(low),
@@ -174,12 +196,15 @@ def _judged(now: Interval, then: Interval, noise: float) -> _Judged:
 
 
 def _log_median(entry: Contestant) -> Interval:
-    return median_interval(np.log(np.maximum(entry.rounds_us, 1e-3)))
+    return median_interval(_log(entry.rounds_us))
 
 
-def _log_ratio(ours: Contestant, theirs: Contestant) -> Interval:
-    pairs = np.maximum(ours.rounds_us, 1e-3), np.maximum(theirs.rounds_us, 1e-3)
-    return median_interval(np.log(pairs[0]) - np.log(pairs[1]))
+def _log_ratio(ours: Contestant, other_us: Sequence[float]) -> Interval:
+    return median_interval(_log(ours.rounds_us) - _log(other_us))
+
+
+def _log(values_us: Any) -> Any:
+    return np.log(np.maximum(values_us, _SHORTEST_US))
 
 
 def _noise(table: ResultTable) -> float:
@@ -187,13 +212,12 @@ def _noise(table: ResultTable) -> float:
     return 0.0 if table.noise is None else abs(math.log(max(table.noise.ratio, 1e-9)))
 
 
-def _machine_speed(then: Load, now: Load) -> float:
-    """Returns by how much the yardstick moved, as a logarithm."""
-    if not then.yardstick_us or not now.yardstick_us:
-        return 0.0
-    medians = (max(float(np.median(one.yardstick_us)), 1e-3) for one in (then, now))
-    first, second = medians
-    return abs(math.log(second / first))
+def _untried_speed(then_us: Sequence[float], now_us: Sequence[float]) -> float:
+    """Returns by how much the yardstick moved beyond what it did within the sessions, as a log."""
+    logs = _log(then_us), _log(now_us)
+    moved = abs(float(np.median(logs[1]) - np.median(logs[0])))
+    within = max(float(np.ptp(np.percentile(one, (10, 90)))) for one in logs)
+    return max(moved - within, 0.0)
 
 
 def _doubt(then: Load, now: Load) -> str:

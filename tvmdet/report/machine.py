@@ -6,7 +6,7 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,9 +14,17 @@ from typing import Any
 
 import tvmdet
 from tvmdet.cpus import cpu_model, usable_cpu_count
+from tvmdet.runtime.gpu import Gpu, GpuNeeds
 from tvmdet.targets import host_features
 
-__all__ = ["CpuClock", "Disturbance", "describe_machine", "describe_versions", "read_text"]
+__all__ = [
+    "CpuClock",
+    "Disturbance",
+    "describe_accelerator",
+    "describe_machine",
+    "describe_versions",
+    "read_text",
+]
 
 _PACKAGES = ("apache-tvm", "apache-tvm-ffi", "numpy", "opencv-python-headless", "onnxruntime")
 _CPUFREQ = "/sys/devices/system/cpu/cpu0/cpufreq"
@@ -56,6 +64,24 @@ def describe_machine() -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "clock": _describe_clock(),
         "accelerator": None,
+    }
+
+
+def describe_accelerator(gpus: Gpu, needs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns what a reader must know of the GPU that runs some kernels; None where none does.
+
+    Args:
+        gpus: Those of this machine.
+        needs: What the kernels need, as a manifest has it.
+    """
+    index = gpus.device_for(GpuNeeds(**needs))
+    if gpus.problem or index is None:
+        return None
+    return {
+        "name": gpus.names[index],
+        "capability": f"sm_{gpus.capabilities[index]}",
+        "driver_cuda": f"{gpus.driver // 1000}.{gpus.driver % 1000 // 10}",
+        "count": len(gpus.names),
     }
 
 

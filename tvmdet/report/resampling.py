@@ -12,7 +12,7 @@ __all__ = ["Interval", "block_length", "median_interval"]
 
 Values = npt.NDArray[np.float64]
 
-_RESAMPLES = 2000
+_RESAMPLES = 1000
 _CHUNK = 1 << 21  # resampled values held at once
 _CONFIDENCE = 0.95
 _FEWEST_BLOCKS = 4

@@ -432,7 +432,7 @@ class Profile:
 
     Attributes:
         batch_size: Rows of one call.
-        whole_ms: Median of calls that nobody watches.
+        whole_ms: Of a call that nobody watches; as all here, the mean of the quietest quarter.
         watched_ms: The same while every kernel is timed.
         kernels_ms: All kernels added up.
         built_in_ms: The virtual machine's own functions, such as allocation.

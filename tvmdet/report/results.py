@@ -19,6 +19,8 @@ from tvmdet.report.typed_json import to_json
 __all__ = ["BenchReport", "Entry", "Table"]
 
 _US = 1e6
+_UNEXPLAINED = 0.05
+_COSTLY = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +211,19 @@ class BenchReport:
                 names = ", ".join(table.restless)
                 said.append(
                     f"{where}: threads of {names} went on spinning into the next one's turn"
+                )
+        for profile in self.layers:
+            where = f"kernels, batch {profile.batch_size}"
+            if abs(profile.explained - 1) > _UNEXPLAINED:
+                said.append(
+                    f"{where}: with the virtual machine's own functions they add up to "
+                    f"{profile.explained:.0%} of the calls that they were timed in"
+                )
+            if abs(profile.watched_s / profile.whole_s - 1) > _COSTLY:
+                said.append(
+                    f"{where}: a call took {profile.watched_s / profile.whole_s - 1:+.0%} while "
+                    "kernels were timed; they are short, or the machine was not quiet: trust "
+                    "shares more than milliseconds"
                 )
         return said
 

@@ -65,7 +65,7 @@ def describe_subject(artifact: Artifact, target: str, host: Host) -> Subject:
             target=one.name,
             arch=one.arch,
             state="measured" if one.name == target else "not run",
-            reason="" if one.name == target else _why_not(host.lacks(one)),
+            reason="" if one.name == target else _why_not(host.lacks(one), one.gpu),
             bytes=sizes[one.library],
         )
         for one in artifact.targets
@@ -112,5 +112,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _why_not(lacks: str) -> str:
-    return f"never run here: {lacks}" if lacks else "never run: another target was measured"
+def _why_not(lacks: str, gpu: Mapping[str, Any] | None) -> str:
+    if gpu is not None and gpu["never_run"]:
+        return f"never run, nor when it was compiled: {lacks or 'another target was measured'}"
+    return f"never run here: {lacks}" if lacks else "never run here: another target was measured"

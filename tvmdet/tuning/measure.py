@@ -165,7 +165,7 @@ class Measurer:
         assert self.board is not None
         if answer.get("error_kind") not in ("board", "timeout"):
             return False
-        gone = answer["error_kind"] == "board"
+        gone: bool = answer["error_kind"] == "board"
         while not (self.stop() or self.give_up()):
             try:
                 self.board.check(_BOARD_CHECK_S)

@@ -178,6 +178,23 @@ def test_results_without_rivals_accuracy_profile_or_noise_make_a_page(tmp_path: 
     assert "Roofline" not in text
 
 
+def test_figures_of_nothing_make_a_page(tmp_path: Path) -> None:
+    result = made_results.made_result(batches=(1,), rivals=())
+    assert result.peak is not None
+    tables = []
+    for table in result.tables:
+        ours = replace(table.entries[0], rounds_us=(0.0,) * 60)
+        tables.append(replace(table, entries=(ours,)))
+    text = html(tmp_path, [replace(result, tables=tuple(tables))])
+    assert "1e-06" in text
+    for peak in (
+        replace(result.peak, f32_gflops=0.0),
+        replace(result.peak, read_gb_per_s={}),
+        replace(result.peak, read_gb_per_s={"some": 1.0}),
+    ):
+        assert "Roofline" not in html(tmp_path, [replace(result, peak=peak)])
+
+
 def test_a_result_of_the_first_schema_makes_a_page(tmp_path: Path) -> None:
     whole = made_results.to_json(made_results.made_result())
     tables = [

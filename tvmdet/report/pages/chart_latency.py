@@ -9,7 +9,7 @@ import numpy as np
 from tvmdet.report.pages.canvas import Canvas
 from tvmdet.report.pages.frame import WIDTH, draw_x_axis, name_row
 from tvmdet.report.pages.names import Names, milliseconds
-from tvmdet.report.pages.runs import Run
+from tvmdet.report.pages.runs import Floats, Run
 from tvmdet.report.pages.scales import Scale, logarithmic
 from tvmdet.report.pages.thin import outline
 
@@ -69,10 +69,6 @@ def _draw_row(canvas: Canvas, run: Run, names: Names, scale: Scale, top: float) 
     canvas.line((p99, base - 4.0), (p99, base + 6.0), "tail", tip="99th percentile")
 
 
-def _places(
-    values: np.ndarray[tuple[int], np.dtype[np.float64]], scale: Scale
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _places(values: Floats, scale: Scale) -> Floats:
     share = np.log(values / scale.low) / np.log(scale.high / scale.low)
-    placed: np.ndarray[tuple[int], np.dtype[np.float64]]
-    placed = scale.start + share * (scale.end - scale.start)
-    return placed
+    return np.asarray(scale.start + share * (scale.end - scale.start), np.float64)

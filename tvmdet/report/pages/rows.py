@@ -9,11 +9,12 @@ import numpy as np
 
 from tvmdet.report.contest import OURS
 from tvmdet.report.pages.runs import Place, Profiled, Run, Source
-from tvmdet.report.result_format import Contestant, Member, Result, ResultTable
+from tvmdet.report.result_format import Contestant, Member, PeakFacts, Result, ResultTable
 
 __all__ = ["place_of", "profiles_of", "runs_of"]
 
 _EMULATED = "network"
+_SHORTEST_MS = 1e-6  # what a clock may call nothing
 
 
 def place_of(result: Result) -> Place:
@@ -35,17 +36,25 @@ def runs_of(source: Source) -> Iterator[Run]:
 
 
 def profiles_of(source: Source) -> Iterator[Profiled]:
-    """Yields the profiles of kernels; none where the machine's peak is not known."""
+    """Yields the profiles of kernels; none where there is no roof to hold them under."""
     result = source.result
-    if result.peak is None:
+    if result.peak is None or not _is_roof(result.peak):
         return
     for profile in result.layers:
+        if profile.whole_ms <= 0:
+            continue
         yield Profiled(
             place=place_of(result),
             precision=result.target.precision,
             peak=result.peak,
             profile=profile,
         )
+
+
+def _is_roof(peak: PeakFacts) -> bool:
+    rates = peak.read_gb_per_s
+    known = all(size.isdecimal() and rate > 0 for size, rate in rates.items())
+    return peak.f32_gflops > 0 and bool(rates) and known
 
 
 def _run(source: Source, table: ResultTable, entry: Contestant) -> Run:
@@ -62,7 +71,7 @@ def _run(source: Source, table: ResultTable, entry: Contestant) -> Run:
         runtime=entry.name.removesuffix(f" {entry.precision}"),
         precision=entry.precision,
         version=entry.version,
-        latencies_ms=np.asarray(entry.rounds_us, np.float64) / 1e3,
+        latencies_ms=np.maximum(np.asarray(entry.rounds_us, np.float64) / 1e3, _SHORTEST_MS),
         stages_ms={stage.name: stage.median_ms for stage in entry.stages},
         over_rival=entry.tvmdet_over_this,
         noise_floor=None if table.noise is None else table.noise.floor,

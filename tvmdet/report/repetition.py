@@ -11,12 +11,13 @@ from tvmdet.artifact import Artifact
 from tvmdet.errors import InputError
 from tvmdet.report.bench import BenchOptions, bench
 from tvmdet.report.changes import Change, changed_parity, changed_times, other_hardware
-from tvmdet.report.machine import describe_machine
+from tvmdet.report.machine import describe_accelerator, describe_machine
 from tvmdet.report.result_format import Machine, Result, Setup
 from tvmdet.report.results import BenchReport
 from tvmdet.report.subject import sha256_of
 from tvmdet.report.timing import Plan
 from tvmdet.report.typed_json import from_json
+from tvmdet.runtime.gpu import find_gpus
 
 __all__ = ["Verification", "VerifyOptions", "verify"]
 
@@ -127,14 +128,14 @@ def verify(
             f"{where} is of schema 1 and does not say how to repeat it; record it again with "
             "`tvmdet bench FILE.tvmdet --json`"
         )
-    hardware = other_hardware(recorded.machine, from_json(Machine, describe_machine()))
+    path = _file(options.artifact or Path(recorded.artifact.path), where, "--artifact")
+    hardware = other_hardware(recorded.machine, _this_machine(path, recorded.target.name))
     if hardware and not options.other_hardware:
         raise InputError(
             f"{where} was recorded on another machine: {'; '.join(hardware)}. Its times say "
             "nothing here; record it anew on this machine, or compare all the same with "
             "--other-hardware"
         )
-    path = _file(options.artifact or Path(recorded.artifact.path), where, "--artifact")
     notes = list(_check_artifact(path, recorded, where))
     again = _options(recorded, recorded.setup, options, where)
     for attempt in range(1, options.attempts + 1):
@@ -153,6 +154,15 @@ def verify(
         if found.parity or not found.slower:
             break
     return found
+
+
+def _this_machine(path: Path, target: str) -> Machine:
+    """Returns this machine, with the GPU that a target of a file runs on."""
+    described = describe_machine()
+    entry = next((one for one in Artifact.open(path).targets if one.name == target), None)
+    if entry is not None and entry.gpu is not None:
+        described["accelerator"] = describe_accelerator(find_gpus(), entry.gpu)
+    return from_json(Machine, described)
 
 
 def _file(path: Path, where: str, option: str) -> Path:
@@ -205,6 +215,7 @@ def _options(recorded: Result, setup: Setup, options: VerifyOptions, where: str)
         picture=picture,
         logs=None if setup.logs is None else Path(setup.logs),
         tolerance=setup.tolerance,
+        peak=False,
     )
 
 
