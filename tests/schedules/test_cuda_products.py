@@ -118,6 +118,12 @@ def test_rounded_factors_are_multiplied_by_tensor_cores(algorithm: str) -> None:
     assert kernel.workload.anchor.startswith(f"{algorithm}_conv2d n1 h8 w8 c32 oc16 k1x1")
 
 
+@pytest.mark.parametrize("algorithm", ["fp16", "tf32"])
+def test_a_single_row_is_not_worth_a_tensor_core(algorithm: str) -> None:
+    kernel, _ = _conv("one pixel", algorithm)
+    assert kernel.template.name == "cuda.product_f32"
+
+
 def test_a_float32_product_does_not_round() -> None:
     kernel, _ = _conv("pointwise", "direct")
     assert kernel.template.name == "cuda.product_f32"
