@@ -8,18 +8,15 @@ if __name__ == "schedules":
     raise ImportError("import tvmdet.schedules: a second copy would split the templates in two")
 
 from tvm import tirx
+from tvmdet.schedules.arm.templates import ARM_TEMPLATES
 from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
 from tvmdet.schedules.common.as_is import AsIs
 from tvmdet.schedules.common.elementwise import Elementwise
 from tvmdet.schedules.common.grid_sample import GridSample
 from tvmdet.schedules.common.reduction import Reduction
 from tvmdet.schedules.common.rows import Rows
-from tvmdet.schedules.x86.batch_matmul import BatchMatmul
-from tvmdet.schedules.x86.bf16_conv2d_nhwc import Bf16Conv2dNhwc
-from tvmdet.schedules.x86.conv2d_nhwc import Conv2dNhwc
-from tvmdet.schedules.x86.depthwise_conv2d_nhwc import DepthwiseConv2dNhwc
-from tvmdet.schedules.x86.depthwise_pointwise_nhwc import DepthwisePointwiseNhwc
-from tvmdet.schedules.x86.winograd_conv2d_nhwc import WinogradConv2dNhwc
+from tvmdet.schedules.cuda.templates import CUDA_TEMPLATES
+from tvmdet.schedules.x86.templates import X86_TEMPLATES
 from tvmdet.targets import Target
 
 from tvmdet.errors import TuningError
@@ -27,21 +24,13 @@ from tvmdet.errors import TuningError
 __all__ = ["Decision", "Template", "Workload", "find", "fingerprint", "get_template", "templates"]
 
 _COMMON: tuple[Template, ...] = (GridSample(), Rows(), Elementwise(), Reduction(), AsIs())
-_BY_ARCH: dict[str, tuple[Template, ...]] = {
-    "x86_64": (
-        Conv2dNhwc(),
-        WinogradConv2dNhwc(),
-        Bf16Conv2dNhwc(),
-        DepthwiseConv2dNhwc(),
-        DepthwisePointwiseNhwc(),
-        BatchMatmul(),
-    ),
-}
+_BY_FAMILY: dict[str, tuple[Template, ...]] = {"x86": X86_TEMPLATES, "arm": ARM_TEMPLATES}
+"""Of CPUs; what is common to those follows."""
 
 
 def templates(target: Target) -> tuple[Template, ...]:
     """Returns the templates for a target in the order in which they are asked."""
-    return _BY_ARCH.get(target.arch, ()) + _COMMON
+    return CUDA_TEMPLATES if target.kind == "cuda" else _BY_FAMILY.get(target.family, ()) + _COMMON
 
 
 def find(func: tirx.PrimFunc, target: Target) -> tuple[Template, Workload]:
@@ -60,7 +49,7 @@ def get_template(name: str) -> Template:
     Raises:
         TuningError: There is none.
     """
-    every = {t.name: t for group in (*_BY_ARCH.values(), _COMMON) for t in group}
+    every = {t.name: t for group in (*_BY_FAMILY.values(), _COMMON, CUDA_TEMPLATES) for t in group}
     if name not in every:
         raise TuningError(f"no template is called {name!r}; there are {', '.join(sorted(every))}")
     return every[name]

@@ -17,7 +17,7 @@ from tvmdet.targets import Target
 from tvmdet import schedules
 from tvmdet.passes.bf16_conv2d import round_to_bf16
 from tvmdet.passes.fuse_pairs import PairChoice, separately
-from tvmdet.passes.lower import lowering_phases, tvm_target
+from tvmdet.passes.lower import CODE_OPTIONS, lowering_phases, tvm_target
 
 GUARD_BYTES = 512
 Emit = Callable[..., Any]
@@ -130,7 +130,8 @@ def build(funcs: Sequence[tirx.PrimFunc], target: Target) -> tvm.runtime.Module:
         f"k{i}": func.with_attr("global_symbol", f"k{i}").with_attr("tirx.noalias", True)
         for i, func in enumerate(funcs)
     }
-    return tvm.tirx.build(tvm.IRModule(named), tvm_target(target))
+    with tvm.transform.PassContext(config=dict(CODE_OPTIONS)):
+        return tvm.tirx.build(tvm.IRModule(named), tvm_target(target))
 
 
 def run_decisions(

@@ -58,8 +58,13 @@ def test_wheel_holds_code_data_and_licence(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for name in (
         "tvmdet/py.typed",
+        "tvmdet/report/pages/page.css",
+        "tvmdet/report/pages/page.html.jinja",
+        "tvmdet/report/pages/page.js",
         "tvmdet/targets/x86-64-v3.toml",
-        "tvmdet/schedules/x86/conv2d_nhwc.py",
+        "tvmdet/schedules/x86/templates.py",
+        "tvmdet/schedules/arm/templates.py",
+        "tvmdet/board/rpc_server.c",
         "tvmdet/tuning_logs/__init__.py",
         "tvmdet/runtime/detector.py",
     ):

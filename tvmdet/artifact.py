@@ -70,6 +70,11 @@ _TARGET_KEYS: Final[Mapping[str, type | tuple[type, ...]]] = {
     "planned_bytes": dict,
     "weights": list,
 }
+_GPU_KEYS: Final[Mapping[str, type | tuple[type, ...]]] = {"sm": str, "toolkit": str}
+_GPU_VERSIONS: Final = {
+    "sm": re.compile(r"sm_\d{2,3}", re.ASCII),
+    "toolkit": re.compile(r"\d{1,3}\.\d{1,3}", re.ASCII),
+}
 _WEIGHT_KEYS: Final[Mapping[str, type | tuple[type, ...]]] = {
     "offset": int,
     "dtype": str,
@@ -110,6 +115,7 @@ class TargetEntry:
         planned_bytes: Working memory that was planned at compile time, by batch size.
         weights: What every entry function of the library takes as its last argument, an array of
             tensors; when there are none, it takes no such argument.
+        gpu: What its kernels need, when they run on a GPU: ``sm``, ``toolkit``, ``never_run``.
     """
 
     name: str
@@ -119,6 +125,7 @@ class TargetEntry:
     library: str
     planned_bytes: Mapping[int, int]
     weights: tuple[WeightEntry, ...] = ()
+    gpu: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,8 +324,20 @@ def _check_targets(path: Path, manifest: Mapping[str, Any]) -> None:
         ):
             raise damaged(path, f"target {entry['name']} has malformed planned_bytes")
         _check_weights(path, entry, manifest["members"])
+        if "gpu" in entry:
+            _check_gpu(path, entry)
         if not isinstance(entry.get("tuning", {}), dict):
             raise damaged(path, f"target {entry['name']} has a tuning that is not a table")
+
+
+def _check_gpu(path: Path, target: Mapping[str, Any]) -> None:
+    where = f"the gpu of target {target['name']}"
+    _check_keys(path, where, target["gpu"], _GPU_KEYS)
+    for key, form in _GPU_VERSIONS.items():
+        if not form.fullmatch(target["gpu"][key]):
+            raise damaged(path, f"{where} has {key} {target['gpu'][key]!r}")
+    if not isinstance(target["gpu"].get("never_run"), bool):
+        raise damaged(path, f"{where} does not say whether it was never_run")
 
 
 def _check_weights(
@@ -369,6 +388,9 @@ def _target_entries(path: Path, manifest: Mapping[str, Any]) -> tuple[TargetEntr
             library=entry["library"],
             planned_bytes={int(key): value for key, value in entry["planned_bytes"].items()},
             weights=tuple(_weight_entry(described) for described in entry["weights"]),
+            gpu={key: entry["gpu"][key] for key in (*_GPU_KEYS, "never_run")}
+            if "gpu" in entry
+            else None,
         )
         for entry in manifest["targets"]
     ]

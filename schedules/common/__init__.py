@@ -1,1 +1,1 @@
-"""Templates that serve every CPU."""
+"""Templates that serve every CPU, and those whose details each family of targets settles."""

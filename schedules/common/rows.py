@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from tvm import tirx
 from tvm.s_tir import Schedule
-from tvm.s_tir.schedule import SBlockRV
+from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvmdet.schedules.base import Decision, Template, Workload, schedule_of
 from tvmdet.schedules.blocks import (
     block_iters,
@@ -81,11 +81,12 @@ class Rows(Template):
             if inlined:
                 schedule.compute_inline(block)
         loops = list(schedule.get_loops(last))
-        lead, rows = loops[: len(workload["lead"])], math.prod(workload["lead"])
-        row = schedule.fuse(*lead) if len(lead) > 1 else lead[0]
+        lead, extents = loops[: len(workload["lead"])], workload["lead"]
+        rows = math.prod(extents)
         if rows * workload["length"] >= PARALLEL_GRAIN and rows > 1:
-            task, row = schedule.split(row, [min(TASKS, rows), None])
-            schedule.parallel(task)
+            row = _among_tasks(schedule, lead, extents)
+        else:
+            row = schedule.fuse(*lead) if len(lead) > 1 else lead[0]
         if len(loops) > len(lead):
             split_ragged_vector(schedule, loops[-1], lanes)
         for block in reversed(child_blocks(schedule)[:-1]):
@@ -96,6 +97,33 @@ class Rows(Template):
 
 def _mark(schedule: Schedule, block: SBlockRV) -> str:
     return str(schedule.get(block).annotations.get(MARK, ""))
+
+
+def _among_tasks(schedule: Schedule, lead: list[LoopRV], extents: Sequence[int]) -> LoopRV:
+    """Runs parts of the rows in parallel; returns the loop over the rows of a part.
+
+    A part is cut along the axes that the rows lie on, at a divisor: TVM does not place the steps of
+    a row inside a loop from which the axes are computed with a remainder.
+    """
+    outer, inner, tasks = [], [], 1
+    for loop, extent in zip(lead, extents, strict=True):
+        wanted = TASKS // tasks
+        if wanted <= 1 or inner:
+            inner.append(loop)
+            continue
+        count = max(n for n in range(1, min(extent, wanted) + 1) if extent % n == 0)
+        if 2 * count <= min(extent, wanted):  # of a length without divisors
+            count = extent
+        tasks *= count
+        if count == extent:
+            outer.append(loop)
+        else:
+            first, second = schedule.split(loop, [count, None])
+            outer.append(first)
+            inner.append(second)
+    task = schedule.fuse(*outer) if len(outer) > 1 else outer[0]
+    schedule.parallel(task)
+    return inner[-1] if inner else task
 
 
 def _vectorize(schedule: Schedule, block: SBlockRV, lanes: int) -> None:

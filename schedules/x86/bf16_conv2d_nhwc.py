@@ -1,6 +1,6 @@
 """Direct NHWC convolution with dot products of bfloat16 pairs, summed in float32.
 
-The strategy is that of :mod:`.conv2d_nhwc`, with two differences:
+The strategy is that of :mod:`tvmdet.schedules.common.conv2d_nhwc`, with two differences:
 
 1. The rows of a task are always copied: the copy rounds float32 to bfloat16, so that pictures stay
    float32 between kernels and each layer can be computed as is fastest for it.
@@ -18,8 +18,8 @@ from typing import ClassVar
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import SBlockRV
 from tvmdet.schedules.base import Workload
+from tvmdet.schedules.common.conv2d_nhwc import Conv2dNhwc, copy_channels
 from tvmdet.schedules.x86.bf16_dot import BF16_DOT_LLVM, bf16_dot
-from tvmdet.schedules.x86.conv2d_nhwc import Conv2dNhwc, copy_channels
 
 __all__ = ["Bf16Conv2dNhwc"]
 

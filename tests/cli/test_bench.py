@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import tvmdet
 from tvmdet.errors import InputError
+from tvmdet.report import Result, load_result
 from tvmdet.report.environments import find_python
 from tvmdet.report.rivals import RIVALS, Rival
 
@@ -38,6 +40,32 @@ def check_entry(entry: dict[str, Any], rounds: int) -> None:
     assert entry["latency"]["median_ms"] <= entry["latency"]["p90_ms"] <= entry["latency"]["p99_ms"]
 
 
+def check_result(result: Result, artifact: Path, onnx: Path) -> None:
+    """A result says what was measured, on what, and how to do it again."""
+    digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
+    assert (result.artifact.sha256, result.artifact.bytes) == (digest, artifact.stat().st_size)
+    assert result.model.sha256 == hashlib.sha256(onnx.read_bytes()).hexdigest()
+    assert result.setup is not None
+    assert (result.setup.onnx, result.setup.rounds) == (str(onnx), 7)
+    assert result.setup.against == ("onnxruntime",)
+    assert [member.state for member in result.members] == ["measured"]
+    assert result.versions["apache-tvm"]
+    assert result.parity is not None
+    assert result.created.endswith("+00:00")
+    for table in result.tables:
+        assert table.noise is not None
+        assert len(table.noise.rounds_us) == 7
+        assert table.noise.floor > 0.01
+        assert len(table.disturbance.yardstick_us) == 7
+        for entry in table.entries:
+            assert len(entry.warm_up_us) == 3
+            assert entry.memory_peak_bytes is not None
+            assert entry.memory_peak_bytes > 20e6
+        ratio = table.entries[1].tvmdet_over_this
+        assert ratio is not None
+        assert (ratio.could_see or 0) > 0.01
+
+
 def test_a_network_against_onnx_runtime(
     run: Callable, built: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
@@ -47,6 +75,7 @@ def test_a_network_against_onnx_runtime(
     done = run("bench", network, *words, "--threads", "1", "--per-layer", "--json", result)
     assert done.code == 0, done.err
     found = json.loads(result.read_text())
+    check_result(load_result(result), network, onnx)
     assert [table["batch_size"] for table in found["tables"]] == [1, 2]
     for table in found["tables"]:
         ours, theirs = table["entries"]
@@ -80,7 +109,11 @@ def test_a_detector_alone_is_timed_from_file_to_boxes(
     assert table["what"] == "end to end"
     (entry,) = table["entries"]
     check_entry(entry, 6)
-    assert list(entry["phases_ms"]) == ["decode", "resize", "network", "map"]
+    for index, wall_us in enumerate(entry["rounds_us"]):
+        stages_us = sum(stage["rounds_us"][index] for stage in entry["stages"])
+        # Within 2 %, and what the clock itself takes.
+        assert stages_us == pytest.approx(wall_us, rel=0.02, abs=20)
+    assert [s["name"] for s in entry["stages"]] == ["decode", "resize", "queue", "network", "map"]
 
 
 def test_a_detector_against_onnx_runtime_agrees_on_boxes(
@@ -105,6 +138,10 @@ def test_a_detector_against_onnx_runtime_agrees_on_boxes(
         (["{network}", "--batch", "3"], 1, "has no code for batch 3, it has 1, 2"),
         (["{network}", "--precision", "fp8"], 1, "no precision is called 'fp8'"),
         (["{network}", "--picture", "nowhere.jpg"], 1, "there is no file nowhere.jpg"),
+        (["{network}", "--price", "cheap"], 2, "'cheap' is no price"),
+        (["{network}", "--price", "-1 EUR"], 2, "'-1 EUR' is no price"),
+        (["{network}", "--eval", "{onnx}"], 1, "give --eval a file that `tvmdet eval"),
+        (["{network}", "--eval", "nowhere.json"], 1, "cannot read nowhere.json"),
         (["{network}", "--duration", "soon"], 2, "'soon' is no time"),
         (["{network}", "--against", "a,,b"], 2, "is no list of names"),
         (["--install", "tensorrt"], 1, "no rival is called 'tensorrt'"),

@@ -18,7 +18,7 @@ from tvmdet.compiler import CompileReport
 from tvmdet.contain import Bounds
 from tvmdet.diagnosis import Diagnosis, NodeVerdict, Proof, Shrunk
 from tvmdet.errors import ParityError, UnsupportedOperatorError
-from tvmdet.tuning import TuningProgress, TuningReport
+from tvmdet.tuning import TuningProgress, TuningReport, plan
 
 
 class Recorder:
@@ -183,6 +183,7 @@ def test_tune_passes_its_options_on(
         "logs": tmp_path,
         "threads": 2,
         "precision": "bf16",
+        "board": None,
     }
     assert "40 to tune, 31 of them already known" in done.out
     assert "20 ms -> 10 ms (2.00x)" in done.out
@@ -314,3 +315,49 @@ def test_compile_that_fails(
     done = run("compile", "x.onnx")
     assert (done.code, done.out) == (1, "")
     assert done.error == f"error: {error}\n"
+
+
+def test_tune_makes_a_plan_to_be_measured_elsewhere(
+    run: Callable, importer: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan.PlanReport(
+        folder="there", target="sm_90", tasks=3, candidates=12, failed=(("conv", "no tile"),)
+    )
+    recorder = Recorder(made)
+    monkeypatch.setattr(plan, "make_plan", recorder)
+    words = ["--target", "sm_90", "--plan", "there", "--candidates", "4", "--precision", "fp16"]
+    done = run("tune", "x.onnx", *words)
+    assert done.code == 0
+    recorder.options.pop("progress")
+    assert recorder.options == {
+        "target": "sm_90",
+        "folder": Path("there"),
+        "batch_sizes": (1,),
+        "candidates": 4,
+        "logs": None,
+        "precision": "fp16",
+    }
+    assert "3, 12 candidates" in done.out
+    assert "run: python there/measure.py" in done.out
+    assert "conv is not in the plan: no tile" in done.err
+    assert "next: tvmdet tune --collect there" in done.out
+
+
+def test_tune_takes_a_plans_results_back_without_a_model(
+    run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = plan.CollectReport(
+        target="sm_90", device="NVIDIA H100", measured=10, failed=1, missing=1, new=11
+    )
+    monkeypatch.setattr(plan, "collect_plan", Recorder(found))
+    done = run("tune", "--collect", "there")
+    assert done.code == 0
+    assert "sm_90, measured on NVIDIA H100" in done.out
+    assert "10 ran, 1 failed, 1 to do" in done.out
+    assert "next: tvmdet compile MODEL.onnx --target sm_90" in done.out
+
+
+def test_tune_needs_a_model_or_a_plan(run: Callable) -> None:
+    done = run("tune")
+    assert done.code == 2
+    assert "name a model, or a measured plan with --collect DIR" in done.err

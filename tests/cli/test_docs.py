@@ -34,7 +34,18 @@ def test_commands_have_known_verbs_and_options(run: Callable, command: str) -> N
 
 def test_every_verb_is_in_the_readme() -> None:
     verbs = {command.split()[1] for command in COMMANDS}
-    assert verbs == {"bench", "compile", "detect", "doctor", "eval", "inspect", "targets", "tune"}
+    assert verbs == {
+        "bench",
+        "compile",
+        "detect",
+        "doctor",
+        "eval",
+        "inspect",
+        "report",
+        "targets",
+        "tune",
+        "verify",
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -52,3 +63,14 @@ def test_spec_page_names_every_key() -> None:
     for cls in (DetectorSpec, InputSpec, MaskSpec, PostprocessSpec):
         for field in dataclasses.fields(cls):
             assert f"`{field.name}`" in text or f"`[{field.name}]`" in text, field.name
+
+
+def test_benchmarking_page_names_every_key_of_a_result() -> None:
+    import dataclasses
+
+    from tvmdet.report.result_format import Load, Result
+
+    text = (ROOT / "docs" / "benchmarking.md").read_text(encoding="utf-8")
+    for cls in (Result, Load):
+        for field in dataclasses.fields(cls):
+            assert f"`{field.name}`" in text, field.name

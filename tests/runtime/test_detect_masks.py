@@ -53,7 +53,7 @@ def test_one_image(detector: Detector, size_hw: tuple[int, int]) -> None:
     assert len(found) == 3
     assert_as_expected(found, image, detector.spec.masks)
     timed, seconds = detector.detect_timed(image)
-    assert list(seconds) == ["decode", "resize", "network", "map"]
+    assert list(seconds) == ["decode", "resize", "queue", "network", "map"]
     np.testing.assert_array_equal(timed.masks, found.masks)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tvm
 from assertions import assert_close
 from scheduled_kernels import (
     Emit,
@@ -296,6 +297,20 @@ def test_every_decision_is_right(case: Conv, target: Target) -> None:
 @pytest.mark.parametrize("case", WINOGRAD_CASES, ids=lambda case: case.why)
 def test_winograd_is_right(case: Conv, algorithm: str, target: Target) -> None:
     _check(case, target, _some(target), algorithm)
+
+
+def test_winograd_of_a_batch_has_short_indices(target: Target) -> None:
+    """The rows of a slab were a minimum of dozens of terms once, and took minutes to compile."""
+    case = Conv(why="slabs of several pictures", size=(40, 40), channels=64, filters=64, batch=4)
+    emit, inputs, *_ = _network(case, "winograd6")
+    kernel = only_kernel(emit, inputs, target, "winograd6")
+    for decision in [d for d in kernel.decisions if d["rows"] == 1][:4]:
+        scheduled = kernel.template.apply(kernel.func, kernel.workload, decision).mod["main"]
+        module = tvm.IRModule({"main": scheduled.with_attr("global_symbol", "main")})
+        for name in ("PlanAndUpdateBufferAllocationLocation", "ConvertBlocksToOpaque"):
+            module = getattr(tvm.s_tir.transform, name)()(module)
+        compacted = tvm.s_tir.transform.CompactBufferAllocation()(module)
+        assert compacted.script().count("T.min(") < 20, str(decision)
 
 
 @pytest.mark.parametrize("algorithm", WINOGRAD_SIDES)

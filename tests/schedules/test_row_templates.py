@@ -114,6 +114,16 @@ def test_any_number_of_rows(rows: int, length: int, target: Target) -> None:
     assert_close(got, _softmax(x), rtol=2e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "lead", [(4, 2100, 4), (1, 8, 300), (2, 2101, 3), (3, 1, 1009), (5, 7, 11)]
+)
+def test_rows_of_several_axes(lead: tuple[int, ...], target: Target) -> None:
+    """Attention has heads and queries, YOLOv8 anchors and sides: tasks are cut along them."""
+    x = np.random.default_rng(lead[1]).standard_normal((*lead, 16)).astype("float32")
+    _, (got,) = run_default(lambda b, v: b.emit(relax.op.nn.softmax(v, axis=3)), [x], target)
+    assert_close(got, _softmax(x), rtol=2e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("length", [20, 32])
 def test_what_follows_is_computed_before_the_store(length: int, target: Target) -> None:
     x, y = _rows(length), _rows(length + 1)[..., 1:].copy()

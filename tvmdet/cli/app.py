@@ -18,8 +18,10 @@ from tvmdet.cli.detect import detect
 from tvmdet.cli.doctor import doctor
 from tvmdet.cli.eval import eval_
 from tvmdet.cli.inspect import inspect
+from tvmdet.cli.report import report
 from tvmdet.cli.targets import targets
 from tvmdet.cli.tune import tune
+from tvmdet.cli.verify import verify
 from tvmdet.errors import TvmdetError
 
 __all__ = ["main"]
@@ -68,6 +70,8 @@ app.command("inspect")(inspect)
 app.command("detect")(detect)
 app.command("eval")(eval_)
 app.command("bench")(bench)
+app.command("report")(report)
+app.command("verify")(verify)
 app.command("targets")(targets)
 
 

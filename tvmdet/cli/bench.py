@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_module
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +24,7 @@ from tvmdet.cli.progress import Bar, Phases
 
 if TYPE_CHECKING:
     from tvmdet.report import BenchReport
+    from tvmdet.report.result_format import Prices
 
 __all__ = ["bench"]
 
@@ -74,6 +75,18 @@ def bench(
     logs: Logs = None,
     tolerance: ToleranceShare = None,
     threads: Threads = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            "--eval", metavar="FILE", help="What tvmdet eval --json wrote of it: AP beside speed."
+        ),
+    ] = None,
+    price: Annotated[
+        str | None,
+        typer.Option(
+            "--price", metavar="P[ CUR]", help="Of an hour of this machine, such as '0.35 USD'."
+        ),
+    ] = None,
     json: Annotated[
         str | None,
         typer.Option("--json", metavar="FILE", help="Write everything as JSON; - is stdout."),
@@ -113,6 +126,8 @@ def bench(
             per_layer=per_layer,
             logs=logs,
             tolerance=tolerance,
+            evaluation=evaluation,
+            prices=_price(price),
         )
         with Bar("timing") as bar:
             report = bench_file(
@@ -127,8 +142,10 @@ def bench(
         return 0
     _print(report)
     if json is not None:
+        from tvmdet.report import dump_result
+
         with written_whole(Path(json), "--json") as temporary:
-            temporary.write_text(json_module.dumps(report.to_dict(), indent=1), encoding="utf-8")
+            temporary.write_text(dump_result(report.to_dict()), encoding="utf-8")
         output.stdout().print(f"\neverything, with every timed call, in {json}")
     _name_next_step(report, model, onnx)
     return 0
@@ -154,8 +171,27 @@ def _names(text: str | None, option: str) -> tuple[str, ...]:
     return names
 
 
+def _price(text: str | None) -> Prices | None:
+    """Reads ``0.35 USD``."""
+    from tvmdet.report.result_format import Prices
+
+    if text is None:
+        return None
+    number, _, currency = text.strip().partition(" ")
+    try:
+        per_hour = float(number)
+    except ValueError:
+        per_hour = math.nan
+    if not 0 <= per_hour < math.inf:
+        raise typer.BadParameter(
+            f"{text!r} is no price; write a number and a currency, such as '0.35 USD'",
+            param_hint="--price",
+        )
+    return Prices(per_hour=per_hour, currency=currency.strip())
+
+
 def _print(report: BenchReport) -> None:
-    from tvmdet.report.render import grids, machine_lines, remarks
+    from tvmdet.report.render import grids, machine_lines
 
     output.facts(machine_lines(report))
     for grid in grids(report):
@@ -163,14 +199,14 @@ def _print(report: BenchReport) -> None:
         output.table(grid.columns, grid.rows, title=grid.title, right=numbers, gap=True)
         for line in grid.below:
             output.stdout().print(line, soft_wrap=True)
-    for line in remarks(report):
+    for line in report.warnings:
         output.warning(line)
 
 
 def _name_next_step(report: BenchReport, model: Path, onnx: Path | None) -> None:
     source = onnx or "MODEL.onnx"
     if report.is_slower:
-        output.next_step("tvmdet", "tune", source, "--target", report.target)
+        output.next_step("tvmdet", "tune", source, "--target", report.subject.target.name)
     elif not report.layers:
         output.next_step("tvmdet", "bench", model, "--per-layer")
     else:

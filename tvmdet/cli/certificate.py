@@ -42,4 +42,6 @@ def _cells(checked: Mapping[str, Any]) -> tuple[str, str, str]:
     if "masks" in checked:
         compared = f"{checked['masks']} masks, {compared}"
         worst += f", mask IoU {checked.get('worst_mask_iou')} (allowed {tolerance.get('mask_iou')})"
+    if "emulated" in checked:
+        compared += f", under {checked['emulated']}"
     return checked.get("reference", ""), compared, worst

@@ -23,6 +23,9 @@ __all__ = ["inspect"]
 
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE.tvmdet", help="A compiled detector.")],
+    here: Annotated[
+        bool, typer.Option("--here", help="Only which target this machine uses, and why.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -32,13 +35,15 @@ def inspect(
 
     artifact = Artifact.open(file)
     spec, signature = read_spec(artifact), read_signature(artifact)
-    here = _here(artifact)
+    runs = _here(artifact)
+    if here:
+        return _print_here(artifact, runs, json=json)
     size = file.stat().st_size
     if json:
-        output.print_json({"file": str(file), "bytes": size, "here": here, **artifact.manifest})
+        output.print_json({"file": str(file), "bytes": size, "here": runs, **artifact.manifest})
         return 0
     _print_model(artifact, size, spec, signature)
-    _print_targets(artifact, here["targets"])
+    _print_targets(artifact, runs["targets"])
     print_certificate(artifact.manifest["parity"])
     members = artifact.manifest["members"]
     output.table(
@@ -47,12 +52,37 @@ def inspect(
         right=("size",),
         gap=True,
     )
-    if here["target"] is None:
+    if runs["target"] is None:
         output.stdout().print("nothing in this file runs on this machine")
         output.next_step("tvmdet", "compile", "MODEL.onnx", "--target", "host")
     elif artifact.manifest["raw"] is None:
         output.next_step("tvmdet", "detect", file, "IMAGE.jpg")
     return 0
+
+
+def _print_here(artifact: Artifact, runs: Mapping[str, Any], *, json: bool) -> int:
+    """Explains the choice; 1 when nothing in the file runs here."""
+    if json:
+        output.print_json(runs)
+    else:
+        output.facts([("file", artifact.path), ("used here", runs["target"] or "nothing")])
+        output.table(
+            ("target", "rank", "this machine", "needs"),
+            [
+                (
+                    target.name,
+                    target.rank,
+                    runs["targets"][target.name],
+                    " ".join((target.arch, *target.required_features)),
+                )
+                for target in artifact.targets
+            ],
+            right=("rank",),
+            gap=True,
+        )
+        if runs["target"] is None:
+            output.next_step("tvmdet", "compile", "MODEL.onnx", "--target", "host")
+    return 0 if runs["target"] is not None else 1
 
 
 def _here(artifact: Artifact) -> dict[str, Any]:

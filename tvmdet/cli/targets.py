@@ -30,29 +30,29 @@ def targets(
     from tvmdet.targets import get_target, list_targets
 
     if name is not None:
-        described = {**_describe(get_target(name)), **_records(get_target(name).name, logs)}
+        target = get_target(name)
+        described = {**_describe(target), **_records(target.records, logs)}
         if json:
             output.print_json(described)
         else:
             _print_one(described)
         return 0
     every = [_describe(target) for target in list_targets()]
-    best = next((entry["name"] for entry in every if entry["runs_here"]), None)
+    best = next((entry["name"] for entry in every if _may_be_host(entry)), None)
     if json:
         output.print_json({"host": best, "targets": every})
         return 0
     output.table(
-        ("target", "this machine", "lanes", "description"),
+        ("target", "kind", "this machine", "description"),
         [
             (
                 entry["name"],
+                f"{entry['kind']}, {entry['arch']}",
                 _verdict(entry) + (" (host)" if entry["name"] == best else ""),
-                entry["vector_lanes_f32"],
                 entry["description"],
             )
             for entry in every
         ],
-        right=("lanes",),
     )
     if best is not None:
         output.next_step("tvmdet", "targets", best)
@@ -61,7 +61,17 @@ def targets(
 
 def _describe(target: Target) -> dict[str, Any]:
     missing = target.missing_features()
-    return {**dataclasses.asdict(target), "runs_here": not missing, "missing": list(missing)}
+    return {
+        **dataclasses.asdict(target),
+        "family": target.family,
+        "precisions": list(target.precisions),
+        "runs_here": not missing,
+        "missing": list(missing),
+    }
+
+
+def _may_be_host(entry: dict[str, Any]) -> bool:
+    return entry["runs_here"] and entry["kind"] == "cpu" and not entry["named_only"]
 
 
 def _records(name: str, logs: Path | None) -> dict[str, int]:
@@ -73,7 +83,11 @@ def _records(name: str, logs: Path | None) -> dict[str, int]:
 
 
 def _verdict(entry: dict[str, Any]) -> str:
-    return "runs it" if entry["runs_here"] else f"lacks {', '.join(entry['missing'])}"
+    if entry["runs_here"]:
+        return "runs it"
+    lacks = entry["missing"]
+    more = f" and {len(lacks) - 3} more" if len(lacks) > 4 else ""
+    return f"lacks {', '.join(lacks[:3] if more else lacks)}{more}"
 
 
 def _print_one(entry: dict[str, Any]) -> None:
@@ -82,17 +96,46 @@ def _print_one(entry: dict[str, Any]) -> None:
             ("target", entry["name"]),
             ("description", entry["description"]),
             ("this machine", _verdict(entry)),
-            ("architecture", entry["arch"]),
+            ("kind", f"{entry['kind']}, {entry['arch']}, templates of schedules/{entry['family']}"),
             ("needs", " ".join(entry["required_features"])),
             ("rank", f"{entry['rank']} (of what a machine can run, the highest is used)"),
-            ("vectors", f"{entry['vector_registers']} of {entry['vector_lanes_f32']} float32"),
-            ("peak", f"{entry['flop_per_cycle_f32']} float32 operations per core and cycle"),
-            ("caches", f"L1d {entry['l1d_bytes'] >> 10} KiB, L2 {entry['l2_bytes'] >> 10} KiB"),
+            *(_gpu_facts(entry, entry["gpu"]) if entry["gpu"] else _cpu_facts(entry)),
+            ("precisions", ", ".join(entry["precisions"])),
             ("TVM target", entry["tvm"]),
             (
                 "tuned",
-                f"{entry['tuned_kernels']} kernels, {entry['tuning_records']} measurements",
+                f"{entry['tuned_kernels']} kernels, {entry['tuning_records']} measurements, in "
+                f"tuning_logs/{entry['records']}",
             ),
         ]
     )
     output.next_step("tvmdet", "tune", "MODEL.onnx", "--target", entry["name"])
+
+
+def _cpu_facts(entry: dict[str, Any]) -> list[tuple[str, object]]:
+    dot = "has dot products of bytes" if entry["int8_dot"] else "no dot products of bytes"
+    return [
+        ("vectors", f"{entry['vector_registers']} of {entry['vector_lanes_f32']} float32; {dot}"),
+        ("peak", f"{entry['flop_per_cycle_f32']} float32 operations per core and cycle"),
+        ("caches", f"L1d {entry['l1d_bytes'] >> 10} KiB, L2 {entry['l2_bytes'] >> 10} KiB"),
+    ]
+
+
+def _gpu_facts(entry: dict[str, Any], gpu: dict[str, Any]) -> list[tuple[str, object]]:
+    per_cycle = {
+        "float32": entry["flop_per_cycle_f32"],
+        "tf32": gpu["flop_per_cycle_tf32"],
+        "fp16": gpu["flop_per_cycle_f16"],
+        "bf16": gpu["flop_per_cycle_bf16"],
+    }
+    clocks = gpu["multiprocessors"] * gpu["clock_hz"] / 1e12
+    rates = [f"{name} {rate * clocks:.0f}" for name, rate in per_cycle.items() if rate]
+    return [
+        ("GPU", f"sm_{gpu['compute_capability']}, {gpu['multiprocessors']} multiprocessors"),
+        ("peak", f"{', '.join(rates)} TFLOP/s; memory {gpu['memory_bytes_per_s'] / 1e9:.0f} GB/s"),
+        (
+            "on chip",
+            f"shared memory {gpu['shared_bytes_per_block'] >> 10} KiB a block, L1 "
+            f"{entry['l1d_bytes'] >> 10} KiB, L2 {entry['l2_bytes'] >> 20} MiB",
+        ),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,6 @@ from tvmdet.cli.options import (
     Debug,
     Json,
     Logs,
-    OnnxFile,
     Precision,
     Size,
     Spec,
@@ -28,8 +28,7 @@ from tvmdet.cli.progress import Bar, Phases
 from tvmdet.contain import Bounds
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from tvmdet.board.session import BoardAddress
     from tvmdet.frontend import Model
     from tvmdet.tuning import TuningProgress, TuningReport
 
@@ -40,7 +39,9 @@ _RESUME = "Every measured trial is kept; the same command goes on from there"
 
 
 def tune(
-    model: OnnxFile,
+    model: Annotated[
+        Path | None, typer.Argument(metavar="MODEL.onnx", help="The detector.")
+    ] = None,
     target: Annotated[
         str, typer.Option("--target", metavar="T", help="What to tune for; host: this machine.")
     ] = "host",
@@ -54,7 +55,29 @@ def tune(
     logs: Logs = None,
     threads: Threads = None,
     precision: Precision = "fp32",
+    rpc: Annotated[
+        str | None,
+        typer.Option("--rpc", metavar="HOST:PORT", help="Measure on the board that serves there."),
+    ] = None,
+    key: Annotated[
+        str, typer.Option("--key", metavar="K", help="Of the board's server, with --rpc.")
+    ] = "",
     timeout: Timeout = "30m",
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan",
+            metavar="DIR",
+            help="Build candidates into a new folder, to be measured elsewhere by its measure.py.",
+        ),
+    ] = None,
+    candidates: Annotated[
+        int, typer.Option("--candidates", metavar="N", help="Of each kernel of a plan.")
+    ] = 8,
+    collect: Annotated[
+        Path | None,
+        typer.Option("--collect", metavar="DIR", help="Take a measured plan's results back."),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -62,8 +85,13 @@ def tune(
 
     Stop it at any moment: nothing measured is lost.
     """
+    if collect is not None:
+        return _collect(collect, logs, json)
+    if model is None:
+        raise typer.BadParameter("name a model, or a measured plan with --collect DIR")
     budget_s, batch_sizes, size_hw = parse_duration(budget), parse_batch(batch), parse_size(size)
     timeout_s = parse_duration(timeout, "--timeout")
+    board = _board(rpc, key)
     if len(parse_names(target)) != 1:
         raise typer.BadParameter(
             f"{target!r} names several targets; tune one at a time, on a machine that has it",
@@ -80,6 +108,10 @@ def tune(
                 batch_sizes=batch_sizes,
                 bounds=Bounds(timeout_s=timeout_s),
             )
+        if plan is not None:
+            return _plan(
+                imported, model, plan, target, batch_sizes, candidates, logs, precision, json
+            )
         report = _tune_showing(
             imported,
             target=target,
@@ -88,6 +120,7 @@ def tune(
             logs=logs,
             threads=threads,
             precision=precision,
+            board=board,
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted. {_RESUME}") from None
@@ -108,6 +141,77 @@ def tune(
     return 0
 
 
+def _board(rpc: str | None, key: str) -> BoardAddress | None:
+    """Returns the board to measure on, which must answer before the model is read."""
+    if rpc is None:
+        if key:
+            raise typer.BadParameter("it names a board: give --rpc too", param_hint="--key")
+        return None
+    from tvmdet.board.session import BoardAddress
+
+    board = BoardAddress.parse(rpc, key)
+    board.check()
+    return board
+
+
+def _plan(
+    imported: Model,
+    path: Path,
+    folder: Path,
+    target: str,
+    batch_sizes: tuple[int, ...],
+    candidates: int,
+    logs: Path | None,
+    precision: str,
+    json: bool,
+) -> int:
+    from tvmdet.tuning.plan import make_plan
+
+    with Phases() as phase:
+        made = make_plan(
+            imported,
+            target=target,
+            folder=folder,
+            batch_sizes=batch_sizes,
+            candidates=candidates,
+            logs=logs,
+            precision=precision,
+            progress=phase,
+        )
+    if json:
+        output.print_json(made.to_dict())
+        return 0
+    output.facts(
+        [
+            ("plan", f"{made.folder}, for {made.target}"),
+            ("kernels", f"{made.tasks}, {made.candidates} candidates"),
+            ("measure it", f"copy the folder to the hardware, run: python {folder}/measure.py"),
+        ]
+    )
+    for anchor, reason in made.failed:
+        output.warning(f"{anchor} is not in the plan: {reason}")
+    output.next_step("tvmdet", "tune", "--collect", folder)
+    return 0
+
+
+def _collect(folder: Path, logs: Path | None, json: bool) -> int:
+    from tvmdet.tuning.plan import collect_plan
+
+    found = collect_plan(folder, logs=logs)
+    if json:
+        output.print_json(found.to_dict())
+        return 0
+    output.facts(
+        [
+            ("target", f"{found.target}, measured on {found.device or 'nothing'}"),
+            ("candidates", f"{found.measured} ran, {found.failed} failed, {found.missing} to do"),
+            ("new records", str(found.new)),
+        ]
+    )
+    output.next_step("tvmdet", "compile", "MODEL.onnx", "--target", found.target)
+    return 0
+
+
 def _tune_showing(
     model: Model,
     *,
@@ -117,6 +221,7 @@ def _tune_showing(
     logs: Path | None,
     threads: int | None,
     precision: str,
+    board: BoardAddress | None,
 ) -> TuningReport:
     with Bar("tuning", total=budget_s) as bar:
         bar.update(0, "listing the kernels")
@@ -130,6 +235,7 @@ def _tune_showing(
             logs=logs,
             threads=threads,
             precision=precision,
+            board=board,
             progress=lambda now: bar.update(now.elapsed_s, _line(now)),
         )
 

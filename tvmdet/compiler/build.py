@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,13 @@ import numpy.typing as npt
 import tvm
 from tvm import relax
 
-from tvmdet.errors import ModelError
+from tvmdet.board.linker import link_shared
+from tvmdet.cuda.device_code import DEVICE_OPTIONS
+from tvmdet.cuda.embed import EmbedKernels
+from tvmdet.cuda.nvcc import CompiledCode
+from tvmdet.errors import ModelError, TvmdetError
 from tvmdet.passes.lift_weights import LiftWeights
-from tvmdet.passes.lower import tvm_target
+from tvmdet.passes.lower import CODE_OPTIONS, tvm_target
 from tvmdet.targets import Target
 
 __all__ = ["BuiltLibrary", "build_library"]
@@ -27,14 +33,18 @@ class BuiltLibrary:
         data: The shared library.
         weights: What its entry functions take as their last argument, if anything.
         planned_bytes: Activation memory that one call of each entry function takes.
+        gpu: The kernels in it, of a library for a GPU.
     """
 
     data: bytes
     weights: tuple[npt.NDArray[Any], ...]
     planned_bytes: dict[str, int]
+    gpu: CompiledCode | None = None
 
 
-def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
+def build_library(
+    module: tvm.IRModule, target: Target, *, objects: Sequence[Path] = ()
+) -> BuiltLibrary:
     """Compiles a module of scheduled kernels.
 
     The library is the same, byte for byte, for the same module and versions.
@@ -42,14 +52,19 @@ def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
     Args:
         module: Relax entry functions and scheduled TIR functions.
         target: What to compile for.
+        objects: Object files that its functions call, to be linked with it.
 
     Raises:
         ModelError: TVM or the linker fails.
+        TargetError: No linker for the target's architecture is installed; or the target is a
+            GPU, and there is no nvcc.
     """
+    kernels = EmbedKernels(target) if target.kind == "cuda" else None
     compiled_for = tvm_target(target)
     planned: dict[str, int] = {}
     try:
-        with compiled_for:
+        code = {**CODE_OPTIONS, **(DEVICE_OPTIONS if kernels else {})}
+        with tvm.transform.PassContext(config=code), compiled_for:
             for phase in _memory_phases():
                 module = phase(module)
             planned = _planned_bytes(module)
@@ -57,19 +72,40 @@ def build_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
                 module = phase(module)
             lift_weights: Any = LiftWeights()
             module = lift_weights(module)
-        executable = relax.build(module, compiled_for, relax_pipeline=None)
+            executable = relax.build(module, compiled_for, relax_pipeline=None)
         with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
             path = Path(folder) / "lib.so"
-            # Stripped, and without a build id: nothing in it may depend on where it was built.
-            executable.export_library(str(path), options=["-s", "-Wl,--build-id=none"])
+            linking: dict[str, Any] = {"fcompile": _linker_for(target.arch)}
+            if target.arch == platform.machine():
+                # Stripped, without a build id: nothing in it may depend on where it was built.
+                linking = {"options": ["-s", "-Wl,--build-id=none"]}
+            added = [str(one) for one in objects]
+            executable.export_library(str(path), addons=added, fpack_imports=kernels, **linking)
             data = path.read_bytes()
+    except TvmdetError:
+        raise
     except Exception as error:  # TVM raises anything
         reason = (str(error).strip() or repr(error)).splitlines()[-1]
         raise ModelError(
             f"compiling for {target.name} failed: {reason}; "
             "a C compiler (gcc) must be installed to link; --debug shows the whole message"
         ) from error
-    return BuiltLibrary(data=data, weights=tuple(lift_weights.weights), planned_bytes=planned)
+    return BuiltLibrary(
+        data=data,
+        weights=tuple(lift_weights.weights),
+        planned_bytes=planned,
+        gpu=kernels.compiled if kernels else None,
+    )
+
+
+def _linker_for(arch: str) -> Callable[..., None]:
+    """Returns what ``export_library`` takes for a compiler: it is asked to link object files."""
+
+    def link(output: str, objects: list[str], **_options: object) -> None:
+        link_shared(arch, [name for name in objects if name.endswith(".o")], output)
+
+    link.output_format = "so"  # type: ignore[attr-defined]
+    return link
 
 
 def _memory_phases() -> list[Any]:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tvmdet import runtime
+from tvmdet.board.linker import find_linker
 from tvmdet.compiler.build import build_library
+from tvmdet.compiler.check_emulated import check_emulated
+from tvmdet.compiler.emulation import check_on_emulated_board, why_not_emulated
 from tvmdet.compiler.images import NamedImage, draw_images, read_images
 from tvmdet.compiler.manifest import Built, write_file
-from tvmdet.compiler.parity import check_detector
-from tvmdet.compiler.parity_raw import check_raw
+from tvmdet.compiler.parity_file import check_file
 from tvmdet.compiler.precision import SHARES_KEPT, LayerPrecision
-from tvmdet.compiler.reference import Reference
 from tvmdet.compiler.schedule import measured_algorithm, measured_pairs, schedule_kernels
 from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.cpus import check_threads
+from tvmdet.cuda.nvcc import find_nvcc
 from tvmdet.errors import ArtifactError, InputError, ParityError, TargetError
+from tvmdet.passes.cuda.check_on_device import check_on_device
 from tvmdet.passes.lower import lower
 from tvmdet.targets import Target, resolve_target
 from tvmdet.tuning.store import default_store
@@ -91,21 +90,27 @@ def compile(
         images: A folder of pictures for the parity check, instead of drawn ones.
         logs: A folder of tuning records to read besides the usual ones.
         threads: Threads that the file will mostly run on; records measured so are preferred.
-        precision: ``fp32``, or ``bf16``: layers may round the factors of their products to
-            bfloat16 where that is faster; those that would break the parity check may not.
+        precision: ``fp32``, or ``bf16`` (on a GPU ``fp16`` or ``tf32``): layers may round the
+            factors of their products to that, where that is faster; those that would break the
+            parity check may not.
         tolerance: Of the parity check; by default what :meth:`Tolerance.at_precision` says.
         dump: A folder that receives the module's text after every lowering phase.
         progress: Called with one line at the start of each step.
 
     Raises:
         InputError: A batch size or the folder of pictures cannot be used.
-        TargetError: A target is unknown, or cannot compute in the precision.
+        TargetError: A target is unknown, cannot compute in the precision, or no linker for it is
+            installed.
         ModelError: The model cannot be lowered or compiled.
         ParityError: The result differs from ONNX Runtime's; nothing is written then.
         ArtifactError: The file cannot be written.
     """
     listed = [target] if isinstance(target, str | Target) else list(target)
     targets = list(dict.fromkeys(_at_precision(entry, precision) for entry in listed))
+    for one in targets:
+        find_linker(one.arch)  # what is missing is told before minutes are spent
+        if one.kind == "cuda":
+            find_nvcc()
     tolerance = tolerance or Tolerance.at_precision(precision)
     sizes = _check_batch_sizes(batch_sizes)
     threads = check_threads(threads)
@@ -128,6 +133,8 @@ def compile(
             pairs = measured_pairs(one, store, threads)
             module = lower(model, sizes, one, algorithm=layers, pairs=pairs, dump=folder)
             kernels = schedule_kernels(module, one, store, threads)
+            if one.kind == "cuda":
+                check_on_device(kernels.module)
             say(f"compiling {len(kernels.decisions)} kernels for {one.name}")
             entry = Built(one, kernels, build_library(kernels.module, one), layers.rounded)
             try:
@@ -189,36 +196,12 @@ def _check_parity(
     tolerance: Tolerance,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Runs one target, if this machine can, from a file as a user would load it."""
+    """Runs one target, if this machine can or can emulate it, from a file as a user would."""
     target = built.target
     missing = target.missing_features()
-    if missing:
-        lacks = ", ".join(missing)
-        return {"skipped": f"this machine lacks {lacks}; check where it has them"}
-    reference = Reference(model, threads)
-    with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
-        path = Path(folder) / "candidate.tvmdet"
-        manifest = write_file(path, model, sizes, {target.name: built})
-        say(f"checking {target.name} against ONNX Runtime")
-        with runtime.load(path, threads=threads, target=target.name) as detector:
-            if model.spec.family == "raw":
-                inputs = _random_inputs(manifest["raw"]["inputs"], sizes[-1])
-                whole = {e["name"] for e in manifest["raw"]["outputs"] if not e["batched"]}
-                return check_raw(detector, reference, inputs, sizes, whole, tolerance)
-            return check_detector(detector, reference, pictures, tolerance)
-
-
-def _random_inputs(described: Sequence[Mapping[str, Any]], rows: int) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    made = {}
-    for entry in described:
-        shape, dtype = tuple(entry["shape"]), np.dtype(entry["dtype"])
-        if entry["batched"]:
-            shape = (rows, *shape[1:])
-        if dtype.kind == "f":
-            made[entry["name"]] = rng.random(shape, np.float32).astype(dtype)
-        elif dtype.kind == "b":
-            made[entry["name"]] = rng.integers(0, 2, shape).astype(dtype)
-        else:
-            made[entry["name"]] = rng.integers(0, min(np.iinfo(dtype).max, 255) + 1, shape, dtype)
-    return made
+    if missing and target.kind == "cuda":
+        return check_emulated(model, sizes, built, pictures, threads, tolerance, say)
+    if missing and (why := why_not_emulated(target)):
+        return {"skipped": f"never run: this machine lacks {', '.join(missing)}, and {why}"}
+    check = check_on_emulated_board if missing else check_file
+    return check(model, sizes, built, pictures, threads, tolerance, say)

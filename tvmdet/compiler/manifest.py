@@ -13,6 +13,7 @@ from tvmdet.artifact import FORMAT_VERSION, WEIGHTS_MEMBER, write_artifact
 from tvmdet.compiler.build import BuiltLibrary
 from tvmdet.compiler.schedule import ScheduledKernels
 from tvmdet.compiler.weights import WeightStore
+from tvmdet.cuda.nvcc import CompiledCode
 from tvmdet.errors import InputError
 from tvmdet.sealed_zip import Chunks
 from tvmdet.targets import Target
@@ -83,8 +84,10 @@ def _make_manifest(
     for name, one in built.items():
         target, kernels, library = one.target, one.kernels, one.library
         planned = {entry.rpartition("_b")[2]: n for entry, n in library.planned_bytes.items()}
+        gpu = {} if library.gpu is None else {"gpu": _gpu_facts(target, library.gpu)}
         entries.append(
             {
+                **gpu,
                 "name": name,
                 "arch": target.arch,
                 "rank": target.rank,
@@ -108,6 +111,16 @@ def _make_manifest(
         "batch_sizes": list(sizes),
         "raw": _raw_description(model, sizes) if model.spec.family == "raw" else None,
         "targets": entries,
+    }
+
+
+def _gpu_facts(target: Target, code: CompiledCode) -> dict[str, Any]:
+    """Returns what a machine needs to run a library's kernels, and what each of them takes."""
+    return {
+        "sm": str(target.tvm["arch"]),
+        "toolkit": code.toolkit,
+        "never_run": bool(target.missing_features()),
+        "kernels": {name: asdict(use) for name, use in sorted(code.kernels.items())},
     }
 
 

@@ -1,9 +1,9 @@
 """Which layers of a build round the factors of their products, and which are kept in float32.
 
-A build that may use bfloat16 takes it wherever the tuning records say that it is fastest. When the
-result is further from ONNX Runtime than its tolerance allows, layers are taken back to float32,
-those nearest to the outputs first: what they round goes to boxes and scores without passing through
-anything else.
+A build that may use bfloat16, float16 or tf32 takes it wherever the tuning records say that it is
+fastest. When the result is further from ONNX Runtime than its tolerance allows, layers are taken
+back to float32, those nearest to the outputs first: what they round goes to boxes and scores
+without passing through anything else.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from tvmdet.passes.conv_algorithms import Algorithm, AlgorithmName, ConvLayer
+from tvmdet.passes.conv_algorithms import ROUNDED, Algorithm, AlgorithmName, ConvLayer
 
 __all__ = ["SHARES_KEPT", "LayerPrecision"]
 
 SHARES_KEPT = (0.0, 0.125, 0.25, 0.5)
-"""Shares of the layers in bfloat16 that are taken back, one attempt after the other."""
+"""Shares of the rounded layers that are taken back, one attempt after the other."""
 
 
 class LayerPrecision:
@@ -35,17 +35,17 @@ class LayerPrecision:
     def __call__(self, layer: ConvLayer) -> AlgorithmName:
         """Returns the algorithm of a layer."""
         chosen = self._choose(layer)
-        if chosen != "bf16":
+        if chosen not in ROUNDED:
             return chosen
         self._rounded.setdefault(layer.weights_sha256)
         if layer.weights_sha256 not in self.kept:
-            return "bf16"
-        others = tuple(name for name in layer.algorithms if name != "bf16")
+            return chosen
+        others = tuple(name for name in layer.algorithms if name not in ROUNDED)
         return self._choose(dataclasses.replace(layer, algorithms=others))
 
     @property
     def rounded(self) -> int:
-        """Layers that are computed in bfloat16."""
+        """Layers whose factors are rounded."""
         return len(self._rounded) - len(self.kept)
 
     def attempts(self) -> Iterator[float]:

@@ -20,7 +20,7 @@ from tvmdet.passes.conv_algorithms import (
     usual_algorithm,
 )
 from tvmdet.passes.fuse_pairs import ConvPair, PairChoice, pair_anchor, usual_pairs
-from tvmdet.schedules import find, get_template
+from tvmdet.schedules import find, templates
 from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
 from tvmdet.targets import Target
 from tvmdet.tuning.nearness import fitted
@@ -70,7 +70,7 @@ def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algo
     def seconds(layer: ConvLayer, anchor: str) -> dict[AlgorithmName, float]:
         found: dict[AlgorithmName, float] = {}
         for name in layer.algorithms:
-            record = store.fastest_of_anchor(target.name, ALGORITHMS[name] + anchor, threads)
+            record = store.fastest_of_anchor(target.records, ALGORITHMS[name] + anchor, threads)
             if record is not None:
                 found[name] = record.score_s
         return found
@@ -78,7 +78,7 @@ def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algo
     def choose(layer: ConvLayer) -> AlgorithmName:
         usual = usual_algorithm(layer)
         prefix = ALGORITHMS[usual]
-        near = store.near_anchors(target.name, prefix + layer.anchor)
+        near = store.near_anchors(target.records, prefix + layer.anchor)
         for anchor in (layer.anchor, *(other.removeprefix(prefix) for other in near)):
             measured = seconds(layer, anchor)
             if usual in measured and (anchor == layer.anchor or len(measured) > 1):
@@ -96,7 +96,7 @@ def measured_pairs(target: Target, store: TuningStore, threads: int) -> PairChoi
 
     def choose(pair: ConvPair) -> bool:
         anchors = (pair_anchor(pair.depthwise, pair.pointwise), pair.depthwise, pair.pointwise)
-        records = [store.fastest_of_anchor(target.name, anchor, threads) for anchor in anchors]
+        records = [store.fastest_of_anchor(target.records, anchor, threads) for anchor in anchors]
         scores = [record.score_s for record in records if record is not None]
         if len(scores) < len(anchors):
             return usual_pairs(pair)
@@ -161,20 +161,20 @@ def _schedule(
     valid = template.decisions(workload, target)
     candidates: list[tuple[Decision, str]] = []
     if len(valid) > 1:
-        best = store.best(target.name, key, threads)
+        best = store.best(target.records, key, threads)
         if best is not None:
             candidates.append((best.decision, "tuned"))
-        same = store.borrow(target.name, workload.anchor, template.name, threads)
+        same = store.borrow(target.records, workload.anchor, template.name, threads)
         if same is not None:
             candidates.append((same.decision, "borrowed"))
         elif best is None:
-            like = store.near(target.name, workload.anchor, template.name, threads)
+            like = store.near(target.records, workload.anchor, template.name, threads)
             if like is not None:
                 candidates.append((fitted(like.decision, valid), "near"))
     candidates += [(decision, "default" if len(valid) > 1 else "single") for decision in valid]
     broken = {
         decision: record
-        for decision, record in store.measured(target.name, key).items()
+        for decision, record in store.measured(target.records, key).items()
         if not record.ok
     }
     for decision, source in candidates:
@@ -189,9 +189,23 @@ def _schedule(
         except Exception as error:  # TVM raises anything; the next candidate is tried
             reason = (str(error).strip() or repr(error)).splitlines()[-1]
             fallbacks[name] = f"{decision}: {reason}"
-    last = get_template("common.as_is")
-    decision = last.decisions(workload, target)[0]
-    return _apply(last, func, workload, decision), decision, "default"
+    for last in _general(template, target):
+        general = last.match(func, target)
+        if general is None:
+            continue
+        decision = last.decisions(general, target)[0]
+        try:
+            return _apply(last, func, general, decision), decision, "default"
+        except Exception as error:  # TVM raises anything; a more general template is tried
+            reason = (str(error).strip() or repr(error)).splitlines()[-1]
+            fallbacks[name] = f"{decision}: {reason}"
+    raise AssertionError("the last template changes nothing")
+
+
+def _general(template: Template, target: Target) -> list[Template]:
+    """Returns the templates that are asked after one."""
+    every = list(templates(target))
+    return every[every.index(template) + 1 :] or every[-1:]
 
 
 def _apply(template: Template, func: Any, workload: Workload, decision: Decision) -> tirx.PrimFunc:

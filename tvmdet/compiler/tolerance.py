@@ -39,9 +39,13 @@ class Tolerance:
         A bfloat16 factor is off by up to 1/256 of itself. On photographs that moved the scores
         of a YOLOv8n by up to 0.007 and the edges of its boxes by up to 4 pixels of 320, those of
         a PicoDet by up to 0.009; scores of a thousandth were off by up to 0.8 of themselves.
+
+        A float16 or tf32 factor has three more bits: an eighth of that is off.
         """
         if precision == "bf16":
             return cls(iou=0.8, score=0.03, score_share=0.8, mask_iou=0.8, raw=0.05, nudge=2**-9)
+        if precision in ("fp16", "tf32"):
+            return cls(iou=0.95, score=5e-3, score_share=0.2, mask_iou=0.95, raw=0.01, nudge=2**-12)
         return cls()
 
     def score_near(self, score: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 __all__ = [
     "ALGORITHMS",
+    "ROUNDED",
     "WINOGRAD_SIDES",
     "Algorithm",
     "AlgorithmName",
@@ -16,7 +17,9 @@ __all__ = [
     "usual_algorithm",
 ]
 
-AlgorithmName: TypeAlias = Literal["direct", "winograd2", "winograd4", "winograd6", "bf16"]
+AlgorithmName: TypeAlias = Literal[
+    "direct", "winograd2", "winograd4", "winograd6", "bf16", "fp16", "tf32"
+]
 
 ALGORITHMS: dict[AlgorithmName, str] = {
     "direct": "",
@@ -24,9 +27,14 @@ ALGORITHMS: dict[AlgorithmName, str] = {
     "winograd4": "winograd4_",
     "winograd6": "winograd6_",
     "bf16": "bf16_",
+    "fp16": "fp16_",
+    "tf32": "tf32_",
 }
 """What each algorithm puts before the anchor of the direct convolution ("conv2d n1 h80 ...")."""
 
+
+ROUNDED: frozenset[AlgorithmName] = frozenset({"bf16", "fp16", "tf32"})
+"""The algorithms that round the factors of their products."""
 
 WINOGRAD_SIDES: dict[AlgorithmName, int] = {"winograd2": 2, "winograd4": 4, "winograd6": 6}
 """Side of the output tile of each Winograd algorithm."""

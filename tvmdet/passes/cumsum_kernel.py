@@ -8,6 +8,8 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
+from tvmdet.passes.kernel_marks import mark_kernel
+
 __all__ = ["cumsum_func"]
 
 _OPAQUE = 8  # tvm::relax::OpPatternKind::kOpaque: never fused with a neighbour
@@ -46,4 +48,12 @@ def cumsum_func(
                         sums[n, i] = total[0]
                         total[0] = total[0] + T.cast(data[n, i], sum_dtype)
 
-    return cumsum
+    return mark_kernel(
+        cumsum,
+        "cumsum",
+        rows=rows,
+        length=length,
+        dtype=dtype,
+        sum_dtype=sum_dtype,
+        exclusive=exclusive,
+    )

@@ -22,6 +22,8 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
+from tvmdet.passes.kernel_marks import mark_kernel
+
 __all__ = ["non_max_suppression_func"]
 
 _OPAQUE = 8  # tvm::relax::OpPatternKind::kOpaque: never fused with a neighbour
@@ -183,4 +185,15 @@ def non_max_suppression_func(
                         heap_score[parent[0]] = score[0]
                         heap_index[parent[0]] = index[0]
 
-    return non_max_suppression
+    return mark_kernel(
+        non_max_suppression,
+        "non_max_suppression",
+        images=images,
+        classes=classes,
+        count=count,
+        rows=rows,
+        most=most,
+        iou_threshold=iou_threshold,
+        score_threshold=score_threshold,
+        center_point_box=center_point_box,
+    )

@@ -24,6 +24,8 @@ import math
 from tvm import tirx
 from tvm.script import tirx as T
 
+from tvmdet.passes.kernel_marks import mark_kernel
+
 __all__ = ["roi_align_func"]
 
 _OPAQUE = 8  # tvm::relax::OpPatternKind::kOpaque: never fused with a neighbour
@@ -167,4 +169,14 @@ def roi_align_func(
                 for c in T.vectorized(lanes):
                     out[k, i, j, block * lanes + c] = total[c]
 
-    return roi_align
+    return mark_kernel(
+        roi_align,
+        "roi_align",
+        data_shape=data_shape,
+        regions=regions,
+        pooled_hw=pooled_hw,
+        scale=spatial_scale,
+        ratio=sampling_ratio,
+        offset=offset,
+        smallest=smallest,
+    )

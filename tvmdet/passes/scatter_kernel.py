@@ -8,6 +8,8 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
+from tvmdet.passes.kernel_marks import mark_kernel
+
 __all__ = ["scatter_func"]
 
 _OPAQUE = 8  # tvm::relax::OpPatternKind::kOpaque: never fused with a neighbour
@@ -44,4 +46,12 @@ def scatter_func(
                         if place[0] < length:
                             result[n, place[0]] = values[n, i]
 
-    return scatter
+    return mark_kernel(
+        scatter,
+        "scatter",
+        rows=rows,
+        length=length,
+        updates=updates,
+        dtype=dtype,
+        index_dtype=index_dtype,
+    )

@@ -19,6 +19,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
+from tvmdet.passes.kernel_marks import mark_kernel
 from tvmdet.spec import PostprocessSpec
 
 __all__ = ["suppress_boxes_func"]
@@ -181,4 +182,14 @@ def suppress_boxes_func(
                     heap_index[parent[0]] = index[0]
             out_counts[n] = kept[0]
 
-    return suppress_boxes
+    return mark_kernel(
+        suppress_boxes,
+        "suppress_boxes",
+        batch=batch,
+        anchors=anchors,
+        classes=classes,
+        rows=rows,
+        most=top_k,
+        multi_label=spec.multi_label,
+        class_agnostic=spec.class_agnostic,
+    )

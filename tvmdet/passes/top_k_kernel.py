@@ -13,6 +13,8 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
+from tvmdet.passes.kernel_marks import mark_kernel
+
 __all__ = ["top_k_func"]
 
 _OPAQUE = 8  # tvm::relax::OpPatternKind::kOpaque: never fused with a neighbour
@@ -95,4 +97,13 @@ def top_k_func(
                     if size[0] > 0:
                         heap[parent[0]] = entry[0]
 
-    return top_k
+    return mark_kernel(
+        top_k,
+        "top_k",
+        rows=rows,
+        length=length,
+        k=k,
+        dtype=dtype,
+        index_dtype=index_dtype,
+        largest=largest,
+    )

@@ -8,6 +8,9 @@ from tvmdet.report.bench import BenchOptions, bench
 from tvmdet.report.environments import install
 from tvmdet.report.eval_results import EvalReport
 from tvmdet.report.evaluate import EvalOptions, evaluate
+from tvmdet.report.repetition import Verification, VerifyOptions, verify
+from tvmdet.report.result_file import dump_result, load_result, load_results, result_schema
+from tvmdet.report.result_format import Result
 from tvmdet.report.results import BenchReport
 from tvmdet.report.rivals import find_rivals
 from tvmdet.report.timing import Plan
@@ -18,8 +21,16 @@ __all__ = [
     "EvalOptions",
     "EvalReport",
     "Plan",
+    "Result",
+    "Verification",
+    "VerifyOptions",
     "bench",
+    "dump_result",
     "evaluate",
     "find_rivals",
     "install",
+    "load_result",
+    "load_results",
+    "result_schema",
+    "verify",
 ]

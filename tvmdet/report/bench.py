@@ -5,16 +5,19 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tvmdet.artifact import Artifact
 from tvmdet.cpus import check_threads
 from tvmdet.errors import ArtifactError, InputError
+from tvmdet.report.accuracy import read_accuracy
 from tvmdet.report.agreement import TOLERANCES
 from tvmdet.report.contest import Contest, Side, ranked
 from tvmdet.report.end_to_end import end_to_end_table
 from tvmdet.report.environments import find_python
-from tvmdet.report.machine import CpuClock, describe_machine
+from tvmdet.report.load import LoadWatch
+from tvmdet.report.machine import describe_accelerator, describe_machine, describe_versions
 from tvmdet.report.network import (
     Network,
     compile_network,
@@ -23,8 +26,10 @@ from tvmdet.report.network import (
 )
 from tvmdet.report.peak import Peak, measure_peak
 from tvmdet.report.per_layer import LayerTable, profile_layers
+from tvmdet.report.result_format import Prices, Setup
 from tvmdet.report.results import BenchReport, Table
 from tvmdet.report.rivals import find_rivals
+from tvmdet.report.subject import describe_subject, sha256_of
 from tvmdet.report.timing import Plan, time_in_turn
 from tvmdet.report.worker import WorkerError
 from tvmdet.runtime.loader import Host, choose_target, read_spec
@@ -49,6 +54,9 @@ class BenchOptions:
         logs: A folder of tuning records to read besides the usual ones.
         tolerance: Greatest error of a contestant, as a share of an output's greatest value; None
             for what is usual in its precision.
+        evaluation: What ``tvmdet eval --json`` wrote of the same file.
+        prices: Of this machine.
+        peak: Whether to measure what the machine can do at most, which ``per_layer`` needs.
     """
 
     onnx: Path | None = None
@@ -62,6 +70,9 @@ class BenchOptions:
     per_layer: bool = False
     logs: Path | None = None
     tolerance: float | None = None
+    evaluation: Path | None = None
+    prices: Prices | None = None
+    peak: bool = True
 
 
 def bench(
@@ -110,14 +121,15 @@ class _Run:
         self._progress = progress
         self._threads = check_threads(options.threads)
         self._artifact = Artifact.open(path)
-        host = Host.this_machine()
-        self._target = choose_target(
-            self._artifact.targets, host, options.target, where=str(path)
-        ).name
+        self._host = Host.this_machine()
+        chosen = choose_target(self._artifact.targets, self._host, options.target, where=str(path))
+        self._target, self._gpu = chosen.name, chosen.gpu
         entries = {entry["name"]: entry for entry in self._artifact.manifest["targets"]}
         self._precision = entries[self._target].get("precision", "fp32")
         self._is_raw = self._artifact.manifest["raw"] is not None
         self._check()
+        given = options.evaluation
+        self._accuracy = None if given is None else read_accuracy(given, self._artifact)
         # Before anything that takes long: a rival that is missing stops everything.
         self._sides = [
             Side(rival=rival, precision=precision, python=find_python(rival))
@@ -126,21 +138,47 @@ class _Run:
         ]
 
     def report(self, command: tuple[str, ...]) -> BenchReport:
-        self._say("measuring what this machine can do at most")
-        peak = measure_peak(self._target, self._threads)
+        machine = describe_machine()
+        if self._gpu is not None:
+            machine["accelerator"] = describe_accelerator(self._host.gpus, self._gpu)
+        peak = None
+        # What a CPU can do at most says nothing of kernels that run on a GPU.
+        if (self._options.peak and self._gpu is None) or self._options.per_layer:
+            self._say("measuring what this machine can do at most")
+            peak = measure_peak(self._target, self._threads)
         with tempfile.TemporaryDirectory(prefix="tvmdet-bench-") as folder:
             tables = self._tables(Path(folder))
-        layers = self._layers(peak) if self._options.per_layer else ()
+        layers = () if peak is None or not self._options.per_layer else self._layers(peak)
         return BenchReport(
-            artifact=str(self._artifact.path),
-            model=self._artifact.manifest["model"],
-            target=self._target,
+            subject=describe_subject(self._artifact, self._target, self._host),
             threads=self._threads,
-            machine=describe_machine(),
+            machine=machine,
+            versions=describe_versions(),
             peak=peak,
             tables=tuple(tables),
+            setup=self._setup(),
             layers=layers,
+            accuracy=self._accuracy,
+            prices=self._options.prices,
             command=command,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def _setup(self) -> Setup:
+        options, picture = self._options, self._options.picture
+        return Setup(
+            onnx=None if options.onnx is None else str(options.onnx),
+            against=options.against,
+            precisions=options.precisions,
+            batch_sizes=options.batch_sizes,
+            picture=None if picture is None else str(picture),
+            picture_sha256=None if picture is None else sha256_of(picture),
+            rounds=options.plan.rounds,
+            duration_s=options.plan.duration_s,
+            warm_up=options.plan.warm_up,
+            per_layer=options.per_layer,
+            logs=None if options.logs is None else str(options.logs),
+            tolerance=options.tolerance,
         )
 
     def _check(self) -> None:
@@ -149,6 +187,11 @@ class _Run:
             raise InputError(
                 "rivals run the ONNX file that the artifact was compiled from: give --onnx with "
                 "--against"
+            )
+        if options.per_layer and self._gpu is not None:
+            raise InputError(
+                f"--per-layer times kernels on CPUs, and {self._target} runs on a GPU, where a "
+                "call returns before its kernel has run; leave it out, or name another --target"
             )
         missing = sorted(set(options.batch_sizes).difference(held))
         if missing:
@@ -216,16 +259,23 @@ class _Run:
     def _network_table(self, contest: Contest) -> Table:
         what = f"network, batch {contest.network.batch_size}"
         self._say(f"timing {what}")
-        clock = CpuClock(worker.pid for worker in contest.workers.values())
+        watch = LoadWatch(worker.pid for worker in contest.workers.values())
         timings = time_in_turn(
-            contest.workers, self._options.plan, lambda n, s: self._progress(what, n, s)
+            contest.workers,
+            self._options.plan,
+            lambda n, s: self._progress(what, n, s),
+            watch.sample,
         )
+        load = watch.read(timings.calls)
+        entries, noise = ranked(contest.entries, timings, contest.memory())
         return Table(
             what="network",
             batch_size=contest.network.batch_size,
-            entries=ranked(contest.entries, timings),
-            disturbance=clock.read(),
+            entries=entries,
+            load=load,
+            noise=noise,
             restless=tuple(sorted(timings.restless)),
+            answers=contest.answers,
         )
 
     def _end_to_end(self, contest: Contest | None, folder: Path) -> Table:

@@ -11,17 +11,21 @@ from types import TracebackType
 from typing import Any, Self
 
 from tvmdet.report.agreement import SPARED_SHARE, TOLERANCES, compare_outputs
+from tvmdet.report.answers import sample_outputs
 from tvmdet.report.environments import environment_variables, find_python
 from tvmdet.report.network import Network, make_inputs
-from tvmdet.report.results import Entry
+from tvmdet.report.results import Entry, Noise
 from tvmdet.report.rivals import RIVALS, TVMDET, Rival
-from tvmdet.report.statistics import compare, summarise
+from tvmdet.report.statistics import compare, noise_between, summarise
 from tvmdet.report.timing import Timings
 from tvmdet.report.worker import Arrays, Worker, WorkerError
 
-__all__ = ["OURS", "Contest", "Side", "one_line", "ranked"]
+__all__ = ["AGAIN", "OURS", "Contest", "Side", "one_line", "ranked"]
 
 OURS = "tvmdet"
+AGAIN = "tvmdet again"
+"""The second copy of tvmdet in every table; what it differs by from the first one is noise."""
+
 _LONGEST_PROBLEM = 200
 _REFERENCE = next(rival for rival in RIVALS if rival.name == "onnxruntime")
 
@@ -48,6 +52,7 @@ class Contest:
     Attributes:
         entries: What is known of each, by name, tvmdet first.
         workers: Those that gave right answers.
+        answers: Samples of what tvmdet answered.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class Contest:
         self.network = network
         self.entries: dict[str, Entry] = {}
         self.workers: dict[str, Worker] = {}
+        self.answers: Mapping[str, Sequence[float]] = {}
         self._compiled = compiled
         self._threads = threads
         self._precision = precision
@@ -95,9 +101,14 @@ class Contest:
         """Loads every contestant, and compares its outputs with those of ONNX Runtime."""
         ours = Side(rival=TVMDET, precision=self._precision, python=Path(sys.executable))
         reference = self._reference(say)
-        for side in (ours, *sides):
-            say(f"loading {side.name}")
-            self.entries[side.name] = self._open(side, reference)
+        named = {OURS: ours, AGAIN: ours, **{side.name: side for side in sides}}
+        for name, side in named.items():
+            say(f"loading {name}")
+            self.entries[name] = self._open(name, side, reference)
+
+    def memory(self) -> dict[str, int | None]:
+        """Returns the most memory that each contestant's process had resident so far."""
+        return {name: worker.memory_peak_bytes() for name, worker in self.workers.items()}
 
     def feed(self, inputs: Arrays | None = None) -> None:
         """Gives all contestants other inputs, or the first ones again."""
@@ -132,8 +143,8 @@ class Contest:
         }
         return worker.load(model, self.network.signature, options)
 
-    def _open(self, side: Side, reference: Arrays | None) -> Entry:
-        entry = Entry(name=side.name, precision=side.precision, flop=self.network.flop)
+    def _open(self, name: str, side: Side, reference: Arrays | None) -> Entry:
+        entry = Entry(name=name, precision=side.precision, flop=self.network.flop)
         if side.precision not in side.rival.precisions:
             return replace(entry, problem=f"does not compute in {side.precision} on a CPU")
         worker = self._stack.enter_context(self._start(side))
@@ -145,6 +156,8 @@ class Contest:
         except WorkerError as error:
             worker.close()
             return replace(entry, problem=f"failed: {one_line(error)}")
+        if name == OURS:
+            self.answers = sample_outputs(outputs)
         if reference is not None:
             spared = SPARED_SHARE if self.network.selects else 0.0
             allowed = self._tolerance or TOLERANCES[side.precision]
@@ -153,7 +166,7 @@ class Contest:
             if not found.ok:
                 worker.close()
                 return replace(entry, problem=f"wrong: {found}")
-        self.workers[side.name] = worker
+        self.workers[name] = worker
         return entry
 
 
@@ -163,11 +176,22 @@ def one_line(problem: object) -> str:
     return text if len(text) <= _LONGEST_PROBLEM else f"{text[:_LONGEST_PROBLEM]} ..."
 
 
-def ranked(entries: Mapping[str, Entry], timings: Timings) -> tuple[Entry, ...]:
-    """Returns the entries with their timings, and how tvmdet relates to each."""
-    ours = timings.seconds.get(OURS)
+def ranked(
+    entries: Mapping[str, Entry], timings: Timings, memory: Mapping[str, int | None]
+) -> tuple[tuple[Entry, ...], Noise | None]:
+    """Returns the entries with their timings, how tvmdet relates to each, and the noise.
+
+    Args:
+        entries: By name, with the second copy of tvmdet among them.
+        timings: Of those that were timed.
+        memory: Most bytes that each process had resident.
+    """
+    ours, again = timings.seconds.get(OURS), timings.seconds.get(AGAIN)
+    floor = noise_between(again, ours) if ours and again else None
     done = []
     for name, entry in entries.items():
+        if name == AGAIN:
+            continue
         if name in timings.failed:
             done.append(replace(entry, problem=f"failed: {one_line(timings.failed[name])}"))
             continue
@@ -180,8 +204,14 @@ def ranked(entries: Mapping[str, Entry], timings: Timings) -> tuple[Entry, ...]:
             replace(
                 entry,
                 seconds=tuple(seconds),
+                warm_up_s=tuple(timings.warm_up.get(name, ())),
+                memory_peak_bytes=memory.get(name),
                 summary=summarise(seconds),
-                comparison=compare(ours, seconds) if other and ours else None,
+                comparison=compare(ours, seconds, noise=floor) if other and ours else None,
             )
         )
-    return tuple(done)
+    if floor is None or ours is None or again is None:
+        return tuple(done), None
+    # The floor of any comparison in this table is that of the A/A comparison itself.
+    bound = compare(again, ours, noise=floor).noise_floor
+    return tuple(done), Noise(seconds=tuple(again), comparison=compare(again, ours), floor=bound)

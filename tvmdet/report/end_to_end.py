@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tvmdet.boxes import iou_matrix
 from tvmdet.report.agreement import Agreement
-from tvmdet.report.contest import OURS, Contest, ranked
+from tvmdet.report.answers import sample_found
+from tvmdet.report.contest import AGAIN, OURS, Contest, ranked
 from tvmdet.report.environments import environment_variables
-from tvmdet.report.machine import CpuClock
+from tvmdet.report.load import LoadWatch
 from tvmdet.report.pipeline import Found, Pipeline
 from tvmdet.report.results import Entry, Table
 from tvmdet.report.timing import Plan, time_in_turn
@@ -43,9 +44,12 @@ class _Phases:
     def wait_until_asleep(self, *, at_least_s: float, at_most_s: float) -> bool:
         return self._worker.wait_until_asleep(at_least_s=at_least_s, at_most_s=at_most_s)
 
-    def _note(self, phases: dict[str, float]) -> float:
-        self.phases.append(phases)
-        return sum(phases.values())
+    @property
+    def pid(self) -> int:
+        return self._worker.pid
+
+    def memory_peak_bytes(self) -> int | None:
+        return self._worker.memory_peak_bytes()
 
 
 class _Ours(_Phases):
@@ -63,7 +67,8 @@ class _Ours(_Phases):
 
     def time(self, *, untimed: int = 1) -> float:
         answer = self._worker.call("detect", picture=self._picture, untimed=untimed)
-        return self._note(answer["seconds"])
+        self.phases.append(answer["stages"])
+        return float(answer["seconds"])
 
 
 class _Theirs(_Phases):
@@ -85,7 +90,10 @@ class _Theirs(_Phases):
         _, _, before = self._pipeline.prepare(self._picture)
         network = self._worker.time(untimed=untimed)
         _, after = self._pipeline.finish(self._outputs, self._transform)
-        return self._note({**before, "network": network, **after})
+        phases = {**before, "network": network, **after}
+        self.phases.append(phases)
+        # Not by one clock from start to end: it would count the hand-over between the processes.
+        return sum(phases.values())
 
 
 def end_to_end_table(
@@ -116,14 +124,15 @@ def end_to_end_table(
     Raises:
         WorkerError: tvmdet itself fails.
     """
-    python = Path(sys.executable)
-    environment = environment_variables(python)
-    with Worker(python, _SERVED, threads=threads, environment=environment) as worker:
-        version = worker.call("open", artifact=str(artifact), target=target, threads=threads)
-        ours = _Ours(worker, str(picture))
-        right = ours.found()
-        entries = {OURS: Entry(name=OURS, precision=precision, version=version)}
-        sides: dict[str, _Ours | _Theirs] = {OURS: ours}
+    with ExitStack() as stack:
+        copies = [stack.enter_context(_start(threads)) for _ in range(2)]
+        sides: dict[str, _Ours | _Theirs] = {}
+        entries: dict[str, Entry] = {}
+        for name, worker in zip((OURS, AGAIN), copies, strict=True):
+            version = worker.call("open", artifact=str(artifact), target=target, threads=threads)
+            sides[name] = _Ours(worker, str(picture))
+            entries[name] = Entry(name=name, precision=precision, version=version)
+        right = sides[OURS].found()
         for name, rival in _rivals(contest).items():
             assert contest is not None
             given = contest.network.signature["inputs"][0]
@@ -136,20 +145,26 @@ def end_to_end_table(
             entries[name] = replace(entry, agreement=found, problem=found.reason)
             if found.ok:
                 sides[name] = theirs
-        clock = CpuClock([worker.pid, *(rival.pid for rival in _rivals(contest).values())])
-        timings = time_in_turn(sides, plan, progress)
-        disturbance = clock.read()
+        watch = LoadWatch(side.pid for side in sides.values())
+        timings = time_in_turn(sides, plan, progress, watch.sample)
+        load = watch.read(timings.calls)
+        memory = {name: side.memory_peak_bytes() for name, side in sides.items()}
+    found_entries, noise = ranked(entries, timings, memory)
     found_entries = tuple(
-        replace(entry, phases_s=_medians(sides[entry.name].phases)) if entry.seconds else entry
-        for entry in ranked(entries, timings)
+        replace(entry, stages_s=_by_stage(sides[entry.name].phases[-len(entry.seconds) :]))
+        if entry.seconds
+        else entry
+        for entry in found_entries
     )
     masks = "" if spec.masks is None else "; masks as small as the network has them"
     return Table(
         what="end to end",
         batch_size=1,
         entries=found_entries,
-        disturbance=disturbance,
+        load=load,
+        noise=noise,
         restless=tuple(sorted(timings.restless)),
+        answers=sample_found(right),
         note=f"{picture.name}: {len(right.scores)} boxes{masks}. Rivals with the numpy pre- and "
         "post-processing of tvmdet.report.pipeline",
     )
@@ -181,8 +196,14 @@ def compare_found(got: Found, right: Found, tolerance: float) -> Agreement:
 def _rivals(contest: Contest | None) -> Mapping[str, Worker]:
     if contest is None:
         return {}
-    return {name: worker for name, worker in contest.workers.items() if name != OURS}
+    return {name: worker for name, worker in contest.workers.items() if name not in (OURS, AGAIN)}
 
 
-def _medians(phases: list[dict[str, Any]]) -> dict[str, float]:
-    return {name: float(np.median([each[name] for each in phases])) for name in phases[0]}
+def _start(threads: int) -> Worker:
+    python = Path(sys.executable)
+    return Worker(python, _SERVED, threads=threads, environment=environment_variables(python))
+
+
+def _by_stage(phases: list[dict[str, float]]) -> dict[str, list[float]]:
+    """Returns the seconds of each stage, call by call."""
+    return {name: [each[name] for each in phases] for name in phases[0]}

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import tvmdet
 from tvmdet.cpus import cpu_model, usable_cpu_count
+from tvmdet.runtime.gpu import Gpu, GpuNeeds
 from tvmdet.targets import host_features
 
-__all__ = ["CpuClock", "Disturbance", "describe_machine"]
+__all__ = [
+    "CpuClock",
+    "Disturbance",
+    "describe_accelerator",
+    "describe_machine",
+    "describe_versions",
+    "read_text",
+]
+
+_PACKAGES = ("apache-tvm", "apache-tvm-ffi", "numpy", "opencv-python-headless", "onnxruntime")
+_CPUFREQ = "/sys/devices/system/cpu/cpu0/cpufreq"
 
 _TOLD_FEATURES = (
     "avx2",
@@ -47,7 +61,53 @@ def describe_machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "load_average": [round(value, 2) for value in os.getloadavg()],
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "clock": _describe_clock(),
+        "accelerator": None,
     }
+
+
+def describe_accelerator(gpus: Gpu, needs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns what a reader must know of the GPU that runs some kernels; None where none does.
+
+    Args:
+        gpus: Those of this machine.
+        needs: What the kernels need, as a manifest has it.
+    """
+    index = gpus.device_for(GpuNeeds(**needs))
+    if gpus.problem or index is None:
+        return None
+    return {
+        "name": gpus.names[index],
+        "capability": f"sm_{gpus.capabilities[index]}",
+        "driver_cuda": f"{gpus.driver // 1000}.{gpus.driver % 1000 // 10}",
+        "count": len(gpus.names),
+    }
+
+
+def describe_versions() -> dict[str, str]:
+    """Returns the versions of what takes part on tvmdet's side, by name."""
+    found = {"tvmdet": tvmdet.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        # What is not installed took no part.
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def _describe_clock() -> dict[str, Any]:
+    """Returns what the kernel says of the first CPU's clock; nothing in most virtual machines."""
+    found: dict[str, Any] = {}
+    for key, name in (("min_mhz", "cpuinfo_min_freq"), ("max_mhz", "cpuinfo_max_freq")):
+        if (khz := read_text(f"{_CPUFREQ}/{name}").strip()).isdecimal():
+            found[key] = round(int(khz) / 1e3)
+    if governor := read_text(f"{_CPUFREQ}/scaling_governor").strip():
+        found["governor"] = governor
+    boost = read_text("/sys/devices/system/cpu/cpufreq/boost").strip()
+    no_turbo = read_text("/sys/devices/system/cpu/intel_pstate/no_turbo").strip()
+    if boost or no_turbo:
+        found["boost"] = boost == "1" or no_turbo == "0"
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +155,18 @@ class CpuClock:
         """Returns seconds of busy CPUs, stolen time, and CPU time of our own processes."""
         tick = 1.0 / os.sysconf("SC_CLK_TCK")
         # cpu user nice system idle iowait irq softirq steal (proc(5))
-        words = _read("/proc/stat").splitlines()[:1]
+        words = read_text("/proc/stat").splitlines()[:1]
         counts = [int(word) for word in words[0].split()[1:9]] if words else [0] * 8
         own = 0
         for process in self._processes:
-            after_name = _read(f"/proc/{process}/stat").rpartition(")")[2].split()
+            after_name = read_text(f"/proc/{process}/stat").rpartition(")")[2].split()
             own += sum(int(word) for word in after_name[11:13])  # utime, stime
         busy = sum(counts) - counts[3] - counts[4] - counts[7]
         return busy * tick, counts[7] * tick, own * tick
 
 
-def _read(path: str) -> str:
+def read_text(path: str | Path) -> str:
+    """Returns what a file of the kernel says; nothing where there is none."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:

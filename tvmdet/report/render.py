@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from tvmdet.report.contest import OURS
 from tvmdet.report.peak import Peak
 from tvmdet.report.per_layer import Layer, LayerTable
 from tvmdet.report.results import BenchReport, Entry, Table
 
-__all__ = ["Grid", "grids", "machine_lines", "remarks"]
+__all__ = ["Grid", "grids", "machine_lines"]
 
-_PHASES = ("decode", "resize", "network", "map")
+_PHASES = ("decode", "resize", "queue", "network", "map")
 _LATENCY = ("median", "p90", "p99", "min")
 
 
@@ -41,12 +42,12 @@ def machine_lines(report: BenchReport) -> list[tuple[str, str]]:
     cpus = f"{machine['cpus_usable']} of {machine['cpus_online']} CPUs usable"
     kind = ", virtual" if machine["virtual"] else ""
     lines = [
-        ("file", f"{report.artifact} ({report.model.get('name')})"),
+        ("file", f"{report.subject.artifact.path} ({report.subject.model.name})"),
         ("machine", f"{machine['cpu']}, {cpus}{kind}"),
         ("features", " ".join(machine["features"])),
         ("system", f"{machine['system']}, Python {machine['python']}"),
         ("load", " ".join(str(value) for value in machine["load_average"])),
-        ("code for", f"{report.target}, {report.threads} threads each"),
+        ("code for", f"{report.subject.target.name}, {report.threads} threads each"),
     ]
     if report.peak is not None:
         rates = report.peak.bytes_per_s
@@ -65,25 +66,6 @@ def grids(report: BenchReport) -> list[Grid]:
     return found + [_layers(table) for table in report.layers]
 
 
-def remarks(report: BenchReport) -> list[str]:
-    """Returns what makes the figures less trustworthy."""
-    said = []
-    if report.peak is not None and report.peak.disturbed:
-        said.append("the machine was never quiet while its peak was measured; it may be higher")
-    for table in report.tables:
-        where = f"{table.what}, batch {table.batch_size}"
-        noise = table.disturbance
-        if noise.is_high:
-            said.append(
-                f"{where}: the machine was not quiet (others used {noise.others_cpus:.2f} CPUs, "
-                f"{noise.stolen_cpus:.2f} were stolen); trust ratios more than milliseconds"
-            )
-        if table.restless:
-            names = ", ".join(table.restless)
-            said.append(f"{where}: threads of {names} went on spinning into the next one's turn")
-    return said
-
-
 def _network(table: Table, peak: Peak | None) -> Grid:
     columns = (
         "",
@@ -93,6 +75,7 @@ def _network(table: Table, peak: Peak | None) -> Grid:
         "GFLOP/s",
         "of peak",
         "max error",
+        "memory MB",
         "version",
     )
     rows = []
@@ -101,15 +84,14 @@ def _network(table: Table, peak: Peak | None) -> Grid:
         share = "" if rate is None or peak is None else f"{rate / peak.flop_per_s:.0%}"
         gflops = "" if rate is None else f"{rate / 1e9:.1f}"
         error = "" if entry.agreement is None else f"{entry.agreement.worst:.1e}"
-        rows.append(
-            (_name(entry), *_latency(entry), *_verdict(entry), gflops, share, error, entry.version)
-        )
+        figures = (gflops, share, error, _memory(entry))
+        rows.append((_name(entry), *_latency(entry), *_verdict(entry), *figures, entry.version))
     return Grid(
         title=f"network alone, batch {table.batch_size}: arrays in, arrays out{_rounds(table)}",
         columns=columns,
         rows=tuple(rows),
         words=("", "tvmdet is", "version"),
-        below=_problems(table),
+        below=(*_noise(table), *_problems(table)),
     )
 
 
@@ -118,7 +100,7 @@ def _end_to_end(table: Table) -> Grid:
     rows = []
     for entry in table.entries:
         phases = [
-            f"{entry.phases_s[name] * 1e3:.2f}" if name in entry.phases_s else ""
+            f"{median(entry.stages_s[name]) * 1e3:.2f}" if entry.stages_s.get(name) else ""
             for name in _PHASES
         ]
         rows.append((_name(entry), *_latency(entry), *phases, *_verdict(entry)))
@@ -127,7 +109,7 @@ def _end_to_end(table: Table) -> Grid:
         columns=columns,
         rows=tuple(rows),
         words=("", "tvmdet is"),
-        below=(table.note, *_problems(table)),
+        below=(table.note, *_noise(table), *_problems(table)),
     )
 
 
@@ -196,6 +178,27 @@ def _verdict(entry: Entry) -> tuple[str, str]:
         return "", "" if entry.name == OURS else "not ranked"
     found = entry.comparison
     return f"{found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}]", found.verdict
+
+
+def _memory(entry: Entry) -> str:
+    return "" if entry.memory_peak_bytes is None else f"{entry.memory_peak_bytes / 1e6:.0f}"
+
+
+def _noise(table: Table) -> Iterator[str]:
+    if table.noise is None:
+        return
+    found = table.noise.comparison
+    yield (
+        f"noise: two copies of tvmdet differ by {found.ratio:.3f} [{found.low:.3f}, "
+        f"{found.high:.3f}]; no difference below {table.noise.floor:.1%} is called here"
+    )
+    seen = [
+        f"{entry.name} {entry.comparison.could_see:.1%}"
+        for entry in table.entries
+        if entry.comparison is not None and entry.comparison.verdict == "undecided"
+    ]
+    if seen:
+        yield f"undecided; differences that could have been seen: {', '.join(seen)}"
 
 
 def _problems(table: Table) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import tvmdet
@@ -18,16 +19,19 @@ def open_detector(artifact: str, target: str, threads: int) -> str:
 
 
 def detect(picture: str, untimed: int) -> dict[str, Any]:
-    """Detects in a picture; returns what it found, and the seconds of each phase."""
+    """Detects in a picture; returns what it found, and the seconds of all and of each stage."""
     (detector,) = _opened
     for _ in range(untimed):
         detector.detect(picture)
+    start = time.perf_counter()
     found, seconds = detector.detect_timed(picture)
+    wall = time.perf_counter() - start
     return {
         "boxes_xyxy": found.boxes_xyxy.tolist(),
         "scores": found.scores.tolist(),
         "class_ids": found.class_ids.tolist(),
-        "seconds": seconds,
+        "stages": seconds,
+        "seconds": wall,
     }
 
 

@@ -54,18 +54,26 @@ class Timings:
     Attributes:
         seconds: Of each contestant, one a round; the n-th of all are of the same round.
         failed: Contestants that failed on the way, with the reason; they have no timings.
+        warm_up: Of each contestant, the calls of the rounds that were dropped.
         restless: Contestants whose threads were still spinning when the next one's turn came.
     """
 
     seconds: dict[str, list[float]]
     failed: dict[str, str] = field(default_factory=dict)
+    warm_up: dict[str, list[float]] = field(default_factory=dict)
     restless: set[str] = field(default_factory=set)
+
+    @property
+    def calls(self) -> int:
+        """Timed calls of all contestants."""
+        return sum(len(seconds) for seconds in self.seconds.values())
 
 
 def time_in_turn(
     contestants: Mapping[str, Contestant],
     plan: Plan,
     progress: Callable[[int, float], None] = lambda _rounds, _elapsed_s: None,
+    between: Callable[[], None] = lambda: None,
 ) -> Timings:
     """Times contestants in rounds.
 
@@ -77,8 +85,10 @@ def time_in_turn(
         contestants: By name.
         plan: How long.
         progress: Called after each timed round with their number and the seconds gone.
+        between: Called before each timed round, while all sleep.
     """
     found = Timings(seconds={name: [] for name in contestants})
+    found.warm_up = {name: [] for name in contestants}
     alive = dict(contestants)
     done, warm, started = 0, 0, time.monotonic()
     last: str | None = None
@@ -86,23 +96,35 @@ def time_in_turn(
         timed: dict[str, float] = {}
         names = list(alive)
         start = (done + warm) % len(names)
+        if warm >= plan.warm_up:
+            _rest(alive, last, found.restless)
+            last = None
+            between()
         for name in names[start:] + names[:start]:
-            if last in alive and not alive[last].wait_until_asleep(
-                at_least_s=_SPIN_DOWN_S, at_most_s=_LONGEST_SPIN_S
-            ):
-                found.restless.add(last)
+            _rest(alive, last, found.restless)
             last = name
             try:
                 timed[name] = alive[name].time()
             except WorkerError as error:
                 found.failed[name] = str(error)
-                del alive[name], found.seconds[name]
-        if warm < plan.warm_up:
+                del alive[name], found.seconds[name], found.warm_up[name]
+        is_warm = warm >= plan.warm_up
+        for name in alive:
+            (found.seconds if is_warm else found.warm_up)[name].append(timed[name])
+        if not is_warm:
             warm += 1
             started = time.monotonic()
             continue
-        for name in alive:
-            found.seconds[name].append(timed[name])
         done += 1
         progress(done, time.monotonic() - started)
     return found
+
+
+def _rest(alive: Mapping[str, Contestant], last: str | None, restless: set[str]) -> None:
+    """Waits until the one whose turn it was sleeps, and notes it where it does not."""
+    if (
+        last is not None
+        and last in alive
+        and not alive[last].wait_until_asleep(at_least_s=_SPIN_DOWN_S, at_most_s=_LONGEST_SPIN_S)
+    ):
+        restless.add(last)

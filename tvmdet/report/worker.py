@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tvmdet.report.machine import read_text
 from tvmdet.report.rivals import serve
 
 __all__ = ["Arrays", "Worker", "WorkerError"]
@@ -136,6 +137,14 @@ class Worker:
                 return False
             time.sleep(_POLL_S)
         return True
+
+    def memory_peak_bytes(self) -> int | None:
+        """Returns the most memory that the process had resident, None where that is not known."""
+        for line in read_text(f"/proc/{self.pid}/status").splitlines():
+            name, _, value = line.partition(":")
+            if name == "VmHWM":
+                return int(value.split()[0]) << 10  # "1234 kB", which are KiB
+        return None
 
     def close(self) -> None:
         """Ends the process; closing twice does nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
@@ -138,9 +138,10 @@ class Detector:
 
         Returns:
             The detections, and seconds by phase, which add up to the whole call: ``decode`` the
-            file, ``resize`` it into the network's input, ``network`` (with normalisation, box
-            decoding and suppression, which are compiled with it), ``map`` the boxes back. Masks
-            stay small until they are asked for, which no phase counts.
+            file, ``resize`` it into the network's input, ``queue`` until no other call computes,
+            ``network`` (with normalisation, box decoding and suppression, which are compiled with
+            it), ``map`` the boxes back. Masks stay small until they are asked for, which no phase
+            counts.
 
         Raises:
             InputError: As in :meth:`detect`.
@@ -254,11 +255,23 @@ class Detector:
             _threshold("iou", iou, self.spec.postprocess.iou_threshold),
         )
 
-    def _submit(self, function: str, arguments: Arrays, copy: Copy = copy_all) -> Future[Arrays]:
+    def _submit(
+        self,
+        function: str,
+        arguments: Arrays,
+        copy: Copy = copy_all,
+        dequeued: Callable[[], None] | None = None,
+    ) -> Future[Arrays]:
         module = self._module
         if module is None:
             raise InputError(f"{self._name} is closed; load it again with tvmdet.load()")
-        return self._thread.submit(partial(module.call, function, arguments, copy))
+        call = partial(module.call, function, arguments, copy)
+        return self._thread.submit(call if dequeued is None else partial(_tell, dequeued, call))
+
+
+def _tell(dequeued: Callable[[], None], call: Callable[[], Arrays]) -> Arrays:
+    dequeued()
+    return call()
 
 
 def _threshold(name: str, given: float | None, default: float) -> float:

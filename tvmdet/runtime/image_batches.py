@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -26,9 +27,9 @@ __all__ = ["ImageBatcher", "Lap"]
 
 _log = logging.getLogger(__name__)
 
-Submit: TypeAlias = Callable[[str, Arrays, Copy], Future[Arrays]]
+Submit: TypeAlias = Callable[[str, Arrays, Copy, Callable[[], None] | None], Future[Arrays]]
 Lap: TypeAlias = Callable[[str], None]
-"""Told the name of each phase as it ends: decode, resize, network, map."""
+"""Told the name of each phase as it ends: decode, resize, queue, network, map."""
 
 
 def _copy_counted(results: Arrays) -> Arrays:
@@ -85,20 +86,23 @@ class ImageBatcher:
         self._buffers = BufferPool(self._make_buffers)
 
     def detect_one(
-        self, source: Source, thresholds: tuple[float, float], lap: Lap = _no_lap
+        self, source: Source, thresholds: tuple[float, float], lap: Lap | None = None
     ) -> Detections:
         """Returns the detections of one image, and tells ``lap`` of each phase as it ends.
 
         Raises:
             InputError: The image cannot be used.
         """
+        # The network's thread tells of the end of the queue, while this one only waits.
+        dequeued = None if lap is None else partial(lap, "queue")
+        lap = lap or _no_lap
         image = load_image(source)
         lap("decode")
         (batch,) = plan_batches(1, self._batch_sizes)
         buffers = self._buffers.lend(batch.size)
         row = self._place(image, source, buffers.images[0])
         lap("resize")
-        running = self._start((row,), batch.size, buffers, thresholds)
+        running = self._start((row,), batch.size, buffers, thresholds, dequeued)
         running.outputs.result()
         lap("network")
         (found,) = self._finish(running)
@@ -156,11 +160,13 @@ class ImageBatcher:
         size: int,
         buffers: _Buffers,
         thresholds: tuple[float, float],
+        dequeued: Callable[[], None] | None = None,
     ) -> _Running:
         buffers.images[len(rows) :] = 0
         buffers.thresholds[...] = thresholds
         copy = copy_all if self._spec.masks is None else _copy_counted
-        outputs = self._submit(f"detect_b{size}", (buffers.images, buffers.thresholds), copy)
+        arrays = (buffers.images, buffers.thresholds)
+        outputs = self._submit(f"detect_b{size}", arrays, copy, dequeued)
         return _Running(rows=rows, size=size, buffers=buffers, outputs=outputs)
 
     def _finish(self, running: _Running) -> list[Detections]:

@@ -12,7 +12,8 @@ from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.cpus import check_threads
 from tvmdet.errors import ArtifactError, InputError, TargetError
 from tvmdet.runtime.detector import Detector
-from tvmdet.runtime.native import NativeModule, configure_workers
+from tvmdet.runtime.gpu import Gpu, GpuNeeds, find_gpus
+from tvmdet.runtime.native import CPU, NativeModule, configure_workers
 from tvmdet.runtime.raw import RawSignature
 from tvmdet.runtime.threads import native_thread
 from tvmdet.spec import DetectorSpec
@@ -36,10 +37,12 @@ class Host:
     Attributes:
         arch: As ``platform.machine()`` names it.
         features: CPU flags, as ``/proc/cpuinfo`` names them.
+        gpu: Its GPUs; None to ask the driver when a file has code for one.
     """
 
     arch: str
     features: frozenset[str]
+    gpu: Gpu | None = None
 
     @classmethod
     def this_machine(cls) -> Host:
@@ -50,8 +53,19 @@ class Host:
         """Says what the machine lacks to run a target; empty when it can."""
         if target.arch != self.arch:
             return f"needs {target.arch}, this machine is {self.arch}"
-        missing = [flag for flag in target.required_features if flag not in self.features]
-        return f"this CPU lacks {', '.join(missing)}" if missing else ""
+        missing = [
+            flag
+            for flag in target.required_features
+            if flag not in self.features and not (target.gpu and flag == target.gpu["sm"])
+        ]
+        if missing:
+            return f"this CPU lacks {', '.join(missing)}"
+        return self.gpus.lacks(GpuNeeds(**target.gpu)) if target.gpu else ""
+
+    @property
+    def gpus(self) -> Gpu:
+        """The GPUs, as given or as the driver names them."""
+        return self.gpu or find_gpus()
 
 
 def load(
@@ -84,7 +98,8 @@ def load(
     chosen = choose_target(artifact.targets, host, target, where=str(path))
     spec, signature = read_spec(artifact), read_signature(artifact)
     thread.wait_until_configured()
-    module = thread.submit(partial(load_native, artifact, chosen)).result()
+    device = host.gpus.device_for(GpuNeeds(**chosen.gpu)) if chosen.gpu else None
+    module = thread.submit(partial(load_native, artifact, chosen, device)).result()
     return Detector(
         artifact=artifact,
         spec=spec,
@@ -96,12 +111,13 @@ def load(
     )
 
 
-def load_native(artifact: Artifact, target: TargetEntry) -> NativeModule:
+def load_native(artifact: Artifact, target: TargetEntry, gpu: int | None = None) -> NativeModule:
     """Loads the compiled code of one target; to be called on a native thread.
 
     Args:
         artifact: An opened file, which the module does not need again.
         target: One of its targets, which this machine can run.
+        gpu: Index of the GPU to run it on, of a target for one.
 
     Raises:
         ArtifactError: The file was changed since it was opened, or the code cannot be loaded.
@@ -110,6 +126,7 @@ def load_native(artifact: Artifact, target: TargetEntry) -> NativeModule:
         partial(artifact.copy_member, target.library),
         artifact.map_weights(target),
         name=f"{artifact.path} ({target.name})",
+        device=CPU if gpu is None else ("cuda", gpu),
     )
 
 
@@ -146,6 +163,8 @@ def explain_targets(targets: Sequence[TargetEntry], host: Host, chosen: TargetEn
     lines = []
     for target in targets:
         verdict = "chosen" if target == chosen else host.lacks(target) or "runs here too"
+        if target.gpu and target.gpu["never_run"]:
+            verdict += "; never run on a GPU when it was compiled"
         lines.append(f"{target.name} (rank {target.rank}): {verdict}")
     return "\n".join(lines)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,11 @@ import numpy.typing as npt
 from tvmdet.errors import ArtifactError, InputError
 
 __all__ = [
+    "CPU",
     "Arrays",
     "Copy",
+    "Device",
+    "DeviceMemory",
     "NativeModule",
     "aligned_empty",
     "configure_workers",
@@ -48,7 +51,12 @@ _UNWANTED = frozenset({"cuda", "torch", "torch_c_dlpack_ext"})
 _SHARE_ALL_CPUS = -3
 """``kSpecifyThreadShareAllCore`` of ``AffinityMode`` in TVM's ``threading_backend.h``."""
 
-_CPU_DEVICE_TYPE = 1
+Device: TypeAlias = tuple[str, int]
+"""Kind, ``cpu`` or ``cuda``, and index."""
+
+CPU: Final[Device] = ("cpu", 0)
+
+_DEVICE_TYPES: Final = {"cpu": 1, "cuda": 2}  # DLDeviceType
 _POOLED_ALLOCATOR = 2
 
 
@@ -151,6 +159,7 @@ class NativeModule:
         weights: Sequence[npt.NDArray[Any]] = (),
         *,
         name: str,
+        device: Device = CPU,
     ) -> None:
         """Loads a compiled library.
 
@@ -160,18 +169,24 @@ class NativeModule:
             weights: What every function of it takes as its last argument, if there are any;
                 aligned as by :func:`aligned_empty`, and used where they lie.
             name: For error messages.
+            device: What its kernels run on. Arguments and results are copied to and from the
+                memory of a GPU, the weights once.
 
         Raises:
             ArtifactError: The library cannot be loaded, or ``write_library`` raises it.
         """
         self._name = name
         ffi = _tvm_ffi()
+        if device[0] == "cuda":
+            _load_cuda_runtime()
+        # On the CPU tensors are used where they lie.
+        self._memory = None if device == CPU else DeviceMemory(ffi, device)
         try:
             # Not kept alive for the process: the code goes when this object goes.
             self._library = _load_and_unlink(ffi, write_library)
             self._executable = self._library["vm_load_executable"]()
-            self._executable["vm_initialization"](_CPU_DEVICE_TYPE, 0, _POOLED_ALLOCATOR)
-            self._weights = _argument_of(ffi, weights)
+            self._executable["vm_initialization"](*_devices(device))
+            self._weights = _argument_of(ffi, weights, self._memory)
             self._lent = weights
         except ArtifactError:
             raise
@@ -207,8 +222,12 @@ class NativeModule:
             if function not in self._functions:
                 self._functions[function] = self._executable[function]
             given = [ffi.from_dlpack(array) for array in arguments]
+            if self._memory is not None:
+                given = [self._memory.upload(tensor) for tensor in given]
             result = self._functions[function](*given, *self._weights)
             tensors = (result,) if isinstance(result, ffi.Tensor) else tuple(result)
+            if self._memory is not None:
+                return copy(tuple(self._memory.download(tensor) for tensor in tensors))
             return copy(tuple(np.from_dlpack(tensor) for tensor in tensors))
         except Exception as error:  # TVM raises whatever class its C++ side named
             raise ArtifactError(
@@ -241,9 +260,60 @@ def _load_and_unlink(ffi: ModuleType, write_library: Callable[[BinaryIO], object
         return ffi.load_module(path, keep_module_alive=False)
 
 
-def _argument_of(ffi: ModuleType, weights: Sequence[npt.NDArray[Any]]) -> list[Any]:
+def _argument_of(
+    ffi: ModuleType, weights: Sequence[npt.NDArray[Any]], memory: DeviceMemory | None
+) -> list[Any]:
     """Returns the argument that holds the weights, or none if there are none."""
-    return [ffi.convert([ffi.from_dlpack(_lend(array)) for array in weights])] if weights else []
+    if not weights:
+        return []
+    tensors = [ffi.from_dlpack(_lend(array)) for array in weights]
+    return [ffi.convert([memory.upload(one) for one in tensors] if memory else tensors)]
+
+
+def _devices(device: Device) -> list[int]:
+    """Returns a virtual machine's devices: the kernels' and, where that is not it, the CPU."""
+    found = [_DEVICE_TYPES[device[0]], device[1], _POOLED_ALLOCATOR]
+    return found if device[0] == "cpu" else [*found, _DEVICE_TYPES["cpu"], 0, _POOLED_ALLOCATOR]
+
+
+@functools.cache
+def _load_cuda_runtime() -> None:
+    """Loads TVM's CUDA runtime into the process, once."""
+    library = _runtime_library().with_name("libtvm_runtime_cuda.so")
+    try:
+        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise ArtifactError(
+            f"TVM's CUDA runtime cannot be loaded: {error}; it needs the CUDA runtime, "
+            "libcudart.so.13: pip install 'nvidia-cuda-runtime>=13,<14' and put its lib folder "
+            "on LD_LIBRARY_PATH, or install the CUDA 13 toolkit"
+        ) from error
+
+
+class DeviceMemory:
+    """Copies between the memory of the host and that of a device."""
+
+    def __init__(self, ffi: ModuleType, device: Device) -> None:
+        """Takes the device."""
+        self._device = ffi.device(*device)
+        self._allocate = ffi.get_global_func("runtime.TVMTensorAllocWithScope")
+        self._copy = ffi.get_global_func("runtime.TVMTensorCopyFromTo")
+        self._wait = ffi.get_global_func("runtime.Device_StreamSync")
+        self._ffi = ffi
+
+    def upload(self, tensor: Any) -> Any:
+        """Returns a tensor of the device with the contents of one of the host."""
+        shape = self._ffi.Shape(tensor.shape)
+        made = self._allocate(shape, self._ffi.dtype(tensor.dtype), self._device, None)
+        self._copy(tensor, made)
+        return made
+
+    def download(self, tensor: Any) -> npt.NDArray[Any]:
+        """Returns an array with the contents of a tensor of the device, once it is computed."""
+        made = aligned_empty(tensor.shape, str(tensor.dtype))
+        self._copy(tensor, self._ffi.from_dlpack(made))
+        self._wait(self._device, 0)
+        return made
 
 
 def _lend(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tvmdet.board.linker import find_linker
+from tvmdet.board.session import BoardAddress, board_threads
 from tvmdet.cpus import usable_cpu_count
 from tvmdet.errors import InputError, TargetError
 from tvmdet.passes.conv_algorithms import AlgorithmName, ConvLayer
@@ -19,8 +21,9 @@ from tvmdet.tuning.run import TuningRun
 from tvmdet.tuning.store import TuningStore, default_store
 from tvmdet.tuning.task import Task, extract_tasks
 
-__all__ = ["tune", "tune_tasks"]
+__all__ = ["tasks_of", "tune", "tune_tasks"]
 
+_BOARD_RUN_S = 60.0  # of a candidate on a board, its arguments sent through the network too
 _MIN_GAIN = 2e-4  # of the estimated latency: a slice that promises less is not worth its time
 
 
@@ -34,42 +37,48 @@ def tune(
     progress: Callable[[TuningProgress], None] | None = None,
     threads: int | None = None,
     precision: str = "fp32",
+    board: BoardAddress | None = None,
 ) -> TuningReport:
     """Measures schedules for a model's kernels and keeps what it finds in the tuning store.
 
     Args:
         model: As ``tvmdet.import_onnx`` returns it.
-        target: Name of a target that this machine can run, or the target itself.
+        target: Name of a target that this machine, or the board, can run, or the target itself.
         budget_s: Seconds that tuning may take.
         batch_sizes: Batch buckets that the model will be compiled with.
         logs: Folder to write records to; the user's own store by default.
         progress: Called after every trial, in this thread.
         threads: Threads to measure on; by default the CPUs that this process may use.
         precision: ``fp32``, or ``bf16`` to measure layers with bfloat16 products too.
+        board: Measure there instead, through its RPC server. When the board is gone for a while,
+            tuning waits for it, and only the trial that was running is lost.
 
     Returns:
         What was tried and gained. Ctrl-C ends the run early and is told by the report.
 
     Raises:
         InputError: The budget, a batch size or the number of threads is not positive.
-        TargetError: The target is unknown, or this machine cannot run it.
+        TargetError: The target is unknown, this machine cannot run it, or no TVM RPC server answers
+            at the board's address.
         TuningError: xgboost is missing, or the store cannot be written.
     """
     chosen = resolve_target(target).at_precision(precision)
-    _check(chosen, budget_s, threads)
+    _check(chosen, budget_s, threads, board)
     if not batch_sizes or min(batch_sizes) < 1:
         raise InputError(f"batch_sizes is {tuple(batch_sizes)}; give one or more sizes from 1")
     start = time.monotonic()
     sizes = tuple(dict.fromkeys(batch_sizes))
     return tune_tasks(
-        _tasks_of(model, sizes, chosen),
+        tasks_of(model, sizes, chosen),
         target=chosen,
-        store=default_store(logs),
+        # A board does not tell its model: boards of one target are taken to be alike.
+        store=default_store(logs, cpu=None if board is None else f"{chosen.name} board"),
         budget_s=budget_s,
         progress=progress,
         threads=threads,
         model_name=model.name,
         started=start,
+        board=board,
     )
 
 
@@ -86,6 +95,7 @@ def tune_tasks(
     min_gain: float = _MIN_GAIN,
     started: float | None = None,
     seed: int = 0,
+    board: BoardAddress | None = None,
 ) -> TuningReport:
     """Tunes tasks; :func:`tune` for what is not a model.
 
@@ -102,11 +112,12 @@ def tune_tasks(
             every candidate is measured or the budget is spent.
         started: ``time.monotonic()`` when the budget began; now by default.
         seed: Of the search's random choices.
+        board: Where to measure; None for this machine.
 
     Raises:
         InputError, TargetError, TuningError: As for :func:`tune`.
     """
-    _check(target, budget_s, threads)
+    _check(target, budget_s, threads, board)
     tunable = [task for task in tasks if task.tunable]
     run = TuningRun(
         tasks=tunable,
@@ -114,31 +125,39 @@ def tune_tasks(
         store=store,
         budget_s=budget_s,
         progress=progress,
-        threads=threads or usable_cpu_count(),
+        threads=threads or (usable_cpu_count() if board is None else board_threads(board)),
         model_name=model_name,
-        options=options or MeasureOptions(),
+        options=options or MeasureOptions(run_timeout_s=10.0 if board is None else _BOARD_RUN_S),
         min_gain=min_gain,
         started=time.monotonic() if started is None else started,
         seed=seed,
+        board=board,
     )
     stopped = run.go()
     return run.report(stopped, untunable=len(tasks) - len(tunable))
 
 
-def _check(target: Target, budget_s: float, threads: int | None) -> None:
+def _check(
+    target: Target, budget_s: float, threads: int | None, board: BoardAddress | None
+) -> None:
     if not budget_s > 0:
         raise InputError(f"the tuning budget is {budget_s} s; give more than 0")
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}; give 1 or more")
+    if board is not None:
+        find_linker(target.arch)
+        board.check()
+        return
     missing = target.missing_features()
     if missing:
         raise TargetError(
             f"this machine cannot run target {target.name}: it lacks {', '.join(missing)}; "
-            "tune on a machine that has them, or choose another target (see `tvmdet targets`)"
+            "tune on a machine that has them, or over RPC (--rpc HOST:PORT), or choose another "
+            "target (see `tvmdet targets`)"
         )
 
 
-def _tasks_of(model: Any, sizes: tuple[int, ...], target: Target) -> list[Task]:
+def tasks_of(model: Any, sizes: tuple[int, ...], target: Target) -> list[Task]:
     """Returns the kernels of a model, with every algorithm and every pair where there is a choice.
 
     Which is faster is known once all are tuned: the compiler asks the records.

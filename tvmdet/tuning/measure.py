@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import tempfile
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,18 @@ from tvm.ir.utils import derived_object
 from tvm.s_tir.meta_schedule.builder import BuilderInput, BuilderResult, PyBuilder
 from tvm.s_tir.meta_schedule.runner import PyRunner, PyRunnerFuture, RunnerInput, RunnerResult
 
+from tvmdet.board.linker import find_linker
+from tvmdet.board.session import BoardAddress
 from tvmdet.cpus import usable_cpu_count
+from tvmdet.errors import TargetError
+from tvmdet.passes.lower import CODE_OPTIONS
 from tvmdet.targets import Target
 from tvmdet.tuning.pool import WorkerPool
 
 __all__ = ["MeasureOptions", "Measurer", "split_error"]
+
+_BOARD_CHECK_S = 5.0
+_BOARD_RETRY_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +67,14 @@ class Measurer:
     Use as a context manager. ``builder`` and ``runner`` are MetaSchedule objects.
 
     Attributes:
-        target: What candidates are compiled for; this machine must be able to run it.
+        target: What candidates are compiled for; this machine, or the board, must be able to
+            run it.
         threads: Threads that kernels run on.
         options: How they are timed.
         stop: Asked while waiting; once true, what is unfinished fails as ``stopped``.
         best_s: Best latency known of the kernel now being run, for the early abort.
+        board: Where candidates run; None for this machine.
+        give_up: Asked while a board that is gone is waited for; once true, it is not any more.
     """
 
     target: Target
@@ -70,6 +82,8 @@ class Measurer:
     options: MeasureOptions = field(default_factory=MeasureOptions)
     stop: Callable[[], bool] = lambda: False
     best_s: float | None = None
+    board: BoardAddress | None = None
+    give_up: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
         """Makes the pools; processes start with the context."""
@@ -78,6 +92,8 @@ class Measurer:
         self._runners = WorkerPool(1, threads=self.threads, stop=self.stop)
         self._cleanup = contextlib.ExitStack()
         self._count = 0
+        here = self.target.arch == platform.machine()
+        self._linker = [] if here else [*find_linker(self.target.arch)]
         self.builder = _PoolBuilder(self)
         self.runner = _PoolRunner(self)
 
@@ -103,12 +119,17 @@ class Measurer:
     def build(self, inputs: list[BuilderInput]) -> list[BuilderResult]:
         """Builds candidates side by side."""
         requests: list[dict[str, Any]] = []
-        target = _target_dict(self.target, self.threads)
+        same_in_all = {
+            "op": "build",
+            "target": _target_dict(self.target, self.threads),
+            "code_options": dict(CODE_OPTIONS),
+            "linker": self._linker,
+        }
         for item in inputs:
             self._count += 1
             path = str(self._folder / f"k{self._count}.so")
             module = tvm.ir.save_json(item.mod)
-            requests.append({"op": "build", "module": module, "target": target, "path": path})
+            requests.append({**same_in_all, "module": module, "path": path})
         answers = self._builders.map(requests, self.options.build_timeout_s)
         return [
             BuilderResult(None, _error_text(answer, "build"))
@@ -128,13 +149,32 @@ class Measurer:
             "threads": self.threads,
             "measure_s": self.options.measure_s,
             "abort_above_s": None if best is None else best * self.options.abort_factor,
+            "board": None if self.board is None else asdict(self.board),
         }
         (answer,) = self._runners.map([request], self.options.run_timeout_s)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         if "error" in answer:
+            if self.board is not None and self._is_board_gone(answer):
+                answer = {**answer, "error_kind": "board"}
             return RunnerResult(None, _error_text(answer, "run"))
         return RunnerResult([float(value) for value in answer["latencies_s"]], None)
+
+    def _is_board_gone(self, answer: dict[str, Any]) -> bool:
+        """Waits for a board that does not answer; returns whether it was gone."""
+        assert self.board is not None
+        if answer.get("error_kind") not in ("board", "timeout"):
+            return False
+        gone: bool = answer["error_kind"] == "board"
+        while not (self.stop() or self.give_up()):
+            try:
+                self.board.check(_BOARD_CHECK_S)
+            except TargetError:
+                gone = True
+                time.sleep(_BOARD_RETRY_S)
+            else:
+                break
+        return gone
 
 
 @derived_object

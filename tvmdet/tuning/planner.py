@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,8 +233,10 @@ def _plain(anchor: str) -> tuple[str, str]:
 
 
 def peak_flop_per_s(target: Target, threads: int) -> float:
-    """Returns the float32 rate that so many cores of this machine can reach at best."""
-    return target.flop_per_cycle_f32 * threads * _clock_hz()
+    """Returns the float32 rate that so many cores of a target can reach at best."""
+    here = target.arch == platform.machine()
+    clock_hz = _clock_hz() if here else target.clock_hz or _DEFAULT_HZ
+    return target.flop_per_cycle_f32 * threads * clock_hz
 
 
 def _clock_hz() -> float:

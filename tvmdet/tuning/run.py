@@ -19,6 +19,7 @@ from tvm.s_tir.meta_schedule.builder import BuilderInput
 from tvm.s_tir.meta_schedule.runner import RunnerInput, RunnerResult
 from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
 
+from tvmdet.board.session import BoardAddress
 from tvmdet.cpus import cpu_model
 from tvmdet.errors import TuningError, TvmdetError
 from tvmdet.passes.lower import tvm_target
@@ -56,7 +57,8 @@ class TuningRun:
 
     Attributes:
         tasks: What to tune.
-        target: What kernels are compiled for; this machine must be able to run it.
+        target: What kernels are compiled for; this machine, or the board, must be able to run
+            it.
         store: Where records are read and written.
         budget_s: Seconds from ``started`` on.
         threads: Threads to measure on.
@@ -66,6 +68,7 @@ class TuningRun:
         min_gain: Share of the estimated latency that a slice must promise.
         started: ``time.monotonic()`` when the budget began.
         seed: Of the search's random choices.
+        board: Where kernels run; None for this machine.
     """
 
     tasks: Sequence[Task]
@@ -79,6 +82,7 @@ class TuningRun:
     min_gain: float
     started: float
     seed: int
+    board: BoardAddress | None = None
 
     def __post_init__(self) -> None:
         """Makes the cost model and the state of every task.
@@ -91,7 +95,7 @@ class TuningRun:
         self._searches: dict[TaskState, TaskSearch] = {}
         self._ranking = Ranking(seed=self.seed)
         self._tvm_target = tvm_target(self.target, self.threads)
-        self._cpu = cpu_model()
+        self._cpu = cpu_model() if self.board is None else self.store.cpu
         self._interrupt = InterruptFlag()
         self._trials = 0
         self._search_until_s = self.budget_s
@@ -109,6 +113,8 @@ class TuningRun:
                 threads=self.threads,
                 options=self.options,
                 stop=lambda: self._interrupt.raised,
+                board=self.board,
+                give_up=lambda: bool(self._why_stop()),
             ) as measurer,
         ):
             try:
@@ -178,7 +184,7 @@ class TuningRun:
                     self._put_down(state, decision, _rounded(result.run_secs))
 
     def _seconds_of(self, state: TaskState) -> dict[Decision, float]:
-        found = self.store.measured(self.target.name, state.task.fingerprint, self.threads)
+        found = self.store.measured(self.target.records, state.task.fingerprint, self.threads)
         valid = set(state.task.decisions)
         return {d: record.score_s for d, record in found.items() if d in valid and record.ok}
 
@@ -220,7 +226,7 @@ class TuningRun:
     def _recall(self, state: TaskState) -> None:
         """Takes over what earlier runs found out about a task."""
         task = state.task
-        found = self.store.measured(self.target.name, task.fingerprint, self.threads)
+        found = self.store.measured(self.target.records, task.fingerprint, self.threads)
         valid = set(task.decisions)
         state.remaining = sum(decision not in found for decision in task.decisions)
         slice_start = None
@@ -253,7 +259,7 @@ class TuningRun:
             return []
 
     def _make_search(self, state: TaskState) -> TaskSearch:
-        task, target = state.task, self.target.name
+        task, target = state.task, self.target.records
         found = self.store.measured(target, task.fingerprint, self.threads)
         search = TaskSearch(task, self._tvm_target, self._ranking, measured=found, seed=self.seed)
         valid = set(task.decisions)
@@ -275,7 +281,7 @@ class TuningRun:
 
     def _ask(self, state: TaskState, search: TaskSearch, size: int) -> Batch:
         """Asks for candidates and puts down the decisions that cannot be scheduled."""
-        task, target = state.task, self.target.name
+        task, target = state.task, self.target.records
         name = task.template.name
         borrowed = (
             self.store.best(target, task.fingerprint, self.threads),
@@ -315,7 +321,7 @@ class TuningRun:
                 kind, message = split_error(result.error_msg or "")
                 if kind == "start":
                     raise TuningError(f"a tuning worker cannot be started: {message}; {START_HINT}")
-                if kind == "stopped":
+                if kind in ("stopped", "board"):  # says nothing of the candidate
                     continue
                 latencies = _rounded(result.run_secs)
                 self._put_down(state, decision, latencies, error=message, kind=kind)
@@ -356,7 +362,7 @@ class TuningRun:
         kind: str = "",
     ) -> None:
         record = TuningRecord(
-            target=self.target.name,
+            target=self.target.records,
             fingerprint=state.task.fingerprint,
             anchor=state.task.anchor,
             decision=decision,

@@ -67,6 +67,11 @@ class TuningStore:
         self.skipped_other_version = 0
         self.skipped_malformed = 0
 
+    @property
+    def cpu(self) -> str:
+        """Model of the processor whose records win over those of others."""
+        return self._cpu
+
     def records(self, target: str) -> tuple[TuningRecord, ...]:
         """Returns every record of a target, oldest layer first, in the order written."""
         return tuple(self._index(target).records)
@@ -259,13 +264,17 @@ class _Index:
         self.by_skeleton[skeleton(record.anchor)].add(record.anchor)
 
 
-def default_store(logs: str | os.PathLike[str] | None = None) -> TuningStore:
+def default_store(
+    logs: str | os.PathLike[str] | None = None, *, cpu: str | None = None
+) -> TuningStore:
     """Returns the store over the logs shipped with tvmdet and the user's own.
 
     Args:
         logs: Folder to read as well, and to write to. Without it the user's folder is written:
             ``$TVMDET_TUNING_LOGS``, else ``tvmdet/tuning_logs`` under ``$XDG_DATA_HOME`` or
             ``~/.local/share``.
+        cpu: Model of the processor whose records win over those of others; by default this
+            machine's.
     """
     import tvmdet.tuning_logs
 
@@ -274,7 +283,7 @@ def default_store(logs: str | os.PathLike[str] | None = None) -> TuningStore:
     if not user:
         data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
         user = str(Path(data) / "tvmdet" / "tuning_logs")
-    return TuningStore(*shipped, user, writable=Path(logs if logs is not None else user))
+    return TuningStore(*shipped, user, writable=Path(logs if logs is not None else user), cpu=cpu)
 
 
 def _keep_best(records: Iterable[TuningRecord], keep: int) -> list[TuningRecord]:

@@ -41,11 +41,14 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     _limit_memory()
-    runner = _Runner()
+    runner, board = _Runner(), _BoardRunner()
     _send(answers, {"ready": os.getpid()})
     while (request := _receive(requests)) is not None:
         try:
-            answer = runner.run(request) if request["op"] == "run" else _build(request)
+            if request["op"] == "build":
+                answer = _build(request)
+            else:
+                answer = (board if request["board"] else runner).run(request)
         except Exception as error:  # the boundary of the process: every failure is an answer
             answer = {"error": _one_line(error)}
         answer["rss_mb"] = _rss_mb()
@@ -61,12 +64,13 @@ def _build(request: dict[str, Any]) -> dict[str, Any]:
     """
     start = time.perf_counter()
     mod = tvm.ir.load_json(request["module"])
-    built = tvm.tirx.build(mod, target=tvm.target.Target(request["target"]))
+    with tvm.transform.PassContext(config=request["code_options"]):
+        built = tvm.tirx.build(mod, target=tvm.target.Target(request["target"]))
     stem = os.path.splitext(request["path"])[0]
     built.write_to_file(stem + ".o")
     compiled = time.perf_counter()
-    linker = shutil.which("ld")
-    command = [linker] if linker else ["cc", "-nostdlib"]
+    native = [shutil.which("ld")] if shutil.which("ld") else ["cc", "-nostdlib"]
+    command = request["linker"] or native
     linked = subprocess.run(
         [*command, "-shared", "-o", request["path"], stem + ".o"],
         check=False,
@@ -88,29 +92,10 @@ class _Runner:
         self._threads = 0
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Times one library: a trial call first, then repeats that fill the time given."""
+        """Times one library on this machine."""
         self._set_threads(request["threads"])
         args = self._arguments(request["args"])
-        library = tvm.runtime.load_module(request["path"])
-        trial = library.time_evaluator("main", tvm.cpu(), number=1, repeat=1, f_preproc=_FLUSH)
-        # The first call of all also loads the code and the scratch memory.
-        first = min(trial(*args).results[0], trial(*args).results[0])
-        limit = request["abort_above_s"]
-        if limit is not None and first > limit:
-            # Twice, since a candidate may have met a busy moment.
-            first = min(first, trial(*args).results[0])
-            if first > limit:
-                return {"latencies_s": [first], "aborted": True}
-        repeats = min(_MOST, max(_FEWEST, int(request["measure_s"] / max(first, 1e-9))))
-        timed = library.time_evaluator(
-            "main", tvm.cpu(), number=1, repeat=repeats, f_preproc=_FLUSH
-        )
-        latencies = list(timed(*args).results)
-        for _ in range(_MORE_ROUNDS):
-            if np.median(latencies) < _NOISY * min(latencies):
-                break
-            latencies += timed(*args).results  # the machine is busy: wait for quiet moments
-        return {"latencies_s": latencies, "aborted": False}
+        return _time(tvm.runtime.load_module(request["path"]), tvm.cpu(), args, request)
 
     def _set_threads(self, threads: int) -> None:
         if threads != self._threads:
@@ -124,6 +109,95 @@ class _Runner:
             self._args = [_random_tensor(dtype, shape, i) for i, (dtype, shape) in enumerate(infos)]
             self._key = key
         return self._args
+
+
+class _BoardRunner:
+    """Measures libraries on a board, over one connection while it lasts."""
+
+    def __init__(self) -> None:
+        self._session: Any = None
+        self._key = ""
+        self._args: list[Any] = []
+        self._uploads = 0
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Times one library; a board that cannot be reached is an error of kind ``board``."""
+        if self._session is None:
+            try:
+                self._connect(request)
+            except Exception as error:  # TVM raises anything
+                return {"error": _one_line(error), "error_kind": "board"}
+        try:
+            return self._time_there(request)
+        except Exception as error:  # of the candidate, unless the connection is gone with it
+            kind = "run" if self._is_alive() else self._why_gone(request)
+            return {"error": _one_line(error), "error_kind": kind}
+
+    def _time_there(self, request: dict[str, Any]) -> dict[str, Any]:
+        device = self._session.cpu(0)
+        key = json.dumps(request["args"])
+        if key != self._key:
+            self._args = []
+            self._args = [
+                tvm.runtime.tensor(_random_tensor(dtype, shape, i).numpy(), device)
+                for i, (dtype, shape) in enumerate(request["args"])
+            ]
+            self._key = key
+        self._uploads += 1  # a file that is loaded must not be written again
+        name = f"k{self._uploads}.so"
+        with open(request["path"], "rb") as file:
+            self._session.upload(bytearray(file.read()), name)
+        library = self._session.load_module(name)
+        try:
+            return _time(library, device, self._args, request)
+        finally:
+            self._session.remove(name)
+
+    def _connect(self, request: dict[str, Any]) -> None:
+        from tvm import rpc
+
+        board = request["board"]
+        self._session = rpc.connect(board["host"], board["port"], board["key"])
+        self._session.get_function("runtime.config_threadpool")(1, request["threads"])
+
+    def _is_alive(self) -> bool:
+        """Whether the connection answers: an error within a call leaves it whole."""
+        try:
+            self._session.get_function("runtime.NumThreads")()
+        except Exception:  # TVM raises anything
+            self._session, self._args, self._key = None, [], ""
+            return False
+        return True
+
+    def _why_gone(self, request: dict[str, Any]) -> str:
+        """Tells a candidate that ended its process, ``crash``, from a board that is gone."""
+        try:
+            self._connect(request)
+        except Exception:  # TVM raises anything
+            self._session = None
+            return "board"
+        return "crash"
+
+
+def _time(library: Any, device: Any, args: list[Any], request: dict[str, Any]) -> dict[str, Any]:
+    """Times one library: a trial call first, then repeats that fill the time given."""
+    trial = library.time_evaluator("main", device, number=1, repeat=1, f_preproc=_FLUSH)
+    # The first call of all also loads the code and the scratch memory.
+    first = min(trial(*args).results[0], trial(*args).results[0])
+    limit = request["abort_above_s"]
+    if limit is not None and first > limit:
+        # Twice, since a candidate may have met a busy moment.
+        first = min(first, trial(*args).results[0])
+        if first > limit:
+            return {"latencies_s": [first], "aborted": True}
+    repeats = min(_MOST, max(_FEWEST, int(request["measure_s"] / max(first, 1e-9))))
+    timed = library.time_evaluator("main", device, number=1, repeat=repeats, f_preproc=_FLUSH)
+    latencies = list(timed(*args).results)
+    for _ in range(_MORE_ROUNDS):
+        if np.median(latencies) < _NOISY * min(latencies):
+            break
+        latencies += timed(*args).results  # the machine is busy: wait for quiet moments
+    return {"latencies_s": latencies, "aborted": False}
 
 
 def _random_tensor(dtype: str, shape: list[int], seed: int) -> Any:

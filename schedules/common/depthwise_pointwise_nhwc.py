@@ -35,26 +35,24 @@ from tvmdet.schedules.blocks import (
     loop_extents,
     split_vector,
 )
-from tvmdet.schedules.x86 import depthwise_conv2d_nhwc as depthwise
-from tvmdet.schedules.x86.bf16_conv2d_nhwc import Bf16Conv2dNhwc
-from tvmdet.schedules.x86.conv2d_nhwc import Conv2dNhwc
+from tvmdet.schedules.common import depthwise_conv2d_nhwc as depthwise
+from tvmdet.schedules.common.conv2d_nhwc import Conv2dNhwc
 from tvmdet.targets import Target
 
 __all__ = ["DepthwisePointwiseNhwc"]
-
-_POINTWISE: tuple[Conv2dNhwc, ...] = (Conv2dNhwc(), Bf16Conv2dNhwc())
 
 
 class DepthwisePointwiseNhwc(Template):
     """Depthwise and pointwise convolution in one kernel; see the module's text."""
 
-    name: ClassVar[str] = "x86.depthwise_pointwise_nhwc"
+    pointwise: ClassVar[tuple[Conv2dNhwc, ...]]
+    """The templates that lay out the registers of the second part; the first ranks its tiles."""
 
     def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:
         """Matches a function with one of each, the second reading the first."""
         schedule = schedule_of(func)
         dw = annotated_block(schedule, depthwise.MARK)
-        found = _pointwise(schedule)
+        found = self._pointwise(schedule)
         if dw is None or found is None:
             return None
         template, conv = found
@@ -91,7 +89,7 @@ class DepthwisePointwiseNhwc(Template):
         tasks = workload["batch"] * height
         dw_vectors = workload["channels"] // workload["dw_lanes"]
         found = []
-        for tile_w, oc_blocks in _tiles_of(workload, target)[:6]:
+        for tile_w, oc_blocks in self._tiles_of(workload, target)[:6]:
             columns = -(-width // tile_w) * tile_w
             dw_tiles = [t for t in range(min(14, columns), 0, -1) if columns % t == 0][:2]
             for order in ("co_inner", "wo_inner"):
@@ -110,7 +108,7 @@ class DepthwisePointwiseNhwc(Template):
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
         """Applies one pair of register tiles; see :class:`Template`."""
         schedule = schedule_of(func)
-        found = _pointwise(schedule)
+        found = self._pointwise(schedule)
         assert found is not None
         template, conv = found
         dw = annotated_block(schedule, depthwise.MARK)
@@ -147,22 +145,20 @@ class DepthwisePointwiseNhwc(Template):
         schedule.unroll(columns)
         return schedule
 
+    def _pointwise(self, schedule: Schedule) -> tuple[Conv2dNhwc, SBlockRV] | None:
+        for template in self.pointwise:
+            block = annotated_block(schedule, template.mark)
+            if block is not None:
+                return template, block
+        return None
 
-def _pointwise(schedule: Schedule) -> tuple[Conv2dNhwc, SBlockRV] | None:
-    for template in _POINTWISE:
-        block = annotated_block(schedule, template.mark)
-        if block is not None:
-            return template, block
-    return None
-
-
-def _tiles_of(workload: Workload, target: Target) -> list[tuple[int, int]]:
-    found = []
-    for decision in _POINTWISE[0].decisions(workload, target):
-        tile = (decision["tile_w"], decision["oc_blocks"])
-        if tile not in found:
-            found.append(tile)
-    return found
+    def _tiles_of(self, workload: Workload, target: Target) -> list[tuple[int, int]]:
+        found = []
+        for decision in self.pointwise[0].decisions(workload, target):
+            tile = (decision["tile_w"], decision["oc_blocks"])
+            if tile not in found:
+                found.append(tile)
+        return found
 
 
 def _depthwise_part(

@@ -15,7 +15,6 @@ Why not one convolution per matrix: its weights would have to be constants.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from tvm import tirx
 from tvm.s_tir import Schedule
@@ -28,6 +27,7 @@ from tvmdet.schedules.blocks import (
     inline_between,
     is_reduction,
 )
+from tvmdet.schedules.common.register_tile import RegisterTile
 from tvmdet.targets import Target
 
 __all__ = ["BatchMatmul"]
@@ -35,10 +35,8 @@ __all__ = ["BatchMatmul"]
 MARK = "tvmdet.batch_matmul"
 
 
-class BatchMatmul(Template):
+class BatchMatmul(RegisterTile, Template):
     """Batched matrix product with register tiles; see the module's text."""
-
-    name: ClassVar[str] = "x86.batch_matmul"
 
     def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:
         """Matches a function with one packed product whose epilogue keeps its shape."""
@@ -71,12 +69,13 @@ class BatchMatmul(Template):
 
     def decisions(self, workload: Workload, target: Target) -> Sequence[Decision]:
         """Returns register tiles that fit, the fullest with the least waste first."""
-        budget = target.vector_registers - 3
         rows, lead = workload["rows"], workload["lead"]
         ranked = []
         for vectors in (v for v in (1, 2, 3, 4, 5, 6) if workload["vectors"] % v == 0):
-            for tile_m in range(1, min(rows, budget // vectors) + 1):
+            for tile_m in range(1, min(rows, target.vector_registers) + 1):
                 tiles = -(-rows // tile_m)
+                if not self.fits(target, tile_m, vectors):
+                    break
                 if tile_m != -(-rows // tiles):
                     continue  # a lower tile covers the rows as well
                 waste = tiles * tile_m / rows
@@ -129,15 +128,16 @@ class BatchMatmul(Template):
         schedule.unroll(rows)
         return schedule
 
-    @staticmethod
-    def _registers(schedule: Schedule, product: SBlockRV, lanes: int) -> None:
+    def _registers(self, schedule: Schedule, product: SBlockRV, lanes: int) -> None:
         m, n, k = schedule.get_loops(product)[-3:]
         vectors, lane = schedule.split(n, [None, lanes])
-        schedule.reorder(k, m, vectors, lane)
+        depth = self.depth_loops(schedule, k, lanes)
+        schedule.reorder(*depth, m, vectors, lane)
+        self.load_inputs(schedule, product, depth)
         schedule.unroll(m)
         schedule.unroll(vectors)
         schedule.vectorize(lane)
-        init = schedule.decompose_reduction(product, k)
+        init = schedule.decompose_reduction(product, depth[0])
         m, vectors, lane = schedule.get_loops(init)[-3:]
         schedule.vectorize(lane)
         schedule.unroll(vectors)

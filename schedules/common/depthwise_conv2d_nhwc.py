@@ -16,7 +16,6 @@ kernel is bound by loads, so that the sharing of loads decides, not the register
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from tvm import tirx
 from tvm.s_tir import Schedule
@@ -29,7 +28,7 @@ from tvmdet.schedules.blocks import (
     loop_extents,
     split_vector,
 )
-from tvmdet.schedules.x86.conv2d_nhwc import frame_blocks
+from tvmdet.schedules.common.conv2d_nhwc import frame_blocks
 from tvmdet.targets import Target
 
 __all__ = ["DepthwiseConv2dNhwc"]
@@ -39,8 +38,6 @@ MARK = "tvmdet.depthwise_conv2d"
 
 class DepthwiseConv2dNhwc(Template):
     """Depthwise convolution with register tiles; see the module's text."""
-
-    name: ClassVar[str] = "x86.depthwise_conv2d_nhwc"
 
     def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:
         """Matches a function with one depthwise convolution whose epilogue keeps its shape."""

@@ -38,6 +38,7 @@ from tvmdet.schedules.blocks import (
     split_ragged_vector,
     split_vector,
 )
+from tvmdet.schedules.common.register_tile import RegisterTile
 from tvmdet.targets import Target
 
 __all__ = ["Conv2dNhwc", "copy_channels", "frame_blocks"]
@@ -46,10 +47,9 @@ MIN_TASKS = 4
 """Fewer leave cores idle."""
 
 
-class Conv2dNhwc(Template):
+class Conv2dNhwc(RegisterTile, Template):
     """Direct convolution with register tiles; see the module's text."""
 
-    name: ClassVar[str] = "x86.conv2d_nhwc"
     mark: ClassVar[str] = "tvmdet.conv2d"
     """Annotation of the main block."""
 
@@ -88,7 +88,6 @@ class Conv2dNhwc(Template):
         """Returns register tiles that fit, the fullest with the least waste first."""
         # A vector wider than the machine's takes several registers.
         per_vector = -(-workload["lanes"] // target.vector_lanes_f32)
-        budget = (target.vector_registers - 3) // per_vector
         height, width = workload["height"], workload["width"]
         ranked = []
         for oc_blocks in (1, 2, 3, 4, 5, 6, 8):
@@ -98,7 +97,9 @@ class Conv2dNhwc(Template):
                 tiles = -(-width // tile_w)
                 waste = tiles * tile_w / width
                 held = oc_blocks * tile_w
-                if held > budget or waste > 1.25 or (held < 4 and tile_w < min(width, 4)):
+                if not self.fits(target, tile_w, oc_blocks * per_vector) or waste > 1.25:
+                    continue
+                if held < 4 and tile_w < min(width, 4):
                     continue
                 if waste > 1 and tile_w != -(-width // tiles):
                     continue  # a narrower tile covers the row as well
@@ -162,7 +163,11 @@ class Conv2dNhwc(Template):
         """Lays the register tile's loops out and vectorises them."""
         wi, ci, kh, kw, ic = schedule.get_loops(conv)[-5:]
         blocks, vector = schedule.split(ci, [None, lanes])
-        schedule.reorder(kh, kw, ic, wi, blocks, vector)
+        # A channel of a group is no neighbour of what the group's other filters read.
+        single = "g1" in str(schedule.get(conv).annotations[self.mark]).split()
+        depth = self.depth_loops(schedule, ic, lanes) if single else (ic,)
+        schedule.reorder(kh, kw, *depth, wi, blocks, vector)
+        self.load_inputs(schedule, conv, depth)
         for loop in (wi, blocks):
             schedule.unroll(loop)
         schedule.vectorize(vector)

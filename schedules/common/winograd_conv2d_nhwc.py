@@ -24,11 +24,11 @@ go to memory and back.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from tvm import tirx
 from tvm.s_tir import Schedule
-from tvm.s_tir.schedule import SBlockRV
+from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvmdet.schedules.base import Decision, Template, Workload, schedule_of
 from tvmdet.schedules.blocks import (
     annotated_block,
@@ -38,6 +38,7 @@ from tvmdet.schedules.blocks import (
     is_reduction,
     split_vector,
 )
+from tvmdet.schedules.common.register_tile import RegisterTile
 from tvmdet.targets import Target
 
 __all__ = ["WinogradConv2dNhwc"]
@@ -53,10 +54,8 @@ _WEIGHT_CYCLES = 4
 """Of one vector of transformed weights: its share of the loads and sums, and its store."""
 
 
-class WinogradConv2dNhwc(Template):
+class WinogradConv2dNhwc(RegisterTile, Template):
     """Fused Winograd convolution; see the module's text."""
-
-    name: ClassVar[str] = "x86.winograd_conv2d_nhwc"
 
     def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:
         """Matches a function with one Winograd convolution whose epilogue keeps its shape."""
@@ -95,7 +94,8 @@ class WinogradConv2dNhwc(Template):
 
     def decisions(self, workload: Workload, target: Target) -> Sequence[Decision]:
         """Returns slabs and chunks that fit L2 with full register tiles, least traffic first."""
-        settings = _settings(workload, target) or _settings(workload, target, full=False)
+        settings = self._settings(workload, target)
+        settings = settings or self._settings(workload, target, full=False)
         ranked = [(_cost(workload, target, knobs), knobs) for knobs in settings]
         ranked.sort(key=lambda entry: entry[0])
         return [Decision.of(self.name, **knobs) for _, knobs in ranked[:48]]
@@ -132,9 +132,9 @@ class WinogradConv2dNhwc(Template):
         if decision["split"] == "slabs":
             schedule.compute_at(stages["input_tiles"], task, preserve_unit_loops=True)
         self._input(schedule, stages, workload, own_task=decision["split"] == "chunks")
-        self._products(schedule, stages["product"], lanes, decision)
+        row = self._products(schedule, stages["product"], lanes, decision)
         if workload["plain_weights"]:
-            self._weights(schedule, stages)
+            self._weights(schedule, stages, row)
         _columns_first(schedule, stages["output_rows"])
         for name in ("output_rows", "output_tiles"):
             _in_registers(schedule, stages[name])
@@ -143,6 +143,38 @@ class WinogradConv2dNhwc(Template):
         schedule.unroll(loops[-2])
         schedule.unroll(loops[-3])
         return schedule
+
+    def _settings(
+        self, workload: Workload, target: Target, *, full: bool = True
+    ) -> list[dict[str, Any]]:
+        """Returns every setting whose register tiles are large and whose tasks keep cores busy.
+
+        A number of tiles that has no divisors may have none such: not ``full`` lifts both
+        conditions.
+        """
+        most, vectors = target.vector_registers, workload["vectors"]
+        tiles_h, tiles_w, batch = workload["tiles_h"], workload["tiles_w"], workload["batch"]
+        found = []
+        rows_of_slabs = [r for r in range(1, tiles_h + 1) if tiles_h % r == 0]
+        rows_of_slabs += [n * tiles_h for n in range(2, batch + 1) if batch % n == 0]
+        for rows in rows_of_slabs:
+            slabs = batch * tiles_h // rows
+            tiles = rows * tiles_w
+            for tile in (t for t in range(1, most + 1) if tiles % t == 0):
+                for oc_blocks in (b for b in (1, 2, 3, 4, 5, 6, 8) if self.fits(target, tile, b)):
+                    if full and oc_blocks * tile < 4 and tiles * vectors >= 4:
+                        continue
+                    for groups in (1, 2, 4, 8, 16):
+                        chunk = oc_blocks * groups
+                        if vectors % chunk:
+                            continue
+                        for split in ("slabs", "chunks"):
+                            tasks = slabs * (1 if split == "slabs" else vectors // chunk)
+                            if full and tasks < 2 and (slabs > 1 or vectors > oc_blocks):
+                                continue
+                            knobs = {"split": split, "rows": rows, "chunk": chunk}
+                            found.append({**knobs, "tile": tile, "oc_blocks": oc_blocks})
+        return found
 
     @staticmethod
     def _input(
@@ -158,6 +190,9 @@ class WinogradConv2dNhwc(Template):
         schedule.compute_at(stages["input_columns"], co, preserve_unit_loops=True)
         around = row if own_task else loops[0]
         schedule.compute_at(stages["pad"], around, preserve_unit_loops=True)
+        # The rows that a slab reads are what the block says. From its many loads TVM would infer
+        # a minimum of dozens of terms, which takes minutes to simplify in each unrolled copy.
+        schedule.annotate(stages["input_columns"], "explicit_read_region", [0])
         _columns_first(schedule, stages["input_columns"])
         for name in ("input_tiles", "input_columns"):
             _in_registers(schedule, stages[name])
@@ -165,10 +200,9 @@ class WinogradConv2dNhwc(Template):
         split_vector(schedule, schedule.get_loops(stages["pad"])[-1], workload["lanes"])
 
     @staticmethod
-    def _weights(schedule: Schedule, stages: dict[str, SBlockRV]) -> None:
+    def _weights(schedule: Schedule, stages: dict[str, SBlockRV], row: LoopRV) -> None:
         """Transforms the weights of one row of products after the other, from those of a chunk."""
         columns, tiles = (stages[name] for name in WEIGHT_STAGES)
-        row = _loop_of_rows(schedule, stages["product"])
         schedule.compute_at(tiles, row, preserve_unit_loops=True)
         f, b, k, v = schedule.get_loops(tiles)[-4:]
         schedule.reorder(b, k, f, v)
@@ -182,19 +216,23 @@ class WinogradConv2dNhwc(Template):
         schedule.set_scope(columns, 0, "local")
         schedule.unroll(row)
 
-    @staticmethod
-    def _products(schedule: Schedule, product: SBlockRV, lanes: int, decision: Decision) -> None:
+    def _products(
+        self, schedule: Schedule, product: SBlockRV, lanes: int, decision: Decision
+    ) -> LoopRV:
+        """Vectorises the register tile of the products; returns the loop over a tile's rows."""
         e, f, t, o, k = schedule.get_loops(product)[-5:]
         to, ti = schedule.split(t, [None, decision["tile"]])
         oo, oi = schedule.split(o, [None, decision["oc_blocks"] * lanes])
         blocks, vector = schedule.split(oi, [None, lanes])
-        schedule.reorder(e, f, oo, to, k, ti, blocks, vector)
+        depth = self.depth_loops(schedule, k, lanes)
+        schedule.reorder(e, f, oo, to, *depth, ti, blocks, vector)
+        self.load_inputs(schedule, product, depth)
         store = schedule.cache_write(product, 0, "local")
         schedule.reverse_compute_at(store, to, preserve_unit_loops=True)
         schedule.vectorize(vector)
         schedule.unroll(blocks)
         schedule.unroll(ti)
-        init = schedule.decompose_reduction(product, k)
+        init = schedule.decompose_reduction(product, depth[0])
         loops = schedule.get_loops(init)
         schedule.unroll(loops[-2])
         schedule.unroll(loops[-3])
@@ -202,36 +240,7 @@ class WinogradConv2dNhwc(Template):
         schedule.vectorize(inner)
         schedule.unroll(outer)
         schedule.unroll(schedule.get_loops(store)[-3])
-
-
-def _settings(workload: Workload, target: Target, *, full: bool = True) -> list[dict[str, Any]]:
-    """Returns every setting whose register tiles are large and whose tasks keep cores busy.
-
-    A number of tiles that has no divisors may have none such: not ``full`` lifts both conditions.
-    """
-    budget = target.vector_registers - 3
-    tiles_h, tiles_w, batch = workload["tiles_h"], workload["tiles_w"], workload["batch"]
-    found = []
-    rows_of_slabs = [r for r in range(1, tiles_h + 1) if tiles_h % r == 0]
-    rows_of_slabs += [n * tiles_h for n in range(2, batch + 1) if batch % n == 0]
-    for rows in rows_of_slabs:
-        slabs = batch * tiles_h // rows
-        tiles = rows * tiles_w
-        for tile in (t for t in range(1, budget + 1) if tiles % t == 0):
-            for oc_blocks in (b for b in (1, 2, 3, 4, 5, 6, 8) if b * tile <= budget):
-                if full and oc_blocks * tile < 4 and tiles * workload["vectors"] >= 4:
-                    continue
-                for groups in (1, 2, 4, 8, 16):
-                    chunk = oc_blocks * groups
-                    if workload["vectors"] % chunk:
-                        continue
-                    for split in ("slabs", "chunks"):
-                        tasks = slabs * (1 if split == "slabs" else workload["vectors"] // chunk)
-                        if full and tasks < 2 and (slabs > 1 or workload["vectors"] > oc_blocks):
-                            continue
-                        knobs = {"split": split, "rows": rows, "chunk": chunk}
-                        found.append({**knobs, "tile": tile, "oc_blocks": oc_blocks})
-    return found
+        return e
 
 
 def _cost(workload: Workload, target: Target, knobs: dict[str, Any]) -> float:
@@ -269,11 +278,6 @@ def _cost(workload: Workload, target: Target, knobs: dict[str, Any]) -> float:
 
 def _has_plain_weights(schedule: Schedule) -> bool:
     return any(schedule.get(b).name_hint in WEIGHT_STAGES for b in child_blocks(schedule))
-
-
-def _loop_of_rows(schedule: Schedule, product: SBlockRV) -> Any:
-    """Returns the loop over the rows of a tile's products: e of (e, f, oo, to, k, ti, b, v)."""
-    return schedule.get_loops(product)[-8]
 
 
 def _columns_first(schedule: Schedule, block: SBlockRV) -> None:

@@ -1,0 +1,93 @@
+"""Compiled ARM kernels on an emulated board, against numpy, at awkward sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from arm_kernels import Board, core_of, run_on_board
+from assertions import assert_close
+from scheduled_kernels import only_kernel
+from tvmdet.targets import get_target, list_targets
+
+sys.path.append(str(Path(__file__).parents[1] / "schedules"))
+import test_batch_matmul as matmul_cases
+import test_conv2d_templates as conv_cases
+
+pytestmark = pytest.mark.arm
+
+CORES = [target.name for target in list_targets() if target.family == "arm"]
+
+
+def check(
+    case: conv_cases.Conv, algorithm: str, name: str, boards: Callable[[str], Board], folder: Path
+) -> None:
+    target = get_target(name)
+    emit, inputs, expected, atol = conv_cases._network(case, algorithm)
+    kernel = only_kernel(emit, inputs, target, algorithm)
+    assert kernel.template.name.startswith("arm.")
+    count = len(kernel.decisions)
+    chosen = [kernel.decisions[i] for i in sorted({0, count // 2, count - 1})]
+    results = run_on_board(kernel, chosen, target, boards(core_of(target)), folder)
+    for decision, (result,) in zip(chosen, results, strict=True):
+        assert_close(result, expected, rtol=3e-5, atol=atol, name=f"{case.why}: {decision}")
+
+
+@pytest.mark.parametrize("case", conv_cases.CASES[::2], ids=lambda case: case.why)
+def test_convolutions(
+    case: conv_cases.Conv, boards: Callable[[str], Board], tmp_path: Path
+) -> None:
+    check(case, "direct", "cortex-a72", boards, tmp_path)
+
+
+@pytest.mark.parametrize("algorithm", ["winograd2", "winograd4", "winograd6"])
+@pytest.mark.parametrize("case", conv_cases.WINOGRAD_CASES[::5], ids=lambda case: case.why)
+def test_winograd(
+    case: conv_cases.Conv, algorithm: str, boards: Callable[[str], Board], tmp_path: Path
+) -> None:
+    check(case, algorithm, "cortex-a76", boards, tmp_path)
+
+
+@pytest.mark.parametrize("channels", [7, 8, 9, 15, 16, 17, 31, 33])
+@pytest.mark.parametrize("name", CORES)
+def test_channels_around_the_vector(
+    channels: int, name: str, boards: Callable[[str], Board], tmp_path: Path
+) -> None:
+    """On every core, emulated as itself where QEMU knows it: no instruction that it lacks."""
+    case = dataclasses.replace(
+        conv_cases.CASES[0],
+        why=f"{channels} channels on {name}",
+        size=(5, 7),
+        channels=channels,
+        filters=channels + 1,
+        kernel=(3, 3),
+        padding=(1, 1, 1, 1),
+        groups=1,
+        epilogue="bias relu",
+    )
+    check(case, "direct", name, boards, tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 7, 9), (3, 16, 8, 12), (2, 1, 33, 4)], ids=str)
+def test_batch_matmul(
+    shape: tuple[int, ...], boards: Callable[[str], Board], tmp_path: Path
+) -> None:
+    target = get_target("cortex-a72")
+    lead, rows, depth, columns = shape
+    rng = np.random.default_rng(0)
+    left = rng.standard_normal((lead, rows, depth)).astype("float32")
+    right = rng.standard_normal((lead, depth, columns)).astype("float32")
+
+    def emit(builder, a, b):  # type: ignore[no-untyped-def]
+        return builder.emit(matmul_cases.relax.op.matmul(a, b))
+
+    kernel = only_kernel(emit, [left, right], target)
+    results = run_on_board(
+        kernel, list(kernel.decisions[:4]), target, boards(core_of(target)), tmp_path
+    )
+    for (result,) in results:
+        assert_close(result, left.astype("f8") @ right, rtol=1e-5, atol=1e-5, name=str(shape))

@@ -1,0 +1,90 @@
+"""One command from ONNX to a file for two machines: the same detections on both."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx_models
+import pytest
+from assertions import assert_close, assert_detections_close
+from tvmdet.targets import get_target
+
+import tvmdet
+from tvmdet.board.detector import load_on_board
+from tvmdet.board.emulator import Emulator, why_no_emulator
+from tvmdet.board.session import BoardAddress
+from tvmdet.cli import main
+
+ZOO = Path(__file__).parents[1] / "zoo"
+sys.path.append(str(ZOO))
+import shapes  # noqa: E402
+
+pytestmark = pytest.mark.arm
+
+SPECS = {
+    "shapes_one_stage": "",
+    "shapes_queries": f"labels = {json.dumps(shapes.LABELS)}\n",
+}
+
+
+@pytest.mark.parametrize("name", ["cortex-a72", "cortex-a76"])
+@pytest.mark.parametrize(
+    "network",
+    ["shapes_one_stage", pytest.param("shapes_queries", marks=pytest.mark.slow)],
+)
+def test_the_same_detections_on_both_machines(
+    network: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if missing := why_no_emulator():
+        pytest.skip(missing)
+    spec, output = tmp_path / "spec.toml", tmp_path / "both.tvmdet"
+    spec.write_text(SPECS[network], encoding="utf-8")
+    words = ["compile", ZOO / "models" / f"{network}.onnx", "--target", f"host,{name}"]
+    words += ["--spec", spec, "-o", output, "--logs", tmp_path / "no logs", "--json"]
+    assert main([*map(str, words)]) == 0
+    certificate = json.loads(capsys.readouterr().out)["parity"][name]
+    assert certificate["emulated"] == f"qemu-aarch64 -cpu {name}"
+    assert certificate["boxes"] > 0
+    assert certificate["worst_iou"] >= 0.99 and certificate["worst_score_drift"] <= 1e-3
+
+    picture = shapes.draw(5).pixels
+    with tvmdet.load(output) as here:
+        assert here.target == get_target("host").name
+        expected = here.detect(picture, score=0.1)
+    with Emulator(name) as board:
+        address = BoardAddress(host="127.0.0.1", port=board.port)
+        with load_on_board(output, address, name) as there:
+            found = there.detect(picture, score=0.1)
+        with pytest.raises(tvmdet.TargetError, match=f"no target 'z80'; it holds: .*{name}"):
+            load_on_board(output, address, "z80")
+    assert len(expected) > 0
+    assert_detections_close(found, expected, score_threshold=0.1)
+
+
+def test_the_same_rows_in_batches(tmp_path: Path) -> None:
+    """A seeded network, whose boxes may be lines: row by row, in a batch that is padded."""
+    if missing := why_no_emulator():
+        pytest.skip(missing)
+    source = onnx_models.save(onnx_models.yolov8(batch="n"), tmp_path / "small.onnx")
+    report = tvmdet.compile(
+        tvmdet.import_onnx(source),
+        target=["host", "neoverse-n1"],
+        batch_sizes=(1, 2),
+        output=tmp_path / "small.tvmdet",
+        logs=tmp_path / "no logs",
+    )
+    assert report.parity["neoverse-n1"]["batch_sizes"] == [1, 2]
+    pictures = [*np.random.default_rng(0).integers(0, 256, (3, 70, 90, 3), np.uint8)]
+    with tvmdet.load(report.output) as here:
+        expected = here.detect(pictures, score=0.05)
+    with Emulator("neoverse-n1") as board:
+        address = BoardAddress(host="127.0.0.1", port=board.port)
+        with load_on_board(report.output, address, "neoverse-n1") as there:
+            found = there.detect(pictures, score=0.05)
+    for mine, other in zip(found, expected, strict=True):
+        assert len(mine) == len(other) > 0
+        assert_close(mine.scores, other.scores, atol=1e-3)
+        assert_close(mine.boxes_xyxy, other.boxes_xyxy, atol=0.05)

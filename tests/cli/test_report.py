@@ -1,0 +1,94 @@
+"""`report`: the words of the command line around it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report" / "pages"))
+import made_results
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> tuple[Path, Path]:
+    """A result, and a later one that is slower."""
+    old = made_results.made_result()
+    new = made_results.slowed(old, 1.2)
+    return (
+        made_results.written(old, tmp_path / "old.json"),
+        made_results.written(new, tmp_path / "new.json"),
+    )
+
+
+def test_it_writes_what_the_suffix_asks_for(
+    run: Callable, results: tuple[Path, Path], tmp_path: Path
+) -> None:
+    old, _ = results
+    for name in ("r.html", "r.md", "r.json"):
+        done = run("report", old, "-o", tmp_path / name, "--price", "x86-64-v4=0.17")
+        assert done.code == 0, done.err
+        assert (tmp_path / name).stat().st_size > 1000
+        assert "Of 9 comparisons with rivals" in done.out
+        assert str(tmp_path / name) in done.out
+    value = json.loads((tmp_path / "r.json").read_text())
+    assert value["models"][0]["rows"][0]["cost_per_1000_images"] > 0
+
+
+def test_regressions_fail_only_when_asked(
+    run: Callable, results: tuple[Path, Path], tmp_path: Path
+) -> None:
+    old, new = results
+    words = ["report", new, "-o", tmp_path / "r.md", "--baseline", old]
+    done = run(*words)
+    assert done.code == 0
+    assert "3 regressions" in done.out
+    assert run(*words, "--fail").code == 1
+    assert run("report", old, "-o", tmp_path / "r.md", "--baseline", old, "--fail").code == 0
+
+
+def test_the_findings_as_json(run: Callable, results: tuple[Path, Path], tmp_path: Path) -> None:
+    old, new = results
+    page = tmp_path / "r.md"
+    done = run("report", new, "-o", page, "--baseline", old, "--json")
+    value = json.loads(done.out)
+    assert (value["report"], value["regressions"]) == (str(page), 3)
+    assert "3 regressions against the earlier results." in value["models"][0]["findings"]
+
+
+WRONG = [
+    ((), "name the report with -o", 2),
+    (("-o", "r.pdf"), "reports are .html, .md, .json", 1),
+    (("-o", "r.md", "--fail"), "--fail needs --baseline", 2),
+    (("-o", "r.md", "--price", "0.17"), "is no price", 2),
+    (("-o", "r.md", "--price", "x86-64-v4=-1"), "is no price", 2),
+    (("-o", "r.md", "--price", "x86-64-v4=nan"), "is no price", 2),
+    (("-o", "r.md", "--price", "a=1", "--price", "a=2"), "two prices", 2),
+    (("-o", "r.md", "--price", "a=1"), "--price names a", 1),
+    (("-o", "no/where/r.md"), "there is no folder no/where", 1),
+]
+
+
+@pytest.mark.parametrize(("words", "said", "code"), WRONG, ids=[said for _, said, _ in WRONG])
+def test_wrong_words(
+    run: Callable,
+    results: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    said: str,
+    code: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("report", results[0], *words)
+    assert done.code == code
+    assert said in done.error
+
+
+def test_no_results_is_an_error(run: Callable, tmp_path: Path) -> None:
+    done = run("report", "-o", tmp_path / "r.md")
+    assert done.code == 1
+    assert "there is no result to report on" in done.error

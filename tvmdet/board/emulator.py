@@ -1,0 +1,141 @@
+"""A board in a process: the board kit's RPC server under QEMU's user-mode emulation.
+
+QEMU refuses an instruction that the emulated core lacks, so that running on ``-cpu cortex-a76``
+what was compiled for it is also a check of the instructions used. Its times say nothing of an
+ARM's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+from typing import Final
+
+from tvmdet.board.kit import SERVER, default_kit
+from tvmdet.errors import TargetError
+
+__all__ = ["Emulator", "emulated_core", "why_no_emulator"]
+
+_QEMU: Final = "qemu-aarch64"
+_LIBC: Final = Path("/usr/aarch64-linux-gnu")
+_START_S: Final = 60.0
+
+_CORES: Final = frozenset({"cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1"})
+"""Cores of ours that QEMU 7.2 and later emulate; ``max`` has every feature that QEMU knows."""
+
+
+def why_no_emulator() -> str:
+    """Says what is missing to emulate an ARM board; empty when nothing is."""
+    if shutil.which(_QEMU) is None:
+        return f"{_QEMU} is not installed (apt install qemu-user)"
+    if not (_LIBC / "lib" / "ld-linux-aarch64.so.1").exists():
+        return f"there is no C library for aarch64 in {_LIBC} (apt install libc6-arm64-cross)"
+    if not (default_kit() / SERVER).exists():
+        return f"there is no board kit in {default_kit()} (python -m tvmdet.board)"
+    return ""
+
+
+def emulated_core(mcpu: str) -> str:
+    """Returns QEMU's name of the core that LLVM calls ``mcpu``, or ``max``."""
+    return mcpu if mcpu in _CORES else "max"
+
+
+class Emulator:
+    """A running RPC server of an emulated board; use as a context manager.
+
+    Attributes:
+        port: On which it serves 127.0.0.1.
+        core: As QEMU names it.
+    """
+
+    def __init__(
+        self,
+        core: str = "max",
+        *,
+        threads: int = 1,
+        key: str = "",
+        port: int = 0,
+        limit_s: float = 600.0,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        """Starts the board.
+
+        Args:
+            core: As QEMU names it.
+            threads: Threads that kernels run on.
+            key: Clients must name it, if it is not empty.
+            port: To serve on; 0 for any free one.
+            limit_s: Seconds after which the board is ended, whatever it does.
+            options: Further options of QEMU.
+
+        Raises:
+            TargetError: Something that is needed is missing, or the server does not start.
+        """
+        if missing := why_no_emulator():
+            raise TargetError(f"no ARM board can be emulated: {missing}")
+        self.core = core
+        self._cleanup = contextlib.ExitStack()
+        folder = tempfile.TemporaryDirectory(prefix="tvmdet-board-", ignore_cleanup_errors=True)
+        self.folder = Path(self._cleanup.enter_context(folder))
+        words = [_QEMU, "-cpu", core, "-L", str(_LIBC), "-E", f"TVM_NUM_THREADS={threads}"]
+        server = [str(default_kit() / SERVER), "--until-eof", "--port", str(port)]
+        self._process = subprocess.Popen(
+            [*words, *options, *server, *(["--key", key] if key else []), str(self.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # so that the children of its connections end with it
+            env={**os.environ, "TVM_NUM_THREADS": str(threads)},
+        )
+        self._watchdog = threading.Timer(limit_s, self.kill)
+        self._watchdog.daemon = True
+        self._watchdog.start()
+        try:
+            self.port = self._read_port()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Emulator:
+        """Returns the board itself."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Ends the board."""
+        self.close()
+
+    def kill(self) -> None:
+        """Ends the board at once, as a power cut would."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Ends the board and removes its files."""
+        self._watchdog.cancel()
+        self.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._cleanup.close()
+
+    def _read_port(self) -> int:
+        assert self._process.stdout is not None and self._process.stderr is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], _START_S)
+        words = self._process.stdout.readline().split() if ready else []
+        if words[:1] == [b"PORT"]:
+            return int(words[1])
+        self.kill()
+        said = self._process.stderr.read().decode(errors="replace").strip()
+        raise TargetError(
+            f"the emulated board does not start: {said or f'nothing in {_START_S:g} s'}; make its "
+            "kit again: python -m tvmdet.board"
+        )

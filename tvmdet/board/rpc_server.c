@@ -1,0 +1,235 @@
+/* A TVM RPC server in C, for a board without Python: the C API of tvm_ffi and libtvm_runtime.so.
+ *
+ *   rpc_server [--host ADDRESS] [--port N] [--key KEY] [--until-eof] DIR
+ *
+ * Prints "PORT n" and serves ADDRESS:n (127.0.0.1 and any free port unless told otherwise). Every
+ * connection is a child process with a folder of its own under DIR: a kernel that dies, say of an
+ * illegal instruction, ends its own connection and nothing else. A client that names another KEY is
+ * refused. With --until-eof the server ends when its standard input does.
+ *
+ * The greeting is that of python/tvm/rpc/base.py and src/runtime/rpc/rpc_socket_impl.cc of TVM.
+ * RPC lets a client run any code: bind to an address that only you can reach. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <tvm/ffi/c_api.h>
+
+enum { RPC_MAGIC = 0xFF271, RPC_MISMATCH = RPC_MAGIC + 2, PATH_SIZE = 4096, KEY_SIZE = 512 };
+enum { WATCH_MS = 20, GONE_MS = 2000 };
+
+static char folder[PATH_SIZE];
+
+static void die(const char* what) {
+  perror(what);
+  exit(1);
+}
+
+static TVMFFIByteArray bytes(const char* text) {
+  TVMFFIByteArray array = {text, strlen(text)};
+  return array;
+}
+
+static TVMFFIObjectHandle global_function(const char* name) {
+  TVMFFIByteArray key = bytes(name);
+  TVMFFIObjectHandle found = NULL;
+  if (TVMFFIFunctionGetGlobal(&key, &found) || !found) {
+    fprintf(stderr, "rpc_server: TVM's runtime has no function %s\n", name);
+    exit(1);
+  }
+  return found;
+}
+
+static void set_global_function(const char* name, TVMFFISafeCallType call) {
+  TVMFFIByteArray key = bytes(name);
+  TVMFFIObjectHandle made = NULL;
+  if (TVMFFIFunctionCreate(NULL, call, NULL, &made) || TVMFFIFunctionSetGlobal(&key, made, 1)) {
+    fprintf(stderr, "rpc_server: cannot set the function %s\n", name);
+    exit(1);
+  }
+}
+
+/* FOLDER/NAME for the text in an argument; a client's files stay in the folder. */
+static int path_of(const TVMFFIAny* argument, char* path) {
+  const char* name;
+  size_t size;
+  switch (argument->type_index) {
+    case kTVMFFIRawStr:
+      name = argument->v_c_str;
+      size = strlen(name);
+      break;
+    case kTVMFFISmallStr:
+      name = argument->v_bytes;
+      size = argument->small_str_len;
+      break;
+    case kTVMFFIStr: {
+      const TVMFFIByteArray* array =
+          (const TVMFFIByteArray*)((const char*)argument->v_obj + sizeof(TVMFFIObject));
+      name = array->data;
+      size = array->size;
+      break;
+    }
+    default:
+      TVMFFIErrorSetRaisedFromCStr("TypeError", "rpc_server: expected a file name");
+      return -1;
+  }
+  if (size == 0 || memchr(name, '/', size) || memchr(name, 0, size) || name[0] == '.' ||
+      snprintf(path, PATH_SIZE, "%s/%.*s", folder, (int)size, name) >= PATH_SIZE) {
+    TVMFFIErrorSetRaisedFromCStr("ValueError", "rpc_server: a file name may have no / and no dot first");
+    return -1;
+  }
+  return 0;
+}
+
+static int workpath(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
+  char path[PATH_SIZE];
+  (void)self;
+  if (count != 1 || path_of(arguments, path)) return -1;
+  TVMFFIByteArray text = bytes(path);
+  return TVMFFIStringFromByteArray(&text, result);
+}
+
+static int load_module(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
+  char path[PATH_SIZE];
+  TVMFFIAny file = {0};
+  (void)self;
+  if (count != 1 || path_of(arguments, path)) return -1;
+  file.type_index = kTVMFFIRawStr;
+  file.v_c_str = path;
+  return TVMFFIFunctionCall(global_function("ffi.ModuleLoadFromFile"), &file, 1, result);
+}
+
+static int receive(int fd, void* data, size_t size) {
+  for (char* at = data; size;) {
+    ssize_t got = recv(fd, at, size, 0);
+    if (got <= 0) return -1;
+    at += got;
+    size -= (size_t)got;
+  }
+  return 0;
+}
+
+static int answer(int fd, int32_t code, const char* text) {
+  int32_t head[2] = {code, (int32_t)strlen(text)};
+  if (send(fd, head, sizeof head, MSG_NOSIGNAL) != sizeof head) return -1;
+  return send(fd, text, (size_t)head[1], MSG_NOSIGNAL) == head[1] ? 0 : -1;
+}
+
+/* What a client uploaded is removed; a kernel cannot have made folders of its own there. */
+static void remove_folder(void) {
+  DIR* opened = opendir(folder);
+  struct dirent* entry;
+  char path[PATH_SIZE + 300];
+  while (opened && (entry = readdir(opened)))
+    if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..")) {
+      snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+      unlink(path);
+    }
+  if (opened) closedir(opened);
+  rmdir(folder);
+}
+
+/* The greeting: magic, length and "client:KEY" there; the same with "server:KEY" back. */
+static int greet(int fd, const char* key) {
+  int32_t head[2];
+  char theirs[KEY_SIZE + 16], mine[KEY_SIZE + 16], *end;
+  if (receive(fd, head, sizeof head) || head[0] != RPC_MAGIC || head[1] < 0 ||
+      (size_t)head[1] >= sizeof theirs || receive(fd, theirs, (size_t)head[1]))
+    return -1;
+  theirs[head[1]] = 0;
+  if ((end = strchr(theirs, ' '))) *end = 0;
+  snprintf(mine, sizeof mine, "client:%s", key);
+  int fits = !*key || !strcmp(theirs, mine);
+  snprintf(mine, sizeof mine, "server:%s", key);
+  return answer(fd, fits ? RPC_MAGIC : RPC_MISMATCH, mine) || !fits ? -1 : 0;
+}
+
+/* Waits for the worker; ends it when its client is gone, which it notices only between calls. */
+static void watch(pid_t worker, int fd) {
+  struct pollfd client = {.fd = fd, .events = POLLRDHUP};
+  for (int gone_ms = 0; waitpid(worker, NULL, WNOHANG) == 0;) {
+    if (poll(&client, 1, WATCH_MS) > 0 && client.revents) {
+      usleep(WATCH_MS * 1000);
+      if ((gone_ms += WATCH_MS) > GONE_MS) kill(worker, SIGKILL);
+    }
+  }
+}
+
+/* The compiled code runs in a child of this child, so that the folder is removed however it ends. */
+static void serve(int fd, const char* key) {
+  TVMFFIAny socket_argument = {0}, result = {0};
+  if (greet(fd, key)) _exit(2);
+  if (!mkdtemp(folder)) die("mkdtemp");
+  signal(SIGCHLD, SIG_DFL);
+  pid_t worker = fork();
+  if (worker < 0) die("fork");
+  if (worker > 0) {
+    watch(worker, fd);
+    remove_folder();
+    _exit(0);
+  }
+  set_global_function("tvm.rpc.server.workpath", workpath);
+  set_global_function("tvm.rpc.server.load_module", load_module);
+  socket_argument.type_index = kTVMFFIInt;
+  socket_argument.v_int64 = fd;
+  _exit(TVMFFIFunctionCall(global_function("rpc.ServerLoop"), &socket_argument, 1, &result) ? 3 : 0);
+}
+
+static int usage(void) {
+  fprintf(stderr, "usage: rpc_server [--host ADDRESS] [--port N] [--key KEY] [--until-eof] DIR\n");
+  return 2;
+}
+
+int main(int argc, char** argv) {
+  const char *host = "127.0.0.1", *key = "", *work = NULL;
+  int port = 0, until_eof = 0, one = 1;
+  for (int i = 1; i < argc; i++) {
+    int more = i + 1 < argc;
+    if (!strcmp(argv[i], "--until-eof")) until_eof = 1;
+    else if (!strcmp(argv[i], "--host") && more) host = argv[++i];
+    else if (!strcmp(argv[i], "--port") && more) port = atoi(argv[++i]);
+    else if (!strcmp(argv[i], "--key") && more) key = argv[++i];
+    else if (argv[i][0] == '-' || work) return usage();
+    else work = argv[i];
+  }
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+  socklen_t size = sizeof address;
+  if (!work || port < 0 || port > 65535 || strlen(key) >= KEY_SIZE || strchr(key, ' ') ||
+      inet_pton(AF_INET, host, &address.sin_addr) != 1 ||
+      snprintf(folder, sizeof folder, "%s/conn-XXXXXX", work) >= PATH_SIZE - 1)
+    return usage();
+  signal(SIGCHLD, SIG_IGN);
+  int listener = socket(AF_INET, SOCK_STREAM, 0);
+  if (listener < 0) die("socket");
+  setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  if (bind(listener, (void*)&address, size) || listen(listener, 8) ||
+      getsockname(listener, (void*)&address, &size))
+    die("rpc_server: cannot listen");
+  printf("PORT %d\n", ntohs(address.sin_port));
+  fflush(stdout);
+  struct pollfd watched[2] = {{.fd = listener, .events = POLLIN}, {.fd = 0, .events = POLLIN}};
+  for (;;) {
+    if (poll(watched, until_eof ? 2 : 1, -1) < 0) continue;
+    if (until_eof && watched[1].revents) return 0;
+    if (!watched[0].revents) continue;
+    int fd = accept(listener, NULL, NULL);
+    if (fd < 0) continue;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (fork() == 0) {
+      close(listener);
+      close(0);
+      serve(fd, key);
+    }
+    close(fd);
+  }
+}

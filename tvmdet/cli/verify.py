@@ -1,0 +1,157 @@
+"""``tvmdet verify``: a recorded benchmark done again, for continuous integration."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tvmdet.cli import output
+from tvmdet.cli.files import written_whole
+from tvmdet.cli.options import Debug, parse_duration
+from tvmdet.cli.progress import Bar, Phases
+
+if TYPE_CHECKING:
+    from tvmdet.report import Verification
+    from tvmdet.report.changes import Change
+
+__all__ = ["verify"]
+
+
+def verify(
+    result: Annotated[
+        Path, typer.Argument(metavar="RESULT.json", help="What tvmdet bench --json wrote.")
+    ],
+    artifact: Annotated[
+        Path | None,
+        typer.Option("--artifact", metavar="FILE.tvmdet", help="Instead of the recorded path."),
+    ] = None,
+    onnx: Annotated[
+        Path | None,
+        typer.Option("--onnx", metavar="MODEL.onnx", help="Instead of the recorded path."),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="IMAGE", help="Instead of the recorded path."),
+    ] = None,
+    other_hardware: Annotated[
+        bool, typer.Option("--other-hardware", help="Go on where the machine is another one.")
+    ] = False,
+    attempts: Annotated[
+        int,
+        typer.Option(
+            "--attempts", min=1, max=100, metavar="N", help="Slow-downs are seen N times to count."
+        ),
+    ] = 2,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--rounds", min=1, max=100_000, metavar="N", help="Timed calls of each, not a time."
+        ),
+    ] = None,
+    duration: Annotated[
+        str | None,
+        typer.Option("--duration", metavar="TIME", help="Of each table; else as recorded."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail also where the machine was too busy to tell.")
+    ] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", metavar="FILE", help="Write the new result, to verify it later."),
+    ] = None,
+    json: Annotated[
+        str | None,
+        typer.Option("--json", metavar="FILE", help="Write what changed as JSON; - is stdout."),
+    ] = None,
+    debug: Debug = False,
+) -> int:
+    """Repeat a recorded benchmark; fail where it is slower beyond noise, or answers otherwise."""
+    with Phases() as phase:
+        phase("starting")
+        from tvmdet.report import VerifyOptions, load_result
+        from tvmdet.report import verify as verify_result
+
+        recorded = load_result(result)
+        options = VerifyOptions(
+            artifact=artifact,
+            onnx=onnx,
+            picture=picture,
+            other_hardware=other_hardware,
+            attempts=attempts,
+            rounds=rounds,
+            duration_s=None if duration is None else parse_duration(duration, "--duration"),
+        )
+        with Bar("timing") as bar:
+            found = verify_result(
+                recorded,
+                options,
+                where=str(result),
+                say=phase,
+                progress=lambda what, n, s: bar.update(n, f"{what}: {n} rounds, {s:.0f} s"),
+                command=("tvmdet", *sys.argv[1:]),
+            )
+    _write(found, save, json)
+    if json != "-":
+        _print(found)
+    return _judge(found, strict)
+
+
+def _write(found: Verification, save: Path | None, json: str | None) -> None:
+    from tvmdet.report import dump_result
+
+    if save is not None:
+        with written_whole(save, "--save") as temporary:
+            temporary.write_text(dump_result(found.report.to_dict()), encoding="utf-8")
+    if json == "-":
+        output.print_json(found.to_dict())
+    elif json is not None:
+        with written_whole(Path(json), "--json") as temporary:
+            temporary.write_text(dump_result(found.to_dict()), encoding="utf-8")
+
+
+def _print(found: Verification) -> None:
+    columns = ("", "measure", "then ms", "now ms", "now / then", "now it is", "could have seen")
+    output.table(
+        columns,
+        [_row(change) for change in found.changes],
+        right=("then ms", "now ms", "could have seen"),
+    )
+    for line in (*found.hardware, *found.notes):
+        output.warning(line)
+    for change in found.doubtful:
+        output.warning(f"{change.what}: slower, but no finding: {change.doubt}")
+
+
+def _row(change: Change) -> tuple[str, ...]:
+    return (
+        change.what,
+        change.measure,
+        "" if change.then_ms is None else f"{change.then_ms:.3f}",
+        "" if change.now_ms is None else f"{change.now_ms:.3f}",
+        f"{change.ratio:.3f} [{change.low:.3f}, {change.high:.3f}]",
+        change.verdict,
+        f"{change.could_see:.1%}",
+    )
+
+
+def _judge(found: Verification, strict: bool) -> int:
+    """Prints one error for all that failed, and returns the exit code."""
+    reasons = list(found.parity)
+    reasons += [
+        f"{change.what} takes {change.ratio - 1:.1%} longer, at least {change.low - 1:.1%}, seen "
+        f"in {found.attempts} of {found.attempts} runs"
+        for change in found.slower
+    ]
+    if strict:
+        reasons += [f"{change.what}: cannot tell, {change.doubt}" for change in found.doubtful]
+    if not reasons:
+        return 0
+    output.error(
+        "; ".join(reasons)
+        + ". Where the change is meant, record it anew with `tvmdet bench --json` "
+        "or --save"
+    )
+    return 1

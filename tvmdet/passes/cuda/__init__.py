@@ -1,0 +1,1 @@
+"""From Relax to the functions that CUDA templates and kernels compute."""

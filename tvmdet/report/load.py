@@ -1,0 +1,197 @@
+"""What else a machine did while it was measured, and whether it kept its speed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvmdet.report.machine import CpuClock, read_text
+from tvmdet.report.yardstick import Yardstick
+
+__all__ = ["LoadFound", "LoadWatch"]
+
+_BUSY_CPUS = 0.1
+_WAITING_SHARE = 0.1
+_SWITCHES_A_CALL = 2.0
+_SLOWER = 1.1
+_UNEVEN = 1.25
+_FEWEST_SAMPLES = 6
+
+_PROC = Path("/proc")
+_CPUS = Path("/sys/devices/system/cpu")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadFound:
+    """What a machine did during one table; None is what its kernel does not tell.
+
+    Attributes:
+        others_cpus: CPUs' worth of work that other processes did on average.
+        stolen_cpus: CPUs' worth of time that the hypervisor gave to other guests.
+        waiting_share: Share of the time in which some runnable thread had no CPU.
+        involuntary_switches: How often contestants were put off a CPU for another thread.
+        throttled_s: Seconds that a CPU quota stopped this process's cgroup.
+        thermal_events: How often CPUs slowed down for heat.
+        clock_mhz: Least, median and greatest clock seen.
+        yardstick_s: Seconds of :class:`tvmdet.report.yardstick.Yardstick`, one a round.
+        calls: Timed calls of all contestants.
+    """
+
+    others_cpus: float
+    stolen_cpus: float
+    waiting_share: float | None = None
+    involuntary_switches: int | None = None
+    throttled_s: float | None = None
+    thermal_events: int | None = None
+    clock_mhz: tuple[float, float, float] | None = None
+    yardstick_s: Sequence[float] = ()
+    calls: int = 0
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What makes the figures less trustworthy, in words."""
+        return (*self._of_others(), *self._of_speed())
+
+    def _of_others(self) -> Iterable[str]:
+        if self.others_cpus > _BUSY_CPUS:
+            yield f"busy: other processes used {self.others_cpus:.2f} CPUs"
+        if self.stolen_cpus > _BUSY_CPUS:
+            yield f"busy: the hypervisor gave {self.stolen_cpus:.2f} CPUs to other guests"
+        if (self.waiting_share or 0.0) > _WAITING_SHARE:
+            yield f"busy: threads waited for a CPU {self.waiting_share:.0%} of the time"
+        switches = (self.involuntary_switches or 0) / max(self.calls, 1)
+        if switches > _SWITCHES_A_CALL:
+            yield f"busy: contestants were put off their CPU {switches:.1f} times a call"
+
+    def _of_speed(self) -> Iterable[str]:
+        if self.throttled_s:
+            yield f"throttled: the CPU quota stopped the processes for {self.throttled_s:.2f} s"
+        if self.thermal_events:
+            yield f"throttled: the CPUs slowed down for heat {self.thermal_events} times"
+        if self.clock_mhz is not None and self.clock_mhz[2] > _UNEVEN * self.clock_mhz[0] > 0:
+            low, _, high = self.clock_mhz
+            yield f"uneven: clocks were between {low:.0f} and {high:.0f} MHz"
+        if len(self.yardstick_s) < _FEWEST_SAMPLES:
+            return
+        third = len(self.yardstick_s) // 3
+        change = np.median(self.yardstick_s[-third:]) / np.median(self.yardstick_s[:third])
+        if change > _SLOWER:
+            yield f"throttled: fixed work took {change - 1:.0%} longer at the end than at the start"
+        low, high = np.percentile(self.yardstick_s, (10, 90))
+        if high > _UNEVEN * low:
+            yield f"uneven: fixed work took up to {high / low - 1:.0%} longer in some rounds"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON values."""
+        return {
+            "others_cpus": self.others_cpus,
+            "stolen_cpus": self.stolen_cpus,
+            "waiting_share": self.waiting_share,
+            "involuntary_switches": self.involuntary_switches,
+            "throttled_s": self.throttled_s,
+            "thermal_events": self.thermal_events,
+            "clock_mhz": None if self.clock_mhz is None else list(self.clock_mhz),
+            "yardstick_us": [round(value * 1e6, 1) for value in self.yardstick_s],
+            "findings": list(self.findings),
+        }
+
+
+class LoadWatch:
+    """Watches a machine from its making to :meth:`read`."""
+
+    def __init__(self, processes: Iterable[int]) -> None:
+        """Starts; work of these processes and of this one is no disturbance."""
+        self._processes = list(processes)
+        self._clock = CpuClock(self._processes)
+        self._yardstick = Yardstick()
+        self._yardstick_s: list[float] = []
+        self._mhz: list[float] = []
+        self._start = time.monotonic()
+        self._before = self._counters()
+
+    def sample(self) -> None:
+        """Looks at the clock and times the yardstick; to be called while contestants sleep."""
+        self._yardstick_s.append(self._yardstick.time())
+        khz = [read_text(path).strip() for path in _CPUS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
+        self._mhz += [int(value) / 1e3 for value in khz if value.isdecimal()]
+
+    def read(self, calls: int = 0) -> LoadFound:
+        """Returns what happened since.
+
+        Args:
+            calls: How many calls were timed meanwhile.
+        """
+        found, after = self._clock.read(), self._counters()
+        gone = {
+            name: max(value - self._before[name], 0.0)
+            for name, value in after.items()
+            if name in self._before
+        }
+        elapsed = max(time.monotonic() - self._start, 1e-6)
+        waited, switched = gone.get("waited_s"), gone.get("switches")
+        throttled, thermal = gone.get("throttled_s"), gone.get("thermal")
+        return LoadFound(
+            others_cpus=found.others_cpus,
+            stolen_cpus=found.stolen_cpus,
+            waiting_share=None if waited is None else round(min(waited / elapsed, 1.0), 4),
+            involuntary_switches=None if switched is None else int(switched),
+            throttled_s=None if throttled is None else round(throttled, 3),
+            thermal_events=None if thermal is None else int(thermal),
+            clock_mhz=self._clocks(),
+            yardstick_s=tuple(self._yardstick_s),
+            calls=calls,
+        )
+
+    def _clocks(self) -> tuple[float, float, float] | None:
+        if not self._mhz:
+            return None
+        low, middle, high = (float(value) for value in np.percentile(self._mhz, (0, 50, 100)))
+        return low, middle, high
+
+    def _counters(self) -> Mapping[str, float]:
+        """Returns counters that only grow; those that the kernel does not have are missing."""
+        found: dict[str, float] = {}
+        for line in read_text(_PROC / "pressure" / "cpu").splitlines():
+            kind, *words = line.split()
+            if kind == "some" and words and words[-1].startswith("total="):
+                found["waited_s"] = int(words[-1].removeprefix("total=")) / 1e6
+        if switches := _switches([os.getpid(), *self._processes]):
+            found["switches"] = switches
+        for line in read_text(_own_cgroup() / "cpu.stat").splitlines():
+            name, _, value = line.partition(" ")
+            if name == "throttled_usec":
+                found["throttled_s"] = int(value) / 1e6
+        heat = [
+            read_text(path).strip()
+            for path in _CPUS.glob("cpu[0-9]*/thermal_throttle/*_throttle_count")
+        ]
+        if heat:
+            found["thermal"] = sum(int(value) for value in heat if value.isdecimal())
+        return found
+
+
+def _switches(processes: Iterable[int]) -> int:
+    """Returns involuntary context switches of all threads of some processes."""
+    total = 0
+    for process in processes:
+        for path in (_PROC / str(process) / "task").glob("*/status"):
+            for line in read_text(path).splitlines():
+                name, _, value = line.partition(":")
+                if name == "nonvoluntary_ctxt_switches":
+                    total += int(value)
+    return total
+
+
+def _own_cgroup() -> Path:
+    """Returns the folder of this process's cgroup (version 2)."""
+    for line in read_text(_PROC / "self" / "cgroup").splitlines():
+        if line.startswith("0::"):
+            return _CGROUP / line.removeprefix("0::").lstrip("/")
+    return _CGROUP

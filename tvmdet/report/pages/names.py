@@ -1,0 +1,86 @@
+"""Short names of rows: no more than tells them apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+
+from tvmdet.report.pages.canvas import MARKERS
+from tvmdet.report.pages.runs import Place, Run
+
+__all__ = ["Names", "milliseconds"]
+
+_LONGEST = 34
+
+
+class Names:
+    """What places and rows of one model are called in its charts and tables.
+
+    Attributes:
+        sides: An index for each runtime with its precision, the same in all charts of a report:
+            it chooses mark, hatching and colour.
+    """
+
+    def __init__(self, runs: Sequence[Run], sides: Mapping[str, int]) -> None:
+        """Looks at what the rows have in common.
+
+        Args:
+            runs: Rows of one model.
+            sides: See the class.
+        """
+        self.sides = sides
+        self._places = _place_names(dict.fromkeys(run.place for run in runs))
+        counts = Counter(run.key for run in runs)
+        self._repeated = {key for key, count in counts.items() if count > 1}
+
+    def place(self, place: Place) -> str:
+        """Returns the target, with the machine and the threads where others have it too."""
+        return self._places.get(place, place.target)
+
+    def row(self, run: Run) -> str:
+        """Returns place, runtime and precision; with the file where it was measured twice."""
+        again = f" ({PurePath(run.file).stem})" if run.key in self._repeated else ""
+        return f"{self.place(run.place)} · {run.side}{again}"
+
+    def side(self, run: Run) -> int:
+        """Returns the index of the run's marks."""
+        return self.sides.get(run.side, 0)
+
+    @staticmethod
+    def number_sides(runs: Iterable[Run]) -> dict[str, int]:
+        """Returns an index for each runtime with its precision, tvmdet's first."""
+        found = dict.fromkeys(run.side for run in sorted(runs, key=_side_order))
+        return {side: index % len(MARKERS) for index, side in enumerate(found)}
+
+
+def _side_order(run: Run) -> tuple[object, ...]:
+    return (not run.is_ours, run.runtime, run.precision != "fp32", run.precision)
+
+
+def milliseconds(value: float | None) -> str:
+    """Returns three digits or more: ``0.0123``, ``1.23``, ``12.3``, ``1,234``."""
+    if value is None:
+        return ""
+    if value >= 100:
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
+    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+
+
+def _place_names(places: Iterable[Place]) -> dict[Place, str]:
+    known = list(places)
+    targets = Counter(place.target for place in known)
+    machines = Counter((place.target, place.machine) for place in known)
+    names = {}
+    for place in known:
+        name = place.target
+        if targets[place.target] > 1 and machines[place.target, place.machine] < targets[name]:
+            name += f", {_short(place.machine)}"
+        if machines[place.target, place.machine] > 1:
+            name += f", {place.threads} thr."
+        names[place] = name
+    return names
+
+
+def _short(machine: str) -> str:
+    return machine if len(machine) <= _LONGEST else f"{machine[:_LONGEST]}…"
