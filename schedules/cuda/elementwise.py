@@ -47,7 +47,9 @@ class CudaElementwise(Template):
             kinds = [int(var.iter_type) for var in block_iters(schedule, block)]
             if not schedule.get(block).writes:  # opaque: it does not say what it computes
                 return None
-            if not set(kinds) <= spatial or len(schedule.get_loops(block)) != len(kinds):
+            # A single number has an axis of its own, and no loop.
+            loops = len(schedule.get_loops(block))
+            if not set(kinds) <= spatial or (loops != len(kinds) and (loops, len(kinds)) != (0, 1)):
                 return None
         outputs = output_blocks(schedule)
         shape = buffer_shape(schedule, blocks[-1])

@@ -63,7 +63,9 @@ class CudaReduction(Template):
                 return None
             if not schedule.get(block).writes:
                 return None
-            if len(schedule.get_loops(block)) != len(block_iters(schedule, block)):
+            # A single number has an axis of its own, and no loop.
+            loops, axes = len(schedule.get_loops(block)), len(block_iters(schedule, block))
+            if loops != axes and (loops, axes) != (0, 1):
                 return None
         shape = buffer_shape(schedule, blocks[-1])
         return Workload(anchor=f"reduction {'x'.join(map(str, shape))}")

@@ -55,6 +55,12 @@ def _pooled() -> np.ndarray:
 Case = tuple[np.ndarray, Callable[[Any], Any], np.ndarray, str]
 CASES: dict[str, Case] = {
     "relu": (X, relax.op.nn.relu, np.maximum(X, 0), "elementwise"),
+    "number": (
+        np.array(3.5, "float32"),
+        lambda x: relax.op.add(x, relax.const(1.5)),
+        np.array(5.0),
+        "elementwise",
+    ),
     "transpose": (
         X,
         lambda x: relax.op.permute_dims(x, [0, 3, 1, 2]),
