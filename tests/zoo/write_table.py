@@ -42,8 +42,9 @@ that has figures. Results are kept until a case runs again: rows may come from d
   difference of their scores. **flips**: same box, other class.
 - **latency**: least time of 200 whole detections over that of ONNX Runtime on the network alone, in
   turn, untuned kernels, one thread each, on a machine that did other things as well: a hint, no
-  measurement. Networks are tiny here, which says little about large ones: docs/performance.md
-  measures those. Empty where it was not timed.
+  measurement. Networks are tiny here, and random weights find hundreds of boxes, whose decoding,
+  suppression and masks count on one side only: this says little about large networks, which
+  docs/performance.md measures. Empty where it was not timed.
 """
 
 _MISSES = """
