@@ -209,7 +209,7 @@ def test_wrong_batch_sizes(model: Any, sizes: tuple[int, ...], tmp_path: Path) -
 
 def test_an_unknown_target_is_named_before_anything_is_done(model: Any, tmp_path: Path) -> None:
     said: list[str] = []
-    with pytest.raises(TargetError, match="unknown target 'z80'; known: host, .*x86-64-v4"):
+    with pytest.raises(TargetError, match=r"unknown target 'z80'; known: host, .*x86-64-v4"):
         compiler_compile(
             model, target=("host", "z80"), output=tmp_path / "x.tvmdet", progress=said.append
         )
