@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import detections_samples
 import onnx
 import onnx_models
 import pytest
 import test_dense_import
-import test_detections_head
 import test_detr
 import yolo_models
 from mask_detector import known, mask_network
@@ -34,13 +34,13 @@ CASES: dict[str, tuple[str, Callable[[], onnx.ModelProto], Mapping[str, Any]]] =
     },
     "detections": (
         "detections",
-        lambda: test_detections_head.network("torchvision"),
+        lambda: detections_samples.network("torchvision"),
         {
             "family": "detections",
             "options": {"box_frame": "pixels", "columns": ["x1", "y1", "x2", "y2"]},
         },
     ),
-    "detections in a column": ("detections", lambda: test_detections_head.network("yolov10"), {}),
+    "detections in a column": ("detections", lambda: detections_samples.network("yolov10"), {}),
     "detr": ("detr", test_detr.network, {}),
     "rtdetr": ("rtdetr", lambda: test_detr.network(reference=True), {}),
     "rtdetr, a column no class": (

@@ -1,0 +1,170 @@
+"""Finished detections: rows become boxes and scores of every class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_models
+import pytest
+from detections_samples import (
+    PADDLE,
+    SIDES,
+    TOLD,
+    ULTRALYTICS,
+    YOLOV7,
+    YOLOV10,
+    claimed,
+    joined,
+    network,
+    torchvision,
+)
+from head_tools import assert_decodes_as_reference, decode, summary_of
+
+import tvmdet
+from tvmdet.errors import InputError, ModelError, ShapeError
+from tvmdet.frontend.recognise import recognise
+from tvmdet.heads import GraphSummary
+
+
+def _random(summary: GraphSummary, batch: int, classes: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(batch)
+    made = {}
+    for name, value in summary.outputs.items():
+        shape = [int(dim or 0) for dim in value.shape]
+        if len(shape) != 2 or name in ("labels", "det_classes"):
+            shape[0] = batch if shape[0] == 1 else shape[0]
+        if value.dtype == "float32":
+            made[name] = rng.uniform(0, 1, shape).astype(np.float32)
+            if shape[-1] in (6, 7):
+                made[name][..., [0, 5]] = rng.integers(0, classes + 2, (*shape[:-1], 2))
+        else:
+            made[name] = rng.integers(0, classes + 2, shape).astype(value.dtype)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("summary", "given", "batch"),
+    [
+        (torchvision(), {"labels": ["a", "b"]}, 1),
+        (joined(YOLOV10, metadata=ULTRALYTICS), {}, 2),
+        (joined(PADDLE, rank=2), TOLD, 1),
+        (joined(YOLOV7, rank=2), {}, 1),
+        (
+            summary_of({"dets": (1, 7, 5), "labels": (1, 7)}, dtypes={"labels": "int64"}),
+            {**TOLD, "labels": ["a", "b", "c"]},
+            3,
+        ),
+    ],
+)
+def test_decodes(summary: GraphSummary, given: Mapping[str, Any], batch: int) -> None:
+    spec = claimed(summary, given)
+    assert_decodes_as_reference(spec, _random(summary, batch, len(spec.labels)))
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "box"),
+    [
+        (["x1", "y1", "x2", "y2"], [10, 20, 30, 60], [10, 20, 30, 60]),
+        (["y1", "x1", "y2", "x2"], [20, 10, 60, 30], [10, 20, 30, 60]),
+        (["cx", "cy", "w", "h"], [20, 40, 20, 40], [10, 20, 30, 60]),
+        (["x1", "y1", "w", "h"], [10, 20, 20, 40], [10, 20, 30, 60]),
+        (["unused", "h", "w", "cy", "cx"], [9, 40, 20, 40, 20], [10, 20, 30, 60]),
+    ],
+)
+@pytest.mark.parametrize("frame", ["pixels", "normalized"])
+def test_decodes_known_boxes(
+    columns: list[str], row: list[float], box: list[float], frame: str
+) -> None:
+    summary = summary_of({"b": (1, 2, len(columns)), "s": (1, 2), "c": (1, 2, 1)})
+    options = {
+        "box_output": "b",
+        "score_output": "s",
+        "class_output": "c",
+        "columns": columns,
+        "box_frame": frame,
+        "label_offset": 1,
+    }
+    given = {"family": "detections", "labels": ["a", "b"], "options": options, **TOLD}
+    spec = recognise(summary, (64, 96), given).spec
+    scale = np.ones(len(columns), np.float32)
+    if frame == "normalized":
+        sides = {"x": 96, "w": 96, "y": 64, "h": 64}
+        scale = np.array([sides.get(name.replace("c", "")[0], 1) for name in columns], np.float32)
+    table = np.zeros((1, 2, len(columns)), np.float32)
+    table[0, 1] = np.array(row) / scale
+    values = {"b": table, "s": np.array([[0, 0.75]], "f4"), "c": np.array([[[0], [2]]], "f4")}
+    boxes, scores = decode(spec, values)
+    np.testing.assert_allclose(boxes[0, 1], box, rtol=1e-5)
+    assert scores[0].tolist() == [[0, 0], [0, 0.75]]
+    assert_decodes_as_reference(spec, values)
+
+
+def test_rows_past_the_count_are_nothing() -> None:
+    summary = summary_of(
+        {"num_dets": (1, 1), "det_boxes": (1, 3, 4), "det_scores": (1, 3), "det_classes": (1, 3)},
+        dtypes={"num_dets": "int64", "det_classes": "int32"},
+    )
+    spec = claimed(summary, {**TOLD, "labels": ["a", "b"]})
+    values = {
+        "num_dets": np.array([[2], [0]]),
+        "det_boxes": np.ones((2, 3, 4), np.float32),
+        "det_scores": np.full((2, 3), 0.5, np.float32),
+        "det_classes": np.array([[0, 1, 1], [0, 0, 0]], np.int32),
+    }
+    _, scores = decode(spec, values)
+    assert scores.tolist() == [[[0.5, 0], [0, 0.5], [0, 0]], [[0, 0], [0, 0], [0, 0]]]
+    assert_decodes_as_reference(spec, values)
+
+
+def test_many_classes() -> None:
+    labels = [f"c{index}" for index in range(1203)]
+    summary = torchvision(classes=1203)
+    spec = claimed(summary, {"labels": labels})
+    rng = np.random.default_rng(0)
+    values = {
+        "boxes": rng.random((300, 4), np.float32),
+        "labels": rng.integers(0, 1203, 300),
+        "scores": rng.random(300, np.float32),
+    }
+    assert_decodes_as_reference(spec, values)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"box_frame": "metres"}, "allowed: normalized, pixels"),
+        ({"label_offset": -1}, "a whole number from 0 to 1000"),
+        ({"columns": ["x1", "y1", "x2"]}, "x1 y1 x2 y2, x1 y1 w h or cx cy w h among them"),
+        ({"columns": ["x1", "y1", "x2", "y3"]}, "options.columns is"),
+        ({"columns": ["x1", "y1", "x2", "y2", "score"]}, "need .N, rows, 5. or"),
+        ({"score_output": "nowhere"}, "options.score_output is 'nowhere'"),
+        ({"score_output": ""}, "no scores and class numbers of its rows"),
+        ({"rows": 3}, "unknown options.rows"),
+    ],
+)
+def test_options_are_checked(options: Mapping[str, Any], message: str) -> None:
+    given = {"family": "detections", "options": options}
+    with pytest.raises((InputError, ModelError), match=message):
+        recognise(torchvision(), (64, 96), given)
+
+
+def test_wrong_outputs_are_refused() -> None:
+    spec = claimed(torchvision())
+    with pytest.raises(ShapeError, match="the network's outputs: other"):
+        decode(spec, {"other": np.zeros((1, 3, 3), np.float32)})
+
+
+@pytest.mark.parametrize("kind", ["torchvision", pytest.param("yolov10", marks=pytest.mark.slow)])
+def test_a_network_compiles_with_parity(kind: str, tmp_path: Path) -> None:
+    path = onnx_models.save(network(kind), tmp_path / "m.onnx")
+    # No suppression tells that the small network is torchvision's.
+    options = {"columns": SIDES, "box_frame": "pixels"} if kind == "torchvision" else {}
+    model = tvmdet.import_onnx(path, spec={"options": options} if options else None)
+    assert model.spec.family == "detections"
+    assert len(model.spec.labels) == 3
+    report = tvmdet.compile(model, output=tmp_path / "m.tvmdet")
+    (certificate,) = report.parity.values()
+    assert certificate["boxes"] > 0
