@@ -1,13 +1,14 @@
 """A board in a process: the board kit's RPC server under QEMU's user-mode emulation.
 
 QEMU refuses an instruction that the emulated core lacks, so that running on ``-cpu cortex-a76``
-what was compiled for it is also a check of the instructions used. Its times say nothing of an
-ARM's.
+what was compiled for it is also a check of the instructions used; a core that QEMU does not know
+is run as one that has more. Its times say nothing of an ARM's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import shutil
@@ -27,8 +28,8 @@ _QEMU: Final = "qemu-aarch64"
 _LIBC: Final = Path("/usr/aarch64-linux-gnu")
 _START_S: Final = 60.0
 
-_CORES: Final = frozenset({"cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1"})
-"""Cores of ours that QEMU 7.2 and later emulate; ``max`` has every feature that QEMU knows."""
+_ANY_CORE: Final = "max,sve=off"
+"""Every feature that QEMU knows but SVE, which no target of ours uses."""
 
 
 def why_no_emulator() -> str:
@@ -43,8 +44,16 @@ def why_no_emulator() -> str:
 
 
 def emulated_core(mcpu: str) -> str:
-    """Returns QEMU's name of the core that LLVM calls ``mcpu``, or ``max``."""
-    return mcpu if mcpu in _CORES else "max"
+    """Returns QEMU's name of the core that LLVM calls ``mcpu``, or of one that has more."""
+    return mcpu if mcpu in _known_cores() else _ANY_CORE
+
+
+@functools.cache
+def _known_cores() -> frozenset[str]:
+    listed = subprocess.run(
+        [_QEMU, "-cpu", "help"], check=False, capture_output=True, text=True
+    ).stdout
+    return frozenset(listed.split())
 
 
 class Emulator:
@@ -84,16 +93,18 @@ class Emulator:
         self._cleanup = contextlib.ExitStack()
         folder = tempfile.TemporaryDirectory(prefix="tvmdet-board-", ignore_cleanup_errors=True)
         self.folder = Path(self._cleanup.enter_context(folder))
-        words = [_QEMU, "-cpu", core, "-L", str(_LIBC), "-E", f"TVM_NUM_THREADS={threads}"]
+        self._said = self.folder / "messages"
+        words = [_QEMU, "-cpu", core, "-L", str(_LIBC)]
         server = [str(default_kit() / SERVER), "--until-eof", "--port", str(port)]
-        self._process = subprocess.Popen(
-            [*words, *options, *server, *(["--key", key] if key else []), str(self.folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # so that the children of its connections end with it
-            env={**os.environ, "TVM_NUM_THREADS": str(threads)},
-        )
+        with self._said.open("wb") as messages:  # QEMU writes a line for each crash
+            self._process = subprocess.Popen(
+                [*words, *options, *server, *(["--key", key] if key else []), str(self.folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=messages,
+                start_new_session=True,  # so that the children of its connections end with it
+                env={**os.environ, "TVM_NUM_THREADS": str(threads)},
+            )
         self._watchdog = threading.Timer(limit_s, self.kill)
         self._watchdog.daemon = True
         self._watchdog.start()
@@ -121,20 +132,21 @@ class Emulator:
         self._watchdog.cancel()
         self.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+        for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
         self._cleanup.close()
 
     def _read_port(self) -> int:
-        assert self._process.stdout is not None and self._process.stderr is not None
+        assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], _START_S)
         words = self._process.stdout.readline().split() if ready else []
         if words[:1] == [b"PORT"]:
             return int(words[1])
         self.kill()
-        said = self._process.stderr.read().decode(errors="replace").strip()
+        self._process.wait()
+        said = self._said.read_text(errors="replace").strip()
         raise TargetError(
             f"the emulated board does not start: {said or f'nothing in {_START_S:g} s'}; make its "
             "kit again: python -m tvmdet.board"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 from dataclasses import dataclass
@@ -107,17 +106,18 @@ def connect(address: BoardAddress, timeout_s: float = 10.0) -> Any:
         TargetError: There is no TVM RPC server at the address, or not with this key.
     """
     address.check(timeout_s)
-    with contextlib.suppress(ImportError):
+    try:
         from tvm import rpc
-
-        try:
-            return rpc.connect(address.host, address.port, address.key)
-        except Exception as error:  # TVM raises anything
-            reason = (str(error).strip() or repr(error)).splitlines()[-1]
-            raise TargetError(f"the RPC server at {address} hangs up: {reason}") from error
-    raise TargetError(
-        "TVM's RPC cannot be imported; install it with: pip install 'tvmdet[tune]' (tornado)"
-    )
+    except ImportError as error:
+        raise TargetError(
+            f"TVM's RPC cannot be imported ({error}); install it with: "
+            "pip install 'tvmdet[tune]' (tornado)"
+        ) from error
+    try:
+        return rpc.connect(address.host, address.port, address.key)
+    except Exception as error:  # TVM raises anything
+        reason = (str(error).strip() or repr(error)).splitlines()[-1]
+        raise TargetError(f"the RPC server at {address} hangs up: {reason}") from error
 
 
 def board_threads(address: BoardAddress) -> int:

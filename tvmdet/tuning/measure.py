@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -92,8 +91,7 @@ class Measurer:
         self._runners = WorkerPool(1, threads=self.threads, stop=self.stop)
         self._cleanup = contextlib.ExitStack()
         self._count = 0
-        here = self.target.arch == platform.machine()
-        self._linker = [] if here else [*find_linker(self.target.arch)]
+        self._linker = [*find_linker(self.target.arch)]
         self.builder = _PoolBuilder(self)
         self.runner = _PoolRunner(self)
 
@@ -151,24 +149,39 @@ class Measurer:
             "abort_above_s": None if best is None else best * self.options.abort_factor,
             "board": None if self.board is None else asdict(self.board),
         }
-        (answer,) = self._runners.map([request], self.options.run_timeout_s)
+        answer = self._answer(request)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         if "error" in answer:
-            if self.board is not None and self._is_board_gone(answer):
-                answer = {**answer, "error_kind": "board"}
             return RunnerResult(None, _error_text(answer, "run"))
         return RunnerResult([float(value) for value in answer["latencies_s"]], None)
 
-    def _is_board_gone(self, answer: dict[str, Any]) -> bool:
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Asks the runner, and once more when the board was gone, after it is back.
+
+        An error of kind ``board`` says that it is still gone; ``setup``, that it answers and yet
+        cannot be used.
+        """
+        answer: dict[str, Any] = {}
+        gone = False
+        for _ in range(2):
+            (answer,) = self._runners.map([request], self.options.run_timeout_s)
+            kind = answer.get("error_kind")
+            if self.board is None or kind not in ("board", "timeout"):
+                return answer
+            gone = self._wait_for(self.board)
+            if kind == "timeout" and not gone:
+                return answer
+            if self.stop() or self.give_up():
+                return {**answer, "error_kind": "board"}
+        return {**answer, "error_kind": "board" if gone else "setup"}
+
+    def _wait_for(self, board: BoardAddress) -> bool:
         """Waits for a board that does not answer; returns whether it was gone."""
-        assert self.board is not None
-        if answer.get("error_kind") not in ("board", "timeout"):
-            return False
-        gone: bool = answer["error_kind"] == "board"
+        gone = False
         while not (self.stop() or self.give_up()):
             try:
-                self.board.check(_BOARD_CHECK_S)
+                board.check(_BOARD_CHECK_S)
             except TargetError:
                 gone = True
                 time.sleep(_BOARD_RETRY_S)

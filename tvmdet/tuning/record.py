@@ -23,8 +23,8 @@ __all__ = [
 # compare.
 FORMAT_VERSION = 2
 
-# What a busy machine may cause by itself; such a candidate is tried once more.
-RETRIED_ERRORS = frozenset({"timeout", "killed"})
+# What a busy machine or a bad connection may cause; such a candidate is tried once more.
+RETRIED_ERRORS = frozenset({"timeout", "killed", "lost"})
 
 
 def typical_latency(latencies_s: Sequence[float]) -> float:

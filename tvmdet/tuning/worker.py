@@ -11,7 +11,6 @@ import ctypes
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import time
@@ -69,10 +68,8 @@ def _build(request: dict[str, Any]) -> dict[str, Any]:
     stem = os.path.splitext(request["path"])[0]
     built.write_to_file(stem + ".o")
     compiled = time.perf_counter()
-    native = [shutil.which("ld")] if shutil.which("ld") else ["cc", "-nostdlib"]
-    command = request["linker"] or native
     linked = subprocess.run(
-        [*command, "-shared", "-o", request["path"], stem + ".o"],
+        [*request["linker"], "-shared", "-o", request["path"], stem + ".o"],
         check=False,
         capture_output=True,
         text=True,
@@ -121,37 +118,47 @@ class _BoardRunner:
         self._uploads = 0
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Times one library; a board that cannot be reached is an error of kind ``board``."""
-        if self._session is None:
-            try:
-                self._connect(request)
-            except Exception as error:  # TVM raises anything
-                return {"error": _one_line(error), "error_kind": "board"}
-        try:
-            return self._time_there(request)
-        except Exception as error:  # of the candidate, unless the connection is gone with it
-            kind = "run" if self._is_alive() else self._why_gone(request)
-            return {"error": _one_line(error), "error_kind": kind}
+        """Times one library.
 
-    def _time_there(self, request: dict[str, Any]) -> dict[str, Any]:
-        device = self._session.cpu(0)
-        key = json.dumps(request["args"])
-        if key != self._key:
-            self._args = []
-            self._args = [
-                tvm.runtime.tensor(_random_tensor(dtype, shape, i).numpy(), device)
-                for i, (dtype, shape) in enumerate(request["args"])
-            ]
-            self._key = key
+        Only what happens while it runs may be the candidate's fault: an error in it (``run``), or
+        the end of the connection (``lost``), which an illegal instruction looks like. Everything
+        else is of kind ``board``: nobody answers, no space for the library, a wrong kit.
+        """
+        kind, name = "board", ""
+        try:
+            if self._session is None:
+                self._connect(request)
+            name = self._upload(request["path"])
+            library = self._session.load_module(name)
+            args = self._arguments(request["args"])
+            kind = "run"
+            return _time(library, self._session.cpu(0), args, request)
+        except Exception as error:  # TVM raises anything
+            if not self._is_alive() and kind == "run":
+                kind = self._why_gone(request)
+            return {"error": _one_line(error), "error_kind": kind}
+        finally:
+            if name and self._is_alive():
+                self._session.remove(name)
+
+    def _upload(self, path: str) -> str:
         self._uploads += 1  # a file that is loaded must not be written again
         name = f"k{self._uploads}.so"
-        with open(request["path"], "rb") as file:
+        with open(path, "rb") as file:
             self._session.upload(bytearray(file.read()), name)
-        library = self._session.load_module(name)
-        try:
-            return _time(library, device, self._args, request)
-        finally:
-            self._session.remove(name)
+        return name
+
+    def _arguments(self, infos: list[Any]) -> list[Any]:
+        key = json.dumps(infos)
+        if key != self._key:
+            self._args, self._key = [], ""
+            device = self._session.cpu(0)
+            self._args = [
+                tvm.runtime.tensor(_random_tensor(dtype, shape, i).numpy(), device)
+                for i, (dtype, shape) in enumerate(infos)
+            ]
+            self._key = key
+        return self._args
 
     def _connect(self, request: dict[str, Any]) -> None:
         from tvm import rpc
@@ -162,6 +169,8 @@ class _BoardRunner:
 
     def _is_alive(self) -> bool:
         """Whether the connection answers: an error within a call leaves it whole."""
+        if self._session is None:
+            return False
         try:
             self._session.get_function("runtime.NumThreads")()
         except Exception:  # TVM raises anything
@@ -170,13 +179,13 @@ class _BoardRunner:
         return True
 
     def _why_gone(self, request: dict[str, Any]) -> str:
-        """Tells a candidate that ended its process, ``crash``, from a board that is gone."""
+        """Tells a connection that was ``lost`` from a board that is gone."""
         try:
             self._connect(request)
         except Exception:  # TVM raises anything
             self._session = None
             return "board"
-        return "crash"
+        return "lost"
 
 
 def _time(library: Any, device: Any, args: list[Any], request: dict[str, Any]) -> dict[str, Any]:
