@@ -81,7 +81,8 @@ class Target:
         tf32: The same for products of float32 rounded to 10 bits of mantissa.
         int8_dot: The same for dot products of bytes.
         gpu: What only a GPU has; None for a CPU.
-        records: The folder under ``tuning_logs/`` whose records it reads and adds to.
+        records: A target whose tuning records speak for it where it has none of its own; itself by
+            default.
         named_only: Whether it is compiled for only when it is named: ``host`` never means it.
         precision: ``bf16``, ``fp16`` or ``tf32`` when layers may round the factors of their
             products so.
@@ -110,7 +111,7 @@ class Target:
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
-        """Gives the records their folder."""
+        """A target has its own records unless it is told of others."""
         if not self.records:
             object.__setattr__(self, "records", self.name)
 

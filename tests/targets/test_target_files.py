@@ -180,3 +180,44 @@ def test_precisions_come_and_go(name: str) -> None:
         assert set(changed.required_features) >= set(target.required_features)
     with pytest.raises(TargetError, match=f"target {name} cannot compute in 'int3'; it can in "):
         target.at_precision("int3")
+
+
+WRITTEN_UNASKED = {
+    **{"cx16": "cx16", "sahf": "lahf_lm", "popcnt": "popcnt", "lzcnt": "abm", "movbe": "movbe"},
+    **{
+        "sse4.1": "sse4_1",
+        "sse4a": "sse4a",
+        "sse4.2": "sse4_2",
+        "ssse3": "ssse3",
+        "avx": "avx",
+        "avx2": "avx2",
+    },
+    **{"bmi": "bmi1", "bmi2": "bmi2", "f16c": "f16c", "fma": "fma", "adx": "adx"},
+    **{f"avx512{part}": f"avx512{part}" for part in ("f", "bw", "cd", "dq", "vl", "ifma", "vbmi")},
+    **{f"avx512{p}": f"avx512_{p}" for p in ("vbmi2", "vnni", "bitalg", "vpopcntdq", "bf16")},
+    **{"avx512fp16": "avx512_fp16", "avxvnni": "avx_vnni", "gfni": "gfni"},
+    **{"neon": "asimd", "fp-armv8": "fp", "crc": "crc32", "lse": "atomics", "lse2": "uscat"},
+    **{"dotprod": "asimddp", "fullfp16": "asimdhp", "fp16fml": "asimdfhm", "rdm": "asimdrdm"},
+    **{"rcpc": "lrcpc", "rcpc-immo": "ilrcpc", "complxnum": "fcma", "jsconv": "jscvt"},
+    **{"i8mm": "i8mm", "bf16": "bf16", "fptoint": "frint", "flagm": "flagm", "dit": "dit"},
+    **{"altnzcv": "flagm2", "sb": "sb", "bti": "bti", "pauth": "paca"},
+}
+"""What LLVM may make use of in any code, and how the kernel names it in /proc/cpuinfo."""
+
+COMPUTES = re.compile(r"avx|sse4|fma|bmi|amx|sve|sme|neon|dotprod|i8mm|bf16|f16c|fullfp|fp16|gfni")
+"""Names of features that a kernel would use; those of scheduling and of the system are others."""
+
+SYSTEM = {"use-fixed-over-scalable-if-equal-cost", "sve-bitperm", "no-sve-fp-ld1r"}
+"""Without SVE itself, these say nothing."""
+
+
+@pytest.mark.parametrize("target", ALL, ids=lambda target: target.name)
+def test_llvm_uses_nothing_that_is_not_required(target: Target) -> None:
+    """The list stands between a user and an illegal instruction."""
+    cpu = target.tvm if target.kind == "cpu" else target.tvm["host"]
+    listed = tvm.get_global_func("target.llvm_get_cpu_features")(tvm.target.Target(dict(cpu)))
+    used = {str(feature) for feature in listed} - SYSTEM
+    unknown = {name for name in used - set(WRITTEN_UNASKED) if COMPUTES.match(name)}
+    assert not unknown, "say in WRITTEN_UNASKED what the kernel calls them"
+    needed = {WRITTEN_UNASKED[name] for name in used & set(WRITTEN_UNASKED)}
+    assert needed <= set(target.required_features)

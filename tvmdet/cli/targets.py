@@ -31,7 +31,7 @@ def targets(
 
     if name is not None:
         target = get_target(name)
-        described = {**_describe(target), **_records(target.records, logs)}
+        described = {**_describe(target), **_records(target.name, logs)}
         if json:
             output.print_json(described)
         else:
@@ -91,9 +91,10 @@ def _verdict(entry: dict[str, Any]) -> str:
 
 
 def _print_one(entry: dict[str, Any]) -> None:
+    name = entry["name"]
     output.facts(
         [
-            ("target", entry["name"]),
+            ("target", name),
             ("description", entry["description"]),
             ("this machine", _verdict(entry)),
             ("kind", f"{entry['kind']}, {entry['arch']}, templates of schedules/{entry['family']}"),
@@ -104,8 +105,8 @@ def _print_one(entry: dict[str, Any]) -> None:
             ("TVM target", entry["tvm"]),
             (
                 "tuned",
-                f"{entry['tuned_kernels']} kernels, {entry['tuning_records']} measurements, in "
-                f"tuning_logs/{entry['records']}",
+                f"{entry['tuned_kernels']} kernels, {entry['tuning_records']} measurements"
+                + (f"; for others, as {other}" if (other := entry["records"]) != name else ""),
             ),
         ]
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import tvm
-from tvm import tirx
+from tvm import relax, tirx
 
 from tvmdet.compiler.kernel_facts import kernel_facts
 from tvmdet.passes.conv_algorithms import (
@@ -25,6 +25,7 @@ from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
 from tvmdet.targets import Target
 from tvmdet.tuning.nearness import fitted
 from tvmdet.tuning.store import TuningStore
+from tvmdet.tuning.target_records import TargetRecords
 
 __all__ = ["ScheduledKernels", "measured_algorithm", "measured_pairs", "schedule_kernels"]
 
@@ -54,10 +55,26 @@ class ScheduledKernels:
     fallbacks: dict[str, str] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    def flop(self) -> dict[int, int]:
+        """Returns the operations of one call of each entry function, by its rows."""
+        found = {}
+        for var, func in self.module.functions_items():
+            if isinstance(func, relax.Function):
+                rows = int(var.name_hint.rpartition("_b")[2])
+                found[rows] = sum(int(self.facts[name]["flop"]) for name in _called(func))
+        return found
+
     def digest(self) -> str:
         """Returns the SHA-256 of all decisions: equal digests mean equal schedules."""
         listed = [[name, decision.to_dict()] for name, decision in sorted(self.decisions.items())]
         return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+
+
+def _called(func: relax.Function) -> list[str]:
+    """Returns the kernels that a function calls, one name a call."""
+    calls = [b.value for block in func.body.blocks for b in block.bindings]
+    op = tvm.ir.Op.get("relax.call_tir")
+    return [c.args[0].name_hint for c in calls if isinstance(c, relax.Call) and c.op.same_as(op)]
 
 
 def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algorithm:
@@ -66,11 +83,12 @@ def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algo
     Where the usual one of a layer has no record, the records of the most similar layer of other
     sizes speak for it; where there is none either, the usual one is chosen.
     """
+    records = TargetRecords(store, target)
 
     def seconds(layer: ConvLayer, anchor: str) -> dict[AlgorithmName, float]:
         found: dict[AlgorithmName, float] = {}
         for name in layer.algorithms:
-            record = store.fastest_of_anchor(target.records, ALGORITHMS[name] + anchor, threads)
+            record = records.fastest_of_anchor(ALGORITHMS[name] + anchor, threads)
             if record is not None:
                 found[name] = record.score_s
         return found
@@ -78,7 +96,7 @@ def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algo
     def choose(layer: ConvLayer) -> AlgorithmName:
         usual = usual_algorithm(layer)
         prefix = ALGORITHMS[usual]
-        near = store.near_anchors(target.records, prefix + layer.anchor)
+        near = records.near_anchors(prefix + layer.anchor)
         for anchor in (layer.anchor, *(other.removeprefix(prefix) for other in near)):
             measured = seconds(layer, anchor)
             if usual in measured and (anchor == layer.anchor or len(measured) > 1):
@@ -93,11 +111,12 @@ def measured_pairs(target: Target, store: TuningStore, threads: int) -> PairChoi
 
     Where one of the three kernels has no record, the usual choice is made.
     """
+    records = TargetRecords(store, target)
 
     def choose(pair: ConvPair) -> bool:
         anchors = (pair_anchor(pair.depthwise, pair.pointwise), pair.depthwise, pair.pointwise)
-        records = [store.fastest_of_anchor(target.records, anchor, threads) for anchor in anchors]
-        scores = [record.score_s for record in records if record is not None]
+        found = [records.fastest_of_anchor(anchor, threads) for anchor in anchors]
+        scores = [record.score_s for record in found if record is not None]
         if len(scores) < len(anchors):
             return usual_pairs(pair)
         together, first, second = scores
@@ -157,25 +176,24 @@ def _schedule(
     fallbacks: dict[str, str],
     name: str,
 ) -> tuple[tirx.PrimFunc, Decision, str]:
+    records = TargetRecords(store, target)
     template, workload = find(func, target)
     valid = template.decisions(workload, target)
     candidates: list[tuple[Decision, str]] = []
     if len(valid) > 1:
-        best = store.best(target.records, key, threads)
+        best = records.best(key, threads)
         if best is not None:
             candidates.append((best.decision, "tuned"))
-        same = store.borrow(target.records, workload.anchor, template.name, threads)
+        same = records.borrow(workload.anchor, template.name, threads)
         if same is not None:
             candidates.append((same.decision, "borrowed"))
         elif best is None:
-            like = store.near(target.records, workload.anchor, template.name, threads)
+            like = records.near(workload.anchor, template.name, threads)
             if like is not None:
                 candidates.append((fitted(like.decision, valid), "near"))
     candidates += [(decision, "default" if len(valid) > 1 else "single") for decision in valid]
     broken = {
-        decision: record
-        for decision, record in store.measured(target.records, key).items()
-        if not record.ok
+        decision: record for decision, record in records.measured(key).items() if not record.ok
     }
     for decision, source in candidates:
         if decision not in valid:

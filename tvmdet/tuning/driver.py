@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmdet.board.linker import find_linker
-from tvmdet.board.session import BoardAddress, board_threads
+from tvmdet.board.session import BoardAddress, board_threads, connect
 from tvmdet.cpus import usable_cpu_count
 from tvmdet.errors import InputError, TargetError
 from tvmdet.passes.conv_algorithms import AlgorithmName, ConvLayer
@@ -18,7 +18,7 @@ from tvmdet.targets import Target, resolve_target
 from tvmdet.tuning.measure import MeasureOptions
 from tvmdet.tuning.progress import TuningProgress, TuningReport
 from tvmdet.tuning.run import TuningRun
-from tvmdet.tuning.store import TuningStore, default_store
+from tvmdet.tuning.store import TuningStore, board_cpu, default_store
 from tvmdet.tuning.task import Task, extract_tasks
 
 __all__ = ["tasks_of", "tune", "tune_tasks"]
@@ -71,8 +71,7 @@ def tune(
     return tune_tasks(
         tasks_of(model, sizes, chosen),
         target=chosen,
-        # A board does not tell its model: boards of one target are taken to be alike.
-        store=default_store(logs, cpu=None if board is None else f"{chosen.name} board"),
+        store=default_store(logs, cpu=None if board is None else board_cpu(chosen)),
         budget_s=budget_s,
         progress=progress,
         threads=threads,
@@ -144,9 +143,9 @@ def _check(
         raise InputError(f"the tuning budget is {budget_s} s; give more than 0")
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}; give 1 or more")
+    find_linker(target.arch)
     if board is not None:
-        find_linker(target.arch)
-        board.check()
+        connect(board)
         return
     missing = target.missing_features()
     if missing:

@@ -158,7 +158,6 @@ def _write_plan(path: Path, target: Target, model: str, tasks: list[dict[str, An
         "tvmdet": tvmdet.__version__,
         "tvm": tvm.__version__,
         "target": target.name,
-        "records": target.records,
         "device": "cuda" if target.kind == "cuda" else "cpu",
         "model": model,
         "time": round(time.time(), 3),
@@ -180,7 +179,7 @@ def _empty_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def _waiting(task: Task, store: TuningStore, target: Target, most: int) -> list[Decision]:
-    known = {record.decision for record in store.records(target.records) if _is_of(record, task)}
+    known = {record.decision for record in store.records(target.name) if _is_of(record, task)}
     return [decision for decision in task.decisions if decision not in known][:most]
 
 
@@ -258,7 +257,7 @@ def collect_plan(
     except ValueError as error:
         raise InputError(f"{path / _RESULTS} is damaged: {error}; copy it again") from error
     store = default_store(logs)
-    have = {record.to_line() for record in store.records(plan["records"])}
+    have = {record.to_line() for record in store.records(plan["target"])}
     records = [_record(plan, line, path) for line in results]
     new = [record for record in records if record.to_line() not in have]
     for record in new:
@@ -287,7 +286,7 @@ def _record(plan: dict[str, Any], line: dict[str, Any], path: Path) -> TuningRec
     try:
         task = plan["tasks"][line["task"]]
         return TuningRecord(
-            target=plan["records"],
+            target=plan["target"],
             fingerprint=task["fingerprint"],
             anchor=task["anchor"],
             decision=Decision.from_dict(task["candidates"][line["candidate"]]["decision"]),

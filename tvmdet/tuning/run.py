@@ -20,7 +20,6 @@ from tvm.s_tir.meta_schedule.runner import RunnerInput, RunnerResult
 from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
 
 from tvmdet.board.session import BoardAddress
-from tvmdet.cpus import cpu_model
 from tvmdet.errors import TuningError, TvmdetError
 from tvmdet.passes.lower import tvm_target
 from tvmdet.schedules.base import Decision
@@ -41,6 +40,7 @@ from tvmdet.tuning.ranking import Ranking
 from tvmdet.tuning.record import TuningRecord
 from tvmdet.tuning.search import BATCH, TaskSearch, one_line
 from tvmdet.tuning.store import TuningStore
+from tvmdet.tuning.target_records import TargetRecords
 from tvmdet.tuning.task import Task
 
 __all__ = ["TuningRun"]
@@ -95,7 +95,8 @@ class TuningRun:
         self._searches: dict[TaskState, TaskSearch] = {}
         self._ranking = Ranking(seed=self.seed)
         self._tvm_target = tvm_target(self.target, self.threads)
-        self._cpu = cpu_model() if self.board is None else self.store.cpu
+        self._cpu = self.store.cpu
+        self._records = TargetRecords(self.store, self.target)
         self._interrupt = InterruptFlag()
         self._trials = 0
         self._search_until_s = self.budget_s
@@ -184,7 +185,7 @@ class TuningRun:
                     self._put_down(state, decision, _rounded(result.run_secs))
 
     def _seconds_of(self, state: TaskState) -> dict[Decision, float]:
-        found = self.store.measured(self.target.records, state.task.fingerprint, self.threads)
+        found = self._records.measured(state.task.fingerprint, self.threads)
         valid = set(state.task.decisions)
         return {d: record.score_s for d, record in found.items() if d in valid and record.ok}
 
@@ -226,7 +227,7 @@ class TuningRun:
     def _recall(self, state: TaskState) -> None:
         """Takes over what earlier runs found out about a task."""
         task = state.task
-        found = self.store.measured(self.target.records, task.fingerprint, self.threads)
+        found = self._records.measured(task.fingerprint, self.threads)
         valid = set(task.decisions)
         state.remaining = sum(decision not in found for decision in task.decisions)
         slice_start = None
@@ -259,8 +260,8 @@ class TuningRun:
             return []
 
     def _make_search(self, state: TaskState) -> TaskSearch:
-        task, target = state.task, self.target.records
-        found = self.store.measured(target, task.fingerprint, self.threads)
+        task = state.task
+        found = self._records.measured(task.fingerprint, self.threads)
         search = TaskSearch(task, self._tvm_target, self._ranking, measured=found, seed=self.seed)
         valid = set(task.decisions)
         ran = [r for decision, r in found.items() if decision in valid and r.ok]
@@ -281,14 +282,14 @@ class TuningRun:
 
     def _ask(self, state: TaskState, search: TaskSearch, size: int) -> Batch:
         """Asks for candidates and puts down the decisions that cannot be scheduled."""
-        task, target = state.task, self.target.records
+        task, records = state.task, self._records
         name = task.template.name
         borrowed = (
-            self.store.best(target, task.fingerprint, self.threads),
-            self.store.borrow(target, task.anchor, name, self.threads),
+            records.best(task.fingerprint, self.threads),
+            records.borrow(task.anchor, name, self.threads),
         )
         hints = [record.decision for record in borrowed if record is not None]
-        near = self.store.near(target, task.anchor, name, self.threads)
+        near = records.near(task.anchor, name, self.threads)
         if near is not None:
             hints.append(fitted(near.decision, task.decisions))
         search.suggest(hints)
@@ -321,6 +322,11 @@ class TuningRun:
                 kind, message = split_error(result.error_msg or "")
                 if kind == "start":
                     raise TuningError(f"a tuning worker cannot be started: {message}; {START_HINT}")
+                if kind == "setup":
+                    raise TuningError(
+                        f"the board at {self.board} answers and cannot run kernels: {message}; "
+                        f"is it a {self.target.name}? Make its kit again (docs/arm.md)"
+                    )
                 if kind in ("stopped", "board"):  # says nothing of the candidate
                     continue
                 latencies = _rounded(result.run_secs)
@@ -362,7 +368,7 @@ class TuningRun:
         kind: str = "",
     ) -> None:
         record = TuningRecord(
-            target=self.target.records,
+            target=self.target.name,
             fingerprint=state.task.fingerprint,
             anchor=state.task.anchor,
             decision=decision,

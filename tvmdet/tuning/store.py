@@ -24,10 +24,11 @@ from pathlib import Path
 from tvmdet.cpus import cpu_model
 from tvmdet.errors import TuningError
 from tvmdet.schedules.base import Decision
+from tvmdet.targets import Target
 from tvmdet.tuning.nearness import NEAR, distance, skeleton
 from tvmdet.tuning.record import RETRIED_ERRORS, OtherVersionError, TuningRecord
 
-__all__ = ["TuningStore", "default_store"]
+__all__ = ["TuningStore", "board_cpu", "default_store"]
 
 _FILE = "records.jsonl"
 _ATTEMPTS = 2  # of a candidate that a busy machine may have failed
@@ -262,6 +263,14 @@ class _Index:
         self.by_fingerprint[record.fingerprint].append(record)
         self.by_anchor[record.anchor].append(record)
         self.by_skeleton[skeleton(record.anchor)].add(record.anchor)
+
+
+def board_cpu(target: Target) -> str:
+    """Returns what records of a board name as its CPU.
+
+    A board does not tell its model: boards of one target are taken to be alike.
+    """
+    return f"{target.name} board"
 
 
 def default_store(

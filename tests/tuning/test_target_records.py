@@ -1,0 +1,63 @@
+"""What is known of a target: its own records first, those of another where there are none."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from tvmdet.schedules.base import Decision
+from tvmdet.targets import get_target
+
+from tvmdet.tuning.record import TuningRecord
+from tvmdet.tuning.store import TuningStore
+from tvmdet.tuning.target_records import TargetRecords
+
+ZEN4, V4 = get_target("zen4"), get_target("x86-64-v4")
+SLOW, FAST = Decision.of("t", tile=1), Decision.of("t", tile=2)
+
+
+def _record(target: str, decision: Decision, seconds: float) -> TuningRecord:
+    return TuningRecord(
+        target=target,
+        fingerprint="f",
+        anchor="conv2d n1 h8",
+        decision=decision,
+        latencies_s=(seconds,),
+        error="",
+        error_kind="",
+        threads=2,
+        cpu="here",
+        tvm="0.27",
+        time=0.0,
+        model="m",
+    )
+
+
+def test_own_records_win_over_faster_ones_of_another(tmp_path: Path) -> None:
+    store = TuningStore(tmp_path, writable=tmp_path, cpu="here")
+    inherited = _record("x86-64-v4", FAST, 1e-6)
+    store.append(inherited)
+    records = TargetRecords(store, ZEN4)
+    assert records.best("f") == records.borrow("conv2d n1 h8", "t") == inherited
+    own = _record("zen4", SLOW, 5e-6)
+    store.append(own)
+    assert records.best("f") == records.borrow("conv2d n1 h8", "t") == own
+    assert records.fastest_of_anchor("conv2d n1 h8") == own
+
+
+def test_what_another_measured_is_not_measured(tmp_path: Path) -> None:
+    store = TuningStore(tmp_path, writable=tmp_path, cpu="here")
+    store.append(_record("x86-64-v4", FAST, 1e-6))
+    assert TargetRecords(store, ZEN4).measured("f") == {}
+    assert set(TargetRecords(store, V4).measured("f")) == {FAST}
+
+
+def test_nothing_flows_back(tmp_path: Path) -> None:
+    store = TuningStore(tmp_path, writable=tmp_path, cpu="here")
+    store.append(_record("zen4", FAST, 1e-6))
+    assert TargetRecords(store, V4).best("f") is None
+    alone = dataclasses.replace(ZEN4, records="zen4")
+    assert TargetRecords(store, alone).best("f") is not None
+    assert TargetRecords(store, alone).near_anchors("conv2d n1 h9") == (
+        TargetRecords(store, ZEN4).near_anchors("conv2d n1 h9")
+    )

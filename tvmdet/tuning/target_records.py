@@ -1,0 +1,70 @@
+"""The records that speak for a target: its own, then those that it was told to inherit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from tvmdet.schedules.base import Decision
+from tvmdet.targets import Target
+from tvmdet.tuning.record import TuningRecord
+from tvmdet.tuning.store import TuningStore
+
+__all__ = ["TargetRecords"]
+
+Found = TypeVar("Found")
+
+
+class TargetRecords:
+    """Asks a store about one target.
+
+    A named core is compiled for otherwise than the general target whose records it inherits: what
+    was measured with the other's code is the better guess where there is no record of its own, and
+    no more. What was measured is therefore a question about its own records alone.
+    """
+
+    def __init__(self, store: TuningStore, target: Target) -> None:
+        """Reads nothing yet.
+
+        Args:
+            store: Where records lie.
+            target: Whose are wanted.
+        """
+        self._store = store
+        self._name = target.name
+        self._names = tuple(dict.fromkeys((target.name, target.records)))
+
+    def best(self, fingerprint: str, threads: int | None = None) -> TuningRecord | None:
+        """Returns the fastest record of a function; see :meth:`TuningStore.best`."""
+        return self._first(lambda name: self._store.best(name, fingerprint, threads))
+
+    def borrow(self, anchor: str, template: str, threads: int | None = None) -> TuningRecord | None:
+        """Returns the fastest of an anchor and template; see :meth:`TuningStore.borrow`."""
+        return self._first(lambda name: self._store.borrow(name, anchor, template, threads))
+
+    def fastest_of_anchor(self, anchor: str, threads: int | None = None) -> TuningRecord | None:
+        """Returns the fastest of an anchor; see :meth:`TuningStore.fastest_of_anchor`."""
+        return self._first(lambda name: self._store.fastest_of_anchor(name, anchor, threads))
+
+    def near(self, anchor: str, template: str, threads: int | None = None) -> TuningRecord | None:
+        """Returns that of the most similar workload; see :meth:`TuningStore.near`."""
+        return self._first(lambda name: self._store.near(name, anchor, template, threads))
+
+    def near_anchors(self, anchor: str) -> list[str]:
+        """Returns similar workloads; see :meth:`TuningStore.near_anchors`."""
+        return self._first(lambda name: self._store.near_anchors(name, anchor)) or []
+
+    def measured(
+        self, fingerprint: str, threads: int | None = None
+    ) -> dict[Decision, TuningRecord]:
+        """Returns what needs no measuring again; see :meth:`TuningStore.measured`."""
+        return self._store.measured(self._name, fingerprint, threads)
+
+    def _first(self, ask: Callable[[str], Found]) -> Found:
+        """Returns the first answer that is one, else the last."""
+        answer = ask(self._names[0])
+        for name in self._names[1:]:
+            if answer:
+                break
+            answer = ask(name)
+        return answer
