@@ -42,7 +42,9 @@ def arm_file(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with an ARM member alone, made where nothing can emulate it."""
     folder = tmp_path_factory.mktemp("arm")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("tvmdet.compiler.emulation.why_no_emulator", lambda: "QEMU is missing")
+        patched.setattr(
+            "tvmdet.compiler.check_on_arm_emulator.why_no_emulator", lambda: "QEMU is missing"
+        )
         tvmdet.compile(
             model, target="cortex-a76", output=folder / "arm.tvmdet", logs=folder / "no logs"
         )

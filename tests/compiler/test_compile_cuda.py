@@ -19,7 +19,7 @@ from tvmdet.targets import get_target
 import tvmdet
 from tvmdet.artifact import Artifact
 from tvmdet.compiler import compile as compiler_compile
-from tvmdet.compiler.check_emulated import check_emulated
+from tvmdet.compiler.check_on_cuda_emulator import check_on_cuda_emulator
 from tvmdet.compiler.schedule import schedule_kernels
 from tvmdet.cuda.device_code import device_code
 from tvmdet.cuda.embed import with_compiled_kernels
@@ -130,10 +130,12 @@ def test_a_missing_nvcc_is_told_before_anything_is_lowered(
 def test_what_cannot_be_emulated_is_recorded_as_never_checked(
     monkeypatch: pytest.MonkeyPatch, flop: int, compiler: str | None, why: str
 ) -> None:
-    monkeypatch.setattr("tvmdet.compiler.check_emulated.find_compiler", lambda: compiler)
-    built: Any = SimpleNamespace(kernels=SimpleNamespace(facts={"conv": {"flop": flop}}))
+    monkeypatch.setattr("tvmdet.compiler.check_on_cuda_emulator.find_compiler", lambda: compiler)
+    built: Any = SimpleNamespace(
+        kernels=SimpleNamespace(flop=lambda: {1: flop}), target=SimpleNamespace(name="sm_90")
+    )
     nothing: Any = None
-    found = check_emulated(nothing, [1], built, [], 1, nothing, print)
+    found = check_on_cuda_emulator(nothing, [1], built, [], 1, nothing, print)
     assert re.match(f"never run on a GPU and never checked: {why}", found["skipped"])
 
 

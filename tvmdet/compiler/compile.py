@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 from tvmdet.board.linker import find_linker
 from tvmdet.compiler.build import build_library
-from tvmdet.compiler.check_emulated import check_emulated
-from tvmdet.compiler.emulation import check_on_emulated_board, why_not_emulated
+from tvmdet.compiler.check_on_arm_emulator import check_on_arm_emulator, why_not_emulated
+from tvmdet.compiler.check_on_cuda_emulator import check_on_cuda_emulator
 from tvmdet.compiler.images import NamedImage, draw_images, read_images
 from tvmdet.compiler.manifest import Built, write_file
 from tvmdet.compiler.parity_file import check_file
@@ -24,7 +25,7 @@ from tvmdet.errors import ArtifactError, InputError, ParityError, TargetError
 from tvmdet.passes.cuda.check_on_device import check_on_device
 from tvmdet.passes.lower import lower
 from tvmdet.targets import Target, resolve_target
-from tvmdet.tuning.store import default_store
+from tvmdet.tuning.store import board_cpu, default_store
 
 __all__ = ["CompileReport", "compile"]
 
@@ -119,12 +120,12 @@ def compile(
     if not folder_of_output.is_dir() or Path(output).is_dir():
         raise ArtifactError(f"cannot write {output}: give --output a file in a folder that exists")
     pictures = _pictures(model, images)
-    store = default_store(logs)
 
     built: dict[str, Built] = {}
     parity: dict[str, Any] = {}
     for one in targets:
         folder = Path(dump) / one.name if dump is not None else None
+        store = default_store(logs, cpu=None if one.arch == platform.machine() else board_cpu(one))
         layers = LayerPrecision(measured_algorithm(one, store, threads))
         for kept in layers.attempts():
             if kept:
@@ -200,8 +201,10 @@ def _check_parity(
     target = built.target
     missing = target.missing_features()
     if missing and target.kind == "cuda":
-        return check_emulated(model, sizes, built, pictures, threads, tolerance, say)
+        return check_on_cuda_emulator(model, sizes, built, pictures, threads, tolerance, say)
     if missing and (why := why_not_emulated(target)):
         return {"skipped": f"never run: this machine lacks {', '.join(missing)}, and {why}"}
-    check = check_on_emulated_board if missing else check_file
-    return check(model, sizes, built, pictures, threads, tolerance, say)
+    if missing:
+        return check_on_arm_emulator(model, sizes, built, pictures, threads, tolerance, say)
+    say(f"checking {target.name} against ONNX Runtime")
+    return check_file(model, sizes, built, pictures, threads, tolerance)

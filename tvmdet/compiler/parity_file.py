@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,7 +18,9 @@ from tvmdet.compiler.parity_raw import check_raw
 from tvmdet.compiler.reference import Reference
 from tvmdet.compiler.tolerance import Tolerance
 
-__all__ = ["check_file", "check_loaded"]
+__all__ = ["Opener", "check_file"]
+
+Opener: TypeAlias = Callable[[Path], AbstractContextManager[Any]]
 
 
 def check_file(
@@ -27,58 +30,33 @@ def check_file(
     pictures: Sequence[NamedImage],
     threads: int,
     tolerance: Tolerance,
-    say: Callable[[str], None],
+    opened: Opener | None = None,
 ) -> dict[str, Any]:
     """Writes one target to a file of its own, loads and checks it; returns the certificate.
 
     Args:
         model: From :func:`tvmdet.import_onnx`.
         sizes: The batch buckets.
-        built: What was made; this machine can run it.
+        built: What was made.
         pictures: What is detected in.
         threads: To compute with.
         tolerance: Of the differences.
-        say: Called with one line at the start.
+        opened: Opens the file for as long as its context lasts; by default it is loaded here.
 
     Raises:
         ParityError: The result differs from ONNX Runtime's.
     """
-    target = built.target
+    name = built.target.name
     reference = Reference(model, threads)
     with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
         path = Path(folder) / "candidate.tvmdet"
-        manifest = write_file(path, model, sizes, {target.name: built})
-        say(f"checking {target.name} against ONNX Runtime")
-        with runtime.load(path, threads=threads, target=target.name) as detector:
-            return check_loaded(detector, reference, manifest, sizes, pictures, tolerance)
-
-
-def check_loaded(
-    detector: Any,
-    reference: Reference,
-    manifest: Mapping[str, Any],
-    sizes: Sequence[int],
-    pictures: Sequence[NamedImage],
-    tolerance: Tolerance,
-) -> dict[str, Any]:
-    """Checks what was loaded from a file, wherever it runs; returns the certificate.
-
-    Args:
-        detector: A detector or a raw network.
-        reference: The same model in ONNX Runtime.
-        manifest: Of the file.
-        sizes: Its batch buckets.
-        pictures: What is detected in.
-        tolerance: Of the differences.
-
-    Raises:
-        ParityError: The result differs from ONNX Runtime's.
-    """
-    if manifest["raw"] is None:
-        return check_detector(detector, reference, pictures, tolerance)
-    inputs = _random_inputs(manifest["raw"]["inputs"], sizes[-1])
-    whole = {e["name"] for e in manifest["raw"]["outputs"] if not e["batched"]}
-    return check_raw(detector, reference, inputs, sizes, whole, tolerance)
+        manifest = write_file(path, model, sizes, {name: built})
+        with opened(path) if opened else runtime.load(path, threads=threads, target=name) as one:
+            if manifest["raw"] is None:
+                return check_detector(one, reference, pictures, tolerance)
+            inputs = _random_inputs(manifest["raw"]["inputs"], sizes[-1])
+            whole = {e["name"] for e in manifest["raw"]["outputs"] if not e["batched"]}
+            return check_raw(one, reference, inputs, sizes, whole, tolerance)
 
 
 def _random_inputs(described: Sequence[Mapping[str, Any]], rows: int) -> dict[str, Any]:

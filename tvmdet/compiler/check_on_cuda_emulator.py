@@ -7,24 +7,26 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from tvmdet.compiler.emulated_library import build_emulated_library
+from tvmdet.compiler.emulated_work import pictures_within, too_much
 from tvmdet.compiler.images import NamedImage
 from tvmdet.compiler.manifest import Built
 from tvmdet.compiler.parity_file import check_file
 from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.cuda.emulator import find_compiler
+from tvmdet.errors import ParityError
 from tvmdet.targets import get_target
 
-__all__ = ["MOST_FLOP", "NEVER_RUN", "check_emulated"]
+__all__ = ["MOST_FLOP", "NEVER_RUN", "check_on_cuda_emulator"]
 
-MOST_FLOP: Final = 3_000_000_000
-"""Of one call at the smallest batch size; emulating more would take longer than minutes."""
+MOST_FLOP: Final = 10e9
+"""Of all calls; emulating more would take longer than minutes."""
 
 NEVER_RUN: Final = "never run on a GPU"
 
 _PICTURES = 2
 
 
-def check_emulated(
+def check_on_cuda_emulator(
     model: Any,
     sizes: Sequence[int],
     built: Built,
@@ -54,17 +56,23 @@ def check_emulated(
     """
     if find_compiler() is None:
         return {"skipped": f"{NEVER_RUN} and never checked: g++ is not installed to emulate it"}
-    flop = sum(int(facts["flop"]) for facts in built.kernels.facts.values()) // sum(sizes)
-    if flop > MOST_FLOP:
+    name = built.target.name
+    flop = built.kernels.flop()
+    count = pictures_within(flop, _PICTURES, MOST_FLOP)
+    if not count:
+        why = too_much(flop, MOST_FLOP)
         return {
-            "skipped": f"{NEVER_RUN} and never checked: {flop / 1e9:.1f} GFLOP are too many to "
-            f"emulate (at most {MOST_FLOP / 1e9:.0f}); compile where the GPU is to check"
+            "skipped": f"{NEVER_RUN} and never checked: {why}; compile where the GPU is to check"
         }
-    say(f"compiling an emulation of {built.target.name}'s kernels for this CPU")
+    say(f"compiling an emulation of {name}'s kernels for this CPU")
     emulated = dataclasses.replace(
         built,
         target=get_target("host"),
         library=build_emulated_library(built.kernels.module, built.target),
     )
-    found = check_file(model, sizes, emulated, pictures[:_PICTURES], threads, tolerance, say)
+    say(f"checking {name} against ONNX Runtime, emulated (slow)")
+    try:
+        found = check_file(model, sizes, emulated, pictures[:count], threads, tolerance)
+    except ParityError as error:
+        raise ParityError(f"{name}, emulated on the CPU: {error}") from error
     return {**found, "emulated": f"an emulator on the CPU, {NEVER_RUN}"}
