@@ -37,7 +37,6 @@ from tvmdet.spec import MaskSpec, PostprocessSpec
 __all__ = ["MIN_CANDIDATES", "Tolerance", "check_detector"]
 
 MIN_CANDIDATES = 100
-_UNSEEN_PX = 0.02  # a corner that moves by less is where it was
 
 
 @dataclass
@@ -283,14 +282,7 @@ def _fits(
     mine: Candidates, others: Candidates, tolerance: Tolerance
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
     """Returns which boxes count as the same, ``[n, m]``, and their IoU."""
-    ious = iou_matrix(mine.boxes_xyxy, others.boxes_xyxy)
-    # Boxes clipped to nothing, or whose sides a network makes negative, have no area to overlap
-    # with: equal corners are the same box.
-    moved = np.abs(mine.boxes_xyxy[:, None] - others.boxes_xyxy[None]).max(axis=-1, initial=0)
-    empty = (_areas(mine.boxes_xyxy) < 1)[:, None] & (_areas(others.boxes_xyxy) < 1)[None, :]
-    ious = np.where(empty, moved <= 0.5, ious).astype(np.float32)
-    # Of a box thinner than a pixel or two, what nobody sees is a large part.
-    ious = np.where(moved <= _UNSEEN_PX, np.maximum(ious, tolerance.iou), ious)
+    ious = tolerance.overlaps(mine.boxes_xyxy, others.boxes_xyxy)
     fits = (ious >= tolerance.iou) & (mine.class_ids[:, None] == others.class_ids[None, :])
     slack = tolerance.score_near(mine.scores)[:, None]
     fits &= np.abs(mine.scores[:, None] - others.scores[None, :]) <= slack
@@ -317,12 +309,6 @@ def _match(
             free[other] = False
             partners[row], overlaps[row] = other, float(ious[row, other])
     return partners, overlaps
-
-
-def _areas(boxes_xyxy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    sides = np.maximum(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0)
-    areas: npt.NDArray[np.float32] = sides[:, 0] * sides[:, 1]
-    return areas
 
 
 def _rank_swaps(
