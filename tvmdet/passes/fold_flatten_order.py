@@ -70,5 +70,6 @@ class _Folder(relax.PyExprMutator):  # type: ignore[misc]
         while bound is not None and is_call_to(bound, "relax.reshape"):
             source = bound.args[0]
             bound = self.lookup_binding(source) if isinstance(source, relax.Var) else None
-        is_moved = is_call_to(bound, "relax.permute_dims") and bound.attrs.axes is not None
-        return bound if is_moved else None
+        if bound is None or not is_call_to(bound, "relax.permute_dims"):
+            return None
+        return None if bound.attrs.axes is None else bound
