@@ -1,0 +1,76 @@
+"""Predicted cycles of emulated code: its basic blocks on a model of the core, and its memory.
+
+Two terms, which add up:
+
+* **pipelines**: of each basic block what llvm-mca predicts for one execution, times how often it
+  was executed under QEMU. Each block is played after itself, as the body of a loop is; a block
+  that others follow costs a little more or less than that.
+* **memory**: the lines that missed the simulated caches, at a fixed cost each. A core hides some
+  of it beneath arithmetic, which is why the cost is that of moving a line, not of waiting for it.
+
+Not in it: mispredicted branches, the instructions of TVM's runtime and of the C library (kernels
+call them for scratch memory and threads), conflicts in the caches' sets, prefetching, and other
+cores. It is one thread's work on a core that is alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tvmdet.board.block_counts import BasicBlock, CacheCounts
+from tvmdet.board.instructions import InstructionCounts, count_instructions
+from tvmdet.board.pipeline_model import PipelineModel
+
+__all__ = ["Prediction", "predict"]
+
+_LINE_BYTES: Final = 64
+_L2_BYTES_PER_CYCLE: Final = 16
+_MEMORY_BYTES_PER_CYCLE: Final = 4
+"""What one core of a small board gets from DRAM: 4 to 10 GB/s at 1.5 to 2.4 GHz."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What one call of a kernel executes on an emulated core, and what it is predicted to cost.
+
+    Attributes:
+        instructions: Executed, by class.
+        caches: Lines that missed the simulated caches.
+        pipeline_cycles: Predicted with every load in the first cache.
+        memory_cycles: Predicted for the misses.
+    """
+
+    instructions: InstructionCounts
+    caches: CacheCounts
+    pipeline_cycles: float
+    memory_cycles: float
+
+    @property
+    def cycles(self) -> float:
+        """Both terms: predicted, not measured."""
+        return self.pipeline_cycles + self.memory_cycles
+
+
+def predict(blocks: Sequence[BasicBlock], caches: CacheCounts, model: PipelineModel) -> Prediction:
+    """Predicts the cycles of what was executed.
+
+    Args:
+        blocks: That were executed.
+        caches: Of the same call.
+        model: Of the core.
+
+    Raises:
+        TargetError: The model does not know an instruction.
+    """
+    each = model.cycles([block.instructions for block in blocks])
+    cycles = sum(per_call * block.executed for per_call, block in zip(each, blocks, strict=True))
+    from_l2 = (caches.l1_misses - caches.l2_misses) * _LINE_BYTES / _L2_BYTES_PER_CYCLE
+    from_memory = caches.l2_misses * _LINE_BYTES / _MEMORY_BYTES_PER_CYCLE
+    return Prediction(
+        instructions=count_instructions(blocks),
+        caches=caches,
+        pipeline_cycles=cycles,
+        memory_cycles=from_l2 + from_memory,
+    )
