@@ -105,6 +105,7 @@ def test_predicted_cycles_lie_above_the_core_s_peak(board: CountingBoard, tmp_pa
     prediction = predict(found.blocks, found.caches, model)
     fma_per_cycle = TARGET.flop_per_cycle_f32 / 2 / TARGET.vector_lanes_f32
     assert prediction.instructions.fma / fma_per_cycle < prediction.pipeline_cycles
+    assert prediction.busiest_thread(1.0) == prediction.cycles
     assert prediction.pipeline_cycles < prediction.cycles < prediction.instructions.all * 3
     assert predict(found.blocks, found.caches, find_model(TARGET.tvm["mcpu"])) == prediction
 

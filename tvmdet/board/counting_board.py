@@ -48,6 +48,7 @@ class CountingBoard:
     Attributes:
         core: As QEMU names it.
         address: Of its RPC server, for another connection in place of this one's.
+        kill: Ends it at once, whatever it does.
     """
 
     def __init__(self, target: Target, *, limit_s: float = 600.0) -> None:
@@ -71,6 +72,7 @@ class CountingBoard:
             emulator = Emulator(self.core, limit_s=limit_s, plugin=plugin)
             undo.enter_context(emulator)
             self.address = BoardAddress(host="127.0.0.1", port=emulator.port)
+            self.kill = emulator.kill
             self._counts = SharedCounts(emulator.plugin_file)
             undo.callback(self._counts.close)
             self._cleanup = undo.pop_all()

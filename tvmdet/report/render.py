@@ -14,6 +14,7 @@ from tvmdet.report.results import BenchReport, Entry, Table
 __all__ = ["Grid", "grids", "machine_lines"]
 
 _PHASES = ("decode", "resize", "queue", "network", "map")
+_UNTUNED = ("borrowed", "near", "predicted", "default")
 _LATENCY = ("median", "p90", "p99", "min")
 
 
@@ -145,7 +146,7 @@ def _layers(table: LayerTable) -> Grid:
 
 def _layer(layer: Layer, whole: float) -> tuple[str, ...]:
     knobs = ", ".join(f"{name}={value}" for name, value in layer.knobs.items())
-    source = f" {layer.source}" if layer.source in ("borrowed", "near", "default") else ""
+    source = f" {layer.source}" if layer.source in _UNTUNED else ""
     return (
         layer.name,
         str(layer.calls),

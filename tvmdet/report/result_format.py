@@ -409,7 +409,8 @@ class Kernel:
         anchor: The operator and its shape.
         template: What scheduled it.
         knobs: The decision.
-        source: Where that came from: tuned, borrowed, near, default or single.
+        source: Where that came from: tuned, borrowed, near, predicted, default or
+            single.
     """
 
     name: str
