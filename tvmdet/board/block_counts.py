@@ -19,12 +19,13 @@ from tvmdet.errors import TargetError
 __all__ = ["BasicBlock", "CacheCounts", "SharedCounts", "SourceBlock", "basic_blocks"]
 
 _MAGIC: Final = 0x6B6C6274
-_HEAD: Final = struct.Struct("<7Q")
+_HEAD: Final = struct.Struct("<5Q")
 _RECORD: Final = struct.Struct("<6Q")
 _ENTRIES: Final = 8192
-_RECORDS_AT: Final = _HEAD.size + 8 * _ENTRIES
+_MISSES_AT: Final = _HEAD.size + 8 * _ENTRIES
+_RECORDS_AT: Final = _MISSES_AT + 16 * (_ENTRIES + 1)
 _GENERATION_AT: Final = 3 * 8
-_ENTRY_COUNT_AT: Final = 6 * 8
+_ENTRY_COUNT_AT: Final = 4 * 8
 _EXECUTED: Final = 2 * 8
 _FULL: Final = 0.6
 
@@ -121,12 +122,17 @@ class SharedCounts:
         for at in self._records():
             struct.pack_into("<Q", self._memory, at + _EXECUTED, 0)
         generation = self._head()[3] + 1
-        struct.pack_into("<3Q", self._memory, _GENERATION_AT, generation, 0, 0)
+        struct.pack_into("<Q", self._memory, _GENERATION_AT, generation)
+        self._memory[_MISSES_AT:_RECORDS_AT] = bytes(_RECORDS_AT - _MISSES_AT)
 
-    def caches(self) -> CacheCounts:
-        """Returns what went through the caches since the last :meth:`clear`."""
-        *_, l1_misses, l2_misses, _entries = self._head()
-        return CacheCounts(l1_misses=l1_misses, l2_misses=l2_misses)
+    def caches(self) -> dict[int, CacheCounts]:
+        """Returns what missed the caches since the last :meth:`clear`, by owner."""
+        owners = 1 + self._head()[4]
+        found = struct.unpack_from(f"<{2 * owners}Q", self._memory, _MISSES_AT)
+        return {
+            owner - 1: CacheCounts(l1_misses=found[2 * owner], l2_misses=found[2 * owner + 1])
+            for owner in range(owners)
+        }
 
     def blocks(self) -> list[SourceBlock]:
         """Returns the blocks that were executed since the last :meth:`clear`.

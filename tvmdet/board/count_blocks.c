@@ -55,10 +55,11 @@ EXPORT int qemu_plugin_version = 1;
 enum { MAGIC = 0x6b6c6274, ENTRIES = 8192, SHARED = 64 << 20, RANGES = 512, LINE_BITS = 6 };
 
 /* The head of FILE. The reader writes entries (offsets in the matched file, ascending) and
- * generation, whose change empties the caches. */
+ * generation, whose change empties the caches. misses: by owner, of both caches. */
 struct head {
-  uint64_t magic, used, lost, generation, l1_misses, l2_misses, entry_count;
+  uint64_t magic, used, lost, generation, entry_count;
   uint64_t entries[ENTRIES];
+  uint64_t misses[ENTRIES + 1][2];
 };
 
 /* size: of the record with what follows it, the sizes of its instructions and their bytes.
@@ -190,8 +191,8 @@ static void on_access(unsigned cpu, qemu_plugin_meminfo_t info, uint64_t address
   uint64_t last = (address + (1ull << qemu_plugin_mem_size_shift(info)) - 1) >> LINE_BITS;
   for (uint64_t line = address >> LINE_BITS; line <= last; line++) {
     if (touch(&l1, line)) continue;
-    head->l1_misses++;
-    if (!touch(&l2, line)) head->l2_misses++;
+    head->misses[current][0]++;
+    if (!touch(&l2, line)) head->misses[current][1]++;
   }
 }
 

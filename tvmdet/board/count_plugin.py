@@ -16,7 +16,7 @@ from tvmdet.board.emulator import why_no_emulator
 from tvmdet.board.kit import default_kit
 from tvmdet.errors import TargetError
 
-__all__ = ["count_plugin", "why_no_counts"]
+__all__ = ["count_plugin", "qemu_version", "why_no_counts"]
 
 _SOURCE: Final = Path(__file__).with_name("count_blocks.c")
 _COMPILERS: Final = ("cc", "gcc", "clang")
@@ -33,7 +33,7 @@ def why_no_counts(qemu: str = "qemu-aarch64") -> str:
 def _why_no_plugin(qemu: str) -> str:
     if not any(map(shutil.which, _COMPILERS)):
         return f"no C compiler is installed for QEMU's plugin: looked for {', '.join(_COMPILERS)}"
-    found = _VERSION.search(_output(qemu, "--version"))
+    found = _VERSION.search(qemu_version(qemu))
     version = int(found[1]) if found else 0
     if not _OLDEST <= version <= _NEWEST:
         return (
@@ -47,6 +47,13 @@ def _why_no_plugin(qemu: str) -> str:
             "install qemu-user"
         )
     return ""
+
+
+@functools.cache
+def qemu_version(qemu: str = "qemu-aarch64") -> str:
+    """Returns QEMU's name and version, such as ``qemu-aarch64 version 7.2.22``."""
+    words = _output(qemu, "--version").split()
+    return " ".join(words[:3])
 
 
 def count_plugin() -> Path:

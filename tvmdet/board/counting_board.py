@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,11 +35,19 @@ class Counted:
 
     Attributes:
         blocks: Its basic blocks.
-        caches: What missed the simulated caches, which are empty at the call's begin.
+        caches_of: What missed the simulated caches, which are empty at the call's begin, by owner.
     """
 
     blocks: tuple[BasicBlock, ...]
-    caches: CacheCounts
+    caches_of: Mapping[int, CacheCounts]
+
+    @property
+    def caches(self) -> CacheCounts:
+        """What missed, whoever wanted it."""
+        return CacheCounts(
+            l1_misses=sum(one.l1_misses for one in self.caches_of.values()),
+            l2_misses=sum(one.l2_misses for one in self.caches_of.values()),
+        )
 
 
 class CountingBoard:
@@ -130,7 +138,7 @@ class CountingBoard:
         self._counts.clear()
         call()
         blocks = basic_blocks(self._counts.blocks(), is_branch)
-        return Counted(blocks=tuple(blocks), caches=self._counts.caches())
+        return Counted(blocks=tuple(blocks), caches_of=self._counts.caches())
 
     def _connected(self) -> Any:
         if self._session is None:
