@@ -78,9 +78,13 @@ def test_counts_repeat_whatever_the_data(board: CountingBoard, tmp_path: Path) -
     # The first call of a library also resolves what it calls of TVM's runtime.
     assert 0 <= total(first) - total(second) < 20
     again = counted(board, convolution(seed=1), 0, tmp_path)
-    assert again == first
     with CountingBoard(TARGET) as another:
-        assert counted(another, convolution(), 0, tmp_path) == first
+        elsewhere = counted(another, convolution(), 0, tmp_path)
+    for found in (again, elsewhere):
+        assert found.blocks == first.blocks
+        # What a kernel is handed over besides its arrays may lie in one line or in two.
+        assert abs(found.caches.l1_misses - first.caches.l1_misses) <= 4
+        assert abs(found.caches.l2_misses - first.caches.l2_misses) <= 4
 
 
 def total(found: Counted) -> int:
@@ -107,7 +111,8 @@ def test_predicted_cycles_lie_above_the_core_s_peak(board: CountingBoard, tmp_pa
     assert prediction.instructions.fma / fma_per_cycle < prediction.pipeline_cycles
     assert prediction.busiest_thread(1.0) == prediction.cycles
     assert prediction.pipeline_cycles < prediction.cycles < prediction.instructions.all * 3
-    assert predict(found.blocks, found.caches, find_model(TARGET.tvm["mcpu"])) == prediction
+    again = predict(found.blocks, found.caches, find_model(TARGET.tvm["mcpu"]))
+    assert again == prediction
 
 
 def test_basic_blocks_of_overlapping_translations() -> None:

@@ -1,7 +1,8 @@
 """An emulated board that counts: which instructions of a kernel run, how often, and what misses.
 
 One thread, so that counts are exact and every call of the same kernel counts the same, whatever
-is in its arrays (but for code that looks at the data, such as suppression).
+is in its arrays (but for code that looks at the data, such as suppression). Misses repeat but for
+a few lines: how a kernel's arguments lie besides its arrays depends on what ran before.
 """
 
 from __future__ import annotations
