@@ -17,6 +17,7 @@ from tvmdet.targets import get_target
 
 from tvmdet.board.count_plugin import why_no_counts
 from tvmdet.board.pipeline_model import PipelineModel, find_model, why_no_model
+from tvmdet.board.prediction import predictor_name
 from tvmdet.board.session import BoardAddress
 from tvmdet.compiler.schedule import schedule_kernels
 from tvmdet.errors import InputError, TargetError
@@ -63,7 +64,7 @@ def task() -> Task:
 
 
 def predict(tasks: list[Task], logs: Path, model: PipelineModel, **more: Any) -> Any:
-    store = TuningStore(writable=logs, cpu=str(model), predicted=True)
+    store = TuningStore(writable=logs, cpu=predictor_name(model), predicted=True)
     options = {"budget_s": 100.0, "options": FAST, "min_gain": 0.0, "threads": 4, **more}
     return tune_tasks(tasks, target=TARGET, store=store, model=model, **options)
 
@@ -76,7 +77,7 @@ def test_every_candidate_is_predicted_once_and_alike(
     assert (report.trials, report.stopped) == (len(task.decisions), "exhausted")
     assert report.latency_before_s is report.latency_after_s is None
     assert 0 < report.predicted_cycles <= report.predicted_cycles_before
-    assert report.predicted_by == str(model)
+    assert report.predicted_by == predictor_name(model)
     assert seen[-1].latency_s is None
     assert seen[-1].predicted_cycles == report.predicted_cycles
 
@@ -84,7 +85,7 @@ def test_every_candidate_is_predicted_once_and_alike(
     for line in map(json.loads, lines):
         assert line["version"] == 3, "what earlier versions of tvmdet pass over"
         assert "latencies_s" not in line
-        assert line["cpu"] == str(model)
+        assert line["cpu"] == predictor_name(model)
     found = TuningStore(tmp_path / "a").records(TARGET.name)
     assert all(record.predicted and record.score_s == float("inf") for record in found)
     assert min(record.cost for record in found) == report.predicted_cycles

@@ -5,9 +5,10 @@ Two terms, which add up:
 * **pipelines**: of each basic block what llvm-mca predicts for one execution, times how often it
   was executed under QEMU. Each block is played after itself, as the body of a loop is; a block
   that others follow costs a little more or less than that.
-* **memory**: the lines that missed the simulated caches, at a fixed cost each: from the second
-  cache 16 bytes a cycle, from memory 4. A core hides some of it beneath arithmetic, which is why
-  the cost is that of moving a line, not of waiting for it.
+* **memory**: the lines that missed the simulated caches, at a fixed cost each: one cycle from the
+  second cache, two from beyond. A core hides most of it beneath arithmetic. What is left was
+  chosen by how well it ranks kernels where times can be had, on an x86 core
+  (``tests/benchmarks/prediction_rank.py``, docs/tuning.md); the memory of a small board is slower.
 
 The blocks that hold 99 % of the executed instructions are played; the others, some hundred that
 run once or twice, are taken to need as many cycles an instruction.
@@ -27,13 +28,15 @@ from tvmdet.board.block_counts import BasicBlock, CacheCounts
 from tvmdet.board.instructions import InstructionCounts, count_instructions
 from tvmdet.board.pipeline_model import PipelineModel
 
-__all__ = ["Prediction", "predict"]
+__all__ = ["Prediction", "predict", "predictor_name"]
 
 _PLAYED: Final = 0.99
-_LINE_BYTES: Final = 64
-_L2_BYTES_PER_CYCLE: Final = 16
-_MEMORY_BYTES_PER_CYCLE: Final = 4
-"""What one core of a small board gets from DRAM: 4 to 10 GB/s at 1.5 to 2.4 GHz."""
+_L2_CYCLES: Final = 1
+_DRAM_CYCLES: Final = 2
+"""For a line of 64 bytes; see the module's text."""
+
+_METHOD: Final = 1
+"""Predictions of another method do not compare: to be raised with every change of a figure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +86,18 @@ def predict(blocks: Sequence[BasicBlock], caches: CacheCounts, model: PipelineMo
     played, covered = _most_of(blocks, instructions.all)
     each = model.cycles([block.instructions for block in played])
     cycles = sum(per_call * block.executed for per_call, block in zip(each, played, strict=True))
-    from_l2 = (caches.l1_misses - caches.l2_misses) * _LINE_BYTES / _L2_BYTES_PER_CYCLE
-    from_memory = caches.l2_misses * _LINE_BYTES / _MEMORY_BYTES_PER_CYCLE
     return Prediction(
         instructions=instructions,
         caches=caches,
         pipeline_cycles=cycles / covered if covered else 0.0,
-        l2_cycles=from_l2,
-        dram_cycles=from_memory,
+        l2_cycles=(caches.l1_misses - caches.l2_misses) * _L2_CYCLES,
+        dram_cycles=caches.l2_misses * _DRAM_CYCLES,
     )
+
+
+def predictor_name(model: PipelineModel) -> str:
+    """Returns who predicts, as records of predictions name it: equal names compare."""
+    return f"{model}, method {_METHOD}"
 
 
 def _most_of(blocks: Sequence[BasicBlock], total: int) -> tuple[list[BasicBlock], float]:

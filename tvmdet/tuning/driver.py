@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from tvmdet.board.count_plugin import why_no_counts
 from tvmdet.board.linker import find_linker
 from tvmdet.board.pipeline_model import PipelineModel, find_model
+from tvmdet.board.prediction import predictor_name
 from tvmdet.board.session import BoardAddress, board_threads, connect
 from tvmdet.cpus import usable_cpu_count
 from tvmdet.errors import InputError, TargetError
@@ -191,7 +192,7 @@ def _store(
     logs: Path | None, target: Target, board: BoardAddress | None, model: PipelineModel | None
 ) -> TuningStore:
     if model is not None:
-        return default_store(logs, cpu=str(model), predicted=True)
+        return default_store(logs, cpu=predictor_name(model), predicted=True)
     return default_store(logs, cpu=None if board is None else board_cpu(target))
 
 

@@ -20,6 +20,7 @@ from tvm.s_tir.meta_schedule.runner import RunnerInput, RunnerResult
 from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
 
 from tvmdet.board.pipeline_model import PipelineModel
+from tvmdet.board.prediction import predictor_name
 from tvmdet.board.session import BoardAddress
 from tvmdet.errors import TuningError, TvmdetError
 from tvmdet.passes.lower import tvm_target
@@ -435,7 +436,7 @@ class TuningRun:
 
     @property
     def _predicted_by(self) -> str:
-        return "" if self.model is None else str(self.model)
+        return "" if self.model is None else predictor_name(self.model)
 
     def _totals(self, states: Sequence[TaskState], **names: str) -> dict[str, Any]:
         """Returns both sums by the names that they have in seconds, or as predicted cycles."""
