@@ -24,7 +24,7 @@ from tvmdet.tuning.run import TuningRun
 from tvmdet.tuning.store import TuningStore, board_cpu, default_store
 from tvmdet.tuning.task import Task, extract_tasks
 
-__all__ = ["CostModel", "tasks_of", "tune", "tune_tasks"]
+__all__ = ["CostModel", "find_predictor", "tasks_of", "tune", "tune_tasks"]
 
 CostModel: TypeAlias = Literal["measured", "static"]
 
@@ -74,7 +74,7 @@ def tune(
         TuningError: xgboost is missing, or the store cannot be written.
     """
     chosen = resolve_target(target).at_precision(precision)
-    predictor = _predictor(chosen, cost_model, board)
+    predictor = find_predictor(chosen, cost_model, board)
     _check(chosen, budget_s, threads, board, predictor)
     if not batch_sizes or min(batch_sizes) < 1:
         raise InputError(f"batch_sizes is {tuple(batch_sizes)}; give one or more sizes from 1")
@@ -164,10 +164,20 @@ def _options(board: BoardAddress | None, model: PipelineModel | None) -> Measure
     return MeasureOptions(run_timeout_s=10.0 if board is None else _BOARD_RUN_S)
 
 
-def _predictor(
+def find_predictor(
     target: Target, cost_model: CostModel, board: BoardAddress | None
 ) -> PipelineModel | None:
-    """Returns who predicts cycles; None when kernels are measured."""
+    """Returns who predicts cycles; None when kernels are measured.
+
+    Args:
+        target: What is tuned for.
+        cost_model: As for :func:`tune`.
+        board: As for :func:`tune`.
+
+    Raises:
+        InputError: There is no such cost model, or it needs no board.
+        TargetError: The target is no ARM CPU, or something that is needed is not installed.
+    """
     if cost_model not in get_args(CostModel):
         raise InputError(
             f"no cost model is called {cost_model!r}; there are: {', '.join(get_args(CostModel))}"
@@ -217,7 +227,7 @@ def _check(
     if missing:
         raise TargetError(
             f"this machine cannot run target {target.name}: it lacks {', '.join(missing)}; "
-            "tune on a machine that has them, over RPC (--rpc HOST:PORT), or choose another "
+            "tune on a machine that has them, or over RPC (--rpc HOST:PORT), or choose another "
             "target (see `tvmdet targets`)"
             + ("; or predict cycles (--cost-model static)" if target.family == "arm" else "")
         )
