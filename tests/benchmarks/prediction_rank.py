@@ -137,16 +137,21 @@ class Emulated:
         self.counts.clear()
         function(*arguments)
         blocks = basic_blocks(self.counts.blocks(), is_x86_branch)
-        blocks = [whole for block in blocks if (whole := without_cut(block)).instructions]
+        blocks = without_cut(blocks, model)
         (caches,) = self.counts.caches().values()
         return predict(blocks, caches, model)
 
 
-def without_cut(block: BasicBlock) -> BasicBlock:
+def without_cut(blocks: list[BasicBlock], model: PipelineModel) -> list[BasicBlock]:
     """Leaves out what ends with a page: QEMU 7.2 cuts instructions off there that go on."""
-    if (block.place + sum(map(len, block.instructions))) % 4096:
-        return block
-    return dataclasses.replace(block, instructions=block.instructions[:-1])
+    cut = set(model.unreadable(sorted({code for block in blocks for code in block.instructions})))
+    kept = [
+        dataclasses.replace(
+            block, instructions=tuple(code for code in block.instructions if code not in cut)
+        )
+        for block in blocks
+    ]
+    return [block for block in kept if block.instructions]
 
 
 def is_x86_branch(code: bytes) -> bool:

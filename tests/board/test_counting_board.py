@@ -19,6 +19,7 @@ from tvmdet.board.instructions import count_instructions
 from tvmdet.board.linker import link_shared
 from tvmdet.board.pipeline_model import find_model, why_no_model
 from tvmdet.board.prediction import predict
+from tvmdet.errors import TargetError
 
 pytestmark = pytest.mark.arm
 
@@ -134,3 +135,15 @@ def test_basic_blocks_of_overlapping_translations() -> None:
         block(24, 2, a, b),
         block(32, 2, c, owner=1),
     ]
+
+
+def test_an_instruction_that_llvm_does_not_know_is_named() -> None:
+    if missing := why_no_model():
+        pytest.skip(missing)
+    model = find_model("cortex-a72")
+    known, unknown = bytes.fromhex("41008052"), b"\xff\xff\xff\xff"
+    assert model.unreadable([known, unknown, known]) == [unknown]
+    with pytest.raises(TargetError, match="does not know the instruction ff ff ff ff; install a"):
+        model.cycles([(known,), (known, unknown)])
+    (each,) = model.cycles([(known,)])
+    assert 0 < each < 2

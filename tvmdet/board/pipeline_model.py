@@ -28,6 +28,7 @@ __all__ = ["PipelineModel", "find_model", "why_no_model"]
 
 _TOOL: Final = re.compile(r"llvm-mca(-\d+)?")
 _VERSION: Final = re.compile(r"LLVM version (\d+)[\w.]*")
+_UNKNOWN: Final = re.compile(r"^<stdin>:(\d+):\d+: warning", re.MULTILINE)
 _ROUNDS: Final = {True: 100, False: 20}
 """How often a block is played, short or not. The first round also fills the pipelines, with some
 twenty cycles: a share of that stays in the mean."""
@@ -96,26 +97,48 @@ class PipelineModel:
                 self._known.update(zip(those, cycles, strict=True))
         return [self._known[block] for block in blocks]
 
+    def unreadable(self, codes: Sequence[bytes]) -> list[bytes]:
+        """Returns those of some instructions that LLVM does not know."""
+        return [
+            code for code, text in zip(codes, self._disassemble(codes), strict=True) if not text
+        ]
+
     def _texts(self, blocks: Sequence[tuple[bytes, ...]]) -> dict[tuple[bytes, ...], str]:
         """Returns the assembly text of blocks."""
-        codes = [" ".join(f"0x{byte:02x}" for byte in code) for block in blocks for code in block]
-        options = ["--disassemble", f"-triple={self.triple}", *self._features()]
-        said = _run([_beside(self.tool), *options], "\n".join(codes) + "\n")
-        lines = [line for line in said.splitlines() if line.startswith("\t") and line != "\t.text"]
-        if len(lines) != len(codes):
+        codes = [code for block in blocks for code in block]
+        lines = self._disassemble(codes)
+        if not all(lines):
+            unknown = codes[lines.index("")].hex(" ")
             raise TargetError(
-                f"llvm-mc {self.version} knows {len(lines)} of {len(codes)} instructions; install "
-                "a newer LLVM (apt install llvm)"
+                f"llvm-mc {self.version} does not know the instruction {unknown}; install a newer "
+                "LLVM (apt install llvm-19)"
             )
         at = iter(lines)
         return {block: "\n".join(itertools.islice(at, len(block))) for block in blocks}
+
+    def _disassemble(self, codes: Sequence[bytes]) -> list[str]:
+        """Returns the text of each instruction, empty where LLVM does not know it."""
+        # Brackets keep an instruction apart: without them, bytes of one that is unknown would be
+        # read with those of the next.
+        listed = ["[" + " ".join(f"0x{byte:02x}" for byte in code) + "]" for code in codes]
+        options = ["--disassemble", f"-triple={self.triple}", *self._features()]
+        done = _run([_beside(self.tool), *options], "\n".join(listed) + "\n")
+        unknown = {int(number) - 1 for number in _UNKNOWN.findall(done.stderr)}
+        lines = done.stdout.splitlines()
+        read = iter([line for line in lines if line.startswith("\t") and line != "\t.text"])
+        found = ["" if i in unknown else next(read, "") for i in range(len(codes))]
+        if next(read, None) is not None:
+            raise TargetError(
+                f"llvm-mc {self.version} tells of more than {len(codes)} instructions"
+            )
+        return found
 
     def _play(self, texts: Sequence[str], rounds: int) -> list[float]:
         """Returns the cycles of one round of each text."""
         regions = [f"# LLVM-MCA-BEGIN\n{text}\n# LLVM-MCA-END\n" for text in texts]
         views = ["--instruction-info=0", "--resource-pressure=0", "--json"]
         options = [f"-mtriple={self.triple}", f"-mcpu={self.mcpu}", f"-iterations={rounds}"]
-        said = _run([self.tool, *options, *self._features(), *views], "".join(regions))
+        said = _run([self.tool, *options, *self._features(), *views], "".join(regions)).stdout
         found = [region["SummaryView"]["TotalCycles"] for region in json.loads(said)["CodeRegions"]]
         if len(found) != len(texts):
             raise TargetError(f"{self.tool} tells of {len(found)} of {len(texts)} blocks of code")
@@ -185,9 +208,9 @@ def _beside(tool: str) -> str:
     return os.path.join(folder, name.replace("llvm-mca", "llvm-mc"))
 
 
-def _run(command: Sequence[str], text: str) -> str:
+def _run(command: Sequence[str], text: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(command, check=False, input=text, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[0]
         raise TargetError(f"{os.path.basename(command[0])} cannot read the code: {reason}")
-    return done.stdout
+    return done
