@@ -122,7 +122,7 @@ class PipelineModel:
         # read with those of the next.
         listed = ["[" + " ".join(f"0x{byte:02x}" for byte in code) + "]" for code in codes]
         options = ["--disassemble", f"-triple={self.triple}", *self._features()]
-        done = _run([_beside(self.tool), *options], "\n".join(listed) + "\n")
+        done = _run([_beside(self.tool), *options], "\n".join(listed) + "\n", may_warn=True)
         unknown = {int(number) - 1 for number in _UNKNOWN.findall(done.stderr)}
         lines = done.stdout.splitlines()
         read = iter([line for line in lines if line.startswith("\t") and line != "\t.text"])
@@ -208,9 +208,11 @@ def _beside(tool: str) -> str:
     return os.path.join(folder, name.replace("llvm-mca", "llvm-mc"))
 
 
-def _run(command: Sequence[str], text: str) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: Sequence[str], text: str, *, may_warn: bool = False
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(command, check=False, input=text, capture_output=True, text=True)
-    if done.returncode:
+    if done.returncode and not (may_warn and _UNKNOWN.search(done.stderr)):
         reason = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[0]
         raise TargetError(f"{os.path.basename(command[0])} cannot read the code: {reason}")
     return done
