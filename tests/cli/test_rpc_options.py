@@ -45,3 +45,16 @@ def test_tuning_for_another_machine_without_a_board(tmp_path: Path) -> None:
 
     with pytest.raises(TargetError, match=r"or over RPC \(--rpc HOST:PORT\)"):
         tune(Model(), target="neoverse-v2", budget_s=1.0, logs=tmp_path)
+
+
+def test_predicting_cycles_of_what_is_no_arm_core(run: Callable, no_model: Path) -> None:
+    words = ("tune", no_model, "--cost-model", "static", "--target")
+    done = run(*words, "x86-64-v3")
+    assert done.code == 1
+    assert "cycles are predicted for ARM cores only, and x86-64-v3 is none" in done.error
+    done = run("tune", no_model, "--target", "cortex-a76", "--cost-model", "guess")
+    assert done.code == 1
+    assert "no cost model is called 'guess'; there are: measured, static" in done.error
+    done = run(*words, "cortex-a76", "--plan", "somewhere")
+    assert done.code == 2
+    assert "leave out --cost-model or --plan" in " ".join(done.err.split())

@@ -297,3 +297,74 @@ def test_four_processes_may_append_and_compact_at_once(tmp_path):
     tiles = sorted(record.decision["tile"] for record in store.records("x86-64-v4"))
     assert tiles == sorted(n * 1000 + i for n in range(4) for i in range(40))
     assert store.skipped_malformed == 0
+
+
+def predicted(tile, cycles, **changes):
+    decision = Decision.of("x86.conv", tile=tile)
+    fields = {"decision": decision, "latencies_s": (), "predicted_cycles": cycles, "cpu": "mca 1"}
+    return make_record(**{**fields, **changes})
+
+
+def test_a_predicted_record_has_no_latency(tmp_path, log_file):
+    record = predicted(1, 5e6)
+    TuningStore(tmp_path).append(record)
+    (line,) = log_file.read_text().splitlines()
+    assert "latencies_s" not in json.loads(line)
+    assert json.loads(line)["version"] == 3, "earlier versions pass over it"
+    assert TuningStore(tmp_path).records("x86-64-v4") == (record,)
+    assert (record.ok, record.cost) == (True, 5e6)
+    assert {record.score_s, record.median_s, record.min_s} == {float("inf")}
+
+
+@pytest.mark.parametrize("cycles", [0, -1.0, float("nan"), float("inf"), "many", None])
+def test_a_prediction_that_is_none_is_skipped(tmp_path, log_file, cycles):
+    log_file.parent.mkdir()
+    data = predicted(1, 5e6).to_dict() | {"predicted_cycles": cycles}
+    log_file.write_text(json.dumps(data) + "\n")
+    store = TuningStore(tmp_path)
+    assert store.records("x86-64-v4") == ()
+    assert store.skipped_malformed == 1
+
+
+def test_what_was_measured_wins_over_what_was_predicted(tmp_path):
+    store = TuningStore(tmp_path, cpu="some chip")
+    store.append(predicted(1, 1.0))
+    assert store.best("x86-64-v4", "00ff").decision["tile"] == 1
+    store.append(tiled(2, 1e3, cpu="another chip", threads=64))
+    store.append(predicted(3, 2.0))
+    for found in (
+        store.best("x86-64-v4", "00ff", 2),
+        store.borrow("x86-64-v4", "conv 3x3", "x86.conv", 2),
+        store.fastest_of_anchor("x86-64-v4", "conv 3x3", 2),
+    ):
+        assert found.decision["tile"] == 2
+
+
+def test_predictions_of_two_models_do_not_compare(tmp_path):
+    store = TuningStore(tmp_path)
+    store.append(predicted(1, 1.0, time=1.0))
+    store.append(predicted(2, 9.0, time=2.0, cpu="mca 2"))
+    store.append(predicted(3, 8.0, time=1.5, cpu="mca 2"))
+    assert store.best("x86-64-v4", "00ff").decision["tile"] == 3
+
+
+def test_a_run_of_predictions_knows_its_predictor_alone(tmp_path):
+    for record in (
+        tiled(1, 1.0, cpu=""),
+        tiled(2, 1.0),
+        predicted(3, 1.0),
+        predicted(4, 1.0, cpu="2"),
+    ):
+        TuningStore(tmp_path).append(record)
+    found = TuningStore(tmp_path, cpu="mca 1", predicted=True).measured("x86-64-v4", "00ff")
+    assert [decision["tile"] for decision in found] == [3]
+    found = TuningStore(tmp_path, cpu="some chip").measured("x86-64-v4", "00ff")
+    assert [decision["tile"] for decision in found] == [1, 2]
+
+
+def test_compacting_keeps_the_fewest_cycles(tmp_path):
+    store = TuningStore(tmp_path)
+    for record in (predicted(1, 3.0), predicted(2, 1.0), predicted(3, 2.0), tiled(4, 1.0)):
+        store.append(record)
+    assert store.compact("x86-64-v4", keep=1) == 2
+    assert {r.decision["tile"] for r in store.records("x86-64-v4")} == {2, 4}

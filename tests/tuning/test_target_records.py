@@ -61,3 +61,18 @@ def test_nothing_flows_back(tmp_path: Path) -> None:
     assert TargetRecords(store, alone).near_anchors("conv2d n1 h9") == (
         TargetRecords(store, ZEN4).near_anchors("conv2d n1 h9")
     )
+
+
+def test_what_was_measured_wins_over_what_was_predicted_for_the_target_itself(
+    tmp_path: Path,
+) -> None:
+    store = TuningStore(tmp_path, writable=tmp_path, cpu="here")
+    own = dataclasses.replace(
+        _record("zen4", FAST, 1.0), latencies_s=(), predicted_cycles=1.0, cpu="a model"
+    )
+    store.append(own)
+    records = TargetRecords(store, ZEN4)
+    assert records.best("f") == own
+    inherited = _record("x86-64-v4", SLOW, 5.0)
+    store.append(inherited)
+    assert records.best("f") == records.fastest_of_anchor("conv2d n1 h8") == inherited

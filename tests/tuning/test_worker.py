@@ -20,14 +20,14 @@ from tvmdet.tuning import worker
     ],
 )
 def test_values_are_safe_for_any_kernel(dtype, low, high):
-    array = worker._random_tensor(dtype, [3, 1000], 0).numpy()
+    array = worker.random_tensor(dtype, [3, 1000], 0).numpy()
     assert (array.dtype, array.shape) == (np.dtype(dtype), (3, 1000))
     assert low <= array.min() < array.max() <= high
 
 
 def test_empty_and_large_arrays():
-    assert worker._random_tensor("float32", [0, 4], 0).numpy().size == 0
-    large = worker._random_tensor("float32", [70_000], 0).numpy()
+    assert worker.random_tensor("float32", [0, 4], 0).numpy().size == 0
+    large = worker.random_tensor("float32", [70_000], 0).numpy()
     assert large.size == 70_000
     assert not np.array_equal(large[:10], large[10:20])
 

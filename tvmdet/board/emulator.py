@@ -62,6 +62,7 @@ class Emulator:
     Attributes:
         port: On which it serves 127.0.0.1.
         core: As QEMU names it.
+        plugin_file: What a plugin writes; it goes with the board.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Emulator:
         key: str = "",
         port: int = 0,
         limit_s: float = 600.0,
-        options: tuple[str, ...] = (),
+        plugin: str = "",
     ) -> None:
         """Starts the board.
 
@@ -82,7 +83,7 @@ class Emulator:
             key: Clients must name it, if it is not empty.
             port: To serve on; 0 for any free one.
             limit_s: Seconds after which the board is ended, whatever it does.
-            options: Further options of QEMU.
+            plugin: Path and options of a plugin of QEMU, which is told to write ``plugin_file``.
 
         Raises:
             TargetError: Something that is needed is missing, or the server does not start.
@@ -94,11 +95,13 @@ class Emulator:
         folder = tempfile.TemporaryDirectory(prefix="tvmdet-board-", ignore_cleanup_errors=True)
         self.folder = Path(self._cleanup.enter_context(folder))
         self._said = self.folder / "messages"
+        self.plugin_file = self.folder / "plugin"
         words = [_QEMU, "-cpu", core, "-L", str(_LIBC)]
+        words += ["-plugin", f"{plugin},out={self.plugin_file}"] if plugin else []
         server = [str(default_kit() / SERVER), "--until-eof", "--port", str(port)]
         with self._said.open("wb") as messages:  # QEMU writes a line for each crash
             self._process = subprocess.Popen(
-                [*words, *options, *server, *(["--key", key] if key else []), str(self.folder)],
+                [*words, *server, *(["--key", key] if key else []), str(self.folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=messages,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compile_"]
 
-_SOURCES = ("tuned", "borrowed", "near", "default")
+_SOURCES = ("tuned", "borrowed", "near", "predicted", "default")
 
 
 def compile_(

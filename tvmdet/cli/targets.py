@@ -78,8 +78,13 @@ def _records(name: str, logs: Path | None) -> dict[str, int]:
     from tvmdet.tuning import default_store
 
     records = default_store(logs).records(name)
-    kernels = {record.fingerprint for record in records if record.ok}
-    return {"tuning_records": len(records), "tuned_kernels": len(kernels)}
+    measured = {record.fingerprint for record in records if record.ok and not record.predicted}
+    predicted = {record.fingerprint for record in records if record.predicted} - measured
+    return {
+        "tuning_records": sum(not record.predicted for record in records),
+        "tuned_kernels": len(measured),
+        "predicted_kernels": len(predicted),
+    }
 
 
 def _verdict(entry: dict[str, Any]) -> str:
@@ -106,6 +111,7 @@ def _print_one(entry: dict[str, Any]) -> None:
             (
                 "tuned",
                 f"{entry['tuned_kernels']} kernels, {entry['tuning_records']} measurements"
+                + (f"; {only} only predicted" if (only := entry["predicted_kernels"]) else "")
                 + (f"; for others, as {other}" if (other := entry["records"]) != name else ""),
             ),
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tvmdet.board.session import BoardAddress
     from tvmdet.frontend import Model
     from tvmdet.tuning import TuningProgress, TuningReport
+    from tvmdet.tuning.driver import CostModel
 
 __all__ = ["tune"]
 
@@ -62,6 +63,14 @@ def tune(
     key: Annotated[
         str, typer.Option("--key", metavar="K", help="Of the board's server, with --rpc.")
     ] = "",
+    cost_model: Annotated[
+        str,
+        typer.Option(
+            "--cost-model",
+            metavar="M",
+            help="static: predict the cycles of an ARM core, without one; else measured.",
+        ),
+    ] = "measured",
     timeout: Timeout = "30m",
     plan: Annotated[
         Path | None,
@@ -92,11 +101,20 @@ def tune(
     budget_s, batch_sizes, size_hw = parse_duration(budget), parse_batch(batch), parse_size(size)
     timeout_s = parse_duration(timeout, "--timeout")
     board = _board(rpc, key)
+    if plan is not None and cost_model != "measured":
+        raise typer.BadParameter(
+            "a plan is measured; leave out --cost-model or --plan", param_hint="--cost-model"
+        )
     if len(parse_names(target)) != 1:
         raise typer.BadParameter(
             f"{target!r} names several targets; tune one at a time, on a machine that has it",
             param_hint="--target",
         )
+    if cost_model != "measured":  # what is wrong with it is told before the model is read
+        from tvmdet.targets import resolve_target
+        from tvmdet.tuning.driver import find_predictor
+
+        find_predictor(resolve_target(target), cast("CostModel", cost_model), board)
     try:
         with Phases() as phase:
             phase(f"importing {model}")
@@ -121,6 +139,7 @@ def tune(
             threads=threads,
             precision=precision,
             board=board,
+            cost_model=cost_model,
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted. {_RESUME}") from None
@@ -222,6 +241,7 @@ def _tune_showing(
     threads: int | None,
     precision: str,
     board: BoardAddress | None,
+    cost_model: str,
 ) -> TuningReport:
     with Bar("tuning", total=budget_s) as bar:
         bar.update(0, "listing the kernels")
@@ -236,17 +256,27 @@ def _tune_showing(
             threads=threads,
             precision=precision,
             board=board,
+            cost_model=cast("CostModel", cost_model),
             progress=lambda now: bar.update(now.elapsed_s, _line(now)),
         )
 
 
 def _line(now: TuningProgress) -> str:
     parts = [f"{_clock(now.eta_s)} left", f"{now.trials} trials"]
+    if now.predicted_cycles is not None:
+        parts.append(_cycles(now.predicted_cycles_before, now.predicted_cycles))
     if now.latency_s is not None:
         first = output.milliseconds(now.latency_start_s)
         latency = output.milliseconds(now.latency_s)
         parts.append(f"kernels {first} -> {latency}" if first != latency else f"kernels {latency}")
     return " | ".join(part for part in (*parts, now.known) if part)
+
+
+def _cycles(before: float | None, after: float | None) -> str:
+    """Writes predicted cycles, which are never shown as a time."""
+    if before is None or after is None:
+        return "cycles not predicted yet"
+    return f"{before / 1e6:,.2f} M -> {after / 1e6:,.2f} M cycles, predicted"
 
 
 def _clock(seconds: float) -> str:
@@ -257,7 +287,7 @@ def _clock(seconds: float) -> str:
 _STOPPED = {
     "budget": "the budget is spent",
     "converged": "nothing promises a gain worth its time any more",
-    "exhausted": "every candidate is measured",
+    "exhausted": "no candidate is left",
     "interrupted": "interrupted",
 }
 
@@ -274,17 +304,20 @@ def _more_time(report: TuningReport) -> str:
 
 def _print(report: TuningReport) -> None:
     before, after = report.latency_before_s, report.latency_after_s
+    time = ("kernel time", f"{output.milliseconds(before)} -> {output.milliseconds(after)}")
+    if report.predicted_by:
+        before, after = report.predicted_cycles_before, report.predicted_cycles
+        time = ("kernels", _cycles(before, after))
     gain = f" ({before / after:.2f}x)" if before and after else ""
+    verb = "predicted" if report.predicted_by else "measured"
     output.facts(
         [
             ("target", f"{report.target}, {report.threads} threads"),
             ("kernels", f"{report.tasks} to tune, {report.known_before} of them already known"),
             ("trials", f"{report.trials} in {_clock(report.seconds)}"),
-            ("improved", f"{report.improved}, and {report.new} measured for the first time"),
-            (
-                "kernel time",
-                f"{output.milliseconds(before)} -> {output.milliseconds(after)}{gain}",
-            ),
+            ("improved", f"{report.improved}, and {report.new} {verb} for the first time"),
+            (time[0], f"{time[1]}{gain}"),
+            *([("predicted by", report.predicted_by)] if report.predicted_by else []),
             ("ended", _STOPPED.get(report.stopped, report.stopped)),
             *([("more time", more)] if (more := _more_time(report)) else []),
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ from tvmdet.schedules import find, templates
 from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
 from tvmdet.targets import Target
 from tvmdet.tuning.nearness import fitted
+from tvmdet.tuning.record import TuningRecord
 from tvmdet.tuning.store import TuningStore
 from tvmdet.tuning.target_records import TargetRecords
 
@@ -43,7 +45,8 @@ class ScheduledKernels:
         module: Relax entry functions and scheduled TIR functions.
         sources: How many kernels were ``tuned`` (measured as they are), ``borrowed`` (measured
             with another epilogue), ``near`` (after the most similar workload of other sizes),
-            ``default``, or have a ``single`` way to be scheduled.
+            ``predicted`` (fastest by predicted cycles, never measured), ``default``, or have a
+            ``single`` way to be scheduled.
         decisions: The decision of each kernel, by the kernel's name.
         fallbacks: Why a decision from the store was passed over, by kernel.
         facts: What the manifest says of each kernel, by its name.
@@ -88,22 +91,23 @@ def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algo
     """
     records = TargetRecords(store, target)
 
-    def seconds(layer: ConvLayer, anchor: str) -> dict[AlgorithmName, float]:
-        found: dict[AlgorithmName, float] = {}
+    def costs(layer: ConvLayer, anchor: str) -> dict[AlgorithmName, float]:
+        found: dict[AlgorithmName, TuningRecord] = {}
         for name in layer.algorithms:
             record = records.fastest_of_anchor(ALGORITHMS[name] + anchor, threads)
             if record is not None:
-                found[name] = record.score_s
-        return found
+                found[name] = record
+        measured = {name: r.score_s for name, r in found.items() if not r.predicted}
+        return measured or {name: r.cost for name, r in found.items()}
 
     def choose(layer: ConvLayer) -> AlgorithmName:
         usual = usual_algorithm(layer)
         prefix = ALGORITHMS[usual]
         near = records.near_anchors(prefix + layer.anchor)
         for anchor in (layer.anchor, *(other.removeprefix(prefix) for other in near)):
-            measured = seconds(layer, anchor)
-            if usual in measured and (anchor == layer.anchor or len(measured) > 1):
-                return min(measured, key=measured.__getitem__)
+            known = costs(layer, anchor)
+            if usual in known and (anchor == layer.anchor or len(known) > 1):
+                return min(known, key=known.__getitem__)
         return usual
 
     return choose
@@ -112,17 +116,18 @@ def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algo
 def measured_pairs(target: Target, store: TuningStore, threads: int) -> PairChoice:
     """Returns which depthwise and pointwise convolutions are faster as one kernel, by the records.
 
-    Where one of the three kernels has no record, the usual choice is made.
+    Where one of the three kernels has no record, or some are measured and some only predicted, the
+    usual choice is made.
     """
     records = TargetRecords(store, target)
 
     def choose(pair: ConvPair) -> bool:
         anchors = (pair_anchor(pair.depthwise, pair.pointwise), pair.depthwise, pair.pointwise)
         found = [records.fastest_of_anchor(anchor, threads) for anchor in anchors]
-        scores = [record.score_s for record in found if record is not None]
-        if len(scores) < len(anchors):
+        known = [record for record in found if record is not None]
+        if len(known) < len(anchors) or len({record.predicted for record in known}) > 1:
             return usual_pairs(pair)
-        together, first, second = scores
+        together, first, second = (record.cost for record in known)
         return together < _SURELY * (first + second)
 
     return choose
@@ -182,18 +187,7 @@ def _schedule(
     records = TargetRecords(store, target)
     template, workload = find(func, target)
     valid = template.decisions(workload, target)
-    candidates: list[tuple[Decision, str]] = []
-    if len(valid) > 1:
-        best = records.best(key, threads)
-        if best is not None:
-            candidates.append((best.decision, "tuned"))
-        same = records.borrow(workload.anchor, template.name, threads)
-        if same is not None:
-            candidates.append((same.decision, "borrowed"))
-        elif best is None:
-            like = records.near(workload.anchor, template.name, threads)
-            if like is not None:
-                candidates.append((fitted(like.decision, valid), "near"))
+    candidates = _known(records, key, workload.anchor, template.name, threads, valid)
     candidates += [(decision, "default" if len(valid) > 1 else "single") for decision in valid]
     broken = {
         decision: record for decision, record in records.measured(key).items() if not record.ok
@@ -221,6 +215,27 @@ def _schedule(
             reason = (str(error).strip() or repr(error)).splitlines()[-1]
             fallbacks[name] = f"{decision}: {reason}"
     raise AssertionError("the last template changes nothing")
+
+
+def _known(
+    records: TargetRecords,
+    key: str,
+    anchor: str,
+    template: str,
+    threads: int,
+    valid: Sequence[Decision],
+) -> list[tuple[Decision, str]]:
+    """Returns what the records propose, the best first, and where each comes from."""
+    if len(valid) < 2:
+        return []
+    exact = records.best(key, threads)
+    same = records.borrow(anchor, template, threads)
+    found = [(r, name) for r, name in ((exact, "tuned"), (same, "borrowed")) if r is not None]
+    found.sort(key=lambda pair: pair[0].predicted)
+    listed = [(r.decision, "predicted" if r.predicted else name) for r, name in found]
+    if not listed and (like := records.near(anchor, template, threads)) is not None:
+        listed = [(fitted(like.decision, valid), "predicted" if like.predicted else "near")]
+    return listed
 
 
 def _general(template: Template, target: Target) -> list[Template]:

@@ -13,6 +13,7 @@ from tvmdet.cpus import check_threads
 from tvmdet.errors import ArtifactError, InputError
 from tvmdet.report.accuracy import read_accuracy
 from tvmdet.report.agreement import TOLERANCES
+from tvmdet.report.bench_emulated import bench_emulated, emulated_entry
 from tvmdet.report.contest import Contest, Side, ranked
 from tvmdet.report.end_to_end import end_to_end_table
 from tvmdet.report.environments import find_python
@@ -85,6 +86,9 @@ def bench(
 ) -> BenchReport:
     """Measures a compiled file, alone or against other runtimes.
 
+    Code for an ARM core, when it is named on a machine that is none, is run under QEMU: its
+    instructions are counted, and nothing is timed.
+
     Args:
         path: A ``.tvmdet`` file.
         options: What to measure.
@@ -98,7 +102,12 @@ def bench(
         TargetError: This machine cannot run it.
         ModelError: The ONNX file cannot be used.
     """
-    run = _Run(path, options, say, progress)
+    artifact = Artifact.open(path)
+    entry = emulated_entry(artifact, options.target)
+    if entry is not None:
+        _check_batch_sizes(artifact, options)
+        return bench_emulated(artifact, entry, options, say, tuple(command))
+    run = _Run(artifact, options, say, progress)
     try:
         return run.report(tuple(command))
     except WorkerError as error:
@@ -111,7 +120,7 @@ def bench(
 class _Run:
     def __init__(
         self,
-        path: str | Path,
+        artifact: Artifact,
         options: BenchOptions,
         say: Callable[[str], None],
         progress: Callable[[str, int, float], None],
@@ -120,7 +129,8 @@ class _Run:
         self._say = say
         self._progress = progress
         self._threads = check_threads(options.threads)
-        self._artifact = Artifact.open(path)
+        self._artifact = artifact
+        path = artifact.path
         self._host = Host.this_machine()
         chosen = choose_target(self._artifact.targets, self._host, options.target, where=str(path))
         self._target, self._gpu = chosen.name, chosen.gpu
@@ -182,7 +192,7 @@ class _Run:
         )
 
     def _check(self) -> None:
-        options, held = self._options, self._artifact.manifest["batch_sizes"]
+        options = self._options
         if options.against and options.onnx is None:
             raise InputError(
                 "rivals run the ONNX file that the artifact was compiled from: give --onnx with "
@@ -193,12 +203,7 @@ class _Run:
                 f"--per-layer times kernels on CPUs, and {self._target} runs on a GPU, where a "
                 "call returns before its kernel has run; leave it out, or name another --target"
             )
-        missing = sorted(set(options.batch_sizes).difference(held))
-        if missing:
-            raise InputError(
-                f"{self._artifact.path} has no code for batch {missing[0]}, it has "
-                f"{', '.join(map(str, held))}; compile it with --batch, or measure those"
-            )
+        _check_batch_sizes(self._artifact, options)
         unknown = set(options.precisions).difference(TOLERANCES)
         if unknown:
             raise InputError(
@@ -298,6 +303,16 @@ class _Run:
         return tuple(
             profile_layers(self._artifact, self._target, size, peak)
             for size in self._options.batch_sizes
+        )
+
+
+def _check_batch_sizes(artifact: Artifact, options: BenchOptions) -> None:
+    held = artifact.manifest["batch_sizes"]
+    missing = sorted(set(options.batch_sizes).difference(held))
+    if missing:
+        raise InputError(
+            f"{artifact.path} has no code for batch {missing[0]}, it has "
+            f"{', '.join(map(str, held))}; compile it with --batch, or measure those"
         )
 
 

@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import median
 
 from tvmdet.report.contest import OURS
 from tvmdet.report.peak import Peak
 from tvmdet.report.per_layer import Layer, LayerTable
+from tvmdet.report.render_counts import Grid, counted_grid, schedule_text
 from tvmdet.report.results import BenchReport, Entry, Table
 
 __all__ = ["Grid", "grids", "machine_lines"]
 
 _PHASES = ("decode", "resize", "queue", "network", "map")
 _LATENCY = ("median", "p90", "p99", "min")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grid:
-    """One table.
-
-    Attributes:
-        title: A line above.
-        columns: Headings.
-        rows: One text per column.
-        words: Columns of text; all others are numbers.
-        below: Lines under it.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    words: tuple[str, ...] = ()
-    below: tuple[str, ...] = ()
 
 
 def machine_lines(report: BenchReport) -> list[tuple[str, str]]:
@@ -47,7 +28,7 @@ def machine_lines(report: BenchReport) -> list[tuple[str, str]]:
         ("features", " ".join(machine["features"])),
         ("system", f"{machine['system']}, Python {machine['python']}"),
         ("load", " ".join(str(value) for value in machine["load_average"])),
-        ("code for", f"{report.subject.target.name}, {report.threads} threads each"),
+        ("code for", f"{report.subject.target.name}, {_ran(report)}"),
     ]
     if report.peak is not None:
         rates = report.peak.bytes_per_s
@@ -57,13 +38,21 @@ def machine_lines(report: BenchReport) -> list[tuple[str, str]]:
     return lines
 
 
+def _ran(report: BenchReport) -> str:
+    if any(member.state == "emulated" for member in report.subject.members):
+        return "emulated: counted with one thread, and never timed"
+    return f"{report.threads} threads each"
+
+
 def grids(report: BenchReport) -> list[Grid]:
     """Returns every table of a report, in the order to be read."""
     found = [
         _network(table, report.peak) if table.what == "network" else _end_to_end(table)
         for table in report.tables
     ]
-    return found + [_layers(table) for table in report.layers]
+    found += [_layers(table) for table in report.layers]
+    counted = (counts for member in report.subject.members for counts in member.emulation)
+    return found + [counted_grid(counts) for counts in counted]
 
 
 def _network(table: Table, peak: Peak | None) -> Grid:
@@ -144,8 +133,7 @@ def _layers(table: LayerTable) -> Grid:
 
 
 def _layer(layer: Layer, whole: float) -> tuple[str, ...]:
-    knobs = ", ".join(f"{name}={value}" for name, value in layer.knobs.items())
-    source = f" {layer.source}" if layer.source in ("borrowed", "near", "default") else ""
+    schedule = schedule_text(layer.template, layer.knobs, layer.source)
     return (
         layer.name,
         str(layer.calls),
@@ -155,7 +143,7 @@ def _layer(layer: Layer, whole: float) -> tuple[str, ...]:
         f"{layer.bytes / 1e6:.2f}",
         f"{layer.attainable_s * 1e3:.3f}",
         f"{layer.winnable_s * 1e3:.3f}",
-        f"{layer.template}({knobs}){source}" if layer.template else "?",
+        schedule,
         layer.anchor,
     )
 

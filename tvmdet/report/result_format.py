@@ -20,6 +20,7 @@ __all__ = [
     "AgreementFacts",
     "ArtifactFacts",
     "Contestant",
+    "CountedKernel",
     "Emulation",
     "Kernel",
     "Latency",
@@ -409,7 +410,8 @@ class Kernel:
         anchor: The operator and its shape.
         template: What scheduled it.
         knobs: The decision.
-        source: Where that came from: tuned, borrowed, near, default or single.
+        source: Where that came from: tuned, borrowed, near, predicted, default or
+            single.
     """
 
     name: str
@@ -450,6 +452,40 @@ class Profile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CountedKernel:
+    """What one kernel executes on an emulated CPU, all its calls together.
+
+    Attributes:
+        name: Of the compiled function.
+        calls: In one call of the network.
+        instructions: Executed, by class: ``all``, ``fma_f32``, ``loads`` and others.
+        l1_misses: Lines that were not in the simulated first cache.
+        l2_misses: Those of them that were not in the second either.
+        predicted_cycles: By the static model and the misses; null where there is no model.
+        least_cycles: Those that its operations need at the core's peak rate; null where the file
+            does not say how many they are.
+        flop: Operations, as the kernel does them.
+        anchor: The operator and its shape.
+        template: What scheduled it.
+        knobs: The decision.
+        source: Where that came from: tuned, borrowed, near, predicted, default or single.
+    """
+
+    name: str
+    calls: Count
+    instructions: Mapping[str, Count]
+    l1_misses: Count
+    l2_misses: Count
+    predicted_cycles: Amount | None
+    least_cycles: Amount | None
+    flop: Count | None
+    anchor: str = ""
+    template: str = ""
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Emulation:
     """What an emulated CPU counts. It is no latency, and none can be had from it.
 
@@ -460,6 +496,7 @@ class Emulation:
         instructions: Executed in one call.
         predicted_cycles: By the static model of the CPU's pipelines; null where there is none.
         how: How both were found.
+        kernels: The same by kernel, the most cycles first; empty where they were not told apart.
     """
 
     emulator: str
@@ -468,6 +505,7 @@ class Emulation:
     instructions: Count
     predicted_cycles: Amount | None = None
     how: str = ""
+    kernels: tuple[CountedKernel, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from tvmdet.runtime.loader import Host, choose_target, load_native, read_spec
 from tvmdet.runtime.native import aligned_empty, configure_workers
 from tvmdet.runtime.threads import native_thread
 
-__all__ = ["CALLS", "profile"]
+__all__ = ["CALLS", "entry_of", "profile"]
 
 _WARM_UP = 3
 _BUILT_IN = "vm.builtin."
@@ -72,7 +72,7 @@ def profile(
     """
     opened = Artifact.open(artifact)
     chosen = choose_target(opened.targets, Host.this_machine(), target)
-    function, arguments = _entry(opened, batch_size)
+    function, arguments = entry_of(opened, batch_size)
     thread = native_thread(threads, configure_workers)
 
     def work() -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _by_name(calls: Sequence[tuple[str, int]], seconds: Any) -> dict[str, Any]:
     return {"kernels": kernels, "built_in_s": built_in}
 
 
-def _entry(artifact: Artifact, batch_size: int) -> tuple[str, tuple[Any, ...]]:
+def entry_of(artifact: Artifact, batch_size: int) -> tuple[str, tuple[Any, ...]]:
     """Returns the name and arguments of the function that serves a batch size."""
     if artifact.manifest["raw"] is not None:
         given = make_inputs(signature_of_raw(artifact, batch_size)).values()

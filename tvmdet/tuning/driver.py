@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
+from tvmdet.board.count_plugin import why_no_counts
 from tvmdet.board.linker import find_linker
+from tvmdet.board.pipeline_model import PipelineModel, find_model
+from tvmdet.board.prediction import predictor_name
 from tvmdet.board.session import BoardAddress, board_threads, connect
 from tvmdet.cpus import usable_cpu_count
 from tvmdet.errors import InputError, TargetError
@@ -21,8 +24,12 @@ from tvmdet.tuning.run import TuningRun
 from tvmdet.tuning.store import TuningStore, board_cpu, default_store
 from tvmdet.tuning.task import Task, extract_tasks
 
-__all__ = ["tasks_of", "tune", "tune_tasks"]
+__all__ = ["CostModel", "find_predictor", "tasks_of", "tune", "tune_tasks"]
 
+CostModel: TypeAlias = Literal["measured", "static"]
+
+_BOARD_CORES = 4  # of boards with the named ARM cores; so many threads share a predicted kernel
+_EMULATED_RUN_S = 120.0
 _BOARD_RUN_S = 60.0  # of a candidate on a board, its arguments sent through the network too
 _MIN_GAIN = 2e-4  # of the estimated latency: a slice that promises less is not worth its time
 
@@ -38,6 +45,7 @@ def tune(
     threads: int | None = None,
     precision: str = "fp32",
     board: BoardAddress | None = None,
+    cost_model: CostModel = "measured",
 ) -> TuningReport:
     """Measures schedules for a model's kernels and keeps what it finds in the tuning store.
 
@@ -52,6 +60,9 @@ def tune(
         precision: ``fp32``, or ``bf16`` to measure layers with bfloat16 products too.
         board: Measure there instead, through its RPC server. When the board is gone for a while,
             tuning waits for it, and only the trial that was running is lost.
+        cost_model: ``static`` to predict the cycles of kernels under QEMU and to measure nothing,
+            for an ARM core that nobody has at hand. Its records are marked; one that was measured
+            always wins over them.
 
     Returns:
         What was tried and gained. Ctrl-C ends the run early and is told by the report.
@@ -63,7 +74,8 @@ def tune(
         TuningError: xgboost is missing, or the store cannot be written.
     """
     chosen = resolve_target(target).at_precision(precision)
-    _check(chosen, budget_s, threads, board)
+    predictor = find_predictor(chosen, cost_model, board)
+    _check(chosen, budget_s, threads, board, predictor)
     if not batch_sizes or min(batch_sizes) < 1:
         raise InputError(f"batch_sizes is {tuple(batch_sizes)}; give one or more sizes from 1")
     start = time.monotonic()
@@ -71,13 +83,14 @@ def tune(
     return tune_tasks(
         tasks_of(model, sizes, chosen),
         target=chosen,
-        store=default_store(logs, cpu=None if board is None else board_cpu(chosen)),
+        store=_store(logs, chosen, board, predictor),
         budget_s=budget_s,
         progress=progress,
         threads=threads,
         model_name=model.name,
         started=start,
         board=board,
+        model=predictor,
     )
 
 
@@ -95,6 +108,7 @@ def tune_tasks(
     started: float | None = None,
     seed: int = 0,
     board: BoardAddress | None = None,
+    model: PipelineModel | None = None,
 ) -> TuningReport:
     """Tunes tasks; :func:`tune` for what is not a model.
 
@@ -112,11 +126,12 @@ def tune_tasks(
         started: ``time.monotonic()`` when the budget began; now by default.
         seed: Of the search's random choices.
         board: Where to measure; None for this machine.
+        model: Who predicts cycles, in place of measuring; ``store`` must be one of predictions.
 
     Raises:
         InputError, TargetError, TuningError: As for :func:`tune`.
     """
-    _check(target, budget_s, threads, board)
+    _check(target, budget_s, threads, board, model)
     tunable = [task for task in tasks if task.tunable]
     run = TuningRun(
         tasks=tunable,
@@ -124,26 +139,87 @@ def tune_tasks(
         store=store,
         budget_s=budget_s,
         progress=progress,
-        threads=threads or (usable_cpu_count() if board is None else board_threads(board)),
+        threads=threads or _threads(board, model),
         model_name=model_name,
-        options=options or MeasureOptions(run_timeout_s=10.0 if board is None else _BOARD_RUN_S),
+        options=options or _options(board, model),
         min_gain=min_gain,
         started=time.monotonic() if started is None else started,
         seed=seed,
         board=board,
+        model=model,
     )
     stopped = run.go()
     return run.report(stopped, untunable=len(tasks) - len(tunable))
 
 
+def _threads(board: BoardAddress | None, model: PipelineModel | None) -> int:
+    if model is not None:
+        return _BOARD_CORES
+    return usable_cpu_count() if board is None else board_threads(board)
+
+
+def _options(board: BoardAddress | None, model: PipelineModel | None) -> MeasureOptions:
+    if model is not None:  # a prediction is the same every time: nothing to confirm
+        return MeasureOptions(run_timeout_s=_EMULATED_RUN_S, confirm_share=0.0)
+    return MeasureOptions(run_timeout_s=10.0 if board is None else _BOARD_RUN_S)
+
+
+def find_predictor(
+    target: Target, cost_model: CostModel, board: BoardAddress | None
+) -> PipelineModel | None:
+    """Returns who predicts cycles; None when kernels are measured.
+
+    Args:
+        target: What is tuned for.
+        cost_model: As for :func:`tune`.
+        board: As for :func:`tune`.
+
+    Raises:
+        InputError: There is no such cost model, or it needs no board.
+        TargetError: The target is no ARM CPU, or something that is needed is not installed.
+    """
+    if cost_model not in get_args(CostModel):
+        raise InputError(
+            f"no cost model is called {cost_model!r}; there are: {', '.join(get_args(CostModel))}"
+        )
+    if cost_model == "measured":
+        return None
+    if board is not None:
+        raise InputError(
+            "a static cost model measures nothing, and a board was named: leave out one of them"
+        )
+    if target.family != "arm":
+        raise TargetError(
+            f"cycles are predicted for ARM cores only, and {target.name} is none; tune it by "
+            "measuring, or split with --plan"
+        )
+    if missing := why_no_counts():
+        raise TargetError(f"kernels cannot be run to predict their cycles: {missing}")
+    return find_model(target.tvm["mcpu"], target.tvm["mtriple"])
+
+
+def _store(
+    logs: Path | None, target: Target, board: BoardAddress | None, model: PipelineModel | None
+) -> TuningStore:
+    if model is not None:
+        return default_store(logs, cpu=predictor_name(model), predicted=True)
+    return default_store(logs, cpu=None if board is None else board_cpu(target))
+
+
 def _check(
-    target: Target, budget_s: float, threads: int | None, board: BoardAddress | None
+    target: Target,
+    budget_s: float,
+    threads: int | None,
+    board: BoardAddress | None,
+    model: PipelineModel | None,
 ) -> None:
     if not budget_s > 0:
         raise InputError(f"the tuning budget is {budget_s} s; give more than 0")
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}; give 1 or more")
     find_linker(target.arch)
+    if model is not None:
+        return
     if board is not None:
         connect(board)
         return
@@ -153,6 +229,7 @@ def _check(
             f"this machine cannot run target {target.name}: it lacks {', '.join(missing)}; "
             "tune on a machine that has them, or over RPC (--rpc HOST:PORT), or choose another "
             "target (see `tvmdet targets`)"
+            + ("; or predict cycles (--cost-model static)" if target.family == "arm" else "")
         )
 
 

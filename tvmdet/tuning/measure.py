@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import tvm
 from tvm.ir.utils import derived_object
@@ -95,15 +95,18 @@ class Measurer:
         self.builder = _PoolBuilder(self)
         self.runner = _PoolRunner(self)
 
-    def __enter__(self) -> Measurer:
+    def __enter__(self) -> Self:
         """Starts the workers, which load while tasks are prepared."""
         folder = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="tvmdet-tune-"))
         self._folder = Path(folder)
         self._cleanup.enter_context(self._builders)
-        self._cleanup.enter_context(self._runners)
         self._builders.start()
-        self._runners.start()
+        self._start_runners()
         return self
+
+    def _start_runners(self) -> None:
+        self._cleanup.enter_context(self._runners)
+        self._runners.start()
 
     def __exit__(self, *exc: object) -> None:
         """Ends the workers and removes what they built."""

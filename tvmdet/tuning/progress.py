@@ -26,6 +26,9 @@ class TuningProgress:
             decisions known now; ``None`` until each has been measured once.
         latency_start_s: The same as the run found it: best records, else the defaults.
         eta_s: Seconds until the run ends, at most.
+        predicted_cycles: In place of ``latency_s`` where cycles are predicted and nothing measured.
+        predicted_cycles_before: In place of ``latency_start_s``.
+        predicted_by: Who predicts; empty where kernels are measured.
     """
 
     elapsed_s: float
@@ -38,6 +41,9 @@ class TuningProgress:
     latency_s: float | None
     latency_start_s: float | None
     eta_s: float
+    predicted_cycles: float | None = None
+    predicted_cycles_before: float | None = None
+    predicted_by: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +70,10 @@ class TuningReport:
         recent_s: Seconds of the last third of the search.
         recent_gain: Share of the latency that these saved: what as much time again may bring at
             most, since gains shrink. ``None`` when not everything was measured by then.
+        predicted_cycles: In place of ``latency_after_s`` where cycles were predicted and nothing
+            was measured.
+        predicted_cycles_before: In place of ``latency_before_s``.
+        predicted_by: Who predicted; empty where kernels were measured.
         spent_s: Where the seconds went: ``schedule``, ``build``, ``run``, ``model``.
     """
 
@@ -82,6 +92,9 @@ class TuningReport:
     stopped: str
     recent_s: float = 0.0
     recent_gain: float | None = None
+    predicted_cycles: float | None = None
+    predicted_cycles_before: float | None = None
+    predicted_by: str = ""
     spent_s: Mapping[str, float] = field(default_factory=dict)
 
     @property

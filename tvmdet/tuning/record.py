@@ -1,4 +1,4 @@
-"""One measured trial, as a line of JSON that a person can read."""
+"""One trial, measured or predicted, as a line of JSON that a person can read."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ __all__ = [
 # compare.
 FORMAT_VERSION = 2
 
+_PREDICTED_VERSION = 3
+"""Of records that hold predicted cycles, so that earlier versions of tvmdet pass over them."""
+
 # What a busy machine or a bad connection may cause; such a candidate is tried once more.
 RETRIED_ERRORS = frozenset({"timeout", "killed", "lost"})
 
@@ -45,12 +48,14 @@ class TuningRecord:
         fingerprint: The function, as ``schedules.base.fingerprint`` gives it.
         anchor: The operator and shape without its epilogue, for borrowing and for people.
         decision: The template and its knobs.
-        latencies_s: Seconds of one call, one figure per repeat; empty when it failed.
+        latencies_s: Seconds of one call, one figure per repeat; empty when it failed or was not
+            measured.
+        predicted_cycles: Of one call, where it was not measured: see ``tvmdet.board.prediction``.
         error: Why it failed, one line; empty when it ran.
         error_kind: ``schedule``, ``build``, ``run``, ``crash``, ``timeout`` or ``killed``;
             empty when it ran.
         threads: Threads that it ran on.
-        cpu: Model of the processor, as the kernel names it.
+        cpu: Model of the processor, as the kernel names it; of a prediction, who made it.
         tvm: Version of TVM that compiled it.
         time: Seconds since the epoch, UTC.
         model: Name of the model that was being tuned.
@@ -61,6 +66,7 @@ class TuningRecord:
     anchor: str
     decision: Decision
     latencies_s: tuple[float, ...] = ()
+    predicted_cycles: float | None = None
     error: str = ""
     error_kind: str = ""
     threads: int
@@ -71,33 +77,49 @@ class TuningRecord:
 
     @property
     def ok(self) -> bool:
-        """Whether the candidate ran."""
-        return not self.error and bool(self.latencies_s)
+        """Whether the candidate ran, on the hardware or under emulation."""
+        return not self.error and (bool(self.latencies_s) or self.predicted)
+
+    @property
+    def predicted(self) -> bool:
+        """Whether it was never measured, and its cycles were predicted."""
+        return self.predicted_cycles is not None
+
+    @property
+    def cost(self) -> float:
+        """What records of one kind are compared by: seconds, or cycles of a prediction."""
+        if self.predicted_cycles is not None and not self.error:
+            return self.predicted_cycles
+        return self.score_s
 
     @property
     def score_s(self) -> float:
-        """What candidates are compared by, in seconds; infinite when it failed.
+        """What measured candidates are compared by, in seconds; infinite when it was not measured.
 
         The lower quartile: other programs on the machine only ever add time, and double the
         median long before they reach the fastest quarter, while the minimum alone flatters a
         kernel whose speed varies by itself.
         """
-        return typical_latency(self.latencies_s) if self.ok else float("inf")
+        return typical_latency(self.latencies_s) if self._measured else float("inf")
 
     @property
     def median_s(self) -> float:
-        """Median latency of one call in seconds; infinite when it failed."""
-        return statistics.median(self.latencies_s) if self.ok else float("inf")
+        """Median latency of one call in seconds; infinite when it was not measured."""
+        return statistics.median(self.latencies_s) if self._measured else float("inf")
 
     @property
     def min_s(self) -> float:
-        """Shortest latency of one call in seconds; infinite when it failed."""
-        return min(self.latencies_s) if self.ok else float("inf")
+        """Shortest latency of one call in seconds; infinite when it was not measured."""
+        return min(self.latencies_s) if self._measured else float("inf")
+
+    @property
+    def _measured(self) -> bool:
+        return self.ok and not self.predicted
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values; :meth:`from_dict` reads them back."""
         data: dict[str, Any] = {
-            "version": FORMAT_VERSION,
+            "version": _PREDICTED_VERSION if self.predicted else FORMAT_VERSION,
             "target": self.target,
             "fingerprint": self.fingerprint,
             "anchor": self.anchor,
@@ -110,6 +132,8 @@ class TuningRecord:
         }
         if self.error:
             data |= {"error": self.error, "error_kind": self.error_kind}
+        elif self.predicted:
+            data["predicted_cycles"] = self.predicted_cycles
         else:
             data["latencies_s"] = list(self.latencies_s)
         return data
@@ -127,11 +151,15 @@ class TuningRecord:
             KeyError, TypeError, ValueError: A field is missing or of the wrong type.
         """
         version = int(data["version"])
-        if version != FORMAT_VERSION:
+        if version not in (FORMAT_VERSION, _PREDICTED_VERSION):
             raise OtherVersionError(f"tuning record of version {version}; known: {FORMAT_VERSION}")
+        predicted = float(data["predicted_cycles"]) if version == _PREDICTED_VERSION else None
+        if predicted is not None and not 0.0 < predicted < 1e18:
+            raise ValueError(f"predicted_cycles is {predicted}")
         latencies = tuple(float(value) for value in data.get("latencies_s", ()))
         error = str(data.get("error", ""))
-        if not error and (not latencies or not all(0.0 < t < 1e6 for t in latencies)):
+        timed = latencies and all(0.0 < t < 1e6 for t in latencies)
+        if not (error or timed or predicted):
             raise ValueError(f"latencies_s is {list(latencies)} and there is no error")
         return cls(
             target=str(data["target"]),
@@ -139,6 +167,7 @@ class TuningRecord:
             anchor=str(data["anchor"]),
             decision=_decision(data["decision"]),
             latencies_s=latencies,
+            predicted_cycles=predicted,
             error=error,
             error_kind=str(data.get("error_kind", "")),
             threads=int(data["threads"]),

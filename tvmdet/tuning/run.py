@@ -19,6 +19,8 @@ from tvm.s_tir.meta_schedule.builder import BuilderInput
 from tvm.s_tir.meta_schedule.runner import RunnerInput, RunnerResult
 from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
 
+from tvmdet.board.pipeline_model import PipelineModel
+from tvmdet.board.prediction import predictor_name
 from tvmdet.board.session import BoardAddress
 from tvmdet.errors import TuningError, TvmdetError
 from tvmdet.passes.lower import tvm_target
@@ -35,6 +37,7 @@ from tvmdet.tuning.planner import (
     worth_tuning,
 )
 from tvmdet.tuning.pool import START_HINT
+from tvmdet.tuning.predict import Predictor
 from tvmdet.tuning.progress import TuningProgress, TuningReport
 from tvmdet.tuning.ranking import Ranking
 from tvmdet.tuning.record import TuningRecord
@@ -69,6 +72,8 @@ class TuningRun:
         started: ``time.monotonic()`` when the budget began.
         seed: Of the search's random choices.
         board: Where kernels run; None for this machine.
+        model: Who predicts cycles; None to measure. What is a time below, in names that end with
+            ``_s`` or hold ``latency``, is then a number of cycles.
     """
 
     tasks: Sequence[Task]
@@ -83,6 +88,7 @@ class TuningRun:
     started: float
     seed: int
     board: BoardAddress | None = None
+    model: PipelineModel | None = None
 
     def __post_init__(self) -> None:
         """Makes the cost model and the state of every task.
@@ -90,7 +96,9 @@ class TuningRun:
         Raises:
             TuningError: xgboost is not installed.
         """
-        peak = peak_flop_per_s(self.target, self.threads)
+        peak: float = self.target.flop_per_cycle_f32 * self.threads
+        if self.model is None:
+            peak = peak_flop_per_s(self.target, self.threads)
         self._states = [TaskState(task=t, roofline_s=t.workload.flop / peak) for t in self.tasks]
         self._searches: dict[TaskState, TaskSearch] = {}
         self._ranking = Ranking(seed=self.seed)
@@ -109,19 +117,33 @@ class TuningRun:
             self._recall(state)
         with (
             self._interrupt,
-            Measurer(
-                target=self.target,
-                threads=self.threads,
-                options=self.options,
-                stop=lambda: self._interrupt.raised,
-                board=self.board,
-                give_up=lambda: bool(self._why_stop()),
-            ) as measurer,
+            self._measurer() as measurer,
         ):
             try:
                 return self._loop(measurer)
             except KeyboardInterrupt:
                 return "interrupted"
+
+    def _measurer(self) -> Measurer:
+        def stop() -> bool:
+            return self._interrupt.raised
+
+        if self.model is not None:
+            return Predictor(
+                target=self.target,
+                threads=self.threads,
+                options=self.options,
+                stop=stop,
+                model=self.model,
+            )
+        return Measurer(
+            target=self.target,
+            threads=self.threads,
+            options=self.options,
+            stop=stop,
+            board=self.board,
+            give_up=lambda: bool(self._why_stop()),
+        )
 
     def _loop(self, measurer: Measurer) -> str:
         self._search_until_s = self.budget_s * (1.0 - self.options.confirm_share)
@@ -187,7 +209,7 @@ class TuningRun:
     def _seconds_of(self, state: TaskState) -> dict[Decision, float]:
         found = self._records.measured(state.task.fingerprint, self.threads)
         valid = set(state.task.decisions)
-        return {d: record.score_s for d, record in found.items() if d in valid and record.ok}
+        return {d: record.cost for d, record in found.items() if d in valid and record.ok}
 
     def _build_again(
         self, measurer: Measurer, state: TaskState, decision: Decision
@@ -236,7 +258,7 @@ class TuningRun:
                 continue
             state.tried += 1
             if record.ok:
-                state.record(record.score_s)
+                state.record(record.cost)
                 state.known = True
             else:
                 state.error = f"{record.error_kind}: {record.error}"
@@ -265,16 +287,16 @@ class TuningRun:
         search = TaskSearch(task, self._tvm_target, self._ranking, measured=found, seed=self.seed)
         valid = set(task.decisions)
         ran = [r for decision, r in found.items() if decision in valid and r.ok]
-        ran.sort(key=lambda record: record.score_s)
+        ran.sort(key=lambda record: record.cost)
         for record in ran:
-            search.seen(record.decision, record.score_s)
+            search.seen(record.decision, record.cost)
         taught: list[tuple[Decision, MeasureCandidate]] = []
         results: list[RunnerResult] = []
         for record in ran[:: -(-len(ran) // _RELEARN) or 1]:  # from the best to the worst
             candidate = search.candidate(record.decision)
             if candidate is not None:
                 taught.append((record.decision, candidate))
-                results.append(RunnerResult([record.score_s], None))
+                results.append(RunnerResult([record.cost], None))
         search.take_rejected()
         if taught:
             search.learn(taught, results)
@@ -372,7 +394,8 @@ class TuningRun:
             fingerprint=state.task.fingerprint,
             anchor=state.task.anchor,
             decision=decision,
-            latencies_s=latencies_s,
+            latencies_s=latencies_s if self.model is None else (),
+            predicted_cycles=latencies_s[0] if self.model is not None and latencies_s else None,
             error=error,
             error_kind=kind,
             threads=self.threads,
@@ -385,7 +408,7 @@ class TuningRun:
         self._trials += 1
         state.tried += 1
         if record.ok:
-            state.record(record.score_s)
+            state.record(record.cost)
         else:
             state.error = f"{kind}: {error}"
         if self.progress is not None:
@@ -406,10 +429,27 @@ class TuningRun:
             tasks_total=total,
             known=f"{sum(s.known for s in self._states)} of {total} tasks already known",
             task=state.task.anchor,
-            latency_s=total_latency((s, s.best_s) for s in self._states),
-            latency_start_s=total_latency((s, s.start_s) for s in self._states),
+            **self._totals(self._states, now="latency_s", before="latency_start_s"),
+            predicted_by=self._predicted_by,
             eta_s=max(0.0, min(self.budget_s - elapsed, left * per_trial)),
         )
+
+    @property
+    def _predicted_by(self) -> str:
+        return "" if self.model is None else predictor_name(self.model)
+
+    def _totals(self, states: Sequence[TaskState], **names: str) -> dict[str, Any]:
+        """Returns both sums by the names that they have in seconds, or as predicted cycles."""
+        now = total_latency((s, s.best_s) for s in states)
+        before = total_latency((s, s.start_s) for s in states)
+        if self.model is None:
+            return {names["now"]: now, names["before"]: before}
+        return {
+            names["now"]: None,
+            names["before"]: None,
+            "predicted_cycles": now,
+            "predicted_cycles_before": before,
+        }
 
     def report(self, stopped: str, untunable: int) -> TuningReport:
         """Returns what the run did."""
@@ -425,8 +465,8 @@ class TuningRun:
             new=sum(s.best_s is not None and not s.known for s in self._states),
             improved=sum((s.best_s or 0.0) < (s.start_s or 0.0) for s in measured),
             failed=tuple((s.task.anchor, s.failed) for s in self._states if s.failed),
-            latency_before_s=total_latency((s, s.start_s) for s in measured),
-            latency_after_s=total_latency((s, s.best_s) for s in measured),
+            **self._totals(measured, now="latency_after_s", before="latency_before_s"),
+            predicted_by=self._predicted_by,
             seconds=self._elapsed(),
             stopped=stopped,
             recent_s=recent_s,

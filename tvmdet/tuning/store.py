@@ -1,4 +1,4 @@
-"""The tuning store: every measured trial, in one folder per target.
+"""The tuning store: every trial, in one folder per target.
 
 A store has several roots in layers (the logs shipped with tvmdet, the user's own) and writes
 to one. Each root holds ``<target>/*.jsonl``, one record a line; what is written goes to
@@ -49,6 +49,7 @@ class TuningStore:
         *folders: str | os.PathLike[str],
         writable: Path | None = None,
         cpu: str | None = None,
+        predicted: bool = False,
     ) -> None:
         """Opens a store; nothing is read or made until it is asked for.
 
@@ -56,9 +57,11 @@ class TuningStore:
             *folders: Roots to read. Those that do not exist are empty.
             writable: Root to read and to write. Without it the last of ``folders`` is written.
             cpu: Model of the processor whose records win over those of others; by default this
-                machine's.
+                machine's. For predictions, who makes them.
+            predicted: Whether :meth:`measured` is asked for predictions, and not for measurements.
         """
         self._cpu = cpu_model() if cpu is None else cpu
+        self._predicted = predicted
         roots = [Path(folder) for folder in folders]
         if writable is not None:
             roots.append(Path(writable))
@@ -80,7 +83,7 @@ class TuningStore:
     def best(
         self, target: str, fingerprint: str, threads: int | None = None
     ) -> TuningRecord | None:
-        """Returns the fastest record of a function.
+        """Returns the fastest record of a function; a predicted one only where none is measured.
 
         Args:
             target: Name of the target.
@@ -130,14 +133,16 @@ class TuningStore:
 
         A candidate that timed out or was killed counts only after its second time, since a busy
         machine may have caused the first. Records of another processor, or on another number of
-        threads, do not count: what they say of this machine's speed is a guess.
+        threads, do not count: what they say of this machine's speed is a guess. A store of
+        predictions knows those of its predictor alone.
         """
         tried: dict[Decision, list[TuningRecord]] = defaultdict(list)
         for record in self._index(target).by_fingerprint.get(fingerprint, ()):
-            if record.cpu in ("", self._cpu) and threads in (None, record.threads):
+            known = record.cpu == self._cpu or not (record.cpu or self._predicted)
+            if known and threads in (None, record.threads):
                 tried[record.decision].append(record)
         return {
-            decision: min(records, key=lambda r: r.score_s)
+            decision: min(records, key=lambda r: r.cost)
             for decision, records in tried.items()
             if len(records) >= _ATTEMPTS or records[0].error_kind not in RETRIED_ERRORS
         }
@@ -195,13 +200,22 @@ class TuningStore:
         return len(kept)
 
     def _fastest(self, records: Iterable[TuningRecord], threads: int | None) -> TuningRecord | None:
-        """Returns the fastest of this processor on so many threads, else of this processor."""
+        """Returns the fastest of this processor on so many threads, else of this processor.
+
+        Only where nothing was measured, predictions count: those of who has predicted last, since
+        those of two models do not compare.
+        """
+        ran = [record for record in records if record.ok]
+        found = [record for record in ran if not record.predicted]
+        if ran and not found:
+            last = max(ran, key=lambda r: r.time).cpu
+            found = [record for record in ran if record.cpu == last]
         return min(
-            (record for record in records if record.ok),
+            found,
             key=lambda r: (
                 r.cpu not in ("", self._cpu),
                 threads is not None and r.threads != threads,
-                r.score_s,
+                r.cost,
             ),
             default=None,
         )
@@ -274,7 +288,10 @@ def board_cpu(target: Target) -> str:
 
 
 def default_store(
-    logs: str | os.PathLike[str] | None = None, *, cpu: str | None = None
+    logs: str | os.PathLike[str] | None = None,
+    *,
+    cpu: str | None = None,
+    predicted: bool = False,
 ) -> TuningStore:
     """Returns the store over the logs shipped with tvmdet and the user's own.
 
@@ -284,6 +301,7 @@ def default_store(
             ``~/.local/share``.
         cpu: Model of the processor whose records win over those of others; by default this
             machine's.
+        predicted: As for :class:`TuningStore`.
     """
     import tvmdet.tuning_logs
 
@@ -292,12 +310,13 @@ def default_store(
     if not user:
         data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
         user = str(Path(data) / "tvmdet" / "tuning_logs")
-    return TuningStore(*shipped, user, writable=Path(logs if logs is not None else user), cpu=cpu)
+    writable = Path(logs if logs is not None else user)
+    return TuningStore(*shipped, user, writable=writable, cpu=cpu, predicted=predicted)
 
 
 def _keep_best(records: Iterable[TuningRecord], keep: int) -> list[TuningRecord]:
     groups: dict[tuple[str, int, str], dict[Decision, TuningRecord]] = defaultdict(dict)
-    for record in sorted((r for r in records if r.ok), key=lambda r: r.score_s):
+    for record in sorted((r for r in records if r.ok), key=lambda r: r.cost):
         groups[record.fingerprint, record.threads, record.cpu].setdefault(record.decision, record)
     # By name and not by speed, so that a new run changes few lines of a committed log.
     ordered = sorted(

@@ -1,9 +1,11 @@
-"""The records that speak for a target: its own, then those that it was told to inherit."""
+"""The records that speak for a target: its own, then those that it was told to inherit.
+
+What was measured wins over what was predicted, whoever's it is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 from tvmdet.schedules.base import Decision
 from tvmdet.targets import Target
@@ -11,8 +13,6 @@ from tvmdet.tuning.record import TuningRecord
 from tvmdet.tuning.store import TuningStore
 
 __all__ = ["TargetRecords"]
-
-Found = TypeVar("Found")
 
 
 class TargetRecords:
@@ -52,7 +52,10 @@ class TargetRecords:
 
     def near_anchors(self, anchor: str) -> list[str]:
         """Returns similar workloads; see :meth:`TuningStore.near_anchors`."""
-        return self._first(lambda name: self._store.near_anchors(name, anchor)) or []
+        for name in self._names:
+            if found := self._store.near_anchors(name, anchor):
+                return found
+        return []
 
     def measured(
         self, fingerprint: str, threads: int | None = None
@@ -60,11 +63,8 @@ class TargetRecords:
         """Returns what needs no measuring again; see :meth:`TuningStore.measured`."""
         return self._store.measured(self._name, fingerprint, threads)
 
-    def _first(self, ask: Callable[[str], Found]) -> Found:
-        """Returns the first answer that is one, else the last."""
-        answer = ask(self._names[0])
-        for name in self._names[1:]:
-            if answer:
-                break
-            answer = ask(name)
-        return answer
+    def _first(self, ask: Callable[[str], TuningRecord | None]) -> TuningRecord | None:
+        """Returns the first answer that was measured, else the first that there is."""
+        answers = [record for name in self._names if (record := ask(name)) is not None]
+        measured = [record for record in answers if not record.predicted]
+        return next(iter(measured or answers), None)

@@ -103,7 +103,7 @@ class _Runner:
         key = json.dumps(infos)
         if key != self._key:
             self._args = []
-            self._args = [_random_tensor(dtype, shape, i) for i, (dtype, shape) in enumerate(infos)]
+            self._args = [random_tensor(dtype, shape, i) for i, (dtype, shape) in enumerate(infos)]
             self._key = key
         return self._args
 
@@ -154,7 +154,7 @@ class _BoardRunner:
             self._args, self._key = [], ""
             device = self._session.cpu(0)
             self._args = [
-                tvm.runtime.tensor(_random_tensor(dtype, shape, i).numpy(), device)
+                tvm.runtime.tensor(random_tensor(dtype, shape, i).numpy(), device)
                 for i, (dtype, shape) in enumerate(infos)
             ]
             self._key = key
@@ -209,7 +209,7 @@ def _time(library: Any, device: Any, args: list[Any], request: dict[str, Any]) -
     return {"latencies_s": latencies, "aborted": False}
 
 
-def _random_tensor(dtype: str, shape: list[int], seed: int) -> Any:
+def random_tensor(dtype: str, shape: list[int], seed: int) -> Any:
     """Returns an array that is safe to run any kernel on.
 
     Floats lie in [0.1, 1): never zero, denormal or negative, so that no division, root or

@@ -15,11 +15,12 @@ from tvmdet.report.pages.canvas import MARKERS, pattern_definitions
 from tvmdet.report.pages.chart_stages import STAGES, stage_style
 from tvmdet.report.pages.charts import Figure
 from tvmdet.report.pages.comparison import Comparison, ModelPart
+from tvmdet.report.pages.counted_sheet import counted_sheet
 from tvmdet.report.pages.matrix import matrix_sheet
 from tvmdet.report.pages.more_sheets import changes_sheet, conditions, kernels_sheet, problems
 from tvmdet.report.pages.names import Names
 from tvmdet.report.pages.overview import overview_sheet
-from tvmdet.report.pages.runs import Profiled
+from tvmdet.report.pages.runs import Profiled, Run
 from tvmdet.report.pages.sheets import Sheet
 from tvmdet.report.pages.summary import cards, doubts, findings
 
@@ -163,7 +164,18 @@ def _chapters(part: ModelPart, comparison: Comparison, names: Names) -> list[_Ch
             legend=_stage_legend(stages),
         ),
     ]
-    return found + [_kernels(profiled, names) for profiled in part.profiles]
+    found += [_kernels(profiled, names) for profiled in part.profiles]
+    return found + [_counted(run, names) for run in part.runs if run.emulation is not None]
+
+
+def _counted(run: Run, names: Names) -> _Chapter:
+    assert run.emulation is not None
+    return _Chapter(
+        name=f"Kernels, {names.place(run.place)} · {run.precision}, batch {run.batch_size}",
+        lead="Run once under emulation of the core: instructions are counted, cycles are "
+        "predicted by a model of the core, and nothing was timed.",
+        sheet=counted_sheet(run.emulation),
+    )
 
 
 def _kernels(profiled: Profiled, names: Names) -> _Chapter:

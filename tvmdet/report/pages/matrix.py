@@ -63,7 +63,7 @@ def matrix_sheet(part: ModelPart, comparison: Comparison, names: Names) -> Sheet
     if any(run.emulation is not None for run in part.runs):
         below.append(
             "Emulated code has no latency: instructions are counted, and cycles predicted by a "
-            "model of the named core that knows nothing of caches or memory"
+            "model of the named core, which no hardware has checked"
         )
     if comparison.prices_of(part):
         below.append(f"Prices of an hour: {comparison.prices_of(part)}")
