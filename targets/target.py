@@ -17,7 +17,7 @@ __all__ = ["GpuFacts", "Kind", "Precision", "Target"]
 Kind: TypeAlias = Literal["cpu", "cuda"]
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "tf32"]
 
-_TEMPLATES_FOR = {"x86": ("bf16",), "cuda": ("fp16", "tf32")}
+_TEMPLATES_FOR = {"x86": ("bf16",), "arm": ("fp16",), "cuda": ("fp16", "tf32")}
 """By family, the precisions other than float32 that its templates compute in."""
 
 
