@@ -6,9 +6,9 @@ The strategies are those of the float32 templates, with these differences:
    float32 between kernels and each layer can be computed as is fastest for it.
 2. A dense convolution has a register tile of float16 sums, which is emptied into float32 sums on
    the stack after each block of products: for each vector two conversions, two additions, and the
-   load and the store of a pair of registers, after 64 multiplications at most.
+   load and the store of a pair of registers, after 64 multiplications where a layer has as many.
 3. ``FMLA Vd.8H, Vn.8H, Vm.H[i]`` takes its lane from one of the first 16 registers only (Arm
-   Architecture Reference Manual, FMLA by element): a tile has fewer than 16 pixels.
+   Architecture Reference Manual, FMLA by element): a tile has fewer pixels.
 
 Why not ``FMLAL``, which sums products of float16 in float32: it multiplies four lanes at a time, as
 many as float32 does, and a Cortex-A76 lacks it.
@@ -29,7 +29,8 @@ from tvmdet.targets import Target
 
 __all__ = ["ArmFp16Conv2dNhwc", "ArmFp16DepthwiseConv2dNhwc"]
 
-_LANE_REGISTERS = 16
+_MOST_PIXELS = 10
+"""Of the 16 registers that lanes can be taken from: with 11 LLVM 22 moves pixels about."""
 
 
 class ArmFp16Conv2dNhwc(ByLane, Conv2dNhwc):
@@ -39,8 +40,9 @@ class ArmFp16Conv2dNhwc(ByLane, Conv2dNhwc):
     mark: ClassVar[str] = "tvmdet.fp16_conv2d"
 
     def fits(self, target: Target, pixels: int, vectors: int) -> bool:
-        """Returns whether the registers hold a tile, and those of its lanes its pixels."""
-        return pixels < _LANE_REGISTERS and super().fits(target, pixels, vectors)
+        """Returns whether the registers hold a tile, but for one, and those of lanes its pixels."""
+        held = pixels * vectors + pixels + vectors
+        return held < target.vector_registers and pixels <= _MOST_PIXELS
 
     def registers_of_vector(self, lanes: int, target: Target) -> int:
         """Returns 1: a register holds twice as many float16 as float32."""

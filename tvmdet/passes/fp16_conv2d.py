@@ -4,9 +4,9 @@ Weights are rounded once, at compile time; pictures are float32 in memory and ar
 kernel as it copies the padded rows it needs. A vector holds twice as many float16 as float32.
 
 A product is added to a float16 sum of at most :data:`MOST_PRODUCTS`, and each such sum to a float32
-one. Summed in float16 alone, a layer of a thousand products would be off by ten times what the
-rounding of its factors costs, and more with each product; in blocks the two errors are alike
-(docs/arm.md has the figures). A depthwise filter is one block.
+one, so that the error does not grow with the number of products: a thousandth of the result, four
+times what the rounding of the factors costs. In float16 alone a layer of a thousand products would
+be off by half a hundredth (docs/arm.md has the figures). A depthwise filter is one block.
 
 Weights of a dense convolution are ``[ceil(OC/v), KH, KW, IC', v]``, the channels filled up with
 zeros to IC' so that blocks are alike and one load brings several channels of a pixel.
