@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -13,10 +14,12 @@ from assertions import assert_close, assert_detections_close
 from tvmdet.targets import get_target
 
 import tvmdet
+from tvmdet.artifact import Artifact
 from tvmdet.board.detector import load_on_board
 from tvmdet.board.emulator import Emulator, why_no_emulator
 from tvmdet.board.session import BoardAddress
 from tvmdet.cli import main
+from tvmdet.compiler.tolerance import Tolerance
 
 ZOO = Path(__file__).parents[1] / "zoo"
 sys.path.append(str(ZOO))
@@ -66,6 +69,36 @@ def test_the_same_detections_on_every_machine(
             with pytest.raises(tvmdet.TargetError, match=f"no target 'z80'; it holds: .*{name}"):
                 load_on_board(output, address, "z80")
         assert_detections_close(found, expected, score_threshold=0.1)
+
+
+@pytest.mark.parametrize("score", [0.005, pytest.param(3e-4, marks=pytest.mark.slow)])
+def test_float16_is_within_its_tolerance(score: float, tmp_path: Path) -> None:
+    """Where a tighter one is asked for, layers are taken back to float32."""
+    if missing := why_no_emulator():
+        pytest.skip(missing)
+    source = onnx_models.save(onnx_models.yolov8(batch="n"), tmp_path / "small.onnx")
+    allowed = Tolerance.at_precision("fp16")
+    said: list[str] = []
+    report = tvmdet.compile(
+        tvmdet.import_onnx(source),
+        target="cortex-a76",
+        output=tmp_path / "small.tvmdet",
+        logs=tmp_path / "no logs",
+        precision="fp16",
+        tolerance=dataclasses.replace(allowed, score=score),
+        progress=said.append,
+    )
+    certificate = report.parity["cortex-a76"]
+    assert certificate["emulated"] == "qemu-aarch64 -cpu cortex-a76"
+    assert certificate["boxes"] > 0
+    assert certificate["worst_iou"] >= allowed.iou
+    assert certificate["worst_score_drift"] <= score
+    (entry,) = Artifact.open(report.output).manifest["targets"]
+    rounded = [one for one in entry["kernels"].values() if one["anchor"].startswith("fp16_conv2d")]
+    assert len(rounded) > 0
+    assert set(entry["required_features"]) >= {"fphp", "asimdhp"}
+    taken_back = any("layers in fp32" in line for line in said)
+    assert taken_back == (score < allowed.score)
 
 
 def test_the_same_rows_in_batches(tmp_path: Path) -> None:
