@@ -6,12 +6,14 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from arm_kernels import Board, core_of, run_on_board
 from assertions import assert_close
 from scheduled_kernels import only_kernel
+from tvm import relax
 from tvmdet.targets import Target, get_target, list_targets
 
 from tvmdet.passes.fp16_conv2d import MOST_PRODUCTS, _Block
@@ -153,6 +155,32 @@ def test_channels_around_the_vector(
         epilogue="bias relu",
     )
     _check(case, get_target(name).at_precision("fp16"), boards, tmp_path)
+
+
+@pytest.mark.parametrize("channels", [(16, 8), (12, 19)], ids=str)
+def test_a_concatenation_is_rounded_where_it_is_gathered(
+    channels: tuple[int, int], boards: Callable[[str], Board], tmp_path: Path
+) -> None:
+    case = conv_cases.Conv(
+        why="gathered", channels=sum(channels), kernel=(1, 1), padding=(0, 0, 0, 0), filters=24
+    )
+    data, weight = case.arrays()
+    parts = [*np.split(data, [channels[0]], axis=3)]
+
+    def emit(builder: Any, a: Any, b: Any) -> Any:
+        joined = builder.emit(relax.op.concat([a, b], axis=3))
+        conv = relax.op.nn.conv2d(
+            joined, relax.const(weight), data_layout="NHWC", kernel_layout="OHWI"
+        )
+        return builder.emit(conv)
+
+    target = get_target("cortex-a76").at_precision("fp16")
+    kernel = only_kernel(emit, parts, target, "fp16")
+    assert kernel.template.name == "arm.fp16_conv2d_nhwc"
+    ((result,),) = run_on_board(
+        kernel, kernel.decisions[:1], target, boards(core_of(target)), tmp_path
+    )
+    assert_close(result, _expected(case, data, weight), rtol=3e-5, atol=2e-5, name=str(channels))
 
 
 @pytest.mark.parametrize("channels", [64, 512])
