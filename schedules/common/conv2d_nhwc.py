@@ -11,6 +11,8 @@ Strategy:
 3. ``rows`` output rows form one parallel task; the padded input rows of a task are copied once
    to a scratch buffer, unless nothing is padded, when they are read in place.
 4. Bias, activation and residual are computed on the registers' copy before anything is stored.
+5. Pointwise convolutions of thousands of channels go through them in slices (``order=depth``,
+   :mod:`~tvmdet.schedules.common.deep_conv2d_nhwc`).
 
 Why not NCHW16c: the blocked layout fails on a first layer of 3 channels, and needs re-blocking at
 every concat and split of a detector; the FMA loop is the same.
@@ -38,6 +40,7 @@ from tvmdet.schedules.blocks import (
     split_ragged_vector,
     split_vector,
 )
+from tvmdet.schedules.common.deep_conv2d_nhwc import DEEP, deep_knobs, is_deep, sum_by_slices
 from tvmdet.schedules.common.register_tile import RegisterTile
 from tvmdet.targets import Target
 
@@ -52,6 +55,8 @@ class Conv2dNhwc(RegisterTile, Template):
 
     mark: ClassVar[str] = "tvmdet.conv2d"
     """Annotation of the main block."""
+    slices: ClassVar[bool] = True
+    """Whether the products can go through the channels in slices."""
 
     def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:
         """Matches a function with one packed convolution whose epilogue keeps its shape."""
@@ -80,8 +85,18 @@ class Conv2dNhwc(RegisterTile, Template):
                 ("width", width),
                 ("filters", filters),
                 ("unpadded", "p0.0.0.0" in str(notes[self.mark]).split()),
+                (
+                    "sliced",
+                    self.slices and extents[4:6] == [1, 1] and self._is_plain(schedule, conv),
+                ),
             ),
         )
+
+    def _is_plain(self, schedule: Schedule, conv: SBlockRV) -> bool:
+        """Whether one picture is read as it is, by all filters."""
+        words = str(schedule.get(conv).annotations[self.mark]).split()
+        pad = schedule.get_producers(conv)[0]
+        return "p0.0.0.0" in words and "g1" in words and not is_gathered(schedule, pad)
 
     def decisions(self, workload: Workload, target: Target) -> Sequence[Decision]:
         """Returns register tiles that fit, the fullest with the least waste first."""
@@ -117,7 +132,12 @@ class Conv2dNhwc(RegisterTile, Template):
                         found.append((tasks // rows * shares < MIN_TASKS, decision))
         # A single row is shared out by channels or not at all.
         found.sort(key=lambda entry: entry[0])
-        return [decision for _, decision in found]
+        plain = [decision for _, decision in found]
+        if not is_deep(workload):
+            return plain
+        tiles = [(tile_w, oc_blocks) for _, tile_w, oc_blocks in ranked]
+        deep = [Decision.of(self.name, **knobs) for knobs in deep_knobs(workload, target, tiles)]
+        return deep + plain if workload["depth"] >= DEEP else plain + deep
 
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
         """Applies one register tile; see :class:`Template`."""
@@ -126,6 +146,10 @@ class Conv2dNhwc(RegisterTile, Template):
         totals = self.totals(schedule, conv)
         pad, last = frame_blocks(schedule, conv, totals)
         lanes = workload["lanes"]
+        if decision["order"] == "depth":
+            schedule.compute_inline(pad)
+            self.registers(schedule, sum_by_slices(schedule, conv, last, decision, lanes), lanes)
+            return schedule
         vector = decision["oc_blocks"] * lanes
         n, h, w, c = schedule.get_loops(last)[-4:]
         co, ci = schedule.split(c, [None, vector])
