@@ -38,6 +38,7 @@ class ArmFp16Conv2dNhwc(ByLane, Conv2dNhwc):
 
     name: ClassVar[str] = "arm.fp16_conv2d_nhwc"
     mark: ClassVar[str] = "tvmdet.fp16_conv2d"
+    slices: ClassVar[bool] = False
 
     def fits(self, target: Target, pixels: int, vectors: int) -> bool:
         """Returns whether the registers hold a tile, but for one, and those of lanes its pixels."""

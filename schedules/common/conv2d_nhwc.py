@@ -84,6 +84,7 @@ class Conv2dNhwc(RegisterTile, Template):
                 ("height", height),
                 ("width", width),
                 ("filters", filters),
+                ("depth", extents[-1]),
                 ("unpadded", "p0.0.0.0" in str(notes[self.mark]).split()),
                 (
                     "sliced",
