@@ -71,10 +71,15 @@ def _stores(loop: list[str]) -> list[str]:
     return [line for line in loop if re.match(r"\tst[rpu]", line)]
 
 
-@pytest.mark.parametrize("name", ["cortex-a76", "neoverse-v2"])
 @pytest.mark.parametrize(
-    "conv",
-    [(64, 64, 3), (64, 64, 1), (64, 64, 3, 1, 2), (256, 128, 1), (24, 144, 1)],
+    ("name", "conv"),
+    [
+        ("cortex-a76", (64, 64, 3)),
+        ("cortex-a76", (64, 64, 1)),
+        ("cortex-a76", (64, 64, 3, 1, 2)),
+        ("cortex-a76", (24, 144, 1)),
+        ("neoverse-v2", (256, 128, 1)),
+    ],
     ids=str,
 )
 def test_float16_multiplies_eight_lanes_at_a_time(name: str, conv: tuple[int, ...]) -> None:
@@ -94,8 +99,11 @@ def test_depthwise_float16_multiplies_eight_lanes_at_a_time() -> None:
     assert count > 0
 
 
-@pytest.mark.parametrize("conv", [(64, 64, 3), (256, 128, 1), (64, 64, 3, 1, 2)], ids=str)
-@pytest.mark.parametrize("name", ["cortex-a72", "cortex-a76"])
+@pytest.mark.parametrize(
+    ("name", "conv"),
+    [("cortex-a72", (64, 64, 3)), ("cortex-a76", (256, 128, 1)), ("cortex-a76", (64, 64, 3, 1, 2))],
+    ids=str,
+)
 def test_float32_pixels_stay_in_registers(name: str, conv: tuple[int, ...]) -> None:
     decision, loop, count = _hottest(name, "fp32", "direct", _conv2d(*conv), BY_LANE_F32)
     assert count == 4 * decision["tile_w"] * decision["oc_blocks"], "4 channels a turn"
