@@ -169,13 +169,7 @@ class Conv2dPacker:
         def compute(data: te.Tensor, packed: te.Tensor) -> te.Tensor:
             return bf16_conv2d(data, packed, filters, **_geometry(call.attrs))
 
-        return builder.call_te(
-            compute,
-            call.args[0],
-            kernel,
-            primfunc_name_hint="bf16_conv2d",
-            primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
-        )
+        return _fusable(builder, call, kernel, compute, "bf16_conv2d")
 
     def _fp16_fits(self, call: Any) -> bool:
         groups, channels = int(call.attrs.groups), static_shape(call.args[0])[3]
@@ -197,13 +191,7 @@ class Conv2dPacker:
         def compute(data: te.Tensor, packed: te.Tensor) -> te.Tensor:
             return fp16_conv2d(data, packed, filters, **_geometry(call.attrs))
 
-        return builder.call_te(
-            compute,
-            call.args[0],
-            kernel,
-            primfunc_name_hint="fp16_conv2d",
-            primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
-        )
+        return _fusable(builder, call, kernel, compute, "fp16_conv2d")
 
     def _winograd_fits(self, call: Any) -> bool:
         filters, kernel_h, kernel_w, depth = static_shape(call.args[1])
@@ -283,13 +271,7 @@ class Conv2dPacker:
         def compute(data: te.Tensor, packed: te.Tensor) -> te.Tensor:
             return dense_conv2d(data, packed, filters, **_geometry(call.attrs))
 
-        return builder.call_te(
-            compute,
-            call.args[0],
-            kernel,
-            primfunc_name_hint="conv2d",
-            primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
-        )
+        return _fusable(builder, call, kernel, compute, "conv2d")
 
     def _depthwise(self, builder: relax.BlockBuilder, call: Any) -> Any:
         if self._fp16_fits(call) and self._algorithm(self._depthwise_layer(call)) == "fp16":
@@ -303,13 +285,7 @@ class Conv2dPacker:
         def compute(data: te.Tensor, packed: te.Tensor) -> te.Tensor:
             return depthwise_conv2d(data, packed, **_geometry(call.attrs))
 
-        return builder.call_te(
-            compute,
-            call.args[0],
-            kernel,
-            primfunc_name_hint="depthwise_conv2d",
-            primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
-        )
+        return _fusable(builder, call, kernel, compute, "depthwise_conv2d")
 
     def _depthwise_layer(self, call: Any) -> ConvLayer:
         """Returns a depthwise convolution that float16 can compute: half the vectors."""
@@ -330,13 +306,18 @@ class Conv2dPacker:
         def compute(data: te.Tensor, packed: te.Tensor) -> te.Tensor:
             return fp16_depthwise_conv2d(data, packed, **_geometry(call.attrs))
 
-        return builder.call_te(
-            compute,
-            call.args[0],
-            kernel,
-            primfunc_name_hint="fp16_depthwise_conv2d",
-            primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
-        )
+        return _fusable(builder, call, kernel, compute, "fp16_depthwise_conv2d")
+
+
+def _fusable(builder: relax.BlockBuilder, call: Any, kernel: Any, compute: Any, name: str) -> Any:
+    """Returns a call of a kernel that what follows can be fused into."""
+    return builder.call_te(
+        compute,
+        call.args[0],
+        kernel,
+        primfunc_name_hint=name,
+        primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
+    )
 
 
 def _geometry(attrs: Any) -> dict[str, Any]:
