@@ -65,7 +65,8 @@ class Conv2dNhwc(RegisterTile, Template):
         if conv is None:
             return None
         blocks = child_blocks(schedule)
-        others = [b for b in blocks if schedule.get(b).name_hint != schedule.get(conv).name_hint]
+        own = {schedule.get(b).name_hint for b in (conv, self.totals(schedule, conv))}
+        others = [b for b in blocks if schedule.get(b).name_hint not in own]
         if any(is_reduction(schedule, block) for block in others):
             return None
         batch, height, width, filters = buffer_shape(schedule, blocks[-1])[-4:]
@@ -83,8 +84,7 @@ class Conv2dNhwc(RegisterTile, Template):
                 ("height", height),
                 ("width", width),
                 ("filters", filters),
-                ("taps", extents[4] * extents[5]),
-                ("depth", extents[6]),
+                ("depth", extents[-1]),
                 ("unpadded", "p0.0.0.0" in str(notes[self.mark]).split()),
                 (
                     "sliced",
@@ -101,8 +101,7 @@ class Conv2dNhwc(RegisterTile, Template):
 
     def decisions(self, workload: Workload, target: Target) -> Sequence[Decision]:
         """Returns register tiles that fit, the fullest with the least waste first."""
-        # A vector wider than the machine's takes several registers.
-        per_vector = -(-workload["lanes"] // target.vector_lanes_f32)
+        per_vector = self.registers_of_vector(workload["lanes"], target)
         height, width = workload["height"], workload["width"]
         ranked = []
         for oc_blocks in (1, 2, 3, 4, 5, 6, 8):
@@ -145,7 +144,8 @@ class Conv2dNhwc(RegisterTile, Template):
         """Applies one register tile; see :class:`Template`."""
         schedule = schedule_of(func)
         conv = annotated_block(schedule, self.mark)
-        pad, last = frame_blocks(schedule, conv)
+        totals = self.totals(schedule, conv)
+        pad, last = frame_blocks(schedule, conv, totals)
         lanes = workload["lanes"]
         if decision["order"] == "depth":
             schedule.compute_inline(pad)
@@ -163,8 +163,9 @@ class Conv2dNhwc(RegisterTile, Template):
             schedule.reorder(n, co, ho, hi, wo, wi, ci)
             task, tile = schedule.fuse(n, co, ho), wo
         schedule.parallel(task)
-        schedule.compute_at(conv, tile, preserve_unit_loops=True)
-        schedule.set_scope(conv, 0, "local")
+        schedule.compute_at(totals, tile, preserve_unit_loops=True)
+        schedule.set_scope(totals, 0, "local")
+        self.place_parts(schedule, conv, lanes)
         self._place_padding(schedule, pad, task, workload, decision["tile_w"])
         self.registers(schedule, conv, lanes)
         columns, channels = schedule.get_loops(last)[-2:]
@@ -179,6 +180,17 @@ class Conv2dNhwc(RegisterTile, Template):
         self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload, tile_w: int
     ) -> None:
         place_padding(schedule, pad, task, workload, tile_w, workload["lanes"])
+
+    def registers_of_vector(self, lanes: int, target: Target) -> int:
+        """Returns how many registers the sums of a vector take, which may be a wider one."""
+        return -(-lanes // target.vector_lanes_f32)
+
+    def totals(self, schedule: Schedule, conv: SBlockRV) -> SBlockRV:
+        """Returns the block whose sums are complete: the convolution, if nothing sums on."""
+        return conv
+
+    def place_parts(self, schedule: Schedule, conv: SBlockRV, lanes: int) -> None:
+        """Places the convolution in the loops of :meth:`totals`, if it is not that."""
 
     def prepare_task(self, schedule: Schedule, task: object) -> None:
         """Adds to the loop of a task what :meth:`registers` needs."""
@@ -202,15 +214,23 @@ class Conv2dNhwc(RegisterTile, Template):
         schedule.unroll(wi)
 
 
-def frame_blocks(schedule: Schedule, conv: SBlockRV) -> tuple[SBlockRV, SBlockRV]:
-    """Inlines what lies around a convolution; returns its padding and the block that stores."""
+def frame_blocks(
+    schedule: Schedule, conv: SBlockRV, totals: SBlockRV | None = None
+) -> tuple[SBlockRV, SBlockRV]:
+    """Inlines what lies around a convolution; returns its padding and the block that stores.
+
+    Args:
+        schedule: Where.
+        conv: The convolution.
+        totals: The block with its complete sums, where that is another one.
+    """
+    totals = totals or conv
     blocks = child_blocks(schedule)
-    name = schedule.get(conv).name_hint
     pad = schedule.get_producers(conv)[0]
     last = blocks[-1]
-    if schedule.get(last).name_hint == name:
-        last = schedule.cache_write(conv, 0, "global")
-    inline_between(schedule, (pad, conv, last))
+    if schedule.get(last).name_hint == schedule.get(totals).name_hint:
+        last = schedule.cache_write(totals, 0, "global")
+    inline_between(schedule, (pad, conv, totals, last))
     return pad, last
 
 
@@ -240,10 +260,10 @@ def is_gathered(schedule: Schedule, pad: SBlockRV) -> bool:
     return len({read.source for read in schedule.get(pad).reads}) > 1
 
 
-def copy_channels(schedule: Schedule, pad: SBlockRV, lanes: int) -> None:
-    """Vectorises the copy of a picture's channels."""
+def copy_channels(schedule: Schedule, pad: SBlockRV, lanes: int, *, ragged: bool = False) -> None:
+    """Vectorises the copy of a picture's channels; ``ragged`` if only some of them are copied."""
     channels = schedule.get_loops(pad)[-1]
-    if is_gathered(schedule, pad):
+    if ragged or is_gathered(schedule, pad):
         split_ragged_vector(schedule, channels, lanes)
     else:
         split_vector(schedule, channels, lanes)
