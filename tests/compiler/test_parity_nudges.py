@@ -68,7 +68,7 @@ def test_only_what_the_reference_itself_is_unsure_of(
         reference,
         1e-5,
         _fits,
-        lambda mine, others: 0,
+        lambda mine, others: 0.0,
     )
     assert got == settled
     assert reference.runs == runs
@@ -112,6 +112,6 @@ def test_no_more_boxes_differ_than_the_reference_from_itself(ours: int, settled:
         reference,
         1e-5,
         _fits,
-        lambda mine, others: int((~_fits(mine, others).any(axis=1)).sum()),
+        lambda mine, others: float((~_fits(mine, others).any(axis=1)).mean()),
     )
     assert got == (set(alone) if settled else set())

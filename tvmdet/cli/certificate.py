@@ -35,6 +35,8 @@ def _cells(checked: Mapping[str, Any]) -> tuple[str, str, str]:
         f"{checked.get('boxes')} boxes in {len(checked.get('images', ()))} images "
         f"at batch {batches}"
     )
+    if checked.get("rank_swaps"):
+        compared += f", {checked['rank_swaps']} others by rounding"
     worst = (
         f"IoU {checked.get('worst_iou')} (allowed {tolerance.get('iou')}), "
         f"score {checked.get('worst_score_drift')} (allowed {tolerance.get('score')})"

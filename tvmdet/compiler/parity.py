@@ -200,10 +200,11 @@ def _compare(
                 tally.at_threshold += 1
     tally.boxes += len(pairs)
 
-    def count_alone(mine: Candidates, others: Candidates) -> int:
+    def share_alone(mine: Candidates, others: Candidates) -> float:
         partners, _ = _match(mine, others, tolerance)
         above = _above(mine, others, score, spec, tolerance)
-        return int(np.sum(above & (np.asarray(partners) < 0)))
+        alone = above & (np.asarray(partners, np.intp) < 0)
+        return int(np.sum(alone)) / max(int(np.sum(above)), 1)
 
     rows = {side: _match(mine, everything, tolerance)[0] for side, (mine, _) in sides.items()}
     swapped = _rank_swaps(alone, rows, case.candidates, spec, tolerance)
@@ -216,7 +217,7 @@ def _compare(
             reference,
             tolerance.nudge,
             lambda mine, others: _fits(mine, others, tolerance)[0],
-            count_alone,
+            share_alone,
         )
     tally.rank_swaps += len(swapped)
     for side, index in alone:
