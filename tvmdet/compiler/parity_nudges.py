@@ -24,6 +24,7 @@ __all__ = ["settled_by_nudges"]
 
 _MOST_NUDGES = 12
 _LEAST_NUDGES = 4  # before their shares say something
+_ABOUT = 1.1  # times the least share: some boxes find a partner by chance
 
 Fits = Callable[[Candidates, Candidates], npt.NDArray[np.bool_]]
 Share = Callable[[Candidates, Candidates], float]
@@ -71,5 +72,5 @@ def settled_by_nudges(
         least["compiled"] = min(least["compiled"], share_alone(found, expected))
         least["reference"] = min(least["reference"], share_alone(expected, found))
         if seed + 1 >= _LEAST_NUDGES:
-            settled |= {one for one in alone if wanted[one[0]] <= least[one[0]]}
+            settled |= {one for one in alone if wanted[one[0]] <= _ABOUT * least[one[0]]}
     return settled
