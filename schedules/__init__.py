@@ -24,13 +24,17 @@ from tvmdet.errors import TuningError
 __all__ = ["Decision", "Template", "Workload", "find", "fingerprint", "get_template", "templates"]
 
 _COMMON: tuple[Template, ...] = (GridSample(), Rows(), Elementwise(), Reduction(), AsIs())
-_BY_FAMILY: dict[str, tuple[Template, ...]] = {"x86": X86_TEMPLATES, "arm": ARM_TEMPLATES}
-"""Of CPUs; what is common to those follows."""
+_BY_FAMILY: dict[str, tuple[Template, ...]] = {
+    "x86": X86_TEMPLATES + _COMMON,
+    "arm": ARM_TEMPLATES + _COMMON,
+    "cuda": CUDA_TEMPLATES,
+}
+"""Of other families, what is common to CPUs."""
 
 
 def templates(target: Target) -> tuple[Template, ...]:
     """Returns the templates for a target in the order in which they are asked."""
-    return CUDA_TEMPLATES if target.kind == "cuda" else _BY_FAMILY.get(target.family, ()) + _COMMON
+    return _BY_FAMILY.get(target.family, _COMMON)
 
 
 def find(func: tirx.PrimFunc, target: Target) -> tuple[Template, Workload]:
@@ -49,7 +53,7 @@ def get_template(name: str) -> Template:
     Raises:
         TuningError: There is none.
     """
-    every = {t.name: t for group in (*_BY_FAMILY.values(), _COMMON, CUDA_TEMPLATES) for t in group}
+    every = {t.name: t for group in (*_BY_FAMILY.values(), _COMMON) for t in group}
     if name not in every:
         raise TuningError(f"no template is called {name!r}; there are {', '.join(sorted(every))}")
     return every[name]

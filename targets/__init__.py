@@ -12,10 +12,11 @@ import os
 import platform
 from pathlib import Path
 
-from tvmdet.targets.machine import gpu_capabilities, gpu_features, host_features
+from tvmdet.targets.machine import host_features
 from tvmdet.targets.read import nearest, read_target
 from tvmdet.targets.target import GpuFacts, Kind, Precision, Target
 
+from tvmdet import gpus
 from tvmdet.errors import TargetError
 
 __all__ = [
@@ -24,8 +25,6 @@ __all__ = [
     "Precision",
     "Target",
     "get_target",
-    "gpu_capabilities",
-    "gpu_features",
     "host_features",
     "list_targets",
     "resolve_target",
@@ -104,11 +103,12 @@ def _best_here(kind: str) -> Target:
         if not target.missing_features():
             return target
     if kind == "cuda":
-        have = ", ".join(f"sm_{capability}" for capability in gpu_capabilities())
+        here = [t for t in fitting if t.arch == platform.machine()]
+        lacks = [" and ".join(t.missing_features()) for t in here]
         raise TargetError(
-            f"no CUDA target fits this machine: its driver shows {have or 'no GPU'} "
-            f"({platform.machine()}); name a target to compile for another machine: "
-            f"{', '.join(target.name for target in fitting)}"
+            f"no CUDA target fits this machine ({platform.machine()}, {gpus.find_gpus()}): it "
+            f"lacks {' or '.join(dict.fromkeys(lacks)) or 'an architecture of theirs'}; name a "
+            f"target to compile for another machine: {', '.join(t.name for t in fitting)}"
         )
     raise TargetError(
         f"no target fits this machine ({platform.machine()}); known: "

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from tvmdet.targets import machine
 
+from tvmdet import gpus
 from tvmdet.errors import TargetError
 
 __all__ = ["GpuFacts", "Kind", "Precision", "Target"]
@@ -16,7 +17,7 @@ __all__ = ["GpuFacts", "Kind", "Precision", "Target"]
 Kind: TypeAlias = Literal["cpu", "cuda"]
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "tf32"]
 
-_TEMPLATES_FOR = {"x86": ("bf16",), "cuda": ("fp16", "tf32")}
+_TEMPLATES_FOR = {"x86": ("bf16",), "arm": ("fp16",), "cuda": ("fp16", "tf32")}
 """By family, the precisions other than float32 that its templates compute in."""
 
 
@@ -174,8 +175,16 @@ class Target:
         return dataclasses.replace(self, tvm=tvm, required_features=kept, precision="fp32")
 
     def missing_features(self) -> tuple[str, ...]:
-        """Returns what this machine lacks to run the target; empty when it can."""
+        """Returns what this machine lacks to run the target; empty when it can.
+
+        Flags as ``/proc/cpuinfo`` names them; then, for a GPU, ``sm_90`` and the like where there
+        is none that runs it, or the driver that is too old.
+        """
         if platform.machine() != self.arch:
             return (self.arch,)
-        have = machine.features_for(self.required_features)
-        return tuple(f for f in self.required_features if f not in have)
+        have = machine.host_features()
+        sm = f"sm_{self.gpu.compute_capability}" if self.gpu else ""
+        missing = [f for f in self.required_features if f not in have and f != sm]
+        if sm and (on_gpu := gpus.find_gpus().missing(gpus.GpuNeeds(sm=sm))):
+            missing.append(on_gpu)
+        return tuple(missing)

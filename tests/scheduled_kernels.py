@@ -16,6 +16,7 @@ from tvmdet.targets import Target
 
 from tvmdet import schedules
 from tvmdet.passes.bf16_conv2d import round_to_bf16
+from tvmdet.passes.conv_algorithms import Algorithm
 from tvmdet.passes.fuse_pairs import PairChoice, separately
 from tvmdet.passes.lower import CODE_OPTIONS, lowering_phases, tvm_target
 
@@ -39,7 +40,7 @@ def lower_network(
     emit: Emit,
     inputs: Sequence[np.ndarray],
     target: Target,
-    algorithm: str = "direct",
+    algorithm: str | Algorithm = "direct",
     pairs: PairChoice = separately,
 ) -> tvm.IRModule:
     """Lowers a function of NHWC tensors to fused kernels; ``emit(builder, *vars)`` writes it."""
@@ -56,9 +57,10 @@ def lower_network(
             result = builder.emit_output(result)
         builder.emit_func_output(result)
     module = builder.get()
-    phases = lowering_phases(
-        target, lambda layer: algorithm if algorithm in layer.possible else "direct", pairs
-    )
+    choose = algorithm
+    if isinstance(choose, str):
+        choose = lambda layer: algorithm if algorithm in layer.possible else "direct"  # noqa: E731
+    phases = lowering_phases(target, choose, pairs)
     names = [name for name, _ in phases]
     with tvm_target(target):
         for _, phase in phases[names.index("lower_grid_sample") :]:
@@ -70,7 +72,7 @@ def kernels_of(
     emit: Emit,
     inputs: Sequence[np.ndarray],
     target: Target,
-    algorithm: str = "direct",
+    algorithm: str | Algorithm = "direct",
     pairs: PairChoice = separately,
 ) -> list[Kernel]:
     """Lowers a network and returns its kernels in the order of their calls.
@@ -115,7 +117,7 @@ def only_kernel(
     emit: Emit,
     inputs: Sequence[np.ndarray],
     target: Target,
-    algorithm: str = "direct",
+    algorithm: str | Algorithm = "direct",
     pairs: PairChoice = separately,
 ) -> Kernel:
     """Lowers a network that must become exactly one kernel."""

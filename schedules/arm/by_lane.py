@@ -50,7 +50,9 @@ class ByLane(RegisterTile):
         group, lane = loops
         around = [schedule.get(loop) for loop in schedule.get_loops(products)]
         (at,) = (i for i, loop in enumerate(around) if loop.same_as(schedule.get(group)))
-        inputs = schedule.cache_read(products, 0, "local")
+        # "global": TVM puts small buffers of that scope on the stack, where LLVM can keep them in
+        # registers. Those of another come from its workspace: stores, and loads lane by lane.
+        inputs = schedule.cache_read(products, 0, "global")
         schedule.compute_at(inputs, group, preserve_unit_loops=True)
         *outer, channels = schedule.get_loops(inputs)[at + 1 :]
         schedule.vectorize(channels)

@@ -1,10 +1,11 @@
-"""The templates of ARM CPUs: what is common to CPUs, with products by lane."""
+"""The templates of ARM CPUs: what is common to CPUs, with products by lane, and float16."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Final
 
 from tvmdet.schedules.arm.by_lane import ByLane
+from tvmdet.schedules.arm.fp16 import ArmFp16Conv2dNhwc, ArmFp16DepthwiseConv2dNhwc
 from tvmdet.schedules.base import Template
 from tvmdet.schedules.common.batch_matmul import BatchMatmul
 from tvmdet.schedules.common.conv2d_nhwc import Conv2dNhwc
@@ -49,6 +50,8 @@ class ArmBatchMatmul(ByLane, BatchMatmul):
 ARM_TEMPLATES: Final[tuple[Template, ...]] = (
     ArmConv2dNhwc(),
     ArmWinogradConv2dNhwc(),
+    ArmFp16Conv2dNhwc(),
+    ArmFp16DepthwiseConv2dNhwc(),
     ArmDepthwiseConv2dNhwc(),
     ArmDepthwisePointwiseNhwc(),
     ArmBatchMatmul(),

@@ -11,6 +11,8 @@ Strategy:
 3. ``rows`` output rows form one parallel task; the padded input rows of a task are copied once
    to a scratch buffer, unless nothing is padded, when they are read in place.
 4. Bias, activation and residual are computed on the registers' copy before anything is stored.
+5. Pointwise convolutions of thousands of channels go through them in slices (``order=depth``,
+   :mod:`~tvmdet.schedules.common.deep_conv2d_nhwc`).
 
 Why not NCHW16c: the blocked layout fails on a first layer of 3 channels, and needs re-blocking at
 every concat and split of a detector; the FMA loop is the same.
@@ -38,6 +40,7 @@ from tvmdet.schedules.blocks import (
     split_ragged_vector,
     split_vector,
 )
+from tvmdet.schedules.common.deep_conv2d_nhwc import DEEP, deep_knobs, is_deep, sum_by_slices
 from tvmdet.schedules.common.register_tile import RegisterTile
 from tvmdet.targets import Target
 
@@ -52,6 +55,8 @@ class Conv2dNhwc(RegisterTile, Template):
 
     mark: ClassVar[str] = "tvmdet.conv2d"
     """Annotation of the main block."""
+    slices: ClassVar[bool] = True
+    """Whether the products can go through the channels in slices."""
 
     def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:
         """Matches a function with one packed convolution whose epilogue keeps its shape."""
@@ -60,7 +65,8 @@ class Conv2dNhwc(RegisterTile, Template):
         if conv is None:
             return None
         blocks = child_blocks(schedule)
-        others = [b for b in blocks if schedule.get(b).name_hint != schedule.get(conv).name_hint]
+        own = {schedule.get(b).name_hint for b in (conv, self.totals(schedule, conv))}
+        others = [b for b in blocks if schedule.get(b).name_hint not in own]
         if any(is_reduction(schedule, block) for block in others):
             return None
         batch, height, width, filters = buffer_shape(schedule, blocks[-1])[-4:]
@@ -78,16 +84,24 @@ class Conv2dNhwc(RegisterTile, Template):
                 ("height", height),
                 ("width", width),
                 ("filters", filters),
-                ("taps", extents[4] * extents[5]),
-                ("depth", extents[6]),
+                ("depth", extents[-1]),
                 ("unpadded", "p0.0.0.0" in str(notes[self.mark]).split()),
+                (
+                    "sliced",
+                    self.slices and extents[4:6] == [1, 1] and self._is_plain(schedule, conv),
+                ),
             ),
         )
 
+    def _is_plain(self, schedule: Schedule, conv: SBlockRV) -> bool:
+        """Whether one picture is read as it is, by all filters."""
+        words = str(schedule.get(conv).annotations[self.mark]).split()
+        pad = schedule.get_producers(conv)[0]
+        return "p0.0.0.0" in words and "g1" in words and not is_gathered(schedule, pad)
+
     def decisions(self, workload: Workload, target: Target) -> Sequence[Decision]:
         """Returns register tiles that fit, the fullest with the least waste first."""
-        # A vector wider than the machine's takes several registers.
-        per_vector = -(-workload["lanes"] // target.vector_lanes_f32)
+        per_vector = self.registers_of_vector(workload["lanes"], target)
         height, width = workload["height"], workload["width"]
         ranked = []
         for oc_blocks in (1, 2, 3, 4, 5, 6, 8):
@@ -119,14 +133,24 @@ class Conv2dNhwc(RegisterTile, Template):
                         found.append((tasks // rows * shares < MIN_TASKS, decision))
         # A single row is shared out by channels or not at all.
         found.sort(key=lambda entry: entry[0])
-        return [decision for _, decision in found]
+        plain = [decision for _, decision in found]
+        if not is_deep(workload):
+            return plain
+        tiles = [(tile_w, oc_blocks) for _, tile_w, oc_blocks in ranked]
+        deep = [Decision.of(self.name, **knobs) for knobs in deep_knobs(workload, target, tiles)]
+        return deep + plain if workload["depth"] >= DEEP else plain + deep
 
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
         """Applies one register tile; see :class:`Template`."""
         schedule = schedule_of(func)
         conv = annotated_block(schedule, self.mark)
-        pad, last = frame_blocks(schedule, conv)
+        totals = self.totals(schedule, conv)
+        pad, last = frame_blocks(schedule, conv, totals)
         lanes = workload["lanes"]
+        if decision["order"] == "depth":
+            schedule.compute_inline(pad)
+            self.registers(schedule, sum_by_slices(schedule, conv, last, decision, lanes), lanes)
+            return schedule
         vector = decision["oc_blocks"] * lanes
         n, h, w, c = schedule.get_loops(last)[-4:]
         co, ci = schedule.split(c, [None, vector])
@@ -139,8 +163,9 @@ class Conv2dNhwc(RegisterTile, Template):
             schedule.reorder(n, co, ho, hi, wo, wi, ci)
             task, tile = schedule.fuse(n, co, ho), wo
         schedule.parallel(task)
-        schedule.compute_at(conv, tile, preserve_unit_loops=True)
-        schedule.set_scope(conv, 0, "local")
+        schedule.compute_at(totals, tile, preserve_unit_loops=True)
+        schedule.set_scope(totals, 0, "local")
+        self.place_parts(schedule, conv, lanes)
         self._place_padding(schedule, pad, task, workload, decision["tile_w"])
         self.registers(schedule, conv, lanes)
         columns, channels = schedule.get_loops(last)[-2:]
@@ -155,6 +180,17 @@ class Conv2dNhwc(RegisterTile, Template):
         self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload, tile_w: int
     ) -> None:
         place_padding(schedule, pad, task, workload, tile_w, workload["lanes"])
+
+    def registers_of_vector(self, lanes: int, target: Target) -> int:
+        """Returns how many registers the sums of a vector take, which may be a wider one."""
+        return -(-lanes // target.vector_lanes_f32)
+
+    def totals(self, schedule: Schedule, conv: SBlockRV) -> SBlockRV:
+        """Returns the block whose sums are complete: the convolution, if nothing sums on."""
+        return conv
+
+    def place_parts(self, schedule: Schedule, conv: SBlockRV, lanes: int) -> None:
+        """Places the convolution in the loops of :meth:`totals`, if it is not that."""
 
     def prepare_task(self, schedule: Schedule, task: object) -> None:
         """Adds to the loop of a task what :meth:`registers` needs."""
@@ -178,15 +214,23 @@ class Conv2dNhwc(RegisterTile, Template):
         schedule.unroll(wi)
 
 
-def frame_blocks(schedule: Schedule, conv: SBlockRV) -> tuple[SBlockRV, SBlockRV]:
-    """Inlines what lies around a convolution; returns its padding and the block that stores."""
+def frame_blocks(
+    schedule: Schedule, conv: SBlockRV, totals: SBlockRV | None = None
+) -> tuple[SBlockRV, SBlockRV]:
+    """Inlines what lies around a convolution; returns its padding and the block that stores.
+
+    Args:
+        schedule: Where.
+        conv: The convolution.
+        totals: The block with its complete sums, where that is another one.
+    """
+    totals = totals or conv
     blocks = child_blocks(schedule)
-    name = schedule.get(conv).name_hint
     pad = schedule.get_producers(conv)[0]
     last = blocks[-1]
-    if schedule.get(last).name_hint == name:
-        last = schedule.cache_write(conv, 0, "global")
-    inline_between(schedule, (pad, conv, last))
+    if schedule.get(last).name_hint == schedule.get(totals).name_hint:
+        last = schedule.cache_write(totals, 0, "global")
+    inline_between(schedule, (pad, conv, totals, last))
     return pad, last
 
 
@@ -216,10 +260,10 @@ def is_gathered(schedule: Schedule, pad: SBlockRV) -> bool:
     return len({read.source for read in schedule.get(pad).reads}) > 1
 
 
-def copy_channels(schedule: Schedule, pad: SBlockRV, lanes: int) -> None:
-    """Vectorises the copy of a picture's channels."""
+def copy_channels(schedule: Schedule, pad: SBlockRV, lanes: int, *, ragged: bool = False) -> None:
+    """Vectorises the copy of a picture's channels; ``ragged`` if only some of them are copied."""
     channels = schedule.get_loops(pad)[-1]
-    if is_gathered(schedule, pad):
+    if ragged or is_gathered(schedule, pad):
         split_ragged_vector(schedule, channels, lanes)
     else:
         split_vector(schedule, channels, lanes)

@@ -16,6 +16,7 @@ kernel is bound by loads, so that the sharing of loads decides, not the register
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from tvm import tirx
 from tvm.s_tir import Schedule
@@ -39,10 +40,17 @@ MARK = "tvmdet.depthwise_conv2d"
 class DepthwiseConv2dNhwc(Template):
     """Depthwise convolution with register tiles; see the module's text."""
 
+    mark: ClassVar[str] = MARK
+    """Annotation of the main block."""
+
+    def lanes_of(self, target: Target) -> int:
+        """Returns the lanes of a vector."""
+        return target.vector_lanes_f32
+
     def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:
         """Matches a function with one depthwise convolution whose epilogue keeps its shape."""
         schedule = schedule_of(func)
-        conv = annotated_block(schedule, MARK)
+        conv = annotated_block(schedule, self.mark)
         if conv is None:
             return None
         blocks = child_blocks(schedule)
@@ -53,11 +61,11 @@ class DepthwiseConv2dNhwc(Template):
             return None
         notes = schedule.get(conv).annotations
         extents = loop_extents(schedule, conv)
-        lanes = target.vector_lanes_f32
+        lanes = self.lanes_of(target)
         while shape[3] % lanes:
             lanes //= 2
         return Workload(
-            anchor=str(notes[MARK]),
+            anchor=str(notes[self.mark]),
             flop=int(notes["tvmdet.flop"]),
             facts=(
                 ("lanes", lanes),
@@ -102,7 +110,7 @@ class DepthwiseConv2dNhwc(Template):
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
         """Applies one register tile; see :class:`Template`."""
         schedule = schedule_of(func)
-        conv = annotated_block(schedule, MARK)
+        conv = annotated_block(schedule, self.mark)
         pad, last = frame_blocks(schedule, conv)
         lanes = workload["lanes"]
         vector = decision["vectors"] * lanes

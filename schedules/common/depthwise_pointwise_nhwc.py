@@ -80,6 +80,7 @@ class DepthwisePointwiseNhwc(Template):
                 ("filters", filters),
                 ("channels", channels),
                 ("dw_lanes", dw_lanes),
+                ("sliced", False),
             ),
         )
 

@@ -29,6 +29,7 @@ class Bf16Conv2dNhwc(Conv2dNhwc):
 
     name: ClassVar[str] = "x86.bf16_conv2d_nhwc"
     mark: ClassVar[str] = "tvmdet.bf16_conv2d"
+    slices: ClassVar[bool] = False
 
     def _place_padding(
         self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload, tile_w: int

@@ -1,10 +1,12 @@
-"""One command from ONNX to a file for two machines: the same detections on both."""
+"""One command from ONNX to a file for several machines: the same detections on each."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_models
@@ -13,10 +15,15 @@ from assertions import assert_close, assert_detections_close
 from tvmdet.targets import get_target
 
 import tvmdet
+from tvmdet.artifact import Artifact
 from tvmdet.board.detector import load_on_board
 from tvmdet.board.emulator import Emulator, why_no_emulator
 from tvmdet.board.session import BoardAddress
 from tvmdet.cli import main
+from tvmdet.compiler.tolerance import Tolerance
+from tvmdet.errors import ParityError
+
+compiling: Any = importlib.import_module("tvmdet.compiler.compile")  # not the function
 
 ZOO = Path(__file__).parents[1] / "zoo"
 sys.path.append(str(ZOO))
@@ -24,44 +31,87 @@ import shapes  # noqa: E402
 
 pytestmark = pytest.mark.arm
 
+CORES = ("cortex-a72", "cortex-a76")
+
 SPECS = {
     "shapes_one_stage": "",
     "shapes_queries": f"labels = {json.dumps(shapes.LABELS)}\n",
 }
 
 
-@pytest.mark.parametrize("name", ["cortex-a72", "cortex-a76"])
 @pytest.mark.parametrize(
     "network",
     ["shapes_one_stage", pytest.param("shapes_queries", marks=pytest.mark.slow)],
 )
-def test_the_same_detections_on_both_machines(
-    network: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_same_detections_on_every_machine(
+    network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if missing := why_no_emulator():
         pytest.skip(missing)
-    spec, output = tmp_path / "spec.toml", tmp_path / "both.tvmdet"
+    spec, output = tmp_path / "spec.toml", tmp_path / "all.tvmdet"
     spec.write_text(SPECS[network], encoding="utf-8")
-    words = ["compile", ZOO / "models" / f"{network}.onnx", "--target", f"host,{name}"]
+    words = ["compile", ZOO / "models" / f"{network}.onnx", "--target", ",".join(("host", *CORES))]
     words += ["--spec", spec, "-o", output, "--logs", tmp_path / "no logs", "--json"]
     assert main([*map(str, words)]) == 0
-    certificate = json.loads(capsys.readouterr().out)["parity"][name]
-    assert certificate["emulated"] == f"qemu-aarch64 -cpu {name}"
-    assert certificate["boxes"] > 0
-    assert certificate["worst_iou"] >= 0.99 and certificate["worst_score_drift"] <= 1e-3
+    parity = json.loads(capsys.readouterr().out)["parity"]
+    for name in CORES:
+        certificate = parity[name]
+        assert certificate["emulated"] == f"qemu-aarch64 -cpu {name}"
+        assert certificate["boxes"] > 0
+        assert certificate["worst_iou"] >= 0.99 and certificate["worst_score_drift"] <= 1e-3
 
     picture = shapes.draw(5).pixels
     with tvmdet.load(output) as here:
         assert here.target == get_target("host").name
         expected = here.detect(picture, score=0.1)
-    with Emulator(name) as board:
-        address = BoardAddress(host="127.0.0.1", port=board.port)
-        with load_on_board(output, address, name) as there:
-            found = there.detect(picture, score=0.1)
-        with pytest.raises(tvmdet.TargetError, match=f"no target 'z80'; it holds: .*{name}"):
-            load_on_board(output, address, "z80")
     assert len(expected) > 0
-    assert_detections_close(found, expected, score_threshold=0.1)
+    for name in CORES:
+        with Emulator(name) as board:
+            address = BoardAddress(host="127.0.0.1", port=board.port)
+            with load_on_board(output, address, name) as there:
+                found = there.detect(picture, score=0.1)
+            with pytest.raises(tvmdet.TargetError, match=f"no target 'z80'; it holds: .*{name}"):
+                load_on_board(output, address, "z80")
+        assert_detections_close(found, expected, score_threshold=0.1)
+
+
+@pytest.mark.parametrize("refused", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_float16_is_within_its_tolerance(
+    refused: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the first attempts are not, layers are taken back to float32."""
+    if missing := why_no_emulator():
+        pytest.skip(missing)
+    attempts: list[Any] = []
+    check = compiling._check_parity
+
+    def check_later(*arguments: Any) -> Any:
+        attempts.append(arguments)
+        if len(attempts) <= refused:
+            raise ParityError("too far")
+        return check(*arguments)
+
+    monkeypatch.setattr(compiling, "_check_parity", check_later)
+    source = onnx_models.save(onnx_models.yolov8(batch="n"), tmp_path / "small.onnx")
+    report = tvmdet.compile(
+        tvmdet.import_onnx(source),
+        target="cortex-a76",
+        output=tmp_path / "small.tvmdet",
+        logs=tmp_path / "no logs",
+        precision="fp16",
+    )
+    certificate, allowed = report.parity["cortex-a76"], Tolerance.at_precision("fp16")
+    assert certificate["emulated"] == "qemu-aarch64 -cpu cortex-a76"
+    assert certificate["boxes"] > 0
+    assert certificate["worst_iou"] >= allowed.iou
+    assert certificate["worst_score_drift"] <= allowed.score
+    (entry,) = Artifact.open(report.output).manifest["targets"]
+    assert set(entry["required_features"]) >= {"fphp", "asimdhp"}
+    anchors = [one["anchor"] for one in entry["kernels"].values()]
+    plain = [anchor for anchor in anchors if anchor.startswith("conv2d ")]
+    assert any(anchor.startswith("fp16_conv2d ") for anchor in anchors)
+    assert bool(plain) == bool(refused)
+    assert len(attempts) == refused + 1
 
 
 def test_the_same_rows_in_batches(tmp_path: Path) -> None:

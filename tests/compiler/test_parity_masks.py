@@ -246,3 +246,13 @@ def test_a_mask_lies_in_its_box_within_what_boxes_may_be_off(
     boxes = np.array([frame], np.float32)
     wrong = tally.compare(found, boxes, expected, {0: 0}, lambda _: expected, Tolerance())
     assert (wrong == {}) == agrees, why
+
+
+def test_a_thin_mask_lies_in_its_box_too() -> None:
+    """A row of pixels at the end of a box of a fiftieth of their height: a hair decides on it."""
+    mine, theirs = (4.0, 7.49, 16.0, 7.515), (4.0, 7.48, 16.0, 7.497)
+    found, expected = (_masks(np.ones((4, 4)), frame=frame) for frame in (mine, theirs))
+    assert found.paste(0).any() and not expected.paste(0).any()
+    boxes = np.array([mine], np.float32)
+    wrong = MaskTally().compare(found, boxes, expected, {0: 0}, lambda _: expected, Tolerance())
+    assert wrong == {}

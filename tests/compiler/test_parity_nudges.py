@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from tvmdet.boxes import ImageTransform, iou_matrix
@@ -66,7 +67,51 @@ def test_only_what_the_reference_itself_is_unsure_of(
         ImageTransform.for_image((64, 64), InputSpec(size_hw=(64, 64))),
         reference,
         1e-5,
-        lambda mine, others: iou_matrix(mine.boxes_xyxy, others.boxes_xyxy) > 0.99,
+        _fits,
+        lambda mine, others: 0,
     )
     assert got == settled
     assert reference.runs == runs
+
+
+def _fits(mine: Candidates, others: Candidates) -> npt.NDArray[np.bool_]:
+    return iou_matrix(mine.boxes_xyxy, others.boxes_xyxy) > 0.99
+
+
+class _Restless:
+    """Moves its wavering boxes to other places on every picture."""
+
+    def __init__(self, wavering: int) -> None:
+        self.wavering = wavering
+
+    def candidates(self, *_: Any, nudge: float, seed: int) -> tuple[Candidates, Candidates]:
+        return _strewn(self.wavering, 2 + seed), _strewn(0, 0)
+
+
+def _strewn(wavering: int, place: int) -> Candidates:
+    """A steady box, and others of which none is where it is at another ``place``."""
+    corners = [(0, 0), *((12 * row + 12, 12 * place) for row in range(wavering))]
+    return Candidates(
+        boxes_xyxy=np.array([(x, y, x + 10, y + 10) for x, y in corners], np.float32),
+        scores=np.full(len(corners), 0.5, np.float32),
+        class_ids=np.zeros(len(corners), np.int32),
+    )
+
+
+@pytest.mark.parametrize(("ours", "settled"), [(2, True), (3, True), (4, False)])
+def test_no_more_boxes_differ_than_the_reference_from_itself(ours: int, settled: bool) -> None:
+    """Of three boxes that it finds elsewhere every time, none is ever where it was."""
+    reference: Any = _Restless(wavering=3)
+    alone = [("compiled", 1 + row) for row in range(ours)]
+    image = NamedImage(name="grey", pixels=np.full((64, 64, 3), 114, np.uint8))
+    got = settled_by_nudges(
+        alone,
+        {"compiled": _strewn(ours, 1), "reference": _strewn(3, 0)},
+        image,
+        ImageTransform.for_image((64, 64), InputSpec(size_hw=(64, 64))),
+        reference,
+        1e-5,
+        _fits,
+        lambda mine, others: int((~_fits(mine, others).any(axis=1)).sum()),
+    )
+    assert got == (set(alone) if settled else set())

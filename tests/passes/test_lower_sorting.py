@@ -42,6 +42,26 @@ def test_top_k(shape: tuple[int, ...], axis: int, k: int, largest: bool) -> None
     np.testing.assert_array_equal(values, np.take_along_axis(data, expected, axis))
 
 
+@pytest.mark.parametrize("largest", [False, True])
+@pytest.mark.parametrize("order", ["random", "ascending", "descending", "equal"])
+@pytest.mark.parametrize("k", [1, 2, 40])
+def test_few_of_many(k: int, order: str, largest: bool) -> None:
+    data = np.random.default_rng(2).integers(-99, 99, (2, 700)).astype("float32")
+    if order == "equal":
+        data[:] = -3
+    elif order != "random":
+        data = np.sort(data, axis=1)[:, :: 1 if order == "ascending" else -1]
+    data = np.ascontiguousarray(data)
+    module = one_function(
+        [(data.shape, "float32")],
+        lambda builder, x: relax.op.topk(x, k, axis=1, largest=largest, dtype="int32"),
+    )
+    values, positions = onnx_models.run_relax(LowerSorting()(module), data)
+    expected = _ranked(data, 1, largest=largest)[:, :k]
+    np.testing.assert_array_equal(positions, expected)
+    np.testing.assert_array_equal(values, np.take_along_axis(data, expected, 1))
+
+
 @pytest.mark.parametrize("descending", [False, True])
 def test_sort_and_argsort(descending: bool) -> None:
     data = np.random.default_rng(1).integers(0, 4, (5, 9)).astype("float32")

@@ -10,11 +10,11 @@ import pytest
 import toy_modules
 
 from tvmdet.artifact import Artifact
+from tvmdet.gpus import Gpu
 from tvmdet.report.machine import describe_accelerator, describe_machine
 from tvmdet.report.result_format import Machine
 from tvmdet.report.subject import describe_subject
 from tvmdet.report.typed_json import from_json
-from tvmdet.runtime.gpu import Gpu
 from tvmdet.runtime.loader import Host
 
 NEEDS = {"sm": "sm_90", "toolkit": "12.4", "never_run": True}

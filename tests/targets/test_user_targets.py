@@ -28,8 +28,9 @@ def test_a_file_is_a_target(tmp_path: Path) -> None:
     assert (board.name, board.records, board.rank) == ("my-board", "cortex-a76", 34)
     assert tvm_target(board).kind.name == "llvm"
     assert board.fp16["mattr"] == ["+fullfp16"]
-    with pytest.raises(TargetError, match="cannot compute in 'fp16'; it can in fp32"):
-        board.at_precision("fp16")  # its core could, no ARM template does
+    assert board.at_precision("fp16").tvm["mattr"][-1] == "+fullfp16"
+    with pytest.raises(TargetError, match="cannot compute in 'bf16'; it can in fp32 and fp16"):
+        board.at_precision("bf16")
 
 
 def test_a_folder_of_targets_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.board.session import BoardAddress, connect
 from tvmdet.errors import ArtifactError, InputError
-from tvmdet.runtime.native import Arrays, Copy, NativeModule, copy_all
+from tvmdet.runtime.native import Arrays, Copy, copy_all
 
 __all__ = ["BoardModule"]
 
@@ -25,8 +25,8 @@ _WEIGHTS: Final = "weights.bin"
 _PREFIX: Final = "weight"
 
 
-class BoardModule(NativeModule):
-    """A library that was uploaded to a board; used like one that was loaded here.
+class BoardModule:
+    """A library that was uploaded to a board: a :class:`tvmdet.runtime.native.Module`.
 
     Every call sends its arguments and fetches its results; weights are sent once.
     """
@@ -67,7 +67,7 @@ class BoardModule(NativeModule):
     def call(
         self, function: str, arguments: Sequence[npt.NDArray[Any]], copy: Copy = copy_all
     ) -> Arrays:
-        """Runs a function on the board; see :meth:`NativeModule.call`.
+        """Runs a function on the board; see :meth:`tvmdet.runtime.native.NativeModule.call`.
 
         Raises:
             ArtifactError: The module has no such function, it failed, or the board is gone: it

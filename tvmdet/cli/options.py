@@ -46,7 +46,7 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         metavar="P",
-        help="fp32, or what layers may round factors to: bf16 on CPUs, fp16 or tf32 on GPUs.",
+        help="fp32, or what layers may round factors to: bf16 on x86, fp16 on ARM and GPUs, tf32.",
     ),
 ]
 Size = Annotated[

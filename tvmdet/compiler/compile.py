@@ -91,9 +91,9 @@ def compile(
         images: A folder of pictures for the parity check, instead of drawn ones.
         logs: A folder of tuning records to read besides the usual ones.
         threads: Threads that the file will mostly run on; records measured so are preferred.
-        precision: ``fp32``, or ``bf16`` (on a GPU ``fp16`` or ``tf32``): layers may round the
-            factors of their products to that, where that is faster; those that would break the
-            parity check may not.
+        precision: ``fp32``, or ``bf16`` (on ARM ``fp16``, on a GPU ``fp16`` or ``tf32``): layers
+            may round the factors of their products to that, where that is faster; those that would
+            break the parity check may not.
         tolerance: Of the parity check; by default what :meth:`Tolerance.at_precision` says.
         dump: A folder that receives the module's text after every lowering phase.
         progress: Called with one line at the start of each step.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import tvm
@@ -29,8 +30,33 @@ def kernel_facts(
     Returns:
         ``template``, ``knobs``, ``source``, ``anchor`` (the operator and its shape) and
         ``flop``: of a convolution the multiplications and additions of its sums, of other
-        kernels every operation of the function.
+        kernels every operation of the function; None where the data decides how many they are.
     """
     _, workload = find(func, target)
-    flop = workload.flop or int(estimate_tir_flops(tvm.IRModule({"main": func})))
+    flop = workload.flop or _count_flop(func)
     return {**decision.to_dict(), "source": source, "anchor": workload.anchor, "flop": flop}
+
+
+_PARTS = ("body", "block", "init", "then_case", "else_case")
+"""Where a statement has other statements."""
+
+
+def _count_flop(func: tirx.PrimFunc) -> int | None:
+    if any(_is_open(statement) for statement in _statements(func.body)):
+        return None
+    return int(estimate_tir_flops(tvm.IRModule({"main": func})))
+
+
+def _is_open(statement: Any) -> bool:
+    """Whether the data decides how often a loop runs."""
+    if isinstance(statement, tirx.For):
+        return not isinstance(statement.extent, tirx.IntImm)
+    return isinstance(statement, tirx.While)
+
+
+def _statements(statement: Any) -> Iterator[Any]:
+    yield statement
+    inner = [getattr(statement, part, None) for part in _PARTS]
+    for one in (*inner, *getattr(statement, "seq", ())):
+        if one is not None:
+            yield from _statements(one)

@@ -29,7 +29,7 @@ class Built:
         target: The target, at the precision of the build.
         kernels: The schedules.
         library: The machine code.
-        bf16_layers: Convolutions that round the factors of their products to bfloat16.
+        bf16_layers: Convolutions that round the factors of their products.
     """
 
     target: Target

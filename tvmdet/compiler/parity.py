@@ -186,23 +186,25 @@ def _compare(
     pairs: dict[int, int] = {}
     for side, (mine, others) in sides.items():
         partners, overlaps = _match(mine, others, tolerance)
-        # A full side had no room for lower scores: what rounding chose before moved its end.
-        is_full = len(others.scores) == spec.max_detections
-        lowest = max(score, float(others.scores[-1])) if is_full else score
+        above = _above(mine, others, score, spec, tolerance)
         for index, partner in enumerate(partners):
-            value = float(mine.scores[index])
-            slack = float(tolerance.score_near(value))
             if partner >= 0:
-                drift = abs(value - float(others.scores[partner]))
+                drift = abs(float(mine.scores[index]) - float(others.scores[partner]))
                 tally.worst_iou = min(tally.worst_iou, overlaps[index])
                 tally.worst_score_drift = max(tally.worst_score_drift, drift)
                 if side == "compiled":
                     pairs[index] = partner
-            elif value <= lowest + slack:
-                tally.at_threshold += 1
-            else:
+            elif above[index]:
                 alone.append((side, index))
+            else:
+                tally.at_threshold += 1
     tally.boxes += len(pairs)
+
+    def count_alone(mine: Candidates, others: Candidates) -> int:
+        partners, _ = _match(mine, others, tolerance)
+        above = _above(mine, others, score, spec, tolerance)
+        return int(np.sum(above & (np.asarray(partners) < 0)))
+
     rows = {side: _match(mine, everything, tolerance)[0] for side, (mine, _) in sides.items()}
     swapped = _rank_swaps(alone, rows, case.candidates, spec, tolerance)
     if len(swapped) < len(alone) and reference.selects:
@@ -214,6 +216,7 @@ def _compare(
             reference,
             tolerance.nudge,
             lambda mine, others: _fits(mine, others, tolerance)[0],
+            count_alone,
         )
     tally.rank_swaps += len(swapped)
     for side, index in alone:
@@ -221,6 +224,19 @@ def _compare(
             box = _in_words(sides[side][0], index, reference.spec.labels)
             tally.breaches.append(f"{where}: the {side} detector alone finds {box}")
     _compare_masks(tally, where, found, case, pairs, reference, tolerance)
+
+
+def _above(
+    mine: Candidates, others: Candidates, score: float, spec: PostprocessSpec, tolerance: Tolerance
+) -> npt.NDArray[np.bool_]:
+    """Returns which boxes score enough to need a partner on the other side.
+
+    A full side had no room for lower scores: what rounding chose before moved its end.
+    """
+    is_full = len(others.scores) == spec.max_detections
+    lowest = max(score, float(others.scores[-1])) if is_full else score
+    above: npt.NDArray[np.bool_] = mine.scores > lowest + tolerance.score_near(mine.scores)
+    return above
 
 
 def _in_words(found: Candidates, index: int, labels: Sequence[str]) -> str:
@@ -266,12 +282,7 @@ def _fits(
     mine: Candidates, others: Candidates, tolerance: Tolerance
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
     """Returns which boxes count as the same, ``[n, m]``, and their IoU."""
-    ious = iou_matrix(mine.boxes_xyxy, others.boxes_xyxy)
-    # Boxes clipped to nothing, or whose sides a network makes negative, have no area to overlap
-    # with: equal corners are the same box.
-    same = np.all(np.isclose(mine.boxes_xyxy[:, None], others.boxes_xyxy[None], atol=0.5), axis=-1)
-    empty = (_areas(mine.boxes_xyxy) < 1)[:, None] & (_areas(others.boxes_xyxy) < 1)[None, :]
-    ious = np.where(empty, same, ious).astype(np.float32)
+    ious = tolerance.overlaps(mine.boxes_xyxy, others.boxes_xyxy)
     fits = (ious >= tolerance.iou) & (mine.class_ids[:, None] == others.class_ids[None, :])
     slack = tolerance.score_near(mine.scores)[:, None]
     fits &= np.abs(mine.scores[:, None] - others.scores[None, :]) <= slack
@@ -298,12 +309,6 @@ def _match(
             free[other] = False
             partners[row], overlaps[row] = other, float(ious[row, other])
     return partners, overlaps
-
-
-def _areas(boxes_xyxy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    sides = np.maximum(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0)
-    areas: npt.NDArray[np.float32] = sides[:, 0] * sides[:, 1]
-    return areas
 
 
 def _rank_swaps(

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tvmdet.boxes import iou_matrix
 from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.masks import InstanceMasks, MaskRegion, SmallMask
 
@@ -120,7 +119,7 @@ def _lay(
     if mask.limits_xyxy is not None:
         x1, y1, x2, y2 = box_xyxy.astype(np.float64).tolist()
         return replace(mask, limits_xyxy=(x1, y1, x2, y2))
-    if iou_matrix([mask.frame_xyxy], [like.frame_xyxy])[0, 0] >= tolerance.iou:
+    if tolerance.overlaps([mask.frame_xyxy], [like.frame_xyxy])[0, 0] >= tolerance.iou:
         return replace(mask, frame_xyxy=like.frame_xyxy)
     return mask
 

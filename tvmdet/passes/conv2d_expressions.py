@@ -15,6 +15,7 @@ __all__ = [
     "cut_to_shape",
     "dense_anchor",
     "dense_conv2d",
+    "depthwise_anchor",
     "depthwise_conv2d",
     "out_size",
     "pad_picture",
@@ -129,10 +130,13 @@ def depthwise_conv2d(
         picture = padded[n, h * strides[0] + kh * dilation[0], w * strides[1] + kw * dilation[1], c]
         return te.sum(picture * packed[kh, kw, c], axis=[kh, kw])
 
-    anchor = (
-        f"depthwise_conv2d n{batch} h{height} w{width} c{channels} k{kernel_h}x{kernel_w} "
-        f"s{strides[0]}x{strides[1]} p{'.'.join(map(str, padding))} d{dilation[0]}x{dilation[1]} "
-        f"{data.dtype}"
+    anchor = depthwise_anchor(
+        (batch, height, width, channels),
+        (kernel_h, kernel_w),
+        str(data.dtype),
+        strides=strides,
+        padding=padding,
+        dilation=dilation,
     )
     flop = 2 * batch * out_h * out_w * channels * kernel_h * kernel_w
     conv = te.compute(
@@ -142,6 +146,24 @@ def depthwise_conv2d(
         attrs={"tvmdet.depthwise_conv2d": anchor, "tvmdet.flop": flop},
     )
     return cut_to_shape(conv, (batch, out_h, out_w, groups))
+
+
+def depthwise_anchor(
+    shape: tuple[int, ...],
+    kernel: tuple[int, int],
+    dtype: str,
+    *,
+    strides: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    dilation: tuple[int, int],
+) -> str:
+    """Returns a depthwise convolution of NHWC data as one line of text."""
+    batch, height, width, channels = shape
+    return (
+        f"depthwise_conv2d n{batch} h{height} w{width} c{channels} k{kernel[0]}x{kernel[1]} "
+        f"s{strides[0]}x{strides[1]} p{'.'.join(map(str, padding))} d{dilation[0]}x{dilation[1]} "
+        f"{dtype}"
+    )
 
 
 def out_size(

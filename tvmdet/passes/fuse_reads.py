@@ -21,10 +21,12 @@ __all__ = ["FuseReads"]
 _CONVOLUTIONS = (
     "tvmdet.conv2d",
     "tvmdet.bf16_conv2d",
+    "tvmdet.fp16_conv2d",
     "tvmdet.depthwise_conv2d",
+    "tvmdet.fp16_depthwise_conv2d",
     "tvmdet.winograd_conv2d",
 )
-_GATHERING = _CONVOLUTIONS[:2]
+_GATHERING = _CONVOLUTIONS[:3]
 _POINTWISE = {"k1x1", "s1x1", "p0.0.0.0", "g1"}
 
 

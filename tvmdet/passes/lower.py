@@ -19,6 +19,7 @@ from tvmdet.passes.cuda.legalize import cuda_legalizers
 from tvmdet.passes.cuda.use_device_kernels import UseDeviceKernels
 from tvmdet.passes.fold_channel_order import FoldChannelOrder
 from tvmdet.passes.fold_conv2d_affine import FoldConv2dAffine
+from tvmdet.passes.fold_flatten_order import FoldFlattenOrder
 from tvmdet.passes.fuse_pairs import FuseConvPairs, PairChoice, separately
 from tvmdet.passes.fuse_reads import FuseReads
 from tvmdet.passes.legalize_activations import ACTIVATIONS
@@ -54,6 +55,7 @@ def lowering_phases(
         ("rewrite_dense", RewriteDense()),
         # Layout: pictures in NHWC, transposes gone.
         ("convert_to_nhwc", ConvertToNHWC()),
+        ("fold_flatten_order", FoldFlattenOrder()),
         ("lower_grid_sample", LowerGridSample()),
         ("lower_roi_align", LowerRoiAlign()),
         ("fold_constants", relax.transform.FoldConstant()),

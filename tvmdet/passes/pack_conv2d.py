@@ -9,8 +9,9 @@ Each function's main block is annotated with what it computes (``tvmdet.conv2d``
 template recognises it after fusion.
 
 A convolution may be computed in several ways, its algorithms: directly, by Winograd's algorithm, or
-directly with both factors of every product rounded to bfloat16, where the target's precision allows
-it. Pictures are float32 between kernels whichever is chosen, so the choice is each layer's own.
+directly with both factors of every product rounded to bfloat16 or float16, where the target's
+precision allows it. Pictures are float32 between kernels whichever is chosen, so the choice is each
+layer's own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tvmdet.passes.bf16_conv2d import bf16_conv2d, pack_bf16_weights
 from tvmdet.passes.conv2d_expressions import (
     dense_anchor,
     dense_conv2d,
+    depthwise_anchor,
     depthwise_conv2d,
     out_size,
 )
@@ -36,6 +38,14 @@ from tvmdet.passes.conv_algorithms import (
     ConvLayer,
     promising_algorithms,
     usual_algorithm,
+)
+from tvmdet.passes.fp16_conv2d import (
+    MOST_PRODUCTS,
+    fits_fp16,
+    fp16_conv2d,
+    fp16_depthwise_conv2d,
+    pack_fp16_depthwise,
+    pack_fp16_weights,
 )
 from tvmdet.passes.relax_tools import (
     constant_array,
@@ -77,7 +87,7 @@ class Conv2dPacker:
             algorithm: Asked for each convolution that several algorithms could compute.
         """
         self._lanes = target.vector_lanes_f32
-        self._bf16_allowed = target.precision == "bf16"
+        self._precision = target.precision
         self._algorithm = algorithm
         self._packed: dict[tuple[str, str, int], Any] = {}
 
@@ -103,6 +113,8 @@ class Conv2dPacker:
                 return self._winograd(builder, call, anchor, VARIANTS[WINOGRAD_SIDES[chosen]])
             if chosen == "bf16":
                 return self._bf16(builder, call)
+            if chosen == "fp16":
+                return self._fp16(builder, call)
         return self._dense(builder, call, lanes)
 
     def _layer(self, call: Any) -> ConvLayer:
@@ -115,6 +127,8 @@ class Conv2dPacker:
             possible += WINOGRAD_SIDES
         if self._bf16_fits(call):
             possible.append("bf16")
+        if self._fp16_fits(call):
+            possible.append("fp16")
         return ConvLayer(
             anchor=dense_anchor(shape, static_shape(weight), dtype, **geometry),
             weights_sha256=hashlib.sha256(constant_array(weight).tobytes()).hexdigest(),
@@ -139,7 +153,7 @@ class Conv2dPacker:
     def _bf16_fits(self, call: Any) -> bool:
         depth = static_shape(call.args[1])[3]
         return (
-            self._bf16_allowed
+            self._precision == "bf16"
             and int(call.attrs.groups) == 1
             and depth > 1
             and str(call.args[0].ty.dtype) == "float32"
@@ -155,13 +169,29 @@ class Conv2dPacker:
         def compute(data: te.Tensor, packed: te.Tensor) -> te.Tensor:
             return bf16_conv2d(data, packed, filters, **_geometry(call.attrs))
 
-        return builder.call_te(
-            compute,
-            call.args[0],
-            kernel,
-            primfunc_name_hint="bf16_conv2d",
-            primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
+        return _fusable(builder, call, kernel, compute, "bf16_conv2d")
+
+    def _fp16_fits(self, call: Any) -> bool:
+        groups, channels = int(call.attrs.groups), static_shape(call.args[0])[3]
+        _, kernel_h, kernel_w, _ = static_shape(call.args[1])
+        return (
+            self._precision == "fp16"
+            and (groups == 1 or (groups == channels and kernel_h * kernel_w <= MOST_PRODUCTS))
+            and str(call.args[0].ty.dtype) == "float32"
+            and fits_fp16(constant_array(call.args[1]))
         )
+
+    def _fp16(self, builder: relax.BlockBuilder, call: Any) -> Any:
+        lanes = 2 * self._lanes
+        kernel = self._constant(
+            "fp16", lanes, call.args[1], lambda array: pack_fp16_weights(array, lanes)
+        )
+        filters = static_shape(call.args[1])[0]
+
+        def compute(data: te.Tensor, packed: te.Tensor) -> te.Tensor:
+            return fp16_conv2d(data, packed, filters, **_geometry(call.attrs))
+
+        return _fusable(builder, call, kernel, compute, "fp16_conv2d")
 
     def _winograd_fits(self, call: Any) -> bool:
         filters, kernel_h, kernel_w, depth = static_shape(call.args[1])
@@ -241,15 +271,12 @@ class Conv2dPacker:
         def compute(data: te.Tensor, packed: te.Tensor) -> te.Tensor:
             return dense_conv2d(data, packed, filters, **_geometry(call.attrs))
 
-        return builder.call_te(
-            compute,
-            call.args[0],
-            kernel,
-            primfunc_name_hint="conv2d",
-            primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
-        )
+        return _fusable(builder, call, kernel, compute, "conv2d")
 
     def _depthwise(self, builder: relax.BlockBuilder, call: Any) -> Any:
+        if self._fp16_fits(call) and self._algorithm(self._depthwise_layer(call)) == "fp16":
+            return self._fp16_depthwise(builder, call)
+
         def pack(array: np.ndarray) -> np.ndarray:
             return array[..., 0].transpose(1, 2, 0)
 
@@ -258,13 +285,39 @@ class Conv2dPacker:
         def compute(data: te.Tensor, packed: te.Tensor) -> te.Tensor:
             return depthwise_conv2d(data, packed, **_geometry(call.attrs))
 
-        return builder.call_te(
-            compute,
-            call.args[0],
-            kernel,
-            primfunc_name_hint="depthwise_conv2d",
-            primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
+        return _fusable(builder, call, kernel, compute, "depthwise_conv2d")
+
+    def _depthwise_layer(self, call: Any) -> ConvLayer:
+        """Returns a depthwise convolution that float16 can compute: half the vectors."""
+        data, weight = call.args
+        _, kernel_h, kernel_w, _ = static_shape(weight)
+        geometry = {key: value for key, value in _geometry(call.attrs).items() if key != "groups"}
+        shape, dtype = static_shape(data), str(data.ty.dtype)
+        return ConvLayer(
+            anchor=depthwise_anchor(shape, (kernel_h, kernel_w), dtype, **geometry),
+            weights_sha256=hashlib.sha256(constant_array(weight).tobytes()).hexdigest(),
+            possible=("direct", "fp16"),
+            algorithms=("fp16", "direct"),
         )
+
+    def _fp16_depthwise(self, builder: relax.BlockBuilder, call: Any) -> Any:
+        kernel = self._constant("fp16 depthwise", 1, call.args[1], pack_fp16_depthwise)
+
+        def compute(data: te.Tensor, packed: te.Tensor) -> te.Tensor:
+            return fp16_depthwise_conv2d(data, packed, **_geometry(call.attrs))
+
+        return _fusable(builder, call, kernel, compute, "fp16_depthwise_conv2d")
+
+
+def _fusable(builder: relax.BlockBuilder, call: Any, kernel: Any, compute: Any, name: str) -> Any:
+    """Returns a call of a kernel that what follows can be fused into."""
+    return builder.call_te(
+        compute,
+        call.args[0],
+        kernel,
+        primfunc_name_hint=name,
+        primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
+    )
 
 
 def _geometry(attrs: Any) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """The kernel of top-k and of sorting, in TVMScript.
 
-Strategy, for each row in parallel: order the positions as a binary heap, best value first, ties
-by position (as ONNX has it), then take as many off it as are wanted. Building the heap is linear,
-so a top-k costs ``n + k log n``.
+Strategy, for each row in parallel: the ``k`` best so far lie in a binary heap, the worst of them on
+top, ties by position (as ONNX has it). The rest of the row is compared with the worst one, which
+few values beat once some have been seen; what beats it takes its place. At the end the heap is
+emptied from its top into the result, from the back. A top-k of ``n`` random values costs ``n`` plus
+``k log(n / k) log k``, and what is written often is ``k`` long, so that it stays in a cache.
 """
 
 # TVMScript is not Python to a type checker.
@@ -36,66 +38,79 @@ def top_k_func(
         # A root block, because TVM asks every function that it may take for a reshape for one.
         with T.sblock("root"):
             for n in T.parallel(rows):
-                heap = T.alloc_buffer((length,), "int32")
+                keys = T.alloc_buffer((k,), dtype)
+                places = T.alloc_buffer((k,), "int32")
+                key = T.alloc_buffer((1,), dtype, scope="local")
+                place = T.alloc_buffer((1,), "int32", scope="local")
                 size = T.alloc_buffer((1,), "int32", scope="local")
                 start = T.alloc_buffer((1,), "int32", scope="local")
-                taken = T.alloc_buffer((1,), "int32", scope="local")
+                ahead = T.alloc_buffer((1,), "int32", scope="local")
+                stop = T.alloc_buffer((1,), "int32", scope="local")
                 parent = T.alloc_buffer((1,), "int32", scope="local")
                 child = T.alloc_buffer((1,), "int32", scope="local")
-                entry = T.alloc_buffer((1,), "int32", scope="local")
-                for i in T.serial(length):
-                    heap[i] = i
-                size[0] = length
-                start[0] = length // 2
-                taken[0] = 0
+                for i in T.serial(k):
+                    keys[i] = data[n, i]
+                    places[i] = i
+                size[0] = k
+                start[0] = k // 2
+                ahead[0] = k
                 # Each step sinks one entry to its place: first those that build the heap, from the
-                # last parent up, then the one that refills the root after its entry was taken.
-                while start[0] > 0 or taken[0] < k:
+                # last parent up; then what beats the top of it; then, until it is empty, the last
+                # one, after the top was taken.
+                while size[0] > 0:
+                    parent[0] = 0
                     if start[0] > 0:
                         start[0] = start[0] - 1
                         parent[0] = start[0]
-                        entry[0] = heap[parent[0]]
+                        key[0] = keys[parent[0]]
+                        place[0] = places[parent[0]]
                     else:
-                        values[n, taken[0]] = data[n, heap[0]]
-                        positions[n, taken[0]] = T.cast(heap[0], index_dtype)
-                        taken[0] = taken[0] + 1
-                        size[0] = size[0] - 1
-                        parent[0] = 0
-                        entry[0] = heap[size[0]]
+                        key[0] = keys[0]
+                        stop[0] = length
+                        # Of equals the first one stays.
+                        while ahead[0] < stop[0]:
+                            if (largest_first == 1 and data[n, ahead[0]] > key[0]) or (
+                                largest_first == 0 and data[n, ahead[0]] < key[0]
+                            ):
+                                stop[0] = ahead[0]
+                            else:
+                                ahead[0] = ahead[0] + 1
+                        if ahead[0] < length:
+                            key[0] = data[n, ahead[0]]
+                            place[0] = ahead[0]
+                            ahead[0] = ahead[0] + 1
+                        else:
+                            size[0] = size[0] - 1
+                            values[n, size[0]] = keys[0]
+                            positions[n, size[0]] = T.cast(places[0], index_dtype)
+                            key[0] = keys[size[0]]
+                            place[0] = places[size[0]]
                     child[0] = 2 * parent[0] + 1
                     while child[0] < size[0]:
                         # Two ifs: TIR evaluates both sides of an `and`, even past the end.
                         if child[0] + 1 < size[0]:  # noqa: SIM102
                             if (
-                                (
-                                    largest_first == 1
-                                    and data[n, heap[child[0] + 1]] > data[n, heap[child[0]]]
-                                )
+                                (largest_first == 1 and keys[child[0] + 1] < keys[child[0]])
+                                or (largest_first == 0 and keys[child[0] + 1] > keys[child[0]])
                                 or (
-                                    largest_first == 0
-                                    and data[n, heap[child[0] + 1]] < data[n, heap[child[0]]]
-                                )
-                                or (
-                                    data[n, heap[child[0] + 1]] == data[n, heap[child[0]]]
-                                    and heap[child[0] + 1] < heap[child[0]]
+                                    keys[child[0] + 1] == keys[child[0]]
+                                    and places[child[0] + 1] > places[child[0]]
                                 )
                             ):
                                 child[0] = child[0] + 1
                         if (
-                            (largest_first == 1 and data[n, heap[child[0]]] > data[n, entry[0]])
-                            or (largest_first == 0 and data[n, heap[child[0]]] < data[n, entry[0]])
-                            or (
-                                data[n, heap[child[0]]] == data[n, entry[0]]
-                                and heap[child[0]] < entry[0]
-                            )
+                            (largest_first == 1 and keys[child[0]] < key[0])
+                            or (largest_first == 0 and keys[child[0]] > key[0])
+                            or (keys[child[0]] == key[0] and places[child[0]] > place[0])
                         ):
-                            heap[parent[0]] = heap[child[0]]
+                            keys[parent[0]] = keys[child[0]]
+                            places[parent[0]] = places[child[0]]
                             parent[0] = child[0]
                             child[0] = 2 * parent[0] + 1
                         else:
-                            child[0] = length + length
-                    if size[0] > 0:
-                        heap[parent[0]] = entry[0]
+                            child[0] = k + k
+                    keys[parent[0]] = key[0]
+                    places[parent[0]] = place[0]
 
     return mark_kernel(
         top_k,

@@ -14,7 +14,7 @@ from typing import Any
 
 import tvmdet
 from tvmdet.cpus import cpu_model, usable_cpu_count
-from tvmdet.runtime.gpu import Gpu, GpuNeeds
+from tvmdet.gpus import Gpu, GpuNeeds
 from tvmdet.targets import host_features
 
 __all__ = [

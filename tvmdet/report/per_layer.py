@@ -101,11 +101,6 @@ class LayerTable:
         """The kernels' share of the whole: how much of it the profile explains."""
         return self.kernels_s / self.whole_s
 
-    @property
-    def explained(self) -> float:
-        """The share of the watched calls that kernels and built-in functions add up to."""
-        return (self.kernels_s + self.built_in_s) / self.watched_s
-
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values."""
         return {

@@ -9,6 +9,7 @@ from typing import Any
 
 from tvmdet.artifact import Artifact
 from tvmdet.errors import InputError
+from tvmdet.gpus import find_gpus
 from tvmdet.report.bench import BenchOptions, bench
 from tvmdet.report.changes import Change, changed_parity, changed_times, other_hardware
 from tvmdet.report.machine import describe_accelerator, describe_machine
@@ -17,7 +18,6 @@ from tvmdet.report.results import BenchReport
 from tvmdet.report.subject import sha256_of
 from tvmdet.report.timing import Plan
 from tvmdet.report.typed_json import from_json
-from tvmdet.runtime.gpu import find_gpus
 
 __all__ = ["Verification", "VerifyOptions", "verify"]
 

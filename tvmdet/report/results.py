@@ -214,16 +214,15 @@ class BenchReport:
                 )
         for profile in self.layers:
             where = f"kernels, batch {profile.batch_size}"
-            if abs(profile.explained - 1) > _UNEXPLAINED:
+            if abs(profile.closure - 1) > _UNEXPLAINED:
                 said.append(
-                    f"{where}: with the virtual machine's own functions they add up to "
-                    f"{profile.explained:.0%} of the calls that they were timed in"
+                    f"{where}: they add up to {profile.closure:.0%} of a call that nobody watches; "
+                    "trust shares more than milliseconds"
                 )
             if abs(profile.watched_s / profile.whole_s - 1) > _COSTLY:
                 said.append(
                     f"{where}: a call took {profile.watched_s / profile.whole_s - 1:+.0%} while "
-                    "kernels were timed; they are short, or the machine was not quiet: trust "
-                    "shares more than milliseconds"
+                    "kernels were timed; they are short, or the machine was not quiet"
                 )
         return said
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.detections import Detections
 from tvmdet.errors import InputError
-from tvmdet.runtime.native import Arrays, Copy, NativeModule, copy_all
+from tvmdet.runtime.native import Arrays, Copy, Module, copy_all
 from tvmdet.runtime.raw import RawRunner, RawSignature
 from tvmdet.runtime.threads import NativeThread
 from tvmdet.spec import DetectorSpec
@@ -50,7 +50,7 @@ class Detector:
         spec: DetectorSpec,
         target: TargetEntry,
         explanation: str,
-        module: NativeModule,
+        module: Module,
         thread: NativeThread,
         signature: RawSignature | None = None,
     ) -> None:
@@ -64,7 +64,7 @@ class Detector:
         self._name = str(artifact.path)
         self._planned_bytes = dict(target.planned_bytes)
         self._thread = thread
-        self._module: NativeModule | None = module
+        self._module: Module | None = module
         self._raw = None if signature is None else RawRunner(signature, self._submit, self._name)
         self._batcher = self._make_batcher() if signature is None else None
 

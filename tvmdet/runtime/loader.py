@@ -11,8 +11,8 @@ from functools import partial
 from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.cpus import check_threads
 from tvmdet.errors import ArtifactError, InputError, TargetError
+from tvmdet.gpus import Gpu, GpuNeeds, find_gpus
 from tvmdet.runtime.detector import Detector
-from tvmdet.runtime.gpu import Gpu, GpuNeeds, find_gpus
 from tvmdet.runtime.native import CPU, NativeModule, configure_workers
 from tvmdet.runtime.raw import RawSignature
 from tvmdet.runtime.threads import native_thread

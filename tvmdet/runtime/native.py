@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO, Final, TypeAlias
+from typing import Any, BinaryIO, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ __all__ = [
     "Copy",
     "Device",
     "DeviceMemory",
+    "Module",
     "NativeModule",
     "aligned_empty",
     "configure_workers",
@@ -147,8 +148,20 @@ def copy_all(results: Arrays) -> Arrays:
     return tuple(array.copy() for array in results)
 
 
+class Module(Protocol):
+    """Compiled code as a detector uses it, wherever it runs."""
+
+    def call(
+        self, function: str, arguments: Sequence[npt.NDArray[Any]], copy: Copy = copy_all
+    ) -> Arrays:
+        """Runs a function of the code; see :meth:`NativeModule.call`."""
+
+    def close(self) -> None:
+        """Lets go of the code and its memory."""
+
+
 class NativeModule:
-    """A compiled library, loaded and ready to be called.
+    """A compiled library, loaded and ready to be called: a :class:`Module` of this machine.
 
     Every method must be called on one and the same native thread.
     """

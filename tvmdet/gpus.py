@@ -1,4 +1,8 @@
-"""What a machine's CUDA driver says of its GPUs, asked without the CUDA runtime."""
+"""What a machine's CUDA driver says of its GPUs, and whether they run some kernels.
+
+The one place where the driver is asked, and the one rule for what it must say: choosing a target
+to compile for, recording that code was never run, and loading a file all come here.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,12 @@ import ctypes
 import functools
 import re
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["Gpu", "GpuNeeds", "find_gpus"]
+__all__ = ["RUNTIME_CUDA", "Gpu", "GpuNeeds", "find_gpus"]
+
+RUNTIME_CUDA: Final = 13
+"""Major version of the CUDA runtime that TVM's wheel is linked with: kernels are started by it."""
 
 # cuda.h: CUdevice_attribute.
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
@@ -20,15 +28,23 @@ class GpuNeeds:
 
     Attributes:
         sm: Of the GPU, such as ``sm_90``.
-        toolkit: Version of CUDA that they were compiled with, ``major.minor``. TVM's CUDA runtime
-            is of the same major version.
+        toolkit: Version of CUDA that they were compiled with, ``major.minor``.
         never_run: Whether they were compiled where no such GPU was, so that nobody has seen them
             run.
     """
 
     sm: str
-    toolkit: str
-    never_run: bool
+    toolkit: str = f"{RUNTIME_CUDA}.0"
+    never_run: bool = True
+
+    @property
+    def driver(self) -> int:
+        """The oldest driver that will do, as :attr:`Gpu.driver` counts.
+
+        One for the major version of the toolkit that compiled the kernels, and of the CUDA runtime
+        that starts them (CUDA Compatibility, "Minor Version Compatibility").
+        """
+        return 1000 * max(RUNTIME_CUDA, int(self.toolkit.partition(".")[0]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,20 +80,27 @@ class Gpu:
         """Says what the machine lacks to run some kernels; empty when it can."""
         if self.problem:
             return f"needs an NVIDIA GPU of {needs.sm}; {self.problem}"
-        major = int(needs.toolkit.partition(".")[0])
-        if self.driver < major * 1000:
-            have = f"{self.driver // 1000}.{self.driver % 1000 // 10}"
+        if self.driver < needs.driver:
             return (
-                f"needs a driver for CUDA {major}.0 or newer; the one here is for CUDA {have}: "
-                "update the NVIDIA driver"
+                f"needs a driver for CUDA {_version(needs.driver)} or newer; the one here is for "
+                f"CUDA {_version(self.driver)}: update the NVIDIA driver"
             )
         if self.device_for(needs) is None:
-            have = ", ".join(
-                f"{name} (sm_{capability})"
-                for name, capability in zip(self.names, self.capabilities, strict=True)
-            )
-            return f"needs a GPU of {needs.sm}; this machine has {have}"
+            return f"needs a GPU of {needs.sm}; this machine has {self}"
         return ""
+
+    def missing(self, needs: GpuNeeds) -> str:
+        """Says in a few words what :meth:`lacks` says; empty when nothing is missing."""
+        if not self.lacks(needs):
+            return ""
+        if self.problem or self.driver >= needs.driver:
+            return needs.sm
+        return f"a driver for CUDA {_version(needs.driver)} (here {_version(self.driver)})"
+
+    def __str__(self) -> str:
+        """Returns the GPUs by name and generation, or why there is none."""
+        named = (f"{n} (sm_{c})" for n, c in zip(self.names, self.capabilities, strict=True))
+        return self.problem or ", ".join(named)
 
 
 @functools.cache
@@ -87,6 +110,12 @@ def find_gpus() -> Gpu:
         return ask(ctypes.CDLL("libcuda.so.1"))
     except OSError:
         return Gpu(problem="this machine has no CUDA driver (libcuda.so.1 cannot be loaded)")
+    except AttributeError as error:  # another library by that name
+        return Gpu(problem=f"this machine's libcuda.so.1 is no CUDA driver ({error})")
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def ask(driver: ctypes.CDLL) -> Gpu:
