@@ -163,6 +163,7 @@ def test_what_cannot_be_repeated_is_refused(
     nowhere = str(tmp_path / "nowhere")
     refused = [
         (replace(recorded, setup=None), {}, "is of schema 1 .*record it again"),
+        (replace(recorded, tables=()), {}, "holds no times, as those of emulated code do not"),
         (
             replace(recorded, artifact=replace(recorded.artifact, path=nowhere)),
             {},

@@ -88,15 +88,19 @@ def _kernels(
         known = facts.get(name, {})
         flop = known.get("flop")
         cycles = None if model is None else predict(blocks, caches, model).cycles
+        instructions = count_instructions(blocks)
+        # Twice as many values of half the size are multiplied at a time.
+        halves = instructions.fma_f16 > instructions.fma_f32
+        peak = target.flop_per_cycle_f32 * (2 if halves else 1)
         kernels.append(
             CountedKernel(
                 name=name,
                 calls=calls,
-                instructions=count_instructions(blocks).to_dict(),
+                instructions=instructions.to_dict(),
                 l1_misses=caches.l1_misses,
                 l2_misses=caches.l2_misses,
                 predicted_cycles=cycles,
-                least_cycles=None if flop is None else flop * calls / target.flop_per_cycle_f32,
+                least_cycles=None if flop is None else flop * calls / peak,
                 flop=None if flop is None else flop * calls,
                 anchor=known.get("anchor", ""),
                 template=known.get("template", ""),

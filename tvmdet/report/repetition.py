@@ -128,6 +128,11 @@ def verify(
             f"{where} is of schema 1 and does not say how to repeat it; record it again with "
             "`tvmdet bench FILE.tvmdet --json`"
         )
+    if not recorded.tables:
+        raise InputError(
+            f"{where} holds no times, as those of emulated code do not; record one with "
+            "`tvmdet bench FILE.tvmdet --json` where the code can run"
+        )
     path = _file(options.artifact or Path(recorded.artifact.path), where, "--artifact")
     hardware = other_hardware(recorded.machine, _this_machine(path, recorded.target.name))
     if hardware and not options.other_hardware:

@@ -145,10 +145,14 @@ def _counted(run: Run) -> str:
     counts = run.emulation
     if counts is None:
         return ""
-    told = f"{counts.instructions / 1e6:,.0f} M instructions"
+    told = f"{_millions(counts.instructions)} M instructions"
     if counts.predicted_cycles is not None:
-        told += f"; {counts.predicted_cycles / 1e6:,.0f} M cycles predicted for {counts.model}"
+        told += f"; {_millions(counts.predicted_cycles)} M cycles predicted for {counts.model}"
     return told
+
+
+def _millions(count: float) -> str:
+    return f"{count / 1e6:,.{0 if count >= 1e7 else 2}f}"
 
 
 def _megabytes(count: int | None) -> str:

@@ -128,7 +128,7 @@ def problems(part: ModelPart, names: Names) -> list[str]:
 def conditions(source: Source, names: Names) -> list[tuple[str, str]]:
     """Returns what was measured, on what, and how, as pairs of a name and a value."""
     result = source.result
-    machine, artifact = result.machine, result.artifact
+    machine, artifact, timed = result.machine, result.artifact, bool(result.tables)
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     clock = ", ".join(f"{name} {value}" for name, value in machine.clock.items())
     memory = "" if machine.memory_bytes is None else f", {machine.memory_bytes / 2**30:.0f} GiB"
@@ -139,12 +139,12 @@ def conditions(source: Source, names: Names) -> list[tuple[str, str]]:
         ("features", " ".join(machine.features)),
         ("clocks", clock or "not told by the kernel"),
         ("load before", " ".join(f"{value:g}" for value in machine.load_average)),
-        ("threads", f"{result.threads}, of every contestant"),
+        ("threads", f"{result.threads}, {'of every contestant' if timed else 'never timed'}"),
         ("system", machine.system),
         ("versions", versions),
         ("compiled file", f"{artifact.path} {_digest(artifact.sha256)}".strip()),
         ("model", f"{result.model.name} {_digest(result.model.sha256)}".strip()),
-        ("measured", result.created),
+        ("measured" if timed else "counted", result.created),
     ]
     return [(name, value) for name, value in pairs if value]
 
