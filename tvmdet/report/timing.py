@@ -63,11 +63,6 @@ class Timings:
     warm_up: dict[str, list[float]] = field(default_factory=dict)
     restless: set[str] = field(default_factory=set)
 
-    @property
-    def calls(self) -> int:
-        """Timed calls of all contestants."""
-        return sum(len(seconds) for seconds in self.seconds.values())
-
 
 def time_in_turn(
     contestants: Mapping[str, Contestant],
