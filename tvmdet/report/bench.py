@@ -259,7 +259,15 @@ class _Run:
         return compiled, networks
 
     def _contest(self, network: Network, compiled: Path) -> Contest:
-        return Contest(network, compiled, self._threads, self._precision, self._options.tolerance)
+        return Contest(
+            network,
+            compiled,
+            self._threads,
+            self._precision,
+            self._options.tolerance,
+            # The network of a detector is compiled again, for this target alone.
+            self._target if self._is_raw else None,
+        )
 
     def _network_table(self, contest: Contest) -> Table:
         what = f"network, batch {contest.network.batch_size}"

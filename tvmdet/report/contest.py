@@ -62,6 +62,7 @@ class Contest:
         threads: int,
         precision: str,
         tolerance: float | None = None,
+        target: str | None = None,
     ) -> None:
         """Takes the network.
 
@@ -72,6 +73,7 @@ class Contest:
             precision: That tvmdet's file was compiled in.
             tolerance: Greatest error, as a share of an output's greatest value; None for what
                 is usual in each precision.
+            target: Whose code in ``compiled`` to run; None for its only one.
         """
         self.network = network
         self.entries: dict[str, Entry] = {}
@@ -81,6 +83,7 @@ class Contest:
         self._threads = threads
         self._precision = precision
         self._tolerance = tolerance
+        self._target = target
         self._inputs = make_inputs(network.signature)
         self._stack = ExitStack()
 
@@ -141,6 +144,8 @@ class Contest:
             "precision": side.precision,
             "mode": side.rival.mode,
         }
+        if side.rival is TVMDET:
+            options["target"] = self._target
         return worker.load(model, self.network.signature, options)
 
     def _open(self, name: str, side: Side, reference: Arrays | None) -> Entry:
