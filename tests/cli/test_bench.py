@@ -136,6 +136,8 @@ def test_a_detector_against_onnx_runtime_agrees_on_boxes(
         ([], 2, "give a compiled FILE.tvmdet"),
         (["{network}", "--against", "onnxruntime"], 1, "give --onnx with --against"),
         (["{network}", "--batch", "3"], 1, "has no code for batch 3, it has 1, 2"),
+        (["{detector}", "--batch", "2"], 1, "give --onnx to time the network at batch 2"),
+        (["{detector}", "--batch", "1,2"], 1, "give --onnx to time the network at batch 2"),
         (["{network}", "--precision", "fp8"], 1, "no precision is called 'fp8'"),
         (["{network}", "--picture", "nowhere.jpg"], 1, "there is no file nowhere.jpg"),
         (["{network}", "--price", "cheap"], 2, "'cheap' is no price"),
@@ -155,8 +157,9 @@ def test_a_detector_against_onnx_runtime_agrees_on_boxes(
 def test_what_is_refused(
     run: Callable, built: tuple[Path, Path, Path], words: list[str], code: int, says: str
 ) -> None:
-    onnx, _, network = built
-    done = run("bench", *(word.format(network=network, onnx=onnx) for word in words))
+    onnx, detector, network = built
+    places = {"onnx": onnx, "detector": detector, "network": network}
+    done = run("bench", *(word.format(**places) for word in words))
     assert done.code == code
     assert says in done.error
 

@@ -204,6 +204,7 @@ class _Run:
                 "call returns before its kernel has run; leave it out, or name another --target"
             )
         _check_batch_sizes(self._artifact, options)
+        self._check_that_batches_are_timed()
         unknown = set(options.precisions).difference(TOLERANCES)
         if unknown:
             raise InputError(
@@ -211,6 +212,15 @@ class _Run:
             )
         if options.picture is not None and not options.picture.is_file():
             raise InputError(f"there is no file {options.picture}; give --picture an image file")
+
+    def _check_that_batches_are_timed(self) -> None:
+        """Refuses sizes that no table would hold: a detector alone is timed image by image."""
+        more = [size for size in self._options.batch_sizes if size != 1]
+        if more and self._options.onnx is None and not self._is_raw:
+            raise InputError(
+                f"{self._artifact.path} is timed from the image file to the boxes, at batch 1; "
+                f"give --onnx to time the network at batch {more[0]}"
+            )
 
     def _tables(self, folder: Path) -> list[Table]:
         compiled, networks = self._networks(folder)
