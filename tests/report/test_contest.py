@@ -16,17 +16,22 @@ from tvmdet.report.rivals import tvmdet as served
 
 
 @pytest.fixture(scope="module")
-def two_targets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def toy_network(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The compiled toy network."""
+    return toy_modules.compile_toy_network(tmp_path_factory.mktemp("toy") / "network.so")
+
+
+@pytest.fixture(scope="module")
+def two_targets(toy_network: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy network for two targets that this machine can run, the better one first."""
-    folder = tmp_path_factory.mktemp("two")
-    library = toy_modules.compile_toy_network(folder / "network.so")
-    return toy_modules.write_toy(
-        folder / "two.tvmdet",
-        library,
-        spec=toy_modules.toy_spec(family="raw", labels=()).to_dict(),
-        raw=toy_modules.RAW,
-        targets=[toy_modules.toy_target("better", rank=20), toy_modules.toy_target("plain")],
-    )
+    targets = [toy_modules.toy_target("better", rank=20), toy_modules.toy_target("plain")]
+    return raw_file(tmp_path_factory.mktemp("two"), toy_network, targets)
+
+
+def raw_file(folder: Path, library: bytes, targets: list[dict[str, Any]]) -> Path:
+    spec = toy_modules.toy_spec(family="raw", labels=()).to_dict()
+    path, raw = folder / "network.tvmdet", toy_modules.RAW
+    return toy_modules.write_toy(path, library, spec=spec, raw=raw, targets=targets)
 
 
 def options(**changes: Any) -> BenchOptions:
@@ -56,3 +61,15 @@ def test_code_of_another_target_is_never_timed(
     served.load(str(two_targets), {}, **given, target="better")
     with pytest.raises(RuntimeError, match="runs the code of better, not that of plain"):
         served.load(str(two_targets), {}, **given, target="plain")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "tf32"])
+def test_tvmdet_computes_in_what_its_file_was_compiled_in(
+    tmp_path: Path, toy_network: bytes, precision: str
+) -> None:
+    path = raw_file(tmp_path, toy_network, [toy_modules.toy_target(precision=precision)])
+    report = bench(path, options())
+    (table,) = report.tables
+    assert report.failures == []
+    assert table.entries[0].precision == precision
+    assert len(table.entries[0].seconds) == 6

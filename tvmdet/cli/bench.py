@@ -139,7 +139,7 @@ def bench(
             )
     if json == "-":
         output.print_json(report.to_dict())
-        return 0
+        return _judge(report)
     _print(report)
     if json is not None:
         from tvmdet.report import dump_result
@@ -147,8 +147,20 @@ def bench(
         with written_whole(Path(json), "--json") as temporary:
             temporary.write_text(dump_result(report.to_dict()), encoding="utf-8")
         output.stdout().print(f"\neverything, with every call, in {json}")
-    _name_next_step(report, model, onnx)
-    return 0
+    if not report.failures:
+        _name_next_step(report, model, onnx)
+    return _judge(report)
+
+
+def _judge(report: BenchReport) -> int:
+    """Prints why tvmdet itself was not timed, if it was not, and returns the exit code."""
+    if not report.failures:
+        return 0
+    output.error(
+        f"tvmdet is not timed: {'; '.join(report.failures)}. Compile it again, which checks it; "
+        "allow more with --tolerance where that is meant"
+    )
+    return 1
 
 
 def _install(names: str) -> None:

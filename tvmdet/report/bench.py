@@ -12,7 +12,6 @@ from tvmdet.artifact import Artifact
 from tvmdet.cpus import check_threads
 from tvmdet.errors import ArtifactError, InputError
 from tvmdet.report.accuracy import read_accuracy
-from tvmdet.report.agreement import TOLERANCES
 from tvmdet.report.bench_emulated import bench_emulated, emulated_entry
 from tvmdet.report.contest import Contest, Side, ranked
 from tvmdet.report.end_to_end import end_to_end_table
@@ -29,7 +28,7 @@ from tvmdet.report.peak import Peak, measure_peak
 from tvmdet.report.per_layer import LayerTable, profile_layers
 from tvmdet.report.result_format import Prices, Setup
 from tvmdet.report.results import BenchReport, Table
-from tvmdet.report.rivals import find_rivals
+from tvmdet.report.rivals import PRECISIONS, find_rivals
 from tvmdet.report.subject import describe_subject, sha256_of
 from tvmdet.report.timing import Plan, time_in_turn
 from tvmdet.report.worker import WorkerError
@@ -205,10 +204,10 @@ class _Run:
             )
         _check_batch_sizes(self._artifact, options)
         self._check_that_batches_are_timed()
-        unknown = set(options.precisions).difference(TOLERANCES)
+        unknown = set(options.precisions).difference(PRECISIONS)
         if unknown:
             raise InputError(
-                f"no precision is called {min(unknown)!r}; there are: {', '.join(TOLERANCES)}"
+                f"no rival computes in {min(unknown)!r}; they can in: {', '.join(PRECISIONS)}"
             )
         if options.picture is not None and not options.picture.is_file():
             raise InputError(f"there is no file {options.picture}; give --picture an image file")
