@@ -138,6 +138,7 @@ def test_a_detector_against_onnx_runtime_agrees_on_boxes(
         (["{network}", "--batch", "3"], 1, "has no code for batch 3, it has 1, 2"),
         (["{detector}", "--batch", "2"], 1, "give --onnx to time the network at batch 2"),
         (["{detector}", "--batch", "1,2"], 1, "give --onnx to time the network at batch 2"),
+        (["{network}", "--json", "no/where/r.json"], 1, "cannot write no/where/r.json: No such"),
         (["{network}", "--precision", "fp8"], 1, "no rival computes in 'fp8'"),
         (["{network}", "--picture", "nowhere.jpg"], 1, "there is no file nowhere.jpg"),
         (["{network}", "--price", "cheap"], 2, "'cheap' is no price"),

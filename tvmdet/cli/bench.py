@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tvmdet.cli import output
-from tvmdet.cli.files import written_whole
+from tvmdet.cli.files import check_writable, written_whole
 from tvmdet.cli.options import (
     Batch,
     Debug,
@@ -109,6 +109,7 @@ def bench(
         if install is not None:
             return 0
         raise typer.BadParameter("give a compiled FILE.tvmdet, or --install", param_hint="FILE")
+    check_writable(json, "--json")
     with Phases() as phase:
         phase("starting")
         from tvmdet.report import BenchOptions, Plan
