@@ -136,7 +136,10 @@ def test_a_detector_against_onnx_runtime_agrees_on_boxes(
         ([], 2, "give a compiled FILE.tvmdet"),
         (["{network}", "--against", "onnxruntime"], 1, "give --onnx with --against"),
         (["{network}", "--batch", "3"], 1, "has no code for batch 3, it has 1, 2"),
-        (["{network}", "--precision", "fp8"], 1, "no precision is called 'fp8'"),
+        (["{detector}", "--batch", "2"], 1, "give --onnx to time the network at batch 2"),
+        (["{detector}", "--batch", "1,2"], 1, "give --onnx to time the network at batch 2"),
+        (["{network}", "--json", "no/where/r.json"], 1, "cannot write no/where/r.json: No such"),
+        (["{network}", "--precision", "fp8"], 1, "no rival computes in 'fp8'"),
         (["{network}", "--picture", "nowhere.jpg"], 1, "there is no file nowhere.jpg"),
         (["{network}", "--price", "cheap"], 2, "'cheap' is no price"),
         (["{network}", "--price", "-1 EUR"], 2, "'-1 EUR' is no price"),
@@ -155,10 +158,21 @@ def test_a_detector_against_onnx_runtime_agrees_on_boxes(
 def test_what_is_refused(
     run: Callable, built: tuple[Path, Path, Path], words: list[str], code: int, says: str
 ) -> None:
-    onnx, _, network = built
-    done = run("bench", *(word.format(network=network, onnx=onnx) for word in words))
+    onnx, detector, network = built
+    places = {"onnx": onnx, "detector": detector, "network": network}
+    done = run("bench", *(word.format(**places) for word in words))
     assert done.code == code
     assert says in done.error
+
+
+def test_wrong_answers_of_tvmdet_fail(run: Callable, built: tuple[Path, Path, Path]) -> None:
+    onnx, _, network = built
+    words = ["--onnx", onnx, "--tolerance", "0", "--rounds", "6", "--threads", "1", "--json", "-"]
+    done = run("bench", network, *words)
+    assert done.code == 1
+    assert "tvmdet is not timed: network, batch 1: wrong: max error" in done.error
+    (table,) = json.loads(done.out)["tables"]
+    assert table["entries"][0]["rounds_us"] == []
 
 
 def test_another_onnx_file_is_refused(

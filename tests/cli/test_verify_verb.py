@@ -115,6 +115,25 @@ def test_records_that_cannot_be_repeated(run: Callable, record: Path, tmp_path: 
     assert "cannot read" in refused(run, tmp_path / "none.json")
 
 
+@pytest.mark.parametrize("option", ["--json", "--save"])
+def test_files_are_tried_before_anything_is_measured(
+    run: Callable, record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    def measured(*_words: Any, **_options: Any) -> None:
+        pytest.fail("it was measured all the same")
+
+    monkeypatch.setattr("tvmdet.report.verify", measured)
+    for place, says in (
+        (tmp_path / "no" / "r.json", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+    ):
+        done = run("verify", record, option, place)
+        assert done.code == 1
+        assert f"cannot write {place}: {says}" in done.error
+        assert option in done.error
+    assert list(tmp_path.iterdir()) == []
+
+
 def refused(run: Callable, path: Path) -> str:
     done = run("verify", path)
     assert done.code == 1

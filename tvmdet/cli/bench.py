@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tvmdet.cli import output
-from tvmdet.cli.files import written_whole
+from tvmdet.cli.files import check_writable, written_whole
 from tvmdet.cli.options import (
     Batch,
     Debug,
@@ -109,6 +109,7 @@ def bench(
         if install is not None:
             return 0
         raise typer.BadParameter("give a compiled FILE.tvmdet, or --install", param_hint="FILE")
+    check_writable(json, "--json")
     with Phases() as phase:
         phase("starting")
         from tvmdet.report import BenchOptions, Plan
@@ -139,7 +140,7 @@ def bench(
             )
     if json == "-":
         output.print_json(report.to_dict())
-        return 0
+        return _judge(report)
     _print(report)
     if json is not None:
         from tvmdet.report import dump_result
@@ -147,8 +148,20 @@ def bench(
         with written_whole(Path(json), "--json") as temporary:
             temporary.write_text(dump_result(report.to_dict()), encoding="utf-8")
         output.stdout().print(f"\neverything, with every call, in {json}")
-    _name_next_step(report, model, onnx)
-    return 0
+    if not report.failures:
+        _name_next_step(report, model, onnx)
+    return _judge(report)
+
+
+def _judge(report: BenchReport) -> int:
+    """Prints why tvmdet itself was not timed, if it was not, and returns the exit code."""
+    if not report.failures:
+        return 0
+    output.error(
+        f"tvmdet is not timed: {'; '.join(report.failures)}. Compile it again, which checks it; "
+        "allow more with --tolerance where that is meant"
+    )
+    return 1
 
 
 def _install(names: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +12,7 @@ from pathlib import Path
 from tvmdet.errors import InputError
 from tvmdet.files import whole_file
 
-__all__ = ["make_folder", "written_whole"]
+__all__ = ["check_writable", "make_folder", "written_whole"]
 
 
 @contextmanager
@@ -28,6 +31,29 @@ def written_whole(path: Path, option: str) -> Iterator[Path]:
             yield temporary
     except BrokenPipeError:
         raise
+    except OSError as error:
+        raise _refused(path, option, error) from error
+
+
+def check_writable(path: str | Path | None, option: str) -> None:
+    """Tries whether a file could be written, before the work whose result goes there.
+
+    Args:
+        path: The file; None and ``-``, which is the standard output, are no file.
+        option: The option that named it, for the error message.
+
+    Raises:
+        InputError: It could not be written.
+    """
+    if path is None or path == "-":
+        return
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        # As written_whole does: beside it. An older file there is left as it is.
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
     except OSError as error:
         raise _refused(path, option, error) from error
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tvmdet.cli import output
-from tvmdet.cli.files import written_whole
+from tvmdet.cli.files import check_writable, written_whole
 from tvmdet.cli.options import Debug, parse_duration
 from tvmdet.cli.progress import Bar, Phases
 
@@ -69,6 +69,8 @@ def verify(
     debug: Debug = False,
 ) -> int:
     """Repeat a recorded benchmark; fail where it is slower beyond noise, or answers otherwise."""
+    check_writable(save, "--save")
+    check_writable(json, "--json")
     with Phases() as phase:
         phase("starting")
         from tvmdet.report import VerifyOptions, load_result

@@ -11,16 +11,9 @@ import numpy.typing as npt
 
 from tvmdet.rows import SPARED_SHARE, in_reference_order
 
-__all__ = ["SPARED_SHARE", "TOLERANCES", "Agreement", "compare_outputs"]
+__all__ = ["SPARED_SHARE", "Agreement", "compare_outputs"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-
-TOLERANCES: Mapping[str, float] = {"fp32": 1e-3, "bf16": 5e-2}
-"""Greatest error of an output, relative to the greatest value in it, by precision.
-
-That of fp32 is the one of the parity check of every build. bfloat16 keeps 8 bits, 0.4 % a
-rounding, which some tens of layers add to.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)

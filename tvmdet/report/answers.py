@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from tvmdet.report.agreement import SPARED_SHARE, TOLERANCES
+from tvmdet.report.agreement import SPARED_SHARE
 from tvmdet.report.pipeline import Found
+from tvmdet.report.tolerances import tolerances_at
 
 __all__ = ["changed_answers", "found_from", "sample_found", "sample_outputs"]
 
 Answers = Mapping[str, Sequence[float]]
 
 _SAMPLES = 64
-_SCORE_TOLERANCES = {"fp32": 0.01, "bf16": 0.1}
 
 
 def sample_found(found: Found) -> dict[str, list[float]]:
@@ -74,15 +74,15 @@ def changed_answers(then: Answers, now: Answers, precision: str) -> str:
         return ""
     if then.keys() != now.keys():
         return f"it answered {', '.join(then)}, and answers {', '.join(now) or 'nothing'}"
+    allowed = tolerances_at(precision)
     if "boxes_xyxy" not in then:
-        return _changed_outputs(then, now, TOLERANCES.get(precision, TOLERANCES["bf16"]))
+        return _changed_outputs(then, now, allowed.outputs)
     before, after = found_from(then), found_from(now)
-    found = compare_found(after, before, 0.1 if precision == "bf16" else 0.01)
+    found = compare_found(after, before, allowed.overlap)
     if not found.ok:
         return f"the boxes are not the recorded ones: {found.reason}"
     drift = np.abs(np.sort(before.scores) - np.sort(after.scores)).max(initial=0.0)
-    allowed = _SCORE_TOLERANCES.get(precision, _SCORE_TOLERANCES["bf16"])
-    return "" if drift <= allowed else f"a score is off the recorded one by {drift:.3g}"
+    return "" if drift <= allowed.score else f"a score is off the recorded one by {drift:.3g}"
 
 
 def _changed_outputs(then: Answers, now: Answers, tolerance: float) -> str:

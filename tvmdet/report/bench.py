@@ -12,7 +12,6 @@ from tvmdet.artifact import Artifact
 from tvmdet.cpus import check_threads
 from tvmdet.errors import ArtifactError, InputError
 from tvmdet.report.accuracy import read_accuracy
-from tvmdet.report.agreement import TOLERANCES
 from tvmdet.report.bench_emulated import bench_emulated, emulated_entry
 from tvmdet.report.contest import Contest, Side, ranked
 from tvmdet.report.end_to_end import end_to_end_table
@@ -29,7 +28,7 @@ from tvmdet.report.peak import Peak, measure_peak
 from tvmdet.report.per_layer import LayerTable, profile_layers
 from tvmdet.report.result_format import Prices, Setup
 from tvmdet.report.results import BenchReport, Table
-from tvmdet.report.rivals import find_rivals
+from tvmdet.report.rivals import PRECISIONS, find_rivals
 from tvmdet.report.subject import describe_subject, sha256_of
 from tvmdet.report.timing import Plan, time_in_turn
 from tvmdet.report.worker import WorkerError
@@ -204,13 +203,23 @@ class _Run:
                 "call returns before its kernel has run; leave it out, or name another --target"
             )
         _check_batch_sizes(self._artifact, options)
-        unknown = set(options.precisions).difference(TOLERANCES)
+        self._check_that_batches_are_timed()
+        unknown = set(options.precisions).difference(PRECISIONS)
         if unknown:
             raise InputError(
-                f"no precision is called {min(unknown)!r}; there are: {', '.join(TOLERANCES)}"
+                f"no rival computes in {min(unknown)!r}; they can in: {', '.join(PRECISIONS)}"
             )
         if options.picture is not None and not options.picture.is_file():
             raise InputError(f"there is no file {options.picture}; give --picture an image file")
+
+    def _check_that_batches_are_timed(self) -> None:
+        """Refuses sizes that no table would hold: a detector alone is timed image by image."""
+        more = [size for size in self._options.batch_sizes if size != 1]
+        if more and self._options.onnx is None and not self._is_raw:
+            raise InputError(
+                f"{self._artifact.path} is timed from the image file to the boxes, at batch 1; "
+                f"give --onnx to time the network at batch {more[0]}"
+            )
 
     def _tables(self, folder: Path) -> list[Table]:
         compiled, networks = self._networks(folder)
@@ -259,7 +268,15 @@ class _Run:
         return compiled, networks
 
     def _contest(self, network: Network, compiled: Path) -> Contest:
-        return Contest(network, compiled, self._threads, self._precision, self._options.tolerance)
+        return Contest(
+            network,
+            compiled,
+            self._threads,
+            self._precision,
+            self._options.tolerance,
+            # The network of a detector is compiled again, for this target alone.
+            self._target if self._is_raw else None,
+        )
 
     def _network_table(self, contest: Contest) -> Table:
         what = f"network, batch {contest.network.batch_size}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tvmdet.report.agreement import SPARED_SHARE, TOLERANCES, compare_outputs
+from tvmdet.report.agreement import SPARED_SHARE, compare_outputs
 from tvmdet.report.answers import sample_outputs
 from tvmdet.report.environments import environment_variables, find_python
 from tvmdet.report.network import Network, make_inputs
@@ -18,6 +18,7 @@ from tvmdet.report.results import Entry, Noise
 from tvmdet.report.rivals import RIVALS, TVMDET, Rival
 from tvmdet.report.statistics import compare, noise_between, summarise
 from tvmdet.report.timing import Timings
+from tvmdet.report.tolerances import tolerances_at
 from tvmdet.report.worker import Arrays, Worker, WorkerError
 
 __all__ = ["AGAIN", "OURS", "Contest", "Side", "one_line", "ranked"]
@@ -62,6 +63,7 @@ class Contest:
         threads: int,
         precision: str,
         tolerance: float | None = None,
+        target: str | None = None,
     ) -> None:
         """Takes the network.
 
@@ -72,6 +74,7 @@ class Contest:
             precision: That tvmdet's file was compiled in.
             tolerance: Greatest error, as a share of an output's greatest value; None for what
                 is usual in each precision.
+            target: Whose code in ``compiled`` to run; None for its only one.
         """
         self.network = network
         self.entries: dict[str, Entry] = {}
@@ -81,6 +84,7 @@ class Contest:
         self._threads = threads
         self._precision = precision
         self._tolerance = tolerance
+        self._target = target
         self._inputs = make_inputs(network.signature)
         self._stack = ExitStack()
 
@@ -141,11 +145,13 @@ class Contest:
             "precision": side.precision,
             "mode": side.rival.mode,
         }
+        if side.rival is TVMDET:
+            options["target"] = self._target
         return worker.load(model, self.network.signature, options)
 
     def _open(self, name: str, side: Side, reference: Arrays | None) -> Entry:
         entry = Entry(name=name, precision=side.precision, flop=self.network.flop)
-        if side.precision not in side.rival.precisions:
+        if not side.rival.computes_in(side.precision):
             return replace(entry, problem=f"does not compute in {side.precision} on a CPU")
         worker = self._stack.enter_context(self._start(side))
         try:
@@ -160,7 +166,9 @@ class Contest:
             self.answers = sample_outputs(outputs)
         if reference is not None:
             spared = SPARED_SHARE if self.network.selects else 0.0
-            allowed = self._tolerance or TOLERANCES[side.precision]
+            allowed = self._tolerance
+            if allowed is None:
+                allowed = tolerances_at(side.precision).outputs
             found = compare_outputs(outputs, reference, allowed, spared)
             entry = replace(entry, agreement=found)
             if not found.ok:

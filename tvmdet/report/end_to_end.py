@@ -24,6 +24,7 @@ from tvmdet.report.load import LoadWatch
 from tvmdet.report.pipeline import Found, Pipeline
 from tvmdet.report.results import Entry, Table
 from tvmdet.report.timing import Plan, time_in_turn
+from tvmdet.report.tolerances import tolerances_at
 from tvmdet.report.worker import Worker
 from tvmdet.spec import DetectorSpec
 
@@ -31,7 +32,6 @@ __all__ = ["compare_found", "end_to_end_table"]
 
 _SERVED = Path(__file__).with_name("serve_detector.py")
 _SAME_PLACE_PX = 0.5
-_IOU_TOLERANCES = {"fp32": 0.01, "bf16": 0.1}
 
 
 class _Phases:
@@ -140,7 +140,7 @@ def end_to_end_table(
             theirs = _Theirs(rival, pipeline, str(picture), given["name"])
             entry = replace(contest.entries[name], flop=None, agreement=None)
             # The coarser of the two decides what can be asked for.
-            tolerance = max(_IOU_TOLERANCES[entry.precision], _IOU_TOLERANCES[precision])
+            tolerance = tolerances_at(entry.precision, precision).overlap
             found = compare_found(theirs.found(), right, tolerance)
             entries[name] = replace(entry, agreement=found, problem=found.reason)
             if found.ok:

@@ -194,6 +194,16 @@ class BenchReport:
         )
 
     @property
+    def failures(self) -> list[str]:
+        """Why tvmdet itself was not timed, by table; nothing when all is well."""
+        return [
+            f"{table.what}, batch {table.batch_size}: {entry.problem}"
+            for table in self.tables
+            for entry in table.entries
+            if entry.name == "tvmdet" and entry.problem
+        ]
+
+    @property
     def warnings(self) -> list[str]:
         """What makes the figures less trustworthy."""
         said = []

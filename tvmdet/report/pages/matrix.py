@@ -33,7 +33,11 @@ _COLUMNS = (
     Column(name="parity", hint="against ONNX Runtime", is_number=False, in_brief=False),
     Column(name="size MB", hint="code and weights in the compiled file"),
     Column(name="memory MB", hint="most resident memory of the process"),
-    Column(name="tvmdet / this", hint="ratio of medians with its 95 % interval", is_number=False),
+    Column(
+        name="tvmdet / this",
+        hint="median of the rounds' ratios with its 95 % interval",
+        is_number=False,
+    ),
     Column(
         name="tvmdet is",
         hint="undecided inside the noise; what a difference would have had to be to be seen",

@@ -1,5 +1,5 @@
 """The runtimes that tvmdet is compared with, one file each, and the server that runs them."""
 
-from tvmdet.report.rivals.catalogue import RIVALS, TVMDET, Rival, find_rivals
+from tvmdet.report.rivals.catalogue import PRECISIONS, RIVALS, TVMDET, Rival, find_rivals
 
-__all__ = ["RIVALS", "TVMDET", "Rival", "find_rivals"]
+__all__ = ["PRECISIONS", "RIVALS", "TVMDET", "Rival", "find_rivals"]

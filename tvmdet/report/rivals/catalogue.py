@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tvmdet.errors import InputError
 
-__all__ = ["RIVALS", "TVMDET", "Rival", "find_rivals"]
+__all__ = ["PRECISIONS", "RIVALS", "TVMDET", "Rival", "find_rivals"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Rival:
         module: What must be importable.
         requirements: What pip installs, newest releases.
         bare_requirements: What pip installs without what those ask for.
-        precisions: What it can compute in on a CPU.
+        precisions: What it can compute in on a CPU; None for what its file was compiled in.
         mode: Passed to its file's ``load``.
         one_row: It has no batch dimension and is given the network at batch 1.
     """
@@ -31,7 +31,7 @@ class Rival:
     module: str
     requirements: tuple[str, ...]
     bare_requirements: tuple[str, ...] = ()
-    precisions: tuple[str, ...] = ("fp32",)
+    precisions: tuple[str, ...] | None = ("fp32",)
     mode: str = ""
     one_row: bool = False
 
@@ -39,6 +39,10 @@ class Rival:
     def file(self) -> Path:
         """The file that loads and runs it."""
         return Path(__file__).with_name(f"{self.group}.py")
+
+    def computes_in(self, precision: str) -> bool:
+        """Whether it can compute in a precision."""
+        return self.precisions is None or precision in self.precisions
 
 
 _TORCH = ("torch", "torchvision", "onnx", "onnx2torch", "numpy")
@@ -48,7 +52,7 @@ TVMDET = Rival(
     group="tvmdet",
     module="tvmdet",
     requirements=(),
-    precisions=("fp32", "bf16"),
+    precisions=None,
 )
 
 RIVALS = (
@@ -94,6 +98,9 @@ RIVALS = (
         mode="compile",
     ),
 )
+
+PRECISIONS = tuple(dict.fromkeys(one for rival in RIVALS for one in rival.precisions or ()))
+"""What some rival can compute in."""
 
 
 def find_rivals(names: Sequence[str]) -> tuple[Rival, ...]:

@@ -17,6 +17,7 @@ What a rival file offers:
   to a dict of arrays, by the ONNX file's names;
 - ``version()`` names the runtime and its version;
 - ``settings(threads, precision, mode)`` says in one line how it was set up;
+- tvmdet's take ``target`` too, whose code is to run;
 - ``CALLS``, if it is there, has further functions from JSON values to JSON values.
 """
 
