@@ -134,6 +134,28 @@ def test_a_rival_that_slowed_too_is_a_witness() -> None:
     assert (time.verdict, against.verdict) == ("slower", "slower")
 
 
+def test_a_rival_that_saw_nothing_acquits_nobody() -> None:
+    rng = np.random.default_rng(5)
+    wild = (2000.0 * np.exp(rng.normal(0, 0.8, (2, 20)))).tolist()
+
+    def session(us: float, rival: list[float]) -> Result:
+        rounds = {"tvmdet": [us] * 20, "onnxruntime": rival}
+        return measured({TABLE: {"rounds_us": rounds, "again_us": [us] * 20}})
+
+    time, against = changed_times(session(1000.0, wild[0]), session(1200.0, wild[1]))
+    assert against.verdict == "undecided" and against.low < 1 < 1.2 < against.high
+    assert (time.verdict, time.doubt) == ("slower", "")
+
+
+def test_what_failed_has_no_times() -> None:
+    then, now = steady(1000.0), steady(1000.0)
+    (table,) = now.tables
+    failed = replace(table.entries[0], rounds_us=(), latency=None, problem="wrong answers")
+    now = replace(now, tables=(replace(table, entries=(failed,)),))
+    assert changed_times(then, now) == [] == changed_times(now, then)
+    assert changed_parity(then, now)
+
+
 def test_a_rival_of_another_version_is_no_witness() -> None:
     then = steady(1000.0, rival_us=2000.0)
     now = steady(1200.0, rival_us=2400.0, versions={"onnxruntime": "2"})

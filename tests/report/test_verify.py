@@ -90,6 +90,22 @@ def test_a_slow_down_must_be_seen_again(recorded: Result, measure: Callable[...,
     assert (found.ok, found.attempts, len(fake.options)) == (False, 3, 3)
 
 
+def test_it_must_be_the_same_table_that_is_slow_again(
+    recorded: Result, measure: Callable[..., Fake]
+) -> None:
+    def both(first: float, second: float) -> Result:
+        one, two = slowed(recorded, first), slowed(recorded, second)
+        other = replace(two.tables[0], batch_size=two.tables[0].batch_size + 1)
+        return replace(one, tables=(*one.tables, other))
+
+    fake = measure(both(1.2, 1.0), both(1.0, 1.2))
+    assert verify(both(1.0, 1.0), VerifyOptions(attempts=3)).ok
+    assert len(fake.options) == 2
+    measure(both(1.2, 1.2), both(1.0, 1.2))
+    found = verify(both(1.0, 1.0), VerifyOptions(attempts=2))
+    assert [change.what for change in found.slower] == [found.changes[-1].what]
+
+
 def test_other_answers_fail_at_once(recorded: Result, measure: Callable[..., Fake]) -> None:
     (table,) = recorded.tables
     wrong = {name: tuple(v + 1 for v in values) for name, values in table.answers.items()}

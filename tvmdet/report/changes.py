@@ -99,13 +99,18 @@ def _changes(then: ResultTable, now: ResultTable) -> Iterator[Change]:
     ours = _entry(then, OURS), _entry(now, OURS)
     if ours[0] is None or ours[1] is None:
         return
+    # What was wrong or failed was not timed.
+    if not (ours[0].rounds_us and ours[1].rounds_us):
+        return
     against = list(_against_rivals(then, now, ours[0], ours[1]))
     moved = _log_median(ours[1]), _log_median(ours[0])
     time = _judged_at_equal_speed(then, now, ours[0], ours[1])
     doubt = ""
     if time.verdict == "slower":
         doubt = _doubt(then.disturbance, now.disturbance)
-        if not doubt and against and all(one.verdict != "slower" for one in against):
+        # A rival that could not have seen so much says nothing.
+        witnesses = [one for one in against if one.verdict == "slower" or one.high < time.low]
+        if not doubt and witnesses and all(one.verdict != "slower" for one in witnesses):
             # The rivals' own times have moved too: it was the machine.
             doubt = "not slower against any rival that was timed beside it both times"
     yield Change(

@@ -57,6 +57,7 @@ class Verification:
         hardware: In what the machine differs from the recorded one, in words.
         notes: What else a reader must know.
         attempts: How often it was measured.
+        seen_slower: The tables that were slower in every attempt.
         report: That attempt's own result.
     """
 
@@ -65,12 +66,17 @@ class Verification:
     hardware: tuple[str, ...]
     notes: tuple[str, ...]
     attempts: int
+    seen_slower: frozenset[str]
     report: BenchReport
 
     @property
     def slower(self) -> tuple[Change, ...]:
-        """Times that are a regression."""
-        return tuple(c for c in self.changes if c.measure == "time" and c.verdict == "slower")
+        """Times that are a regression: slower in this attempt, and in all before it."""
+        return tuple(
+            c
+            for c in self.changes
+            if c.measure == "time" and c.verdict == "slower" and c.what in self.seen_slower
+        )
 
     @property
     def doubtful(self) -> tuple[Change, ...]:
@@ -143,16 +149,23 @@ def verify(
         )
     notes = list(_check_artifact(path, recorded, where))
     again = _options(recorded, recorded.setup, options, where)
+    seen: frozenset[str] | None = None
     for attempt in range(1, options.attempts + 1):
         say(f"attempt {attempt} of at most {options.attempts}")
         report = bench(path, again, say=say, progress=progress, command=command)
         now = from_json(Result, report.to_dict())
+        changes = tuple(changed_times(recorded, now))
+        slow = frozenset(
+            one.what for one in changes if one.measure == "time" and one.verdict == "slower"
+        )
+        seen = slow if seen is None else seen & slow
         found = Verification(
-            changes=tuple(changed_times(recorded, now)),
+            changes=changes,
             parity=tuple(changed_parity(recorded, now)),
             hardware=tuple(hardware),
             notes=(*notes, *_other_versions(recorded, now), *now.warnings),
             attempts=attempt,
+            seen_slower=seen,
             report=report,
         )
         # Wrong answers are wrong at once; a slow-down may have been the machine's.

@@ -182,6 +182,10 @@ def _check_counts(result: Result) -> None:
     for index, table in enumerate(result.tables):
         for entry in table.entries:
             where = f"tables[{index}], {entry.name}:"
+            if entry.tvmdet_over_this is not None:
+                low, high = entry.tvmdet_over_this.interval_95
+                if not 0 < low <= high:
+                    raise Mismatch(where, f"interval_95 is [{low}, {high}]; ratios are above 0")
             count = 0 if entry.latency is None else entry.latency.count
             if count != len(entry.rounds_us):
                 raise Mismatch(where, f"latency.count is {count}, of {len(entry.rounds_us)} rounds")
