@@ -132,9 +132,9 @@ def _chapters(part: ModelPart, comparison: Comparison, names: Names) -> list[_Ch
         ),
         _Chapter(
             name="Rivals",
-            lead="Median over the rounds of tvmdet's time over the rival's, timed in turn, with the "
-            "95 % interval. A filled circle is faster, a filled triangle slower, a hollow square "
-            "undecided; the band is the noise floor, which two equal sides reach.",
+            lead="Median over the rounds of tvmdet's time over the rival's, timed in turn, with "
+            "the 95 % interval. A filled circle is faster, a filled triangle slower, a hollow "
+            "square undecided; the band is the noise floor, which two equal sides reach.",
             figures=charts.rival_figures(part, names),
         ),
         _Chapter(name="Matrix", sheet=matrix_sheet(part, comparison, names)),
