@@ -14,6 +14,8 @@ from tvmdet.gpus import Gpu, GpuNeeds, ask
 HOPPER = GpuNeeds(sm="sm_90", toolkit="13.0", never_run=True)
 AMPERE = GpuNeeds(sm="sm_80", toolkit="13.0", never_run=True)
 H100 = Gpu(names=("NVIDIA H100",), capabilities=(90,), driver=13000)
+ORIN = Gpu(names=("Orin",), capabilities=(87,), driver=13000)
+L4 = Gpu(names=("NVIDIA L4",), capabilities=(89,), driver=13000)
 MIXED = Gpu(names=("Tesla T4", "NVIDIA RTX A4000"), capabilities=(75, 86), driver=13010)
 
 
@@ -75,6 +77,17 @@ def test_a_driver_without_a_gpu_says_so(driver: Any, problem: str) -> None:
         (MIXED, AMPERE, ""),  # 8.6 runs what was compiled for 8.0
         (MIXED, HOPPER, "this machine has Tesla T4 (sm_75), NVIDIA RTX A4000 (sm_86)"),
         (H100, AMPERE, "needs a GPU of sm_80; this machine has NVIDIA H100 (sm_90)"),
+        (ORIN, dataclasses.replace(HOPPER, sm="sm_87"), ""),
+        (
+            ORIN,
+            dataclasses.replace(HOPPER, sm="sm_86"),
+            "needs a GPU of sm_86; this machine has Orin (sm_87)",
+        ),
+        (
+            L4,
+            dataclasses.replace(HOPPER, sm="sm_87"),
+            "needs a GPU of sm_87; this machine has NVIDIA L4",
+        ),
         (
             Gpu(names=("NVIDIA H100",), capabilities=(90,), driver=12040),
             HOPPER,

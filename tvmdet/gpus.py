@@ -20,6 +20,7 @@ RUNTIME_CUDA: Final = 13
 # cuda.h: CUdevice_attribute.
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
+_TEGRA = frozenset({53, 62, 72, 87, 101})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +69,13 @@ class Gpu:
         """Returns the index of the first GPU that runs some kernels, if there is one.
 
         A GPU runs code that was compiled for its own major version and a minor version up to its
-        own (CUDA C++ Programming Guide, "Binary compatibility").
+        own; those of Tegra (Jetson) and of cards do not run each other's (CUDA C++ Programming
+        Guide, "Binary compatibility").
         """
         wanted = int(re.sub(r"\D", "", needs.sm) or 0)
         for index, capability in enumerate(self.capabilities):
-            if capability // 10 == wanted // 10 and capability >= wanted:
+            same = capability // 10 == wanted // 10 and capability >= wanted
+            if capability == wanted or (same and not {capability, wanted} & _TEGRA):
                 return index
         return None
 

@@ -60,6 +60,8 @@ class CudaElementwise(Template):
             ),
             default=1,
         )
+        if any(_has_bool(schedule, block) for block in blocks):
+            widest = 1  # TVM writes vectors of truth values as ushort4, past the end of the buffer
         return Workload(
             anchor=f"elementwise {'x'.join(map(str, shape))}",
             facts=(
@@ -89,6 +91,11 @@ class CudaElementwise(Template):
             vector = decision["vector"]
             bind_points(schedule, loops, threads=decision["threads"], vector=vector)
         return schedule
+
+
+def _has_bool(schedule: Schedule, block: object) -> bool:
+    found = schedule.get(block)
+    return any(str(part.source.dtype) == "bool" for part in (*found.reads, *found.writes))
 
 
 def _bytes(schedule: Schedule, block: object) -> int:

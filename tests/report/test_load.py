@@ -18,7 +18,7 @@ from tvmdet.report import load as load_module
 from tvmdet.report.load import LoadFound, LoadWatch
 from tvmdet.report.yardstick import Yardstick
 
-QUIET = LoadFound(others_cpus=0.02, stolen_cpus=0.0, calls=100, yardstick_s=(0.001,) * 30)
+QUIET = LoadFound(others_cpus=0.02, stolen_cpus=0.0, yardstick_s=(0.001,) * 30)
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def test_an_injected_hog_is_flagged() -> None:
         for _ in range(8):
             watch.sample()
             time.sleep(0.05)
-        found = watch.read(calls=8)
+        found = watch.read()
     assert found.others_cpus > 0.3
     assert any(line.startswith("busy: other processes used") for line in found.findings)
     assert len(found.yardstick_s) == 8
@@ -82,7 +82,6 @@ def test_a_quiet_machine_has_no_findings() -> None:
         ({"others_cpus": 0.11}, "busy: other processes used 0.11 CPUs"),
         ({"stolen_cpus": 0.5}, "busy: the hypervisor gave 0.50 CPUs"),
         ({"waiting_share": 0.4}, "busy: threads waited for a CPU 40% of the time"),
-        ({"involuntary_switches": 900}, "busy: contestants were put off their CPU 9.0 times"),
         ({"throttled_s": 0.5}, "throttled: the CPU quota stopped the processes for 0.50 s"),
         ({"thermal_events": 3}, "throttled: the CPUs slowed down for heat 3 times"),
         ({"clock_mhz": (1500.0, 3000.0, 3200.0)}, "uneven: clocks were between 1500 and 3200"),
@@ -105,7 +104,7 @@ def test_findings(change: dict, says: str) -> None:
     [
         {"others_cpus": 0.1},
         {"waiting_share": 0.1},
-        {"involuntary_switches": 200},
+        {"involuntary_switches": 90_000},
         {"throttled_s": 0.0},
         {"clock_mhz": (0.0, 0.0, 0.0)},
         {"clock_mhz": (2900.0, 3000.0, 3200.0)},

@@ -51,7 +51,7 @@ def contest(rival_blocks: int, rounds: int = 60) -> tuple[Comparison, LoadFound]
             worker.feed({})
         watch = LoadWatch(worker.pid for worker in workers.values())
         timings = time_in_turn(workers, Plan(rounds=rounds), between=watch.sample)
-        load = watch.read(timings.calls)
+        load = watch.read()
     agreement = Agreement(worst=0.0, output="y", tolerance=1.0)
     entries = {name: Entry(name=name, agreement=agreement) for name in blocks}
     (_, rival), noise = ranked(entries, timings, {})

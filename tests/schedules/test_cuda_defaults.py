@@ -111,3 +111,18 @@ def test_every_kind_of_function_agrees_with_numpy_on_the_gpus_threads() -> None:
     found = run_functions(functions, arguments, outputs, TARGET)
     for name, (_, _, wanted, _) in CASES.items():
         assert_close(found[name][0], wanted, rtol=1e-5, atol=2e-5, name=name)
+
+
+def test_a_mask_of_many_points_is_written_where_it_belongs() -> None:
+    data = RNG.standard_normal((64, 64, 64), "float32")
+    kernel = only_kernel(
+        lambda builder, x: builder.emit(relax.op.greater(x, relax.const(0.0))), [data], TARGET
+    )
+    functions = {
+        f"v{number}": kernel.template.apply(kernel.func, kernel.workload, decision).mod["main"]
+        for number, decision in enumerate(kernel.decisions[:1] + kernel.decisions[-1:])
+    }
+    every = dict.fromkeys(functions, kernel.arguments)
+    found = run_functions(functions, every, dict.fromkeys(functions, kernel.outputs), TARGET)
+    for (mask,) in found.values():
+        np.testing.assert_array_equal(mask, data > 0)

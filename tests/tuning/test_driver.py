@@ -233,6 +233,11 @@ def test_a_target_that_this_machine_is_not_is_refused_before_anything_starts(tmp
         tune(None, target=alien)
 
 
+def test_kernels_of_a_gpu_are_timed_by_a_plan():
+    with pytest.raises(TargetError, match=r"--target sm_90 --plan DIR, then python DIR/measure.py"):
+        tune(None, target="sm_90")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

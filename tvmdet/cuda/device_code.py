@@ -16,10 +16,11 @@ __all__ = ["DEVICE_OPTIONS", "DeviceCode", "Launch", "Scratch", "device_code", "
 HELPERS = Path(__file__).with_name("device")
 """Functions written in CUDA C++ that kernels call by name; one file per subject."""
 
-DEVICE_OPTIONS: Final = {"tirx.disable_storage_rewrite": True}
-"""TVM's options for GPU kernels. Its general pass would share scratch memory between buffers of
-different types, which the pointers of tensor-core calls do not survive; dynamic shared memory has a
-pass of its own."""
+DEVICE_OPTIONS: Final = {"tirx.disable_storage_rewrite": True, "tirx.disable_cse_tir": True}
+"""TVM's options for GPU kernels, wherever they are compiled: what is emulated and timed is what is
+shipped. Compilers find common subexpressions themselves. TVM's general pass for scratch memory
+would share it between buffers of different types, which the pointers of tensor-core calls do not
+survive; dynamic shared memory has a pass of its own."""
 
 _AXES = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x", "threadIdx.y", "threadIdx.z")
 _DYNAMIC = "tirx.use_dyn_shared_memory"

@@ -288,7 +288,7 @@ class _Run:
             lambda n, s: self._progress(what, n, s),
             watch.sample,
         )
-        load = watch.read(timings.calls)
+        load = watch.read()
         entries, noise = ranked(contest.entries, timings, contest.memory())
         return Table(
             what="network",

@@ -147,7 +147,7 @@ def end_to_end_table(
                 sides[name] = theirs
         watch = LoadWatch(side.pid for side in sides.values())
         timings = time_in_turn(sides, plan, progress, watch.sample)
-        load = watch.read(timings.calls)
+        load = watch.read()
         memory = {name: side.memory_peak_bytes() for name, side in sides.items()}
     found_entries, noise = ranked(entries, timings, memory)
     found_entries = tuple(

@@ -18,7 +18,6 @@ __all__ = ["LoadFound", "LoadWatch"]
 
 _BUSY_CPUS = 0.1
 _WAITING_SHARE = 0.1
-_SWITCHES_A_CALL = 2.0
 _SLOWER = 1.1
 _UNEVEN = 1.25
 _FEWEST_SAMPLES = 6
@@ -36,12 +35,13 @@ class LoadFound:
         others_cpus: CPUs' worth of work that other processes did on average.
         stolen_cpus: CPUs' worth of time that the hypervisor gave to other guests.
         waiting_share: Share of the time in which some runnable thread had no CPU.
-        involuntary_switches: How often contestants were put off a CPU for another thread.
+        involuntary_switches: How often threads of contestants and of this process gave a CPU to
+            another thread; Linux counts those that did so themselves (``sched_yield``), as the idle
+            threads of pools do all the time. No disturbance by itself.
         throttled_s: Seconds that a CPU quota stopped this process's cgroup.
         thermal_events: How often CPUs slowed down for heat.
         clock_mhz: Least, median and greatest clock seen.
         yardstick_s: Seconds of :class:`tvmdet.report.yardstick.Yardstick`, one a round.
-        calls: Timed calls of all contestants.
     """
 
     others_cpus: float
@@ -52,7 +52,6 @@ class LoadFound:
     thermal_events: int | None = None
     clock_mhz: tuple[float, float, float] | None = None
     yardstick_s: Sequence[float] = ()
-    calls: int = 0
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -66,9 +65,6 @@ class LoadFound:
             yield f"busy: the hypervisor gave {self.stolen_cpus:.2f} CPUs to other guests"
         if (self.waiting_share or 0.0) > _WAITING_SHARE:
             yield f"busy: threads waited for a CPU {self.waiting_share:.0%} of the time"
-        switches = (self.involuntary_switches or 0) / max(self.calls, 1)
-        if switches > _SWITCHES_A_CALL:
-            yield f"busy: contestants were put off their CPU {switches:.1f} times a call"
 
     def _of_speed(self) -> Iterable[str]:
         if self.throttled_s:
@@ -122,12 +118,8 @@ class LoadWatch:
         khz = [read_text(path).strip() for path in _CPUS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
         self._mhz += [int(value) / 1e3 for value in khz if value.isdecimal()]
 
-    def read(self, calls: int = 0) -> LoadFound:
-        """Returns what happened since.
-
-        Args:
-            calls: How many calls were timed meanwhile.
-        """
+    def read(self) -> LoadFound:
+        """Returns what happened since."""
         found, after = self._clock.read(), self._counters()
         gone = {
             name: max(value - self._before[name], 0.0)
@@ -146,7 +138,6 @@ class LoadWatch:
             thermal_events=None if thermal is None else int(thermal),
             clock_mhz=self._clocks(),
             yardstick_s=tuple(self._yardstick_s),
-            calls=calls,
         )
 
     def _clocks(self) -> tuple[float, float, float] | None:

@@ -346,7 +346,7 @@ class Load:
         others_cpus: CPUs' worth of work of other processes.
         stolen_cpus: CPUs' worth of time that the hypervisor gave to other guests.
         waiting_share: Share of the time that some runnable thread waited for a CPU (PSI).
-        involuntary_switches: How often contestants were put off a CPU for somebody else.
+        involuntary_switches: How often contestants gave a CPU to another thread, by yielding too.
         throttled_s: Seconds that the contestants' cgroup was stopped by its CPU quota.
         thermal_events: How often the CPUs slowed down for heat, as the kernel counts.
         clock_mhz: Least, median and greatest clock of the CPUs seen meanwhile; null where the

@@ -63,11 +63,6 @@ class Timings:
     warm_up: dict[str, list[float]] = field(default_factory=dict)
     restless: set[str] = field(default_factory=set)
 
-    @property
-    def calls(self) -> int:
-        """Timed calls of all contestants."""
-        return sum(len(seconds) for seconds in self.seconds.values())
-
 
 def time_in_turn(
     contestants: Mapping[str, Contestant],
@@ -78,8 +73,8 @@ def time_in_turn(
     """Times contestants in rounds.
 
     In a round each contestant makes one call that is not timed and one that is. Before its turn
-    it waits until the one before it sleeps. Every round another contestant begins, so that each
-    comes as often after each of its neighbours' pauses as the others.
+    it waits until the one before it sleeps. Every other round runs backwards, and every second one
+    another contestant begins, so that each is as often first, and as often after two others.
 
     Args:
         contestants: By name.
@@ -95,12 +90,15 @@ def time_in_turn(
     while alive and not plan.is_done(done, time.monotonic() - started):
         timed: dict[str, float] = {}
         names = list(alive)
-        start = (done + warm) % len(names)
+        start = (done + warm) // 2 % len(names)
         if warm >= plan.warm_up:
             _rest(alive, last, found.restless)
             last = None
             between()
-        for name in names[start:] + names[:start]:
+        order = names[start:] + names[:start]
+        if (done + warm) % 2:
+            order.reverse()
+        for name in order:
             _rest(alive, last, found.restless)
             last = name
             try:

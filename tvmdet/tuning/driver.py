@@ -218,6 +218,12 @@ def _check(
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}; give 1 or more")
     find_linker(target.arch)
+    if target.kind == "cuda":
+        raise TargetError(
+            f"kernels of {target.name} are timed by a plan: tvmdet tune MODEL --target "
+            f"{target.name} --plan DIR, then python DIR/measure.py on the machine with the GPU, "
+            "then tvmdet tune --collect DIR"
+        )
     if model is not None:
         return
     if board is not None:
