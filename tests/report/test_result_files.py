@@ -110,6 +110,18 @@ def damaged(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]
             "stage network has not the rounds of its calls",
             id="a lost stage",
         ),
+        *(
+            pytest.param(
+                damaged(
+                    lambda v, interval=interval: v["tables"][0]["entries"][1][
+                        "tvmdet_over_this"
+                    ].update(interval_95=interval)
+                ),
+                "interval_95 is .*; ratios are above 0",
+                id=f"an interval of {interval}",
+            )
+            for interval in ([0, 0.5], [-1, 2], [2, 1])
+        ),
     ],
 )
 def test_what_is_no_result_is_refused(

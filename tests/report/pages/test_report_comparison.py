@@ -119,6 +119,13 @@ def test_percentiles_of_too_few_calls_are_marked() -> None:
     assert "fewer calls" in sheet.below[0]
 
 
+def test_a_thousand_calls_have_a_thousandth() -> None:
+    for rounds, marked in ((999, True), (1000, False)):
+        sheet = matrix(compare_sources([source(made_results.made_result(rounds=rounds))]))
+        row = cells(sheet, runtime="tvmdet", what="network")[0]
+        assert row["p99.9 ms"].endswith("*") == marked
+
+
 def test_emulated_code_has_counts_and_never_a_latency() -> None:
     given = made_results.made_result(members=(made_results.emulated(),))
     for brief in (False, True):
