@@ -184,6 +184,7 @@ def test_tune_passes_its_options_on(
         "threads": 2,
         "precision": "bf16",
         "board": None,
+        "cost_model": "measured",
     }
     assert "40 to tune, 31 of them already known" in done.out
     assert "20 ms -> 10 ms (2.00x)" in done.out
