@@ -10,7 +10,7 @@ import pytest
 
 from tvmdet.boxes import ImageTransform, iou_matrix
 from tvmdet.compiler.images import NamedImage
-from tvmdet.compiler.parity_nudges import settled_by_nudges
+from tvmdet.compiler.parity_nudges import settle_by_nudges
 from tvmdet.compiler.reference import Candidates
 from tvmdet.spec import InputSpec
 
@@ -60,18 +60,43 @@ def test_only_what_the_reference_itself_is_unsure_of(
     reference: Any = _Wavering()
     everything = _found(STEADY, WAVERING, NOT_THERE)
     image = NamedImage(name="grey", pixels=np.full((64, 64, 3), 114, np.uint8))
-    got = settled_by_nudges(
+    got = settle_by_nudges(
         alone,
         {"compiled": everything, "reference": everything},
         image,
         ImageTransform.for_image((64, 64), InputSpec(size_hw=(64, 64))),
         reference,
         1e-5,
+        lambda found: found,
         _fits,
         lambda mine, others: 0.0,
     )
-    assert got == settled
+    assert (got.seen, got.excused) == (settled, set())
     assert reference.runs == runs
+
+
+class _Sure:
+    """Has both boxes as candidates, of which suppression keeps the first."""
+
+    def candidates(self, *_: Any, nudge: float, seed: int) -> tuple[Candidates, Candidates]:
+        return _found(STEADY, WAVERING), _found()
+
+
+def test_what_the_reference_suppresses_it_does_not_find() -> None:
+    reference: Any = _Sure()
+    image = NamedImage(name="grey", pixels=np.full((64, 64, 3), 114, np.uint8))
+    got = settle_by_nudges(
+        [("compiled", WAVERING)],
+        {"compiled": _found(STEADY, WAVERING), "reference": _found(STEADY)},
+        image,
+        ImageTransform.for_image((64, 64), InputSpec(size_hw=(64, 64))),
+        reference,
+        1e-5,
+        lambda found: found.take([0]),
+        _fits,
+        lambda mine, others: float((~_fits(mine, others).any(axis=1)).mean()),
+    )
+    assert (got.seen, got.excused) == (set(), set())
 
 
 def _fits(mine: Candidates, others: Candidates) -> npt.NDArray[np.bool_]:
@@ -104,14 +129,15 @@ def test_no_more_boxes_differ_than_the_reference_from_itself(ours: int, settled:
     reference: Any = _Restless(wavering=3)
     alone = [("compiled", 1 + row) for row in range(ours)]
     image = NamedImage(name="grey", pixels=np.full((64, 64, 3), 114, np.uint8))
-    got = settled_by_nudges(
+    got = settle_by_nudges(
         alone,
         {"compiled": _strewn(ours, 1), "reference": _strewn(3, 0)},
         image,
         ImageTransform.for_image((64, 64), InputSpec(size_hw=(64, 64))),
         reference,
         1e-5,
+        lambda found: found,
         _fits,
         lambda mine, others: float((~_fits(mine, others).any(axis=1)).mean()),
     )
-    assert got == (set(alone) if settled else set())
+    assert (got.seen, got.excused) == (set(), set(alone) if settled else set())
