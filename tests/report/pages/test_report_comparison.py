@@ -11,9 +11,12 @@ import pytest
 
 from tvmdet.errors import InputError
 from tvmdet.report.pages.chart_accuracy import Trade, accuracy_chart, pareto_front
+from tvmdet.report.pages.charts import overview_figures
 from tvmdet.report.pages.comparison import Comparison, compare_sources
 from tvmdet.report.pages.matrix import brief_sheet, matrix_sheet
+from tvmdet.report.pages.more_sheets import conditions
 from tvmdet.report.pages.names import Names
+from tvmdet.report.pages.overview import overview_sheet
 from tvmdet.report.pages.runs import Source
 from tvmdet.report.pages.sheets import Sheet
 from tvmdet.report.pages.summary import cards, findings
@@ -203,3 +206,31 @@ def test_the_front_has_what_nothing_beats() -> None:
     assert [one.name for one in pareto_front(some)] == ["fast", "b"]
     # Of equals one stands for both.
     assert len(pareto_front([trade("x", 1, 0.5), trade("y", 1, 0.5)])) == 1
+
+
+def test_machines_of_one_target_are_told_apart_over_all_models() -> None:
+    given = []
+    for name, virtual in (("one", False), ("two", True)):
+        result = made_results.made_result(model=name, accuracy=0.4)
+        machine = replace(result.machine, cpu="A CPU whose name goes on and on", virtual=virtual)
+        given.append(source(replace(result, machine=machine), f"{name}.json"))
+    found = compare_sources(given, group=True)
+    each, every = Names.of_report([part.runs for part in found.models])
+    alone = [
+        names.place(part.runs[0].place) for names, part in zip(each, found.models, strict=True)
+    ]
+    assert alone == ["x86-64-v4", "x86-64-v4"]
+    sheet = overview_sheet(found, every)
+    one, two = (cells(sheet, detector=name)[0]["target"] for name in ("one", "two"))
+    assert one != two and two.endswith("(virtual)")
+    assert not overview_figures(found, every)  # each machine has one model only
+
+
+def test_rivals_are_named_with_version_and_settings() -> None:
+    given = made_results.made_result()
+    (table,) = given.tables[:1]
+    rival = table.entries[1]
+    (part,) = compare_sources([source(given)]).models
+    told = dict(conditions(part.sources[0], Names(part.runs, {})))
+    assert rival.version and told[rival.name].startswith(rival.version)
+    assert rival.settings in told[rival.name]

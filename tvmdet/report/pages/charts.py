@@ -6,7 +6,6 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tvmdet.report.pages.canvas import MARKERS
 from tvmdet.report.pages.chart_accuracy import Trade, accuracy_chart
 from tvmdet.report.pages.chart_latency import latency_chart
 from tvmdet.report.pages.chart_ratios import RatioRow, ratios_chart
@@ -16,7 +15,7 @@ from tvmdet.report.pages.chart_throughput import throughput_chart
 from tvmdet.report.pages.chart_winnable import winnable_chart
 from tvmdet.report.pages.comparison import Comparison, ModelPart
 from tvmdet.report.pages.names import Names
-from tvmdet.report.pages.runs import Profiled, Run
+from tvmdet.report.pages.runs import Place, Profiled, Run
 
 __all__ = [
     "Figure",
@@ -128,29 +127,28 @@ def kernel_figures(profiled: Profiled) -> list[Figure]:
     )
 
 
-def overview_figures(comparison: Comparison, names: Sequence[Names]) -> list[Figure]:
-    """Returns accuracy against latency of all models of a report, one drawing per place."""
-    found: dict[str, list[Trade]] = {}
-    for index, (part, named) in enumerate(zip(comparison.models, names, strict=True)):
+def overview_figures(comparison: Comparison, names: Names) -> list[Figure]:
+    """Returns accuracy against latency of all models of a report, one drawing per place.
+
+    Marks are those of tvmdet in its precisions; models have their names beside them.
+    """
+    found: dict[Place, list[Trade]] = {}
+    for part in comparison.models:
         for run in _batch_1(part.ours):
             if run.accuracy is not None and run.median_ms is not None:
                 trade = Trade(
                     name=f"{part.model.name} {run.precision}",
                     latency_ms=run.median_ms,
                     accuracy=run.accuracy,
-                    style=index % len(MARKERS),
+                    style=names.side(run),
                 )
-                found.setdefault(named.place(run.place), []).append(trade)
-    return _drawn(
-        [
-            Figure(
-                title=f"Accuracy against latency of all models, {place}",
-                svg=accuracy_chart(trades, f"Accuracy against latency of all models, {place}"),
-            )
-            for place, trades in found.items()
-            if len(trades) > 1
-        ]
-    )
+                found.setdefault(run.place, []).append(trade)
+    figures = []
+    for place, trades in found.items():
+        if len(trades) > 1:
+            title = f"Accuracy against latency of all models, {names.place(place)}"
+            figures.append(Figure(title=title, svg=accuracy_chart(trades, title)))
+    return _drawn(figures)
 
 
 def _batch_1(runs: Sequence[Run]) -> list[Run]:

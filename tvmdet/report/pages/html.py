@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -52,8 +52,7 @@ def to_html(comparison: Comparison) -> str:
         raise InputError(
             "HTML reports need jinja2: pip install 'tvmdet[report]', or write .md or .json"
         ) from error
-    sides = Names.number_sides(run for part in comparison.models for run in part.runs)
-    names = [Names(part.runs, sides) for part in comparison.models]
+    names, shared = Names.of_report([part.runs for part in comparison.models])
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -66,16 +65,16 @@ def to_html(comparison: Comparison) -> str:
         sources=[source for part in comparison.models for source in part.sources],
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         baseline=comparison.baseline,
-        overview=_overview(comparison, names) if len(names) > 1 else None,
+        overview=_overview(comparison, shared) if len(names) > 1 else None,
         models=[
             _section(index, part, comparison, named)
             for index, (part, named) in enumerate(zip(comparison.models, names, strict=True))
         ],
-        legend=_side_legend(sides),
+        legend=_side_legend(shared.sides),
     )
 
 
-def _overview(comparison: Comparison, names: Sequence[Names]) -> _Chapter:
+def _overview(comparison: Comparison, names: Names) -> _Chapter:
     return _Chapter(
         name="All detectors",
         figures=charts.overview_figures(comparison, names),
@@ -196,6 +195,6 @@ def _stage_legend(stages: Iterable[str]) -> list[tuple[str, str, str]]:
     return [(f"hatched h{stage_style(one)}", "", one) for one in STAGES if one in known]
 
 
-def _side_legend(sides: dict[str, int]) -> list[tuple[str, str, str]]:
+def _side_legend(sides: Mapping[str, int]) -> list[tuple[str, str, str]]:
     """Returns style, outline and words of the marks of each runtime."""
     return [(f"mark s{index}", MARKERS[index], side) for side, index in sides.items()]

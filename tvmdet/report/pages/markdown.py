@@ -21,11 +21,10 @@ _MOST_DOUBTS = 5
 
 def to_markdown(comparison: Comparison) -> str:
     """Returns the text of a report."""
-    sides = Names.number_sides(run for part in comparison.models for run in part.runs)
-    names = [Names(part.runs, sides) for part in comparison.models]
+    names, shared = Names.of_report([part.runs for part in comparison.models])
     blocks = ["# Latency report"]
     if len(names) > 1:
-        blocks += _table(overview_sheet(comparison, names))
+        blocks += _table(overview_sheet(comparison, shared))
     for part, named in zip(comparison.models, names, strict=True):
         blocks += _part(part, comparison, named)
     return "\n\n".join(blocks) + "\n"

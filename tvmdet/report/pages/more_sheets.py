@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
+from tvmdet.report.contest import OURS
 from tvmdet.report.pages.comparison import ModelPart
 from tvmdet.report.pages.names import Names, milliseconds
 from tvmdet.report.pages.rivalry import VERDICT_KINDS
 from tvmdet.report.pages.rows import place_of
 from tvmdet.report.pages.runs import Profiled, Source, ratio_text
 from tvmdet.report.pages.sheets import Cell, Column, Sheet
-from tvmdet.report.result_format import Kernel
+from tvmdet.report.result_format import Kernel, Result
 
 __all__ = ["changes_sheet", "conditions", "kernels_sheet", "problems"]
 
@@ -145,8 +147,16 @@ def conditions(source: Source, names: Names) -> list[tuple[str, str]]:
         ("compiled file", f"{artifact.path} {_digest(artifact.sha256)}".strip()),
         ("model", f"{result.model.name} {_digest(result.model.sha256)}".strip()),
         ("measured" if timed else "counted", result.created),
+        *_rivals(result),
     ]
     return [(name, value) for name, value in pairs if value]
+
+
+def _rivals(result: Result) -> Iterator[tuple[str, str]]:
+    """Yields each rival's version and how it was set up."""
+    entries = [entry for table in result.tables for entry in table.entries if entry.name != OURS]
+    for entry in {entry.name: entry for entry in reversed(entries)}.values():
+        yield entry.name, ", ".join(text for text in (entry.version, entry.settings) if text)
 
 
 def _digest(sha256: str | None) -> str:

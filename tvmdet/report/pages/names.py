@@ -15,7 +15,7 @@ _LONGEST = 34
 
 
 class Names:
-    """What places and rows of one model are called in its charts and tables.
+    """What places and rows of one model, or of all, are called in charts and tables.
 
     Attributes:
         sides: An index for each runtime with its precision, the same in all charts of a report:
@@ -26,7 +26,7 @@ class Names:
         """Looks at what the rows have in common.
 
         Args:
-            runs: Rows of one model.
+            runs: All rows that are told apart.
             sides: See the class.
         """
         self.sides = sides
@@ -46,6 +46,13 @@ class Names:
     def side(self, run: Run) -> int:
         """Returns the index of the run's marks."""
         return self.sides.get(run.side, 0)
+
+    @classmethod
+    def of_report(cls, models: Sequence[Sequence[Run]]) -> tuple[list[Names], Names]:
+        """Returns names for the rows of each model of a report, and for all rows together."""
+        every = [run for runs in models for run in runs]
+        sides = cls.number_sides(every)
+        return [cls(runs, sides) for runs in models], cls(every, sides)
 
     @staticmethod
     def number_sides(runs: Iterable[Run]) -> dict[str, int]:
@@ -83,4 +90,8 @@ def _place_names(places: Iterable[Place]) -> dict[Place, str]:
 
 
 def _short(machine: str) -> str:
-    return machine if len(machine) <= _LONGEST else f"{machine[:_LONGEST]}…"
+    """Cuts a long name in the middle: what tells machines apart is at either end."""
+    if len(machine) <= _LONGEST:
+        return machine
+    end = _LONGEST // 3
+    return f"{machine[: _LONGEST - end]}…{machine[-end:]}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tvmdet.report.pages.comparison import Comparison, ModelPart
 from tvmdet.report.pages.names import Names, milliseconds
 from tvmdet.report.pages.rivalry import fastest_rival, verdict_cell
@@ -22,13 +20,9 @@ def first_figures(part: ModelPart) -> list[Run]:
     return list(found.values())
 
 
-def overview_sheet(comparison: Comparison, names: Sequence[Names]) -> Sheet:
-    """Returns a table of the first figures of every model."""
-    rows = [
-        _row(run, part, named)
-        for part, named in zip(comparison.models, names, strict=True)
-        for run in first_figures(part)
-    ]
+def overview_sheet(comparison: Comparison, names: Names) -> Sheet:
+    """Returns a table of the first figures of every model, whose rows ``names`` tells apart."""
+    rows = [_row(run, part, names) for part in comparison.models for run in first_figures(part)]
     return Sheet(
         title="All detectors",
         columns=(
