@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tvmdet.artifact import Artifact
 from tvmdet.errors import InputError
 from tvmdet.report.result_format import Accuracy
+from tvmdet.report.subject import sha256_of
 from tvmdet.report.typed_json import Mismatch, from_json
 
 __all__ = ["read_accuracy"]
@@ -16,15 +16,17 @@ __all__ = ["read_accuracy"]
 _AGAIN = "give --eval a file that `tvmdet eval FILE.tvmdet --json` wrote"
 
 
-def read_accuracy(path: Path, artifact: Artifact) -> Accuracy:
+def read_accuracy(path: Path, artifact: Path, target: str) -> Accuracy:
     """Reads an evaluation.
 
     Args:
         path: What ``tvmdet eval --json`` wrote.
-        artifact: The file that is measured; it must be of the same model.
+        artifact: The compiled file that is measured: it must be the one that was evaluated, since
+            another precision of the same model has another accuracy.
+        target: Whose code is measured; likewise.
 
     Raises:
-        InputError: The file cannot be read, is no evaluation, or is one of another model.
+        InputError: The file cannot be read, is no evaluation, or is one of another file or target.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -34,16 +36,21 @@ def read_accuracy(path: Path, artifact: Artifact) -> Accuracy:
         raise InputError(f"{path} is not JSON ({error}); {_AGAIN}") from error
     try:
         found = _accuracy(path, value)
-        digest = value["model"]["sha256"]
+        digest = value["file_sha256"]
     except Mismatch as error:
         raise InputError(f"{path} is no evaluation: {error}; {_AGAIN}") from error
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} is no evaluation ({error!r}); {_AGAIN}") from error
-    promised = artifact.manifest["model"].get("sha256")
-    if digest != promised:
+    measured = sha256_of(artifact)
+    if digest != measured:
         raise InputError(
-            f"{path} is of another model: its SHA-256 is {digest}, and {artifact.path} was "
-            f"compiled from {promised}; evaluate this file"
+            f"{path} is of another compiled file: of {value['file']}, SHA-256 {digest}; that of "
+            f"{artifact} is {measured}. Evaluate this one: tvmdet eval {artifact} --json"
+        )
+    if found.target != target:
+        raise InputError(
+            f"{path} is of {found.target}, and {target} is measured: tvmdet eval {artifact} "
+            f"--target {target} --json"
         )
     return found
 

@@ -138,7 +138,7 @@ class _Run:
         self._is_raw = self._artifact.manifest["raw"] is not None
         self._check()
         given = options.evaluation
-        self._accuracy = None if given is None else read_accuracy(given, self._artifact)
+        self._accuracy = None if given is None else read_accuracy(given, path, self._target)
         # Before anything that takes long: a rival that is missing stops everything.
         self._sides = [
             Side(rival=rival, precision=precision, python=find_python(rival))

@@ -32,6 +32,7 @@ class EvalReport:
 
     Attributes:
         artifact: Path of the compiled file.
+        artifact_sha256: Its digest.
         model: What it was compiled from, as its manifest says.
         target: Whose code ran.
         annotations: Path of the annotations.
@@ -49,6 +50,7 @@ class EvalReport:
     """
 
     artifact: str
+    artifact_sha256: str
     model: Mapping[str, Any]
     target: str
     annotations: str
@@ -90,6 +92,7 @@ class EvalReport:
         """Returns plain JSON values."""
         return {
             "file": self.artifact,
+            "file_sha256": self.artifact_sha256,
             "model": dict(self.model),
             "target": self.target,
             "annotations": self.annotations,

@@ -13,6 +13,7 @@ from tvmdet.report.coco import Annotations, CocoImage, read_annotations
 from tvmdet.report.coco_metrics import Backend, Figures, find_backend, measure
 from tvmdet.report.eval_classes import ClassMap, map_classes
 from tvmdet.report.eval_results import EvalReport, ReferenceFigures
+from tvmdet.report.subject import sha256_of
 from tvmdet.runtime import Detector, load
 
 __all__ = ["EvalOptions", "evaluate"]
@@ -134,6 +135,7 @@ class _Run:
             theirs = ReferenceFigures(runtime=reference.version, boxes=right, masks=right_masks)
         return EvalReport(
             artifact=str(self._path),
+            artifact_sha256=sha256_of(Path(self._path)),
             model=self._detector.manifest["model"],
             target=self._detector.target,
             annotations=str(self._annotations.path),
