@@ -68,7 +68,8 @@ def test_spec_page_names_every_key() -> None:
 def test_benchmarking_page_names_every_key_of_a_result() -> None:
     import dataclasses
 
-    from tvmdet.report.result_format import Load, Result
+    from tvmdet.report.result_format import Result
+    from tvmdet.report.result_tables import Load
 
     text = (ROOT / "docs" / "benchmarking.md").read_text(encoding="utf-8")
     for cls in (Result, Load):

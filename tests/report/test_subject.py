@@ -12,7 +12,7 @@ import toy_modules
 from tvmdet.artifact import Artifact
 from tvmdet.gpus import Gpu
 from tvmdet.report.machine import describe_accelerator, describe_machine
-from tvmdet.report.result_format import Machine
+from tvmdet.report.result_subject import Machine
 from tvmdet.report.subject import describe_subject
 from tvmdet.report.typed_json import from_json
 from tvmdet.runtime.loader import Host

@@ -24,7 +24,7 @@ from tvmdet.cli.progress import Bar, Phases
 
 if TYPE_CHECKING:
     from tvmdet.report import BenchReport
-    from tvmdet.report.result_format import Prices
+    from tvmdet.report.result_subject import Prices
 
 __all__ = ["bench"]
 
@@ -186,7 +186,7 @@ def _names(text: str | None, option: str) -> tuple[str, ...]:
 
 def _price(text: str | None) -> Prices | None:
     """Reads ``0.35 USD``."""
-    from tvmdet.report.result_format import Prices
+    from tvmdet.report.result_subject import Prices
 
     if text is None:
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmdet.errors import InputError
-from tvmdet.report.result_format import Accuracy
+from tvmdet.report.result_subject import Accuracy
 from tvmdet.report.subject import sha256_of
 from tvmdet.report.typed_json import Mismatch, from_json
 

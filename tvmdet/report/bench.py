@@ -26,7 +26,7 @@ from tvmdet.report.network import (
 )
 from tvmdet.report.peak import Peak, measure_peak
 from tvmdet.report.per_layer import LayerTable, profile_layers
-from tvmdet.report.result_format import Prices, Setup
+from tvmdet.report.result_subject import Prices, Setup
 from tvmdet.report.results import BenchReport, Table
 from tvmdet.report.rivals import PRECISIONS, find_rivals
 from tvmdet.report.subject import describe_subject, sha256_of

@@ -12,7 +12,7 @@ from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.errors import InputError
 from tvmdet.report.emulated import count_network
 from tvmdet.report.machine import describe_machine, describe_versions
-from tvmdet.report.result_format import Setup
+from tvmdet.report.result_subject import Setup
 from tvmdet.report.results import BenchReport
 from tvmdet.report.subject import describe_subject
 from tvmdet.runtime.loader import Host

@@ -21,7 +21,9 @@ import numpy as np
 from tvmdet.report.answers import changed_answers
 from tvmdet.report.contest import OURS
 from tvmdet.report.resampling import Interval, median_interval
-from tvmdet.report.result_format import Contestant, Load, Machine, Result, ResultTable
+from tvmdet.report.result_format import Result
+from tvmdet.report.result_subject import Machine
+from tvmdet.report.result_tables import Contestant, Load, ResultTable
 from tvmdet.report.statistics import FEWEST_ROUNDS, LEAST_DIFFERENCE
 
 __all__ = ["Change", "changed_parity", "changed_times", "other_hardware"]

@@ -14,7 +14,7 @@ from tvmdet.board.kernel_places import kernel_places
 from tvmdet.board.module import BoardModule
 from tvmdet.board.pipeline_model import PipelineModel, find_model, why_no_model
 from tvmdet.board.prediction import predict
-from tvmdet.report.result_format import CountedKernel, Emulation
+from tvmdet.report.result_kernels import CountedKernel, Emulation
 from tvmdet.report.serve_profile import entry_of
 from tvmdet.targets import Target, resolve_target
 

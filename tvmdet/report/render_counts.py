@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tvmdet.report.result_format import CountedKernel, Emulation
+from tvmdet.report.result_kernels import CountedKernel, Emulation
 
 __all__ = ["Grid", "counted_grid", "counted_words", "schedule_text"]
 

@@ -13,7 +13,8 @@ from tvmdet.gpus import find_gpus
 from tvmdet.report.bench import BenchOptions, bench
 from tvmdet.report.changes import Change, changed_parity, changed_times, other_hardware
 from tvmdet.report.machine import describe_accelerator, describe_machine
-from tvmdet.report.result_format import Machine, Result, Setup
+from tvmdet.report.result_format import Result
+from tvmdet.report.result_subject import Machine, Setup
 from tvmdet.report.results import BenchReport
 from tvmdet.report.subject import sha256_of
 from tvmdet.report.timing import Plan

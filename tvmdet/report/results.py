@@ -11,7 +11,8 @@ from tvmdet.report.agreement import Agreement
 from tvmdet.report.load import LoadFound
 from tvmdet.report.peak import Peak
 from tvmdet.report.per_layer import LayerTable
-from tvmdet.report.result_format import FORMAT, SCHEMA, Accuracy, Prices, Setup
+from tvmdet.report.result_format import FORMAT, SCHEMA
+from tvmdet.report.result_subject import Accuracy, Prices, Setup
 from tvmdet.report.statistics import Comparison, Summary
 from tvmdet.report.subject import Subject
 from tvmdet.report.typed_json import to_json

@@ -10,7 +10,8 @@ from typing import Any
 
 from tvmdet.artifact import WEIGHTS_MEMBER, Artifact
 from tvmdet.errors import ArtifactError
-from tvmdet.report.result_format import ArtifactFacts, Member, ModelFacts, TargetFacts
+from tvmdet.report.result_kernels import Member
+from tvmdet.report.result_subject import ArtifactFacts, ModelFacts, TargetFacts
 from tvmdet.report.typed_json import to_json
 from tvmdet.runtime.loader import Host
 

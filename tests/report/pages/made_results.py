@@ -10,28 +10,25 @@ from typing import Any
 import numpy as np
 
 from tvmdet.report.result_file import dump_result
-from tvmdet.report.result_format import (
-    FORMAT,
-    SCHEMA,
+from tvmdet.report.result_format import FORMAT, SCHEMA, Result
+from tvmdet.report.result_kernels import Emulation, Kernel, Member, Profile
+from tvmdet.report.result_subject import (
     Accuracy,
-    AgreementFacts,
     ArtifactFacts,
+    Machine,
+    ModelFacts,
+    PeakFacts,
+    TargetFacts,
+)
+from tvmdet.report.result_tables import (
+    AgreementFacts,
     Contestant,
-    Emulation,
-    Kernel,
     Latency,
     Load,
-    Machine,
-    Member,
-    ModelFacts,
     Noise,
-    PeakFacts,
-    Profile,
     Ratio,
-    Result,
     ResultTable,
     Stage,
-    TargetFacts,
 )
 from tvmdet.report.statistics import compare, summarise
 from tvmdet.report.typed_json import to_json

@@ -20,7 +20,8 @@ from tvmdet.report.pages.overview import overview_sheet
 from tvmdet.report.pages.runs import Source
 from tvmdet.report.pages.sheets import Sheet
 from tvmdet.report.pages.summary import cards, findings
-from tvmdet.report.result_format import Prices, Result
+from tvmdet.report.result_format import Result
+from tvmdet.report.result_subject import Prices
 
 
 def source(result: Result, file: str = "a.json") -> Source:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tvmdet.report.pages.runs import Floats, Place, Run
 from tvmdet.report.resampling import Interval, median_interval
-from tvmdet.report.result_format import Ratio
+from tvmdet.report.result_tables import Ratio
 from tvmdet.report.statistics import FEWEST_ROUNDS, LEAST_DIFFERENCE, Verdict
 
 __all__ = ["Change", "changes", "compare_apart"]

@@ -9,7 +9,7 @@ from tvmdet.report.pages.canvas import Canvas
 from tvmdet.report.pages.frame import WIDTH, draw_x_axis, name_row
 from tvmdet.report.pages.runs import ratio_text
 from tvmdet.report.pages.scales import Scale, logarithmic
-from tvmdet.report.result_format import Ratio
+from tvmdet.report.result_tables import Ratio
 
 __all__ = ["RatioRow", "ratios_chart"]
 

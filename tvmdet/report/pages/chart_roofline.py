@@ -9,7 +9,7 @@ from tvmdet.report.pages.canvas import Canvas
 from tvmdet.report.pages.frame import WIDTH, Labels, draw_x_axis, draw_y_axis
 from tvmdet.report.pages.runs import Profiled, intensity
 from tvmdet.report.pages.scales import Scale, logarithmic
-from tvmdet.report.result_format import Kernel
+from tvmdet.report.result_kernels import Kernel
 
 __all__ = ["roofline_chart"]
 

@@ -9,7 +9,7 @@ from tvmdet.errors import InputError
 from tvmdet.report.pages.baseline import Change, changes
 from tvmdet.report.pages.rows import profiles_of, runs_of
 from tvmdet.report.pages.runs import Profiled, Run, Source
-from tvmdet.report.result_format import ModelFacts
+from tvmdet.report.result_subject import ModelFacts
 
 __all__ = ["Comparison", "ModelPart", "compare_sources"]
 

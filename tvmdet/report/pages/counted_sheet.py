@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvmdet.report.pages.sheets import Cell, Column, Sheet
 from tvmdet.report.render_counts import counted_words, schedule_text
-from tvmdet.report.result_format import CountedKernel, Emulation
+from tvmdet.report.result_kernels import CountedKernel, Emulation
 
 __all__ = ["counted_sheet"]
 

@@ -12,7 +12,8 @@ from tvmdet.report.pages.rivalry import VERDICT_KINDS
 from tvmdet.report.pages.rows import place_of
 from tvmdet.report.pages.runs import Profiled, Source, ratio_text
 from tvmdet.report.pages.sheets import Cell, Column, Sheet
-from tvmdet.report.result_format import Kernel, Result
+from tvmdet.report.result_format import Result
+from tvmdet.report.result_kernels import Kernel
 
 __all__ = ["changes_sheet", "conditions", "kernels_sheet", "problems"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tvmdet.report.pages.runs import Run
 from tvmdet.report.pages.sheets import Cell
-from tvmdet.report.result_format import Ratio
+from tvmdet.report.result_tables import Ratio
 
 __all__ = ["VERDICT_KINDS", "fastest_rival", "verdict_cell"]
 

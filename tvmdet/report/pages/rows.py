@@ -9,7 +9,10 @@ import numpy as np
 
 from tvmdet.report.contest import OURS
 from tvmdet.report.pages.runs import Place, Profiled, Run, Source
-from tvmdet.report.result_format import Contestant, Member, PeakFacts, Result, ResultTable
+from tvmdet.report.result_format import Result
+from tvmdet.report.result_kernels import Member
+from tvmdet.report.result_subject import PeakFacts
+from tvmdet.report.result_tables import Contestant, ResultTable
 
 __all__ = ["place_of", "profiles_of", "runs_of"]
 

@@ -11,7 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmdet.report.contest import OURS
-from tvmdet.report.result_format import Emulation, Kernel, PeakFacts, Profile, Ratio, Result
+from tvmdet.report.result_format import Result
+from tvmdet.report.result_kernels import Emulation, Kernel, Profile
+from tvmdet.report.result_subject import PeakFacts
+from tvmdet.report.result_tables import Ratio
 
 __all__ = ["PERCENTILES", "Floats", "Place", "Profiled", "Run", "Source", "intensity", "ratio_text"]
 
