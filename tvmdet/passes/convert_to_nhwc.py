@@ -26,6 +26,7 @@ from tvmdet.passes.relax_tools import (
     is_constant,
     make_call,
     make_constant,
+    rewrite_functions,
     static_shape,
 )
 
@@ -227,11 +228,7 @@ class ConvertToNHWC:
         """Returns the module with image operators in NHWC."""
         from tvmdet.passes.nhwc_rules import RULES
 
-        result = tvm.IRModule(dict(mod.functions))
-        for var, func in mod.functions.items():
-            if isinstance(func, relax.Function):
-                result[var] = _convert(func, RULES)
-        return relax.transform.DeadCodeElimination()(result)
+        return rewrite_functions(mod, lambda func: _convert(func, RULES))
 
 
 def _convert(func: relax.Function, rules: dict[str, Rule]) -> relax.Function:

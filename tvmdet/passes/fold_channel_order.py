@@ -18,6 +18,7 @@ from tvmdet.passes.relax_tools import (
     is_call_to,
     is_constant,
     make_call,
+    rewrite_functions,
     static_shape,
 )
 
@@ -30,11 +31,7 @@ class FoldChannelOrder:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         """Returns the module with constant channel permutations folded into convolutions."""
-        result = tvm.IRModule(dict(mod.functions))
-        for var, func in mod.functions.items():
-            if isinstance(func, relax.Function):
-                result[var] = _Folder().visit_expr(func)
-        return relax.transform.DeadCodeElimination()(result)
+        return rewrite_functions(mod, lambda func: _Folder().visit_expr(func))
 
 
 @relax.expr_functor.mutator

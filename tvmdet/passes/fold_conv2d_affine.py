@@ -14,7 +14,13 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvmdet.passes.relax_tools import constant_array, is_call_to, is_constant, static_shape
+from tvmdet.passes.relax_tools import (
+    constant_array,
+    is_call_to,
+    is_constant,
+    rewrite_functions,
+    static_shape,
+)
 
 __all__ = ["FoldConv2dAffine"]
 
@@ -27,11 +33,7 @@ class FoldConv2dAffine:
         """Returns the module with affine chains folded."""
         mod = relax.transform.DecomposeOpsForInference()(mod)
         mod = relax.transform.FoldConstant()(mod)
-        result = tvm.IRModule(dict(mod.functions))
-        for var, func in mod.functions.items():
-            if isinstance(func, relax.Function):
-                result[var] = _Folder(func).run()
-        return relax.transform.DeadCodeElimination()(result)
+        return rewrite_functions(mod, lambda func: _Folder(func).run())
 
 
 class _Folder:

@@ -19,6 +19,7 @@ from tvmdet.passes.relax_tools import (
     is_constant,
     make_call,
     make_constant,
+    rewrite_functions,
     static_shape,
 )
 
@@ -31,11 +32,7 @@ class FoldFlattenOrder:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         """Returns the module with the order of flattened pictures folded into the weights."""
-        result = tvm.IRModule(dict(mod.functions))
-        for var, func in mod.functions.items():
-            if isinstance(func, relax.Function):
-                result[var] = _Folder().visit_expr(func)
-        return relax.transform.DeadCodeElimination()(result)
+        return rewrite_functions(mod, lambda func: _Folder().visit_expr(func))
 
 
 @relax.expr_functor.mutator

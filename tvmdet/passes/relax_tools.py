@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ __all__ = [
     "is_constant",
     "make_call",
     "make_constant",
+    "rewrite_functions",
     "static_shape",
 ]
 
@@ -70,3 +71,14 @@ def make_call(call: Any, args: Sequence[Any]) -> Any:
 def legalize_as_usual(builder: relax.BlockBuilder, call: Any) -> Any:
     """Legalises a call as TVM does, for what a rule of ours does not cover."""
     return call.op.get_attr("FLegalize")(builder, call)
+
+
+def rewrite_functions(
+    mod: tvm.IRModule, rewrite: Callable[[relax.Function], relax.Function]
+) -> tvm.IRModule:
+    """Returns a module whose Relax functions are rewritten, without what nobody uses then."""
+    result = tvm.IRModule(dict(mod.functions))
+    for var, func in mod.functions.items():
+        if isinstance(func, relax.Function):
+            result[var] = rewrite(func)
+    return relax.transform.DeadCodeElimination()(result)

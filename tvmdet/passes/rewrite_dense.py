@@ -15,7 +15,13 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvmdet.passes.relax_tools import constant_array, is_call_to, is_constant, static_shape
+from tvmdet.passes.relax_tools import (
+    constant_array,
+    is_call_to,
+    is_constant,
+    rewrite_functions,
+    static_shape,
+)
 
 __all__ = ["RewriteDense"]
 
@@ -28,11 +34,7 @@ class RewriteDense:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         """Returns the module with float32 products with constants as convolutions."""
-        result = tvm.IRModule(dict(mod.functions))
-        for var, func in mod.functions.items():
-            if isinstance(func, relax.Function):
-                result[var] = _Rewriter().visit_expr(func)
-        return relax.transform.DeadCodeElimination()(result)
+        return rewrite_functions(mod, lambda func: _Rewriter().visit_expr(func))
 
 
 @relax.expr_functor.mutator
