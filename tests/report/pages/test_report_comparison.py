@@ -104,6 +104,17 @@ def test_the_matrix_has_every_row_with_its_percentiles() -> None:
     assert "*" not in row["p99.9 ms"]
 
 
+def test_what_answers_were_held_against_is_said() -> None:
+    sheet = matrix(compare_sources([source(made_results.made_result())]))
+    told = {
+        (row["runtime"], row["what"]): row["parity"]
+        for row in cells(sheet, batch="1")
+        if row["parity"]
+    }
+    assert "max error 3.1e-06" in told["openvino", "network"]
+    assert "tvmdet's boxes, IoU ≥ 1.0000" in told["openvino", "end to end"]
+
+
 def test_an_undecided_verdict_says_what_could_have_been_seen() -> None:
     sheet = matrix(compare_sources([source(made_results.made_result())]))
     verdicts = [row["tvmdet is"] for row in cells(sheet, runtime="onnxruntime")]
