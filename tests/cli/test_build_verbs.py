@@ -278,8 +278,29 @@ def test_compile_passes_its_options_on(
     assert "toy.tvmdet (3.0 MB)" in done.out
     assert "not checked" in done.out
     assert "warning" not in done.err
-    assert "next: tvmdet detect toy.tvmdet IMAGE.jpg" in done.out
     assert json.loads(run("compile", "x.onnx", "--json").out)["bytes"] == 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("parity", "step"),
+    [
+        ({"a": {"skipped": "this machine lacks z80"}}, "inspect toy.tvmdet --here"),
+        ({"a": {"boxes": 1, "emulated": "qemu-aarch64"}}, "inspect toy.tvmdet --here"),
+        ({"a": {"skipped": "this machine lacks z80"}, "b": {"boxes": 1}}, "detect toy.tvmdet"),
+    ],
+)
+def test_what_runs_nowhere_here_is_not_offered_to_be_run(
+    run: Callable,
+    importer: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    parity: dict[str, Any],
+    step: str,
+) -> None:
+    names = tuple(parity)
+    tuning = dict.fromkeys(names, {"tuned": 1})
+    report = compile_report(targets=names, parity=parity, tuning=tuning)
+    monkeypatch.setattr(compiler, "compile", Recorder(report))
+    assert f"next: tvmdet {step}" in run("compile", "x.onnx").out
 
 
 def test_compile_lists_the_records_that_it_passed_over(

@@ -112,7 +112,10 @@ def compile_(
         return 0
     _print(report, imported.spec.family, imported.recognition)
     _advise(report, model, batch)
-    if imported.spec.family == "raw":
+    if all("skipped" in one or "emulated" in one for one in report.parity.values()):
+        # None of it runs on this machine.
+        output.next_step("tvmdet", "inspect", report.output, "--here")
+    elif imported.spec.family == "raw":
         output.next_step("tvmdet", "inspect", report.output)
     else:
         output.next_step("tvmdet", "detect", report.output, "IMAGE.jpg")
