@@ -297,7 +297,7 @@ def test_what_runs_nowhere_here_is_not_offered_to_be_run(
     step: str,
 ) -> None:
     names = tuple(parity)
-    tuning = dict.fromkeys(names, {"tuned": 1})
+    tuning = {name: {"tuned": 1} for name in names}
     report = compile_report(targets=names, parity=parity, tuning=tuning)
     monkeypatch.setattr(compiler, "compile", Recorder(report))
     assert f"next: tvmdet {step}" in run("compile", "x.onnx").out
