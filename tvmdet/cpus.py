@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from tvmdet.errors import InputError
 
-__all__ = ["cgroup_cpu_limit", "check_threads", "usable_cpu_count"]
+__all__ = [
+    "cgroup_cpu_limit",
+    "check_threads",
+    "cpu_model",
+    "cpuinfo",
+    "listed",
+    "usable_cpu_count",
+]
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _SELF_CGROUP = Path("/proc/self/cgroup")
@@ -95,19 +103,30 @@ def _read(path: Path) -> str:
         return ""
 
 
-def cpu_model() -> str:
-    """Returns the model name of this machine's processor, empty if the kernel has none."""
-    for key, value in cpuinfo():
-        if key in ("model name", "CPU part", "Model"):
-            return value
-    return ""
+def cpu_model(info: Sequence[tuple[str, str]] | None = None) -> str:
+    """Returns the model name of a processor, or of its board; empty if the kernel has none.
+
+    Args:
+        info: As :func:`cpuinfo` returns it; None for this machine's.
+    """
+    named = dict(reversed(cpuinfo() if info is None else info))
+    # ARM kernels name no model of the processor; Raspberry Pi's name the board's.
+    return next((named[key] for key in ("model name", "Model", "CPU part") if key in named), "")
 
 
-def cpuinfo() -> list[tuple[str, str]]:
-    """Returns the lines of ``/proc/cpuinfo`` as keys and values; empty where there is none."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return []
+def cpuinfo(text: str | None = None) -> list[tuple[str, str]]:
+    """Returns the lines of ``/proc/cpuinfo`` as keys and values; empty where there is none.
+
+    Args:
+        text: What the file says; None to read this machine's.
+    """
+    if text is None:
+        text = _read(Path("/proc/cpuinfo"))
     pairs = (line.partition(":") for line in text.splitlines())
     return [(key.strip(), value.strip()) for key, _, value in pairs]
+
+
+def listed(text: str) -> list[int]:
+    """Returns the numbers of a list of the kernel's, such as ``0-3,6``."""
+    ranges = (part.partition("-") for part in text.strip().split(",") if part)
+    return [n for first, _, last in ranges for n in range(int(first), int(last or first) + 1)]

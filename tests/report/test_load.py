@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tvmdet.cpus import usable_cpu_count
-from tvmdet.report import load as load_module
 from tvmdet.report.load import LoadFound, LoadWatch
+from tvmdet.report.machine import LocalFiles
 from tvmdet.report.yardstick import Yardstick
 
 QUIET = LoadFound(others_cpus=0.02, stolen_cpus=0.0, yardstick_s=(0.001,) * 30)
@@ -116,7 +116,7 @@ def test_a_little_is_no_finding(change: dict) -> None:
     assert replace(QUIET, **change).findings == ()
 
 
-def test_counters_of_the_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_counters_of_the_kernel(tmp_path: Path) -> None:
     def write(name: str, text: str) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,16 +124,15 @@ def test_counters_of_the_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
     def tell(waited_us: int, throttled_us: int, heat: int, khz: int) -> None:
         write("proc/pressure/cpu", f"some avg10=0.00 total={waited_us}\nfull avg10=0 total=7\n")
-        write("cgroup/mine/cpu.stat", f"usage_usec 5\nthrottled_usec {throttled_us}\n")
-        write("cpu/cpu0/thermal_throttle/core_throttle_count", f"{heat}\n")
-        write("cpu/cpu0/cpufreq/scaling_cur_freq", f"{khz}\n")
+        write("sys/fs/cgroup/mine/cpu.stat", f"usage_usec 5\nthrottled_usec {throttled_us}\n")
+        write("sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count", f"{heat}\n")
+        write("sys/devices/system/cpu/cpu2/cpufreq/scaling_cur_freq", f"{khz}\n")
 
     write("proc/self/cgroup", "0::/mine\n")
-    monkeypatch.setattr(load_module, "_PROC", tmp_path / "proc")
-    monkeypatch.setattr(load_module, "_CPUS", tmp_path / "cpu")
-    monkeypatch.setattr(load_module, "_CGROUP", tmp_path / "cgroup")
+    write("proc/stat", "cpu  0 0 0 0 0 0 0 0\n")
+    write("sys/devices/system/cpu/present", "0,2-3\n")
     tell(1_000_000, 2_000_000, 5, 3_000_000)
-    watch = LoadWatch([])
+    watch = LoadWatch([], LocalFiles(tmp_path))
     watch.sample()
     tell(1_000_000_000, 2_500_000, 7, 1_000_000)
     watch.sample()
@@ -144,10 +143,8 @@ def test_counters_of_the_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert found.involuntary_switches is None
 
 
-def test_a_silent_kernel_is_no_zero(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("_PROC", "_CPUS", "_CGROUP"):
-        monkeypatch.setattr(load_module, name, tmp_path)
-    found = LoadWatch([]).read()
+def test_a_silent_kernel_is_no_zero(tmp_path: Path) -> None:
+    found = LoadWatch([], LocalFiles(tmp_path)).read()
     told = (found.waiting_share, found.involuntary_switches, found.throttled_s)
     assert (*told, found.thermal_events, found.clock_mhz) == (None,) * 5
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from tvmdet.artifact import Artifact, TargetEntry
+from tvmdet.board.kernel_files import KernelFiles
 from tvmdet.board.session import BoardAddress, connect
 from tvmdet.errors import ArtifactError, InputError
 from tvmdet.runtime.native import Arrays, Copy, copy_all
@@ -19,6 +20,7 @@ __all__ = ["BoardModule"]
 
 _CPU_DEVICE_TYPE: Final = 1
 _POOLED_ALLOCATOR: Final = 2
+_BIG_CORES: Final = 1
 _LIBRARY: Final = "detector.so"
 _CACHE: Final = "tensor-cache.json"
 _WEIGHTS: Final = "weights.bin"
@@ -29,15 +31,25 @@ class BoardModule:
     """A library that was uploaded to a board: a :class:`tvmdet.runtime.native.Module`.
 
     Every call sends its arguments and fetches its results; weights are sent once.
+
+    Attributes:
+        files: What the board's kernel tells to the process that runs the code.
     """
 
-    def __init__(self, artifact: Artifact, target: TargetEntry, address: BoardAddress) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        target: TargetEntry,
+        address: BoardAddress,
+        threads: int | None = None,
+    ) -> None:
         """Uploads and loads the library of one target.
 
         Args:
             artifact: An opened file.
             target: One of its targets, which the board can run.
             address: Of the board's RPC server.
+            threads: Threads to compute with; None for as many as the server chooses.
 
         Raises:
             ArtifactError: The file is damaged, or the board cannot load the library.
@@ -49,10 +61,13 @@ class BoardModule:
         library = io.BytesIO()
         artifact.copy_member(target.library, library)
         self._session = connect(address)
+        self.files = KernelFiles(self._session, address)
         self._device = self._session.cpu(0)
         self._tensor = tvm.runtime.tensor
         self._functions: dict[str, Any] = {}
         try:
+            if threads is not None:
+                self._session.get_function("runtime.config_threadpool")(_BIG_CORES, threads)
             self._session.upload(bytearray(library.getvalue()), _LIBRARY)
             self._library = self._session.load_module(_LIBRARY)
             self._executable = self._library["vm_load_executable"]()
@@ -74,8 +89,7 @@ class BoardModule:
                 ran an instruction that its CPU lacks, say.
             InputError: The module is closed.
         """
-        if self._executable is None:
-            raise InputError(f"{self._name} is closed; load it again")
+        self._check_open()
         try:
             if function not in self._functions:
                 self._functions[function] = self._executable[function]
@@ -83,10 +97,45 @@ class BoardModule:
             result = self._functions[function](*given, *self._weights)
             return copy(tuple(tensor.numpy() for tensor in self._tensors(result)))
         except Exception as error:  # TVM raises whatever class its C++ side named
-            raise ArtifactError(
-                f"{self._name} failed in {function}: {_telling_line(error)}; has the board's CPU "
-                "what the target needs?"
-            ) from error
+            raise self._failed(function, error) from error
+
+    def timer(self, function: str, arguments: Sequence[npt.NDArray[Any]]) -> Callable[[], float]:
+        """Sends arguments, once for many calls, and returns what times one.
+
+        Returns:
+            A function that makes one call that is not timed and one that is, and returns the
+            seconds of the latter by the board's own clock: nothing of the network is in them.
+            It raises ArtifactError where the call fails, or the board is gone.
+
+        Raises:
+            ArtifactError: The module has no such function, or the board is gone.
+            InputError: The module is closed.
+        """
+        self._check_open()
+        try:
+            given = [self._send(array) for array in arguments]
+            # TVM's evaluator makes an untimed call before the timed ones.
+            evaluate = self._executable.time_evaluator(function, self._device, number=1, repeat=1)
+        except Exception as error:  # TVM raises whatever class its C++ side named
+            raise self._failed(function, error) from error
+
+        def seconds() -> float:
+            self._check_open()
+            try:
+                return float(evaluate(*given, *self._weights).results[0])
+            except Exception as error:  # TVM raises whatever class its C++ side named
+                raise self._failed(function, error) from error
+
+        return seconds
+
+    def yardstick(self) -> Callable[[], float] | None:
+        """Returns what times a fixed piece of work on the board; None of TVM's own server."""
+        self._check_open()
+        try:
+            found: Callable[[], float] = self._session.get_function("tvmdet.board.yardstick")
+        except (AttributeError, ValueError, RuntimeError):  # it has no such function
+            return None
+        return found
 
     def close(self) -> None:
         """Ends the connection; the board forgets what was uploaded."""
@@ -95,6 +144,16 @@ class BoardModule:
         self._executable = None
         self._library = None
         self._session = None
+
+    def _check_open(self) -> None:
+        if self._executable is None:
+            raise InputError(f"{self._name} is closed; load it again")
+
+    def _failed(self, function: str, error: Exception) -> ArtifactError:
+        return ArtifactError(
+            f"{self._name} failed in {function}: {_telling_line(error)}; has the board's CPU "
+            "what the target needs?"
+        )
 
     def _send(self, array: npt.NDArray[Any]) -> Any:
         return self._tensor(np.ascontiguousarray(array), self._device)

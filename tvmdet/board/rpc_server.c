@@ -12,6 +12,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dirent.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
@@ -21,12 +22,14 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <tvm/ffi/c_api.h>
 
 enum { RPC_MAGIC = 0xFF271, RPC_MISMATCH = RPC_MAGIC + 2, PATH_SIZE = 4096, KEY_SIZE = 512 };
 enum { WATCH_MS = 20, GONE_MS = 2000 };
+enum { MOST_READ = 1 << 20, YARDSTICK_STEPS = 1 << 20, YARDSTICK_TRIES = 2 };
 
 static char folder[PATH_SIZE];
 
@@ -59,30 +62,36 @@ static void set_global_function(const char* name, TVMFFISafeCallType call) {
   }
 }
 
-/* FOLDER/NAME for the text in an argument; a client's files stay in the folder. */
-static int path_of(const TVMFFIAny* argument, char* path) {
-  const char* name;
-  size_t size;
+/* The text in an argument, which may lie in one of three places. */
+static int text_of(const TVMFFIAny* argument, const char** text, size_t* size) {
   switch (argument->type_index) {
     case kTVMFFIRawStr:
-      name = argument->v_c_str;
-      size = strlen(name);
+      *text = argument->v_c_str;
+      *size = strlen(*text);
       break;
     case kTVMFFISmallStr:
-      name = argument->v_bytes;
-      size = argument->small_str_len;
+      *text = argument->v_bytes;
+      *size = argument->small_str_len;
       break;
     case kTVMFFIStr: {
       const TVMFFIByteArray* array =
           (const TVMFFIByteArray*)((const char*)argument->v_obj + sizeof(TVMFFIObject));
-      name = array->data;
-      size = array->size;
+      *text = array->data;
+      *size = array->size;
       break;
     }
     default:
       TVMFFIErrorSetRaisedFromCStr("TypeError", "rpc_server: expected a file name");
       return -1;
   }
+  return 0;
+}
+
+/* FOLDER/NAME for the text in an argument; a client's files stay in the folder. */
+static int path_of(const TVMFFIAny* argument, char* path) {
+  const char* name;
+  size_t size;
+  if (text_of(argument, &name, &size)) return -1;
   if (size == 0 || memchr(name, '/', size) || memchr(name, 0, size) || name[0] == '.' ||
       snprintf(path, PATH_SIZE, "%s/%.*s", folder, (int)size, name) >= PATH_SIZE) {
     TVMFFIErrorSetRaisedFromCStr("ValueError", "rpc_server: a file name may have no / and no dot first");
@@ -107,6 +116,60 @@ static int load_module(void* self, const TVMFFIAny* arguments, int32_t count, TV
   file.type_index = kTVMFFIRawStr;
   file.v_c_str = path;
   return TVMFFIFunctionCall(global_function("ffi.ModuleLoadFromFile"), &file, 1, result);
+}
+
+/* Whether the text in an argument is a file of the kernel's, which says what the machine is. */
+static int of_kernel(const TVMFFIAny* argument, char* path) {
+  const char* name;
+  size_t size;
+  if (text_of(argument, &name, &size) || size >= PATH_SIZE || memchr(name, 0, size)) return 0;
+  memcpy(path, name, size);
+  path[size] = 0;
+  return (!strncmp(path, "/proc/", 6) || !strncmp(path, "/sys/", 5)) && !strstr(path, "/../");
+}
+
+/* The bytes of a file of the folder, or of /proc or /sys, MOST_READ at most; none of no file. TVM's
+ * own function asks a file for its size first, and those of /proc say 0. */
+static int download(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
+  static char content[MOST_READ];
+  char path[PATH_SIZE];
+  (void)self;
+  if (count != 1 || (!of_kernel(arguments, path) && path_of(arguments, path))) return -1;
+  TVMFFIByteArray found = {content, 0};
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  ssize_t got = 0;
+  while (fd >= 0 && found.size < MOST_READ &&
+         (got = read(fd, content + found.size, MOST_READ - found.size)) > 0)
+    found.size += (size_t)got;
+  if (fd >= 0) close(fd);
+  return TVMFFIBytesFromByteArray(&found, result);
+}
+
+/* Seconds of a fixed piece of integer arithmetic on one thread, the better of some tries: how fast
+ * the machine itself is just now. */
+static int yardstick(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
+  double best = 0;
+  (void)self, (void)arguments;
+  if (count != 0) return -1;
+  for (int try = 0; try < YARDSTICK_TRIES; try++) {
+    struct timespec start, end;
+    volatile uint64_t kept;
+    uint64_t value = 88172645463325252u; /* xorshift64, Marsaglia (2003) */
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    for (int step = 0; step < YARDSTICK_STEPS; step++) {
+      value ^= value << 13;
+      value ^= value >> 7;
+      value ^= value << 17;
+    }
+    kept = value;
+    (void)kept;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    double took = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
+    if (try == 0 || took < best) best = took;
+  }
+  result->type_index = kTVMFFIFloat;
+  result->v_float64 = best;
+  return 0;
 }
 
 static int receive(int fd, void* data, size_t size) {
@@ -180,6 +243,8 @@ static void serve(int fd, const char* key) {
   }
   set_global_function("tvm.rpc.server.workpath", workpath);
   set_global_function("tvm.rpc.server.load_module", load_module);
+  set_global_function("tvm.rpc.server.download", download);
+  set_global_function("tvmdet.board.yardstick", yardstick);
   socket_argument.type_index = kTVMFFIInt;
   socket_argument.v_int64 = fd;
   _exit(TVMFFIFunctionCall(global_function("rpc.ServerLoop"), &socket_argument, 1, &result) ? 3 : 0);

@@ -13,11 +13,14 @@ from tvmdet.cli import output
 from tvmdet.cli.files import check_writable, written_whole
 from tvmdet.cli.options import (
     Batch,
+    Board,
+    BoardKey,
     Debug,
     Logs,
     Threads,
     ToleranceShare,
     parse_batch,
+    parse_board,
     parse_duration,
 )
 from tvmdet.cli.progress import Bar, Phases
@@ -72,6 +75,8 @@ def bench(
         str | None,
         typer.Option("--target", metavar="T", help="Whose code to run, instead of the best."),
     ] = None,
+    rpc: Board = None,
+    key: BoardKey = "",
     logs: Logs = None,
     tolerance: ToleranceShare = None,
     threads: Threads = None,
@@ -99,7 +104,7 @@ def bench(
     ] = None,
     debug: Debug = False,
 ) -> int:
-    """Measure a compiled file, alone or against other runtimes.
+    """Measure a compiled file, alone or against other runtimes, here or on a board.
 
     Answers are compared before anything is timed; contestants are timed in turn.
     """
@@ -110,6 +115,7 @@ def bench(
             return 0
         raise typer.BadParameter("give a compiled FILE.tvmdet, or --install", param_hint="FILE")
     check_writable(json, "--json")
+    board = parse_board(rpc, key)
     with Phases() as phase:
         phase("starting")
         from tvmdet.report import BenchOptions, Plan
@@ -129,6 +135,7 @@ def bench(
             tolerance=tolerance,
             evaluation=evaluation,
             prices=_price(price),
+            board=board,
         )
         with Bar("timing") as bar:
             report = bench_file(
@@ -221,6 +228,8 @@ def _name_next_step(report: BenchReport, model: Path, onnx: Path | None) -> None
     if not report.tables:  # emulated: nothing was timed
         target = report.subject.target.name
         output.next_step("tvmdet", "tune", source, "--target", target, "--cost-model", "static")
+    elif report.setup.board is not None:
+        output.next_step("tvmdet", "report", "RESULT.json", "-o", "report.html")
     elif report.is_slower:
         output.next_step("tvmdet", "tune", source, "--target", report.subject.target.name)
     elif not report.layers:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from tvmdet.board.session import BoardAddress
+
 __all__ = [
     "Batch",
+    "Board",
+    "BoardKey",
     "Debug",
     "Json",
     "Logs",
@@ -21,11 +26,19 @@ __all__ = [
     "Timeout",
     "ToleranceShare",
     "parse_batch",
+    "parse_board",
     "parse_duration",
     "parse_names",
     "parse_size",
 ]
 
+Board = Annotated[
+    str | None,
+    typer.Option("--rpc", metavar="HOST:PORT", help="Measure on the board that serves there."),
+]
+BoardKey = Annotated[
+    str, typer.Option("--key", metavar="K", help="Of the board's server, with --rpc.")
+]
 OnnxFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The detector.")]
 Batch = Annotated[
     str, typer.Option("--batch", metavar="N[,N...]", help="Batch sizes to specialise for.")
@@ -126,6 +139,24 @@ def parse_names(text: str) -> tuple[str, ...]:
             param_hint="--target",
         )
     return names
+
+
+def parse_board(rpc: str | None, key: str) -> BoardAddress | None:
+    """Returns the board to measure on, which must answer.
+
+    Raises:
+        InputError: ``rpc`` is no address.
+        TargetError: No RPC server answers there.
+    """
+    if rpc is None:
+        if key:
+            raise typer.BadParameter("it names a board: give --rpc too", param_hint="--key")
+        return None
+    from tvmdet.board.session import BoardAddress
+
+    board = BoardAddress.parse(rpc, key)
+    board.check()
+    return board
 
 
 def parse_duration(text: str, option: str = "--budget") -> float:

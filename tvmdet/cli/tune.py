@@ -11,6 +11,8 @@ from tvmdet import untrusted
 from tvmdet.cli import output
 from tvmdet.cli.options import (
     Batch,
+    Board,
+    BoardKey,
     Debug,
     Json,
     Logs,
@@ -20,6 +22,7 @@ from tvmdet.cli.options import (
     Threads,
     Timeout,
     parse_batch,
+    parse_board,
     parse_duration,
     parse_names,
     parse_size,
@@ -56,13 +59,8 @@ def tune(
     logs: Logs = None,
     threads: Threads = None,
     precision: Precision = "fp32",
-    rpc: Annotated[
-        str | None,
-        typer.Option("--rpc", metavar="HOST:PORT", help="Measure on the board that serves there."),
-    ] = None,
-    key: Annotated[
-        str, typer.Option("--key", metavar="K", help="Of the board's server, with --rpc.")
-    ] = "",
+    rpc: Board = None,
+    key: BoardKey = "",
     cost_model: Annotated[
         str,
         typer.Option(
@@ -100,7 +98,7 @@ def tune(
         raise typer.BadParameter("name a model, or a measured plan with --collect DIR")
     budget_s, batch_sizes, size_hw = parse_duration(budget), parse_batch(batch), parse_size(size)
     timeout_s = parse_duration(timeout, "--timeout")
-    board = _board(rpc, key)
+    board = parse_board(rpc, key)
     if plan is not None and cost_model != "measured":
         raise typer.BadParameter(
             "a plan is measured; leave out --cost-model or --plan", param_hint="--cost-model"
@@ -158,19 +156,6 @@ def tune(
         options += ["--precision", precision] if precision != "fp32" else []
         output.next_step("tvmdet", "compile", model, "--target", report.target, *options)
     return 0
-
-
-def _board(rpc: str | None, key: str) -> BoardAddress | None:
-    """Returns the board to measure on, which must answer before the model is read."""
-    if rpc is None:
-        if key:
-            raise typer.BadParameter("it names a board: give --rpc too", param_hint="--key")
-        return None
-    from tvmdet.board.session import BoardAddress
-
-    board = BoardAddress.parse(rpc, key)
-    board.check()
-    return board
 
 
 def _plan(

@@ -10,7 +10,7 @@ import typer
 
 from tvmdet.cli import output
 from tvmdet.cli.files import check_writable, written_whole
-from tvmdet.cli.options import Debug, parse_duration
+from tvmdet.cli.options import Board, BoardKey, Debug, parse_board, parse_duration
 from tvmdet.cli.progress import Bar, Phases
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def verify(
         Path | None,
         typer.Option("--picture", metavar="IMAGE", help="Instead of the recorded path."),
     ] = None,
+    rpc: Board = None,
+    key: BoardKey = "",
     other_hardware: Annotated[
         bool, typer.Option("--other-hardware", help="Go on where the machine is another one.")
     ] = False,
@@ -71,6 +73,7 @@ def verify(
     """Repeat a recorded benchmark; fail where it is slower beyond noise, or answers otherwise."""
     check_writable(save, "--save")
     check_writable(json, "--json")
+    board = parse_board(rpc, key)
     with Phases() as phase:
         phase("starting")
         from tvmdet.report import VerifyOptions, load_result
@@ -81,6 +84,7 @@ def verify(
             artifact=artifact,
             onnx=onnx,
             picture=picture,
+            board=board,
             other_hardware=other_hardware,
             attempts=attempts,
             rounds=rounds,

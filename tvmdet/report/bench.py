@@ -9,21 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tvmdet.artifact import Artifact
+from tvmdet.board.session import BoardAddress
 from tvmdet.cpus import check_threads
 from tvmdet.errors import ArtifactError, InputError
 from tvmdet.report.accuracy import read_accuracy
+from tvmdet.report.bench_board import bench_board
 from tvmdet.report.bench_emulated import bench_emulated, emulated_entry
 from tvmdet.report.contest import Contest, Side, ranked
 from tvmdet.report.end_to_end import end_to_end_table
 from tvmdet.report.environments import find_python
 from tvmdet.report.load import LoadWatch
 from tvmdet.report.machine import describe_accelerator, describe_machine, describe_versions
-from tvmdet.report.network import (
-    Network,
-    compile_network,
-    import_network,
-    signature_of_raw,
-)
+from tvmdet.report.network import Network, networks_alone
 from tvmdet.report.peak import Peak, measure_peak
 from tvmdet.report.per_layer import LayerTable, profile_layers
 from tvmdet.report.result_subject import Prices, Setup
@@ -55,7 +52,8 @@ class BenchOptions:
         tolerance: Greatest error of a contestant, as a share of an output's greatest value; None
             for what is usual in its precision.
         evaluation: What ``tvmdet eval --json`` wrote of the same file.
-        prices: Of this machine.
+        prices: Of the machine.
+        board: The RPC server of the machine to measure on; None for this machine.
         peak: Whether to measure what the machine can do at most, which ``per_layer`` needs.
     """
 
@@ -72,7 +70,32 @@ class BenchOptions:
     tolerance: float | None = None
     evaluation: Path | None = None
     prices: Prices | None = None
+    board: BoardAddress | None = None
     peak: bool = True
+
+    def setup(self) -> Setup:
+        """Returns what a result says of them.
+
+        Raises:
+            OSError: The picture cannot be read.
+        """
+        picture, board = self.picture, self.board
+        return Setup(
+            onnx=None if self.onnx is None else str(self.onnx),
+            against=self.against,
+            precisions=self.precisions,
+            batch_sizes=self.batch_sizes,
+            picture=None if picture is None else str(picture),
+            picture_sha256=None if picture is None else sha256_of(picture),
+            rounds=self.plan.rounds,
+            duration_s=self.plan.duration_s,
+            warm_up=self.plan.warm_up,
+            per_layer=self.per_layer,
+            logs=None if self.logs is None else str(self.logs),
+            tolerance=self.tolerance,
+            board=None if board is None else str(board),
+            board_key="" if board is None else board.key,
+        )
 
 
 def bench(
@@ -83,7 +106,7 @@ def bench(
     progress: Callable[[str, int, float], None] = lambda _what, _rounds, _elapsed_s: None,
     command: Sequence[str] = (),
 ) -> BenchReport:
-    """Measures a compiled file, alone or against other runtimes.
+    """Measures a compiled file, alone or against other runtimes, here or on a board.
 
     Code for an ARM core, when it is named on a machine that is none, is run under QEMU: its
     instructions are counted, and nothing is timed.
@@ -102,13 +125,14 @@ def bench(
         ModelError: The ONNX file cannot be used.
     """
     artifact = Artifact.open(path)
-    entry = emulated_entry(artifact, options.target)
-    if entry is not None:
-        _check_batch_sizes(artifact, options)
-        return bench_emulated(artifact, entry, options, say, tuple(command))
-    run = _Run(artifact, options, say, progress)
+    _check_batch_sizes(artifact, options)
     try:
-        return run.report(tuple(command))
+        if options.board is not None:
+            return bench_board(artifact, options.board, options, say, progress, tuple(command))
+        entry = emulated_entry(artifact, options.target)
+        if entry is not None:
+            return bench_emulated(artifact, entry, options, say, tuple(command))
+        return _Run(artifact, options, say, progress).report(tuple(command))
     except WorkerError as error:
         raise ArtifactError(
             f"{path} cannot be measured: {error}; check it with `tvmdet inspect`, or compile it "
@@ -165,29 +189,12 @@ class _Run:
             versions=describe_versions(),
             peak=peak,
             tables=tuple(tables),
-            setup=self._setup(),
+            setup=self._options.setup(),
             layers=layers,
             accuracy=self._accuracy,
             prices=self._options.prices,
             command=command,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-
-    def _setup(self) -> Setup:
-        options, picture = self._options, self._options.picture
-        return Setup(
-            onnx=None if options.onnx is None else str(options.onnx),
-            against=options.against,
-            precisions=options.precisions,
-            batch_sizes=options.batch_sizes,
-            picture=None if picture is None else str(picture),
-            picture_sha256=None if picture is None else sha256_of(picture),
-            rounds=options.plan.rounds,
-            duration_s=options.plan.duration_s,
-            warm_up=options.plan.warm_up,
-            per_layer=options.per_layer,
-            logs=None if options.logs is None else str(options.logs),
-            tolerance=options.tolerance,
         )
 
     def _check(self) -> None:
@@ -202,7 +209,6 @@ class _Run:
                 f"--per-layer times kernels on CPUs, and {self._target} runs on a GPU, where a "
                 "call returns before its kernel has run; leave it out, or name another --target"
             )
-        _check_batch_sizes(self._artifact, options)
         self._check_that_batches_are_timed()
         unknown = set(options.precisions).difference(PRECISIONS)
         if unknown:
@@ -237,35 +243,18 @@ class _Run:
 
     def _networks(self, folder: Path) -> tuple[Path, dict[int, Network]]:
         """Returns tvmdet's file of the network alone, and what rivals are given."""
-        path, sizes = self._artifact.path, self._options.batch_sizes
-        if self._options.onnx is None:
-            if not self._is_raw:
-                return path, {}
-            return path, {
-                size: Network(
-                    batch_size=size,
-                    onnx=None,
-                    onnx_row=None,
-                    signature=signature_of_raw(self._artifact, size),
-                    flop=None,
-                )
-                for size in sizes
-            }
-        self._say(f"importing {self._options.onnx}")
-        model, networks = import_network(self._artifact, self._options.onnx, sizes, folder)
-        if self._is_raw:
-            return path, networks
-        compiled = compile_network(
-            model,
-            self._target,
-            sizes,
-            folder / "network.tvmdet",
+        options = self._options
+        return networks_alone(
+            self._artifact,
+            options.onnx,
+            options.batch_sizes,
+            folder,
+            target=self._target,
             precision=self._precision,
             threads=self._threads,
-            logs=self._options.logs,
+            logs=options.logs,
             say=self._say,
         )
-        return compiled, networks
 
     def _contest(self, network: Network, compiled: Path) -> Contest:
         return Contest(

@@ -12,7 +12,6 @@ from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.errors import InputError
 from tvmdet.report.emulated import count_network
 from tvmdet.report.machine import describe_machine, describe_versions
-from tvmdet.report.result_subject import Setup
 from tvmdet.report.results import BenchReport
 from tvmdet.report.subject import describe_subject
 from tvmdet.runtime.loader import Host
@@ -75,7 +74,7 @@ def bench_emulated(
         versions=describe_versions(),
         peak=None,
         tables=(),
-        setup=Setup(batch_sizes=options.batch_sizes),
+        setup=options.setup(),
         command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tvmdet.report.agreement import SPARED_SHARE, compare_outputs
+from tvmdet.report.agreement import SPARED_SHARE, Agreement, compare_outputs
 from tvmdet.report.answers import sample_outputs
 from tvmdet.report.environments import environment_variables, find_python
 from tvmdet.report.network import Network, make_inputs
@@ -21,7 +21,7 @@ from tvmdet.report.timing import Timings
 from tvmdet.report.tolerances import tolerances_at
 from tvmdet.report.worker import Arrays, Worker, WorkerError
 
-__all__ = ["AGAIN", "OURS", "Contest", "Side", "one_line", "ranked"]
+__all__ = ["AGAIN", "OURS", "Contest", "Side", "judge", "one_line", "ranked", "right_outputs"]
 
 OURS = "tvmdet"
 AGAIN = "tvmdet again"
@@ -104,7 +104,7 @@ class Contest:
     def open(self, sides: Sequence[Side], say: Callable[[str], None]) -> None:
         """Loads every contestant, and compares its outputs with those of ONNX Runtime."""
         ours = Side(rival=TVMDET, precision=self._precision, python=Path(sys.executable))
-        reference = self._reference(say)
+        reference = right_outputs(self.network, self._inputs, self._threads, say)
         named = {OURS: ours, AGAIN: ours, **{side.name: side for side in sides}}
         for name, side in named.items():
             say(f"loading {name}")
@@ -118,22 +118,6 @@ class Contest:
         """Gives all contestants other inputs, or the first ones again."""
         for worker in self.workers.values():
             worker.feed(self._inputs if inputs is None else inputs)
-
-    def _reference(self, say: Callable[[str], None]) -> Arrays | None:
-        if self.network.onnx is None:
-            return None
-        python = find_python(_REFERENCE)
-        say("computing what is right with ONNX Runtime")
-        side = Side(rival=_REFERENCE, precision="fp32", python=python)
-        with self._start(side) as worker:
-            self._load(worker, side)
-            worker.feed(self._inputs)
-            return worker.run()
-
-    def _start(self, side: Side) -> Worker:
-        environment = environment_variables(side.python)
-        file = side.rival.file
-        return Worker(side.python, file, threads=self._threads, environment=environment)
 
     def _load(self, worker: Worker, side: Side) -> dict[str, Any]:
         model = self.network.onnx_row if side.rival.one_row else self.network.onnx
@@ -153,7 +137,7 @@ class Contest:
         entry = Entry(name=name, precision=side.precision, flop=self.network.flop)
         if not side.rival.computes_in(side.precision):
             return replace(entry, problem=f"does not compute in {side.precision} on a CPU")
-        worker = self._stack.enter_context(self._start(side))
+        worker = self._stack.enter_context(_start(side, self._threads))
         try:
             loaded = self._load(worker, side)
             entry = replace(entry, version=loaded["version"], settings=loaded["settings"])
@@ -165,17 +149,55 @@ class Contest:
         if name == OURS:
             self.answers = sample_outputs(outputs)
         if reference is not None:
-            spared = SPARED_SHARE if self.network.selects else 0.0
-            allowed = self._tolerance
-            if allowed is None:
-                allowed = tolerances_at(side.precision).outputs
-            found = compare_outputs(outputs, reference, allowed, spared)
+            found = judge(outputs, reference, self.network, side.precision, self._tolerance)
             entry = replace(entry, agreement=found)
             if not found.ok:
                 worker.close()
                 return replace(entry, problem=f"wrong: {found}")
         self.workers[name] = worker
         return entry
+
+
+def _start(side: Side, threads: int) -> Worker:
+    environment = environment_variables(side.python)
+    return Worker(side.python, side.rival.file, threads=threads, environment=environment)
+
+
+def right_outputs(
+    network: Network, inputs: Arrays, threads: int, say: Callable[[str], None]
+) -> Arrays | None:
+    """Returns what ONNX Runtime answers on this machine; None where there is no ONNX file.
+
+    Raises:
+        WorkerError: It cannot load or run the file.
+    """
+    if network.onnx is None:
+        return None
+    say("computing what is right with ONNX Runtime")
+    side = Side(rival=_REFERENCE, precision="fp32", python=find_python(_REFERENCE))
+    options = {"threads": threads, "precision": side.precision, "mode": side.rival.mode}
+    with _start(side, threads) as worker:
+        worker.load(network.onnx, network.signature, options)
+        worker.feed(inputs)
+        return worker.run()
+
+
+def judge(
+    outputs: Arrays, right: Arrays, network: Network, precision: str, tolerance: float | None
+) -> Agreement:
+    """Compares a contestant's outputs with the right ones.
+
+    Args:
+        outputs: By name.
+        right: The right ones.
+        network: What both computed.
+        precision: Of the contestant.
+        tolerance: Greatest error, as a share of an output's greatest value; None for what is
+            usual in that precision.
+    """
+    spared = SPARED_SHARE if network.selects else 0.0
+    allowed = tolerances_at(precision).outputs if tolerance is None else tolerance
+    return compare_outputs(outputs, right, allowed, spared)
 
 
 def one_line(problem: object) -> str:

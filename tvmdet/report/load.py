@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from tvmdet.report.machine import CpuClock, read_text
+from tvmdet.cpus import listed
+from tvmdet.report.machine import CpuClock, Files, LocalFiles
 from tvmdet.report.yardstick import Yardstick
 
 __all__ = ["LoadFound", "LoadWatch"]
@@ -22,9 +22,8 @@ _SLOWER = 1.1
 _UNEVEN = 1.25
 _FEWEST_SAMPLES = 6
 
-_PROC = Path("/proc")
-_CPUS = Path("/sys/devices/system/cpu")
-_CGROUP = Path("/sys/fs/cgroup")
+_CPUS: Final = "/sys/devices/system/cpu"
+_CGROUP: Final = "/sys/fs/cgroup"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,8 @@ class LoadFound:
         throttled_s: Seconds that a CPU quota stopped this process's cgroup.
         thermal_events: How often CPUs slowed down for heat.
         clock_mhz: Least, median and greatest clock seen.
-        yardstick_s: Seconds of :class:`tvmdet.report.yardstick.Yardstick`, one a round.
+        yardstick_s: Seconds of :class:`tvmdet.report.yardstick.Yardstick`, one a round, or of
+            what a board has in its place; empty where it has nothing.
     """
 
     others_cpus: float
@@ -102,21 +102,38 @@ class LoadFound:
 class LoadWatch:
     """Watches a machine from its making to :meth:`read`."""
 
-    def __init__(self, processes: Iterable[int]) -> None:
-        """Starts; work of these processes and of this one is no disturbance."""
+    def __init__(
+        self,
+        processes: Iterable[int],
+        files: Files | None = None,
+        yardstick: Callable[[], float] | None = None,
+    ) -> None:
+        """Starts.
+
+        Args:
+            processes: Work of these is no disturbance.
+            files: Of the machine; None for this one, whose present process is none either.
+            yardstick: Seconds of a fixed piece of work there; None for ours, on this machine, and
+                for none on another one.
+        """
         self._processes = list(processes)
-        self._clock = CpuClock(self._processes)
-        self._yardstick = Yardstick()
+        self._clock = CpuClock(self._processes, files)
+        if files is None:
+            self._processes.append(os.getpid())
+        self._files = files or LocalFiles()
+        self._yardstick = Yardstick().time if yardstick is None and files is None else yardstick
         self._yardstick_s: list[float] = []
         self._mhz: list[float] = []
+        self._cpus = listed(self._files.text(f"{_CPUS}/present"))
         self._start = time.monotonic()
         self._before = self._counters()
 
     def sample(self) -> None:
         """Looks at the clock and times the yardstick; to be called while contestants sleep."""
-        self._yardstick_s.append(self._yardstick.time())
-        khz = [read_text(path).strip() for path in _CPUS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
-        self._mhz += [int(value) / 1e3 for value in khz if value.isdecimal()]
+        if self._yardstick is not None:
+            self._yardstick_s.append(self._yardstick())
+        khz = self._of_cpus("cpufreq/scaling_cur_freq")
+        self._mhz += [value / 1e3 for value in khz]
 
     def read(self) -> LoadFound:
         """Returns what happened since."""
@@ -149,40 +166,45 @@ class LoadWatch:
     def _counters(self) -> Mapping[str, float]:
         """Returns counters that only grow; those that the kernel does not have are missing."""
         found: dict[str, float] = {}
-        for line in read_text(_PROC / "pressure" / "cpu").splitlines():
+        for line in self._files.text("/proc/pressure/cpu").splitlines():
             kind, *words = line.split()
             if kind == "some" and words and words[-1].startswith("total="):
                 found["waited_s"] = int(words[-1].removeprefix("total=")) / 1e6
-        if switches := _switches([os.getpid(), *self._processes]):
+        if switches := self._switches():
             found["switches"] = switches
-        for line in read_text(_own_cgroup() / "cpu.stat").splitlines():
+        for line in self._files.text(f"{self._own_cgroup()}/cpu.stat").splitlines():
             name, _, value = line.partition(" ")
             if name == "throttled_usec":
                 found["throttled_s"] = int(value) / 1e6
         heat = [
-            read_text(path).strip()
-            for path in _CPUS.glob("cpu[0-9]*/thermal_throttle/*_throttle_count")
+            value
+            for name in ("core", "package")
+            for value in self._of_cpus(f"thermal_throttle/{name}_throttle_count")
         ]
         if heat:
-            found["thermal"] = sum(int(value) for value in heat if value.isdecimal())
+            found["thermal"] = sum(heat)
         return found
 
+    def _of_cpus(self, name: str) -> list[int]:
+        """Returns a number that the kernel keeps for each CPU; nothing of those without it."""
+        said = (self._files.text(f"{_CPUS}/cpu{cpu}/{name}").strip() for cpu in self._cpus)
+        return [int(value) for value in said if value.isdecimal()]
 
-def _switches(processes: Iterable[int]) -> int:
-    """Returns involuntary context switches of all threads of some processes."""
-    total = 0
-    for process in processes:
-        for path in (_PROC / str(process) / "task").glob("*/status"):
-            for line in read_text(path).splitlines():
-                name, _, value = line.partition(":")
-                if name == "nonvoluntary_ctxt_switches":
-                    total += int(value)
-    return total
+    def _switches(self) -> int:
+        """Returns involuntary context switches of all threads of the processes."""
+        total = 0
+        for process in self._processes:
+            for thread in self._files.threads(process):
+                status = self._files.text(f"/proc/{process}/task/{thread}/status")
+                for line in status.splitlines():
+                    name, _, value = line.partition(":")
+                    if name == "nonvoluntary_ctxt_switches":
+                        total += int(value)
+        return total
 
-
-def _own_cgroup() -> Path:
-    """Returns the folder of this process's cgroup (version 2)."""
-    for line in read_text(_PROC / "self" / "cgroup").splitlines():
-        if line.startswith("0::"):
-            return _CGROUP / line.removeprefix("0::").lstrip("/")
-    return _CGROUP
+    def _own_cgroup(self) -> str:
+        """Returns the folder of the process's cgroup (version 2)."""
+        for line in self._files.text("/proc/self/cgroup").splitlines():
+            if line.startswith("0::"):
+                return f"{_CGROUP}/{line.removeprefix('0::').strip('/')}"
+        return _CGROUP

@@ -6,11 +6,11 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import tvmdet
 from tvmdet.cpus import cpu_model, usable_cpu_count
@@ -19,8 +19,12 @@ from tvmdet.targets import host_features
 
 __all__ = [
     "CpuClock",
+    "TOLD_FEATURES",
     "Disturbance",
+    "Files",
+    "LocalFiles",
     "describe_accelerator",
+    "describe_clock",
     "describe_machine",
     "describe_versions",
     "read_text",
@@ -29,7 +33,7 @@ __all__ = [
 _PACKAGES = ("apache-tvm", "apache-tvm-ffi", "numpy", "opencv-python-headless", "onnxruntime")
 _CPUFREQ = "/sys/devices/system/cpu/cpu0/cpufreq"
 
-_TOLD_FEATURES = (
+TOLD_FEATURES = (
     "avx2",
     "fma",
     "avx512f",
@@ -48,6 +52,33 @@ _TOLD_FEATURES = (
 )
 
 
+class Files(Protocol):
+    """What a kernel tells in ``/proc`` and ``/sys``: of this machine, or of another one."""
+
+    def text(self, path: str | Path) -> str:
+        """Returns what a file says; nothing where there is none."""
+
+    def threads(self, process: int) -> Sequence[int]:
+        """Returns the ids of a process's threads; none where they cannot be listed."""
+
+
+class LocalFiles:
+    """Those of this machine."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        """Takes the folder that ``/proc`` and ``/sys`` are in."""
+        self._root = root
+
+    def text(self, path: str | Path) -> str:
+        """Returns what a file says; nothing where there is none."""
+        return read_text(self._root / Path(path).relative_to("/"))
+
+    def threads(self, process: int) -> tuple[int, ...]:
+        """Returns the ids of a process's threads; none when it has ended."""
+        folder = self._root / "proc" / str(process) / "task"
+        return tuple(int(path.name) for path in folder.glob("[0-9]*"))
+
+
 def describe_machine() -> dict[str, Any]:
     """Returns what a reader of figures must know of this machine, as plain JSON values."""
     features = host_features()
@@ -56,13 +87,13 @@ def describe_machine() -> dict[str, Any]:
         "arch": platform.machine(),
         "cpus_usable": usable_cpu_count(),
         "cpus_online": os.cpu_count(),
-        "features": [name for name in _TOLD_FEATURES if name in features],
+        "features": [name for name in TOLD_FEATURES if name in features],
         "virtual": "hypervisor" in features,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "clock": _describe_clock(),
+        "clock": describe_clock(LocalFiles()),
         "accelerator": None,
     }
 
@@ -95,16 +126,16 @@ def describe_versions() -> dict[str, str]:
     return found
 
 
-def _describe_clock() -> dict[str, Any]:
-    """Returns what the kernel says of the first CPU's clock; nothing in most virtual machines."""
+def describe_clock(files: Files) -> dict[str, Any]:
+    """Returns what a kernel says of the first CPU's clock; nothing in most virtual machines."""
     found: dict[str, Any] = {}
     for key, name in (("min_mhz", "cpuinfo_min_freq"), ("max_mhz", "cpuinfo_max_freq")):
-        if (khz := read_text(f"{_CPUFREQ}/{name}").strip()).isdecimal():
+        if (khz := files.text(f"{_CPUFREQ}/{name}").strip()).isdecimal():
             found[key] = round(int(khz) / 1e3)
-    if governor := read_text(f"{_CPUFREQ}/scaling_governor").strip():
+    if governor := files.text(f"{_CPUFREQ}/scaling_governor").strip():
         found["governor"] = governor
-    boost = read_text("/sys/devices/system/cpu/cpufreq/boost").strip()
-    no_turbo = read_text("/sys/devices/system/cpu/intel_pstate/no_turbo").strip()
+    boost = files.text("/sys/devices/system/cpu/cpufreq/boost").strip()
+    no_turbo = files.text("/sys/devices/system/cpu/intel_pstate/no_turbo").strip()
     if boost or no_turbo:
         found["boost"] = boost == "1" or no_turbo == "0"
     return found
@@ -135,9 +166,16 @@ class Disturbance:
 class CpuClock:
     """Accounts for the CPU time between its making and :meth:`read`."""
 
-    def __init__(self, processes: Iterable[int]) -> None:
-        """Starts the account; work of these processes and of this one is not a disturbance."""
-        self._processes = [os.getpid(), *processes]
+    def __init__(self, processes: Iterable[int], files: Files | None = None) -> None:
+        """Starts the account.
+
+        Args:
+            processes: Work of these is no disturbance.
+            files: Of the machine; None for this one, whose present process is none either.
+        """
+        own = [os.getpid()] if files is None else []
+        self._processes = [*own, *processes]
+        self._files = files or LocalFiles()
         self._start = time.monotonic()
         self._busy, self._stolen, self._own = self._now()
 
@@ -155,11 +193,11 @@ class CpuClock:
         """Returns seconds of busy CPUs, stolen time, and CPU time of our own processes."""
         tick = 1.0 / os.sysconf("SC_CLK_TCK")
         # cpu user nice system idle iowait irq softirq steal (proc(5))
-        words = read_text("/proc/stat").splitlines()[:1]
+        words = self._files.text("/proc/stat").splitlines()[:1]
         counts = [int(word) for word in words[0].split()[1:9]] if words else [0] * 8
         own = 0
         for process in self._processes:
-            after_name = read_text(f"/proc/{process}/stat").rpartition(")")[2].split()
+            after_name = self._files.text(f"/proc/{process}/stat").rpartition(")")[2].split()
             own += sum(int(word) for word in after_name[11:13])  # utime, stime
         busy = sum(counts) - counts[3] - counts[4] - counts[7]
         return busy * tick, counts[7] * tick, own * tick

@@ -22,7 +22,7 @@ from tvmdet.spec import DetectorSpec
 if TYPE_CHECKING:
     from tvmdet.frontend import Model
 
-__all__ = ["Network", "import_network", "make_inputs", "signature_of_raw"]
+__all__ = ["Network", "make_inputs", "networks_alone", "signature_of_raw"]
 
 Signature = Mapping[str, Any]
 
@@ -47,6 +47,68 @@ class Network:
     signature: Signature
     flop: int | None
     selects: bool = False
+
+
+def networks_alone(
+    artifact: Artifact,
+    onnx: Path | None,
+    batch_sizes: Sequence[int],
+    folder: Path,
+    *,
+    target: str,
+    precision: str,
+    threads: int,
+    logs: Path | None,
+    say: Callable[[str], None],
+) -> tuple[Path, dict[int, Network]]:
+    """Returns tvmdet's file of the network without a head, and what rivals are given, by batch.
+
+    Args:
+        artifact: The compiled file.
+        onnx: What it was compiled from; None leaves nothing for rivals.
+        batch_sizes: Wanted ones.
+        folder: Where to write.
+        target: Whose code is measured.
+        precision: That it was compiled in.
+        threads: Of every contestant.
+        logs: A folder of tuning records to read besides the usual ones.
+        say: Called with one line at the start of each step.
+
+    Returns:
+        The file, and by batch size the network: none of a detector without an ONNX file.
+
+    Raises:
+        TvmdetError: As :func:`import_network` and :func:`compile_network`.
+    """
+    is_raw = artifact.manifest["raw"] is not None
+    if onnx is None and not is_raw:
+        return artifact.path, {}
+    if onnx is None:
+        return artifact.path, {
+            size: Network(
+                batch_size=size,
+                onnx=None,
+                onnx_row=None,
+                signature=signature_of_raw(artifact, size),
+                flop=None,
+            )
+            for size in batch_sizes
+        }
+    say(f"importing {onnx}")
+    model, networks = import_network(artifact, onnx, batch_sizes, folder)
+    if is_raw:
+        return artifact.path, networks
+    compiled = compile_network(
+        model,
+        target,
+        batch_sizes,
+        folder / "network.tvmdet",
+        precision=precision,
+        threads=threads,
+        logs=logs,
+        say=say,
+    )
+    return compiled, networks
 
 
 def import_network(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from tvmdet.report.contest import OURS
 from tvmdet.report.peak import Peak
@@ -15,6 +16,10 @@ __all__ = ["Grid", "grids", "machine_lines"]
 
 _PHASES = ("decode", "resize", "queue", "network", "map")
 _LATENCY = ("median", "p90", "p99", "min")
+_TITLES = {
+    "network": "network alone, batch {}: arrays in, arrays out",
+    "array to boxes": "detector, batch {}: resized pixels in, boxes out",
+}
 
 
 def machine_lines(report: BenchReport) -> list[tuple[str, str]]:
@@ -26,16 +31,23 @@ def machine_lines(report: BenchReport) -> list[tuple[str, str]]:
         ("file", f"{report.subject.artifact.path} ({report.subject.model.name})"),
         ("machine", f"{machine['cpu']}, {cpus}{kind}"),
         ("features", " ".join(machine["features"])),
-        ("system", f"{machine['system']}, Python {machine['python']}"),
+        ("system", _system(machine)),
         ("load", " ".join(str(value) for value in machine["load_average"])),
         ("code for", f"{report.subject.target.name}, {_ran(report)}"),
     ]
+    if report.setup.board is not None:
+        lines.insert(1, ("board", f"at {report.setup.board}, over RPC"))
     if report.peak is not None:
         rates = report.peak.bytes_per_s
         text = ", ".join(f"{rate / 1e9:.0f} ({_size(size)})" for size, rate in rates.items())
         lines.append(("peak", f"{report.peak.flop_per_s / 1e9:.0f} GFLOP/s float32, measured"))
         lines.append(("memory", f"GB/s read from arrays of a size: {text}"))
     return lines
+
+
+def _system(machine: Mapping[str, Any]) -> str:
+    python = f", Python {machine['python']}" if machine["python"] else ""
+    return f"{machine['system']}{python}"
 
 
 def _ran(report: BenchReport) -> str:
@@ -47,7 +59,7 @@ def _ran(report: BenchReport) -> str:
 def grids(report: BenchReport) -> list[Grid]:
     """Returns every table of a report, in the order to be read."""
     found = [
-        _network(table, report.peak) if table.what == "network" else _end_to_end(table)
+        _end_to_end(table) if table.what == "end to end" else _network(table, report.peak)
         for table in report.tables
     ]
     found += [_layers(table) for table in report.layers]
@@ -76,11 +88,11 @@ def _network(table: Table, peak: Peak | None) -> Grid:
         figures = (gflops, share, error, _memory(entry))
         rows.append((_name(entry), *_latency(entry), *_verdict(entry), *figures, entry.version))
     return Grid(
-        title=f"network alone, batch {table.batch_size}: arrays in, arrays out{_rounds(table)}",
+        title=f"{_TITLES[table.what].format(table.batch_size)}{_rounds(table)}",
         columns=columns,
         rows=tuple(rows),
         words=("", "tvmdet is", "version"),
-        below=(*_noise(table), *_problems(table)),
+        below=(*([table.note] if table.note else []), *_noise(table), *_problems(table)),
     )
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tvmdet.artifact import Artifact
+from tvmdet.board.session import BoardAddress
 from tvmdet.errors import InputError
 from tvmdet.gpus import find_gpus
 from tvmdet.report.bench import BenchOptions, bench
+from tvmdet.report.bench_board import read_board
 from tvmdet.report.changes import Change, changed_parity, changed_times, other_hardware
 from tvmdet.report.machine import describe_accelerator, describe_machine
 from tvmdet.report.result_format import Result
@@ -33,6 +35,7 @@ class VerifyOptions:
         artifact: The compiled file; None for the recorded path.
         onnx: What rivals are given; None for the recorded path.
         picture: Of end-to-end calls; None for the recorded path.
+        board: To measure on; None for the recorded one, or this machine where there was none.
         other_hardware: Whether to go on where the machine is another one.
         attempts: How often a slow-down must be seen, in processes started anew, to be one.
         rounds: Timed calls of each; None for as long as the recorded run.
@@ -42,6 +45,7 @@ class VerifyOptions:
     artifact: Path | None = None
     onnx: Path | None = None
     picture: Path | None = None
+    board: BoardAddress | None = None
     other_hardware: bool = False
     attempts: int = 2
     rounds: int | None = None
@@ -141,15 +145,18 @@ def verify(
             "`tvmdet bench FILE.tvmdet --json` where the code can run"
         )
     path = _file(options.artifact or Path(recorded.artifact.path), where, "--artifact")
-    hardware = other_hardware(recorded.machine, _this_machine(path, recorded.target.name))
+    board = options.board or _board(recorded.setup)
+    machine = _this_machine(path, recorded.target.name) if board is None else _on_board(board)
+    hardware = other_hardware(recorded.machine, machine)
     if hardware and not options.other_hardware:
+        there = "here" if board is None else "there"
         raise InputError(
             f"{where} was recorded on another machine: {'; '.join(hardware)}. Its times say "
-            "nothing here; record it anew on this machine, or compare all the same with "
+            f"nothing {there}; record it anew {there}, or compare all the same with "
             "--other-hardware"
         )
     notes = list(_check_artifact(path, recorded, where))
-    again = _options(recorded, recorded.setup, options, where)
+    again = replace(_options(recorded, recorded.setup, options, where), board=board)
     seen: frozenset[str] | None = None
     for attempt in range(1, options.attempts + 1):
         say(f"attempt {attempt} of at most {options.attempts}")
@@ -173,6 +180,15 @@ def verify(
         if found.parity or not found.slower:
             break
     return found
+
+
+def _board(setup: Setup) -> BoardAddress | None:
+    return None if setup.board is None else BoardAddress.parse(setup.board, setup.board_key)
+
+
+def _on_board(board: BoardAddress) -> Machine:
+    """Returns the machine behind an address."""
+    return from_json(Machine, read_board(board)[1])
 
 
 def _this_machine(path: Path, target: str) -> Machine:

@@ -126,6 +126,8 @@ class Setup:
         per_layer: Whether kernels were timed.
         logs: Folder of further tuning records.
         tolerance: Greatest error of a contestant; null for what is usual.
+        board: Host and port of the RPC server that it was measured on; null for this machine.
+        board_key: What the server was started with.
     """
 
     onnx: str | None = None
@@ -140,6 +142,8 @@ class Setup:
     per_layer: bool = False
     logs: str | None = None
     tolerance: Amount | None = None
+    board: str | None = None
+    board_key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -202,7 +202,8 @@ class ResultTable:
     """Contestants that were timed in turn.
 
     Attributes:
-        what: ``network`` (arrays in, arrays out) or ``end to end`` (image file in, boxes out).
+        what: ``network`` (arrays in, arrays out), ``end to end`` (image file in, boxes out), or
+            ``array to boxes`` (resized pixels in, boxes out: what is compiled of a detector).
         batch_size: Rows of one call.
         entries: tvmdet first.
         disturbance: What else the machine did meanwhile.
@@ -214,7 +215,7 @@ class ResultTable:
             the network's outputs on seeded random inputs. Empty in results of schema 1.
     """
 
-    what: Literal["network", "end to end"]
+    what: Literal["network", "end to end", "array to boxes"]
     batch_size: Positive
     entries: tuple[Contestant, ...]
     disturbance: Load

@@ -120,7 +120,8 @@ class Table:
     """Contestants that were timed in turn.
 
     Attributes:
-        what: ``network`` (arrays in, arrays out) or ``end to end`` (image file in, boxes out).
+        what: ``network`` (arrays in, arrays out), ``end to end`` (image file in, boxes out), or
+            ``array to boxes`` (resized pixels in, boxes out: what is compiled of a detector).
         batch_size: Rows of one call.
         entries: tvmdet first.
         load: What else the machine did meanwhile.

@@ -30,6 +30,9 @@ __all__ = [
 ]
 
 
+_HERE = "this machine"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Host:
     """What a machine can run.
@@ -38,11 +41,13 @@ class Host:
         arch: As ``platform.machine()`` names it.
         features: CPU flags, as ``/proc/cpuinfo`` names them.
         gpu: Its GPUs; None to ask the driver when a file has code for one.
+        name: What messages call it.
     """
 
     arch: str
     features: frozenset[str]
     gpu: Gpu | None = None
+    name: str = _HERE
 
     @classmethod
     def this_machine(cls) -> Host:
@@ -52,14 +57,15 @@ class Host:
     def lacks(self, target: TargetEntry) -> str:
         """Says what the machine lacks to run a target; empty when it can."""
         if target.arch != self.arch:
-            return f"needs {target.arch}, this machine is {self.arch}"
+            return f"needs {target.arch}, {self.name} is {self.arch}"
         missing = [
             flag
             for flag in target.required_features
             if flag not in self.features and not (target.gpu and flag == target.gpu["sm"])
         ]
         if missing:
-            return f"this CPU lacks {', '.join(missing)}"
+            cpu = "this CPU" if self.name == _HERE else f"the CPU of {self.name}"
+            return f"{cpu} lacks {', '.join(missing)}"
         return self.gpus.lacks(GpuNeeds(**target.gpu)) if target.gpu else ""
 
     @property
@@ -152,8 +158,8 @@ def choose_target(
     if not runnable:
         held = "; ".join(f"{target.name}: {host.lacks(target)}" for target in wanted)
         raise TargetError(
-            f"{where} cannot run on this machine. It holds {held}. "
-            "Compile it again for this machine: tvmdet compile ... --target host"
+            f"{where} cannot run on {host.name}. It holds {held}. Compile it again for "
+            f"{host.name}: tvmdet compile ... --target {'host' if host.name == _HERE else 'NAME'}"
         )
     return max(runnable, key=lambda target: target.rank)
 

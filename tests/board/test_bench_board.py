@@ -1,0 +1,246 @@
+"""`bench --rpc` and `verify` on a board: this machine behind an RPC address, timed for real."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx_models
+import pytest
+from native_board import compile_server, serve
+
+import tvmdet
+from tvmdet.board.emulator import Emulator, why_no_emulator
+from tvmdet.board.kernel_files import KernelFiles
+from tvmdet.board.session import BoardAddress, connect
+from tvmdet.cli import main
+from tvmdet.cpus import cpu_model, usable_cpu_count
+from tvmdet.errors import InputError, TargetError
+from tvmdet.report import BenchOptions, Plan, VerifyOptions, bench, load_result, verify
+from tvmdet.report.board_machine import describe_board, why_emulated
+from tvmdet.report.machine import describe_machine
+from tvmdet.report.pages import ReportOptions, write_report
+
+ROUNDS = 8
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_server(tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture(scope="module")
+def board(server: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BoardAddress]:
+    with serve(server, tmp_path_factory.mktemp("board"), key="mine") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def onnx_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return onnx_models.save(onnx_models.yolov8(), tmp_path_factory.mktemp("onnx") / "small.onnx")
+
+
+@pytest.fixture(scope="module")
+def detector(onnx_path: Path) -> Path:
+    path = onnx_path.with_suffix(".tvmdet")
+    tvmdet.compile(tvmdet.import_onnx(onnx_path), target="host", output=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def result(detector: Path, onnx_path: Path, board: BoardAddress) -> Path:
+    path = detector.with_suffix(".json")
+    words = ["bench", detector, "--onnx", onnx_path, "--rpc", board, "--key", board.key]
+    words += ["--rounds", ROUNDS, "--json", path, "--price", "0.02 EUR"]
+    assert main([str(word) for word in words]) == 0
+    return path
+
+
+def test_network_and_detector_are_timed_by_the_boards_clock(result: Path) -> None:
+    found = load_result(result)
+    assert [table.what for table in found.tables] == ["network", "array to boxes"]
+    assert found.threads == usable_cpu_count() or found.threads >= 1
+    for table in found.tables:
+        (ours,) = table.entries
+        assert ours.latency is not None
+        assert ours.latency.count == len(ours.rounds_us) == ROUNDS
+        assert 0 < ours.latency.min_ms <= ours.latency.median_ms
+        assert ours.memory_peak_bytes is not None
+        assert ours.memory_peak_bytes > 1 << 20
+        assert table.noise is not None
+        assert len(table.noise.rounds_us) == ROUNDS
+        assert len(table.disturbance.yardstick_us) == ROUNDS
+        assert table.answers
+    network, whole = found.tables
+    assert network.entries[0].agreement is not None
+    assert network.entries[0].agreement.ok
+    assert network.entries[0].gflops is not None
+    assert "are in it, decoding" in whole.note
+
+
+def test_the_result_names_the_board(result: Path, board: BoardAddress) -> None:
+    found = load_result(result)
+    assert found.setup is not None
+    assert (found.setup.board, found.setup.board_key) == (str(board), "mine")
+    here = describe_machine()
+    assert found.machine.cpu == here["cpu"] == cpu_model()
+    assert found.machine.memory_bytes == here["memory_bytes"]
+    assert list(found.machine.features) == here["features"]
+    assert found.machine.cpus_online == here["cpus_online"]
+    assert found.prices is not None
+    assert found.prices.currency == "EUR"
+
+
+def test_what_the_network_takes_is_not_in_the_times(
+    raw_path: Path, board: BoardAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tvmdet.report import board_contestant
+
+    class Slow(board_contestant.BoardModule):
+        """A module behind a slow network."""
+
+        def timer(self, *given: Any) -> Any:
+            seconds = super().timer(*given)
+
+            def delayed() -> float:
+                time.sleep(0.05)
+                return seconds()
+
+            return delayed
+
+    options = BenchOptions(plan=Plan(rounds=ROUNDS), board=board, threads=1)
+    plain = bench(raw_path, options).tables[0].entries[0].seconds
+    monkeypatch.setattr(board_contestant, "BoardModule", Slow)
+    slow = bench(raw_path, options).tables[0].entries[0].seconds
+    assert statistics.median(slow) < statistics.median(plain) + 0.02
+
+
+@pytest.mark.parametrize("form", ["html", "md", "json"])
+def test_a_report_has_its_row(result: Path, tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"report.{form}"
+    write_report([result], path, ReportOptions())
+    assert "array to boxes" in path.read_text()
+
+
+def test_it_is_verified_on_its_board(result: Path, board: BoardAddress) -> None:
+    recorded = load_result(result)
+    found = verify(recorded, VerifyOptions(rounds=ROUNDS, attempts=1))
+    assert found.parity == ()
+    assert found.report.setup.board == str(board)
+    assert {change.what for change in found.changes} == {
+        "network, batch 1, tvmdet",
+        "array to boxes, batch 1, tvmdet",
+    } or len(found.changes) == 2
+    other = replace(recorded, machine=replace(recorded.machine, cpu="Another Processor"))
+    with pytest.raises(InputError, match=r"another machine: .*nothing there; record it anew there"):
+        verify(other, VerifyOptions(rounds=ROUNDS))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"per_layer": True}, "--per-layer"),
+        ({"against": ("onnxruntime",), "onnx": Path("any.onnx")}, "--against"),
+        ({"picture": Path("any.png")}, "--picture"),
+    ],
+)
+def test_what_is_not_done_on_a_board_is_refused(
+    raw_path: Path, board: BoardAddress, change: dict[str, Any], name: str
+) -> None:
+    options = replace(BenchOptions(board=board), **change)
+    with pytest.raises(InputError, match=f"leave out {name}, or install tvmdet on the board"):
+        bench(raw_path, options)
+
+
+def test_a_file_with_nothing_for_the_board(
+    raw_path: Path, board: BoardAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tvmdet.report import bench_board
+
+    def poor(files: KernelFiles) -> Any:
+        return replace(bench_board_host(files), features=frozenset(), arch="riscv64")
+
+    bench_board_host = bench_board.board_host
+    monkeypatch.setattr(bench_board, "board_host", poor)
+    said = r"cannot run on the board\. It holds .*the board is riscv64.*--target NAME"
+    with pytest.raises(TargetError, match=said):
+        bench(raw_path, BenchOptions(board=board))
+
+
+def test_a_board_that_goes_away_meanwhile(raw_path: Path, server: Path, tmp_path: Path) -> None:
+    with serve(server, tmp_path) as address:
+        files = KernelFiles(connect(address), address)
+        assert files.text("/proc/self/stat")
+    with pytest.raises(TargetError, match=rf"{re.escape(str(address))} does not read /proc/stat"):
+        files.text("/proc/stat")
+    options = BenchOptions(board=address, plan=Plan(rounds=ROUNDS))
+    with pytest.raises(TargetError, match="no RPC server"):
+        bench(raw_path, options)
+
+
+def test_only_what_the_kernel_tells_is_read(board: BoardAddress) -> None:
+    files = KernelFiles(connect(board), board)
+    assert files.read("/proc/self/exe").startswith(b"\x7fELF")
+    assert files.read("/proc/no such file") == b""
+    for path in ("/etc/hostname", "/proc/../etc/hostname", "../up"):
+        with pytest.raises(TargetError, match="make the kit again"):
+            files.read(path)
+
+
+class OldKit:
+    """A session with TVM's own way to download, which asks for a path in the folder."""
+
+    def get_function(self, _name: str) -> Any:
+        def refuse(_path: str) -> bytes:
+            raise RuntimeError("x\nrpc_server: a file name may have no / and no dot first")
+
+        return refuse
+
+
+class PythonServer:
+    """A session with TVM's own server, in Python."""
+
+    def get_function(self, _name: str) -> Any:
+        def read(path: str) -> bytes:
+            if path != "/proc/loadavg":
+                raise RuntimeError(f"FileNotFoundError: [Errno 2] No such file: {path!r}")
+            return b"0.25 0.5 1.0 1/2 3\n"
+
+        return read
+
+
+def test_other_servers(board: BoardAddress) -> None:
+    with pytest.raises(TargetError, match="earlier version of tvmdet"):
+        describe_board(KernelFiles(OldKit(), board))
+    files = KernelFiles(PythonServer(), board)
+    assert files.text("/proc/loadavg").startswith("0.25")
+    assert files.text("/proc/cpuinfo") == ""
+
+
+@pytest.mark.arm
+def test_times_of_an_emulated_board_are_refused(raw_path: Path) -> None:
+    if missing := why_no_emulator():
+        pytest.skip(missing)
+    with Emulator("cortex-a76") as emulated:
+        address = BoardAddress(host="127.0.0.1", port=emulated.port)
+        files = KernelFiles(connect(address), address)
+        assert "aarch64" in why_emulated(files)
+        with pytest.raises(InputError, match="is emulated .*instructions counted"):
+            bench(raw_path, BenchOptions(board=address))
+
+
+def test_a_key_alone_names_no_board(raw_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(raw_path), "--key", "mine"]) == 2
+    assert "give --rpc too" in capsys.readouterr().err
+
+
+def test_the_json_is_whole(result: Path) -> None:
+    setup = json.loads(result.read_text())["setup"]
+    assert setup["rounds"] == ROUNDS
+    assert setup["onnx"]

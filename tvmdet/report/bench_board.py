@@ -1,0 +1,282 @@
+"""The benchmark of a compiled file on another machine, over TVM's RPC.
+
+Two copies of the code are loaded there, each in a process of its own, and called in turn; the
+board's own clock times them. What a result says of the machine and of its load is the board's.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import tvmdet
+from tvmdet.artifact import Artifact, TargetEntry
+from tvmdet.board.kernel_files import KernelFiles
+from tvmdet.board.session import BoardAddress, board_threads, connect
+from tvmdet.errors import InputError
+from tvmdet.report.accuracy import read_accuracy
+from tvmdet.report.answers import sample_outputs
+from tvmdet.report.board_contestant import BoardContestant
+from tvmdet.report.board_machine import board_host, describe_board, why_emulated
+from tvmdet.report.contest import AGAIN, OURS, judge, one_line, ranked, right_outputs
+from tvmdet.report.load import LoadWatch
+from tvmdet.report.machine import describe_versions
+from tvmdet.report.network import Network, make_inputs, networks_alone
+from tvmdet.report.results import BenchReport, Entry, Table
+from tvmdet.report.serve_profile import entry_of
+from tvmdet.report.subject import describe_subject
+from tvmdet.report.timing import time_in_turn
+from tvmdet.report.worker import Arrays
+from tvmdet.runtime.loader import Host, choose_target
+
+if TYPE_CHECKING:
+    from tvmdet.report.bench import BenchOptions
+
+__all__ = ["bench_board", "read_board"]
+
+_NOTE: Final = (
+    "pixels at the input's size in, boxes out, by the board's clock: normalisation, box decoding "
+    "and suppression are in it, decoding and resizing of image files are not"
+)
+
+Say = Callable[[str], None]
+Progress = Callable[[str, int, float], None]
+
+
+def read_board(address: BoardAddress) -> tuple[Host, dict[str, Any]]:
+    """Returns what a board can run, and what a result says of it.
+
+    Raises:
+        InputError: It is emulated, so that its times say nothing.
+        TargetError: No RPC server answers, or it does not say what its board is.
+    """
+    files = KernelFiles(connect(address), address)
+    if why := why_emulated(files):
+        raise InputError(
+            f"what answers at {address} is emulated ({why}): its times are no latencies of "
+            "anything; give --rpc a real board, or leave it out to have instructions counted"
+        )
+    return board_host(files), describe_board(files)
+
+
+def bench_board(
+    artifact: Artifact,
+    address: BoardAddress,
+    options: BenchOptions,
+    say: Say,
+    progress: Progress,
+    command: tuple[str, ...],
+) -> BenchReport:
+    """Measures a compiled file on a board, alone.
+
+    A network without a head is timed from arrays to arrays. A detector is timed from pixels to
+    boxes, and with an ONNX file its network alone as well, compiled again and compared with ONNX
+    Runtime on this machine.
+
+    Args:
+        artifact: The compiled file.
+        address: Of the board's RPC server.
+        options: What to measure.
+        say: Called with one line at the start of each step.
+        progress: Called after each timed round with what is timed, the rounds and the seconds.
+        command: What was typed, for the report.
+
+    Raises:
+        InputError: An option asks for what is not done on a board, or the board is emulated.
+        TargetError: No RPC server answers, or the file holds nothing that the board can run.
+        ArtifactError: The board cannot load or run the code.
+        ModelError: The ONNX file cannot be used.
+    """
+    _check(options)
+    say(f"asking the board at {address} what it is")
+    host, machine = read_board(address)
+    runnable = [entry for entry in artifact.targets if not entry.gpu]
+    chosen = choose_target(runnable, host, options.target, where=str(artifact.path))
+    threads = board_threads(address) if options.threads is None else options.threads
+    given = options.evaluation
+    accuracy = None if given is None else read_accuracy(given, artifact.path, chosen.name)
+    with tempfile.TemporaryDirectory(prefix="tvmdet-bench-") as folder:
+        run = _Run(artifact, chosen, address, options, threads, say, progress)
+        tables = run.tables(Path(folder))
+    return BenchReport(
+        subject=describe_subject(artifact, chosen.name, host),
+        threads=threads,
+        machine=machine,
+        versions=describe_versions(),
+        peak=None,
+        tables=tables,
+        setup=options.setup(),
+        accuracy=accuracy,
+        prices=options.prices,
+        command=command,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _check(options: BenchOptions) -> None:
+    asked = {
+        "--against": options.against,
+        "--per-layer": options.per_layer,
+        "--picture": options.picture is not None,
+    }
+    named = [name for name, value in asked.items() if value]
+    if named:
+        raise InputError(
+            "over --rpc only compiled code is called, with arrays, and by itself; leave out "
+            f"{' and '.join(named)}, or install tvmdet on the board and measure there"
+        )
+
+
+class _Run:
+    def __init__(
+        self,
+        artifact: Artifact,
+        entry: TargetEntry,
+        address: BoardAddress,
+        options: BenchOptions,
+        threads: int,
+        say: Say,
+        progress: Progress,
+    ) -> None:
+        self._artifact, self._entry, self._address = artifact, entry, address
+        self._options, self._threads = options, threads
+        self._say, self._progress = say, progress
+        entries = {one["name"]: one for one in artifact.manifest["targets"]}
+        self._precision = entries[entry.name].get("precision", "fp32")
+
+    def tables(self, folder: Path) -> tuple[Table, ...]:
+        compiled, networks = networks_alone(
+            self._artifact,
+            self._options.onnx,
+            self._options.batch_sizes,
+            folder,
+            target=self._entry.name,
+            precision=self._precision,
+            threads=self._threads,
+            logs=self._options.logs,
+            say=self._say,
+        )
+        is_raw = self._artifact.manifest["raw"] is not None
+        alone = self._artifact if is_raw else Artifact.open(compiled)
+        found = []
+        for size in self._options.batch_sizes:
+            if size in networks:
+                found.append(self._network(alone, networks[size]))
+            if not is_raw:
+                found.append(self._detector(size))
+        return tuple(found)
+
+    def _network(self, alone: Artifact, network: Network) -> Table:
+        size = network.batch_size
+        inputs = make_inputs(network.signature)
+        right = right_outputs(network, inputs, self._threads, self._say)
+        call = _Call(
+            what="network",
+            batch_size=size,
+            artifact=alone,
+            target=next(one for one in alone.targets if one.name == self._entry.name),
+            function=f"run_b{size}",
+            arguments=tuple(inputs.values()),
+            results=tuple(output["name"] for output in network.signature["outputs"]),
+        )
+
+        def check(entry: Entry, outputs: Arrays) -> Entry:
+            if right is None:
+                return entry
+            found = judge(outputs, right, network, self._precision, self._options.tolerance)
+            problem = "" if found.ok else f"wrong: {one_line(found)}"
+            return replace(entry, flop=network.flop, agreement=found, problem=problem)
+
+        return self._table(call, check)
+
+    def _detector(self, size: int) -> Table:
+        function, arguments = entry_of(self._artifact, size)
+        call = _Call(
+            what="array to boxes",
+            batch_size=size,
+            artifact=self._artifact,
+            target=self._entry,
+            function=function,
+            arguments=arguments,
+            note=_NOTE,
+        )
+        return self._table(call, lambda entry, _outputs: entry)
+
+    def _table(self, call: _Call, check: Callable[[Entry, Arrays], Entry]) -> Table:
+        title = f"{call.what}, batch {call.batch_size}"
+        self._say(f"sending to the board, twice: {title}")
+        with ExitStack() as stack:
+            copies: dict[str, BoardContestant] = {}
+            for name in (OURS, AGAIN):
+                copies[name] = BoardContestant(
+                    call.artifact,
+                    call.target,
+                    self._address,
+                    call.function,
+                    call.arguments,
+                    self._threads,
+                )
+                stack.callback(copies[name].close)
+            first = copies[OURS]
+            outputs = call.named(first.run())
+            entry = Entry(
+                name=OURS,
+                precision=self._precision,
+                version=f"tvmdet {tvmdet.__version__}",
+                settings=f"compiled for {call.target.name}, threads={self._threads}",
+            )
+            entry = check(entry, outputs)
+            timed = {} if entry.problem else copies
+            self._say(f"timing {title}")
+            watch = LoadWatch((one.pid for one in copies.values()), first.files, first.yardstick)
+            timings = time_in_turn(
+                timed, self._options.plan, lambda n, s: self._progress(title, n, s), watch.sample
+            )
+            load = watch.read()
+            memory = {name: one.memory_peak_bytes() for name, one in timed.items()}
+        entries, noise = ranked({OURS: entry}, timings, memory)
+        return Table(
+            what=call.what,
+            batch_size=call.batch_size,
+            entries=entries,
+            load=load,
+            noise=noise,
+            restless=tuple(sorted(timings.restless)),
+            note=call.note,
+            answers=sample_outputs(outputs),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """What is timed: a function of a compiled file, with its arguments.
+
+    Attributes:
+        what: As tables are called.
+        batch_size: Rows of one call.
+        artifact: The file.
+        target: Whose code of it.
+        function: Its name.
+        arguments: Arrays.
+        results: Names of what it returns; empty for numbers.
+        note: What a reader must know of the table.
+    """
+
+    what: str
+    batch_size: int
+    artifact: Artifact
+    target: TargetEntry
+    function: str
+    arguments: Sequence[Any]
+    results: tuple[str, ...] = ()
+    note: str = ""
+
+    def named(self, arrays: Sequence[Any]) -> Arrays:
+        """Returns what a call returned, by name."""
+        names = self.results or [f"result {number}" for number in range(len(arrays))]
+        return dict(zip(names, arrays, strict=True))
