@@ -6,9 +6,13 @@ import re
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import onnx_models
 import pytest
+import tvm
 from onnx_models import Graph, run_relax
+from tvm import relax
+from tvmdet.targets import get_target
 
 from tvmdet.errors import ModelError, UnsupportedOperatorError
 from tvmdet.frontend.importer import import_relax
@@ -16,6 +20,8 @@ from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.onnx_tools import name_nodes
 from tvmdet.frontend.prove import run_onnx
 from tvmdet.frontend.specialise import specialise
+from tvmdet.passes.attach_head import attach_nothing
+from tvmdet.passes.lower import lowering_phases, tvm_target
 
 SHAPE = (2, 6, 9, 7)
 
@@ -102,6 +108,57 @@ def test_emits_plain_operators_with_equal_numbers(
     assert counts == {**operators, "subtract": operators.get("subtract", 0) + 1}
     assert "call_tir" not in found
     assert len(module["main"].body.blocks) == 1
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18, 19, 21])
+def test_padding_of_every_opset(opset: int) -> None:
+    graph = Graph()
+    graph.node("Sub", "input", graph.constant(0.5))
+    graph.nodes[0].output[0] = "x"
+    output = _pad(graph)
+    if opset >= 18:
+        pads = graph.constant([1, 0, 2, 3], np.int64)
+        axes = graph.constant([-1, 1], np.int64)
+        output = graph.node("Pad", output, pads, graph.constant(0.25), axes)
+    module, static = _imported(graph, output, opset)
+    script = module.script()
+    assert "R.nn.pad(" in script
+    assert "call_tir" not in script
+    data = np.random.default_rng(3).random(SHAPE, dtype=np.float32)
+    (expected,) = run_onnx(static, [{"input": data}])
+    (got,) = run_relax(module, data)
+    np.testing.assert_allclose(got, *expected.values(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge", "wrap"])
+def test_kernels_of_the_importer_are_kept(mode: str) -> None:
+    """What TVM's importer writes as a kernel of its own comes through lowering, twice of a name."""
+    graph = Graph()
+    graph.node("Sub", "input", graph.constant(0.5))
+    graph.nodes[0].output[0] = "x"
+    output = "x"
+    for widths in ([0, 0, 1, 2, 0, 0, 3, 0], [0, 0, 2, 0, 0, 0, 0, 1]):
+        output = graph.node("Pad", output, graph.constant(widths, np.int64), mode=mode)
+        output = graph.conv(output, (6, 6), 1)
+    module, static = _imported(graph, output, 19)
+    builder = relax.BlockBuilder()
+    attach_nothing(builder, module, "main")
+    whole = builder.get()
+    assert len(whole.functions) == len(module.functions) > 1
+    with tvm_target(get_target("x86-64-v3")):
+        for _, phase in lowering_phases(get_target("x86-64-v3")):
+            whole = phase(whole)
+    data = np.random.default_rng(3).random(SHAPE, dtype=np.float32)
+    (expected,) = run_onnx(static, [{"input": data}])
+    (got,) = run_relax(module, data)
+    np.testing.assert_allclose(got, *expected.values(), rtol=1e-4, atol=1e-5)
+
+
+def _imported(graph: Graph, output: str, opset: int) -> tuple[tvm.IRModule, onnx.ModelProto]:
+    model = graph.model({"input": SHAPE}, {output: None}, opset=opset)
+    name_nodes(model.graph)
+    static = specialise(model, {"input": SHAPE}, Limits())
+    return import_relax(static, opset), static
 
 
 def test_constants_fit_the_other_operand() -> None:

@@ -17,6 +17,7 @@ import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
+from tvmdet.frontend.convert_einsum import Einsum
 from tvmdet.frontend.convert_gather import Gather
 from tvmdet.frontend.convert_roi_align import RoiAlign
 from tvmdet.frontend.convert_scatter import ScatterND
@@ -106,11 +107,14 @@ class _Pad(onnx_frontend.Pad):  # type: ignore[misc]
         return super()._impl_v11(bb, inputs, attr, params) if plain is None else plain
 
     @classmethod
+    def _impl_v18(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
+        plain = _pad(inputs, attr)
+        return super()._impl_v18(bb, inputs, attr, params) if plain is None else plain
+
+    @classmethod
     def _impl_v19(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
         plain = _pad(inputs, attr)
-        if plain is not None:
-            return plain
-        return onnx_frontend.Pad._impl_v19(bb, inputs, attr, params)
+        return super()._impl_v19(bb, inputs, attr, params) if plain is None else plain
 
 
 class _Tile(onnx_frontend.Tile):  # type: ignore[misc]
@@ -120,7 +124,7 @@ class _Tile(onnx_frontend.Tile):  # type: ignore[misc]
     def _impl_v6(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
         if _is_constant(inputs[1]):
             return relax.op.tile(inputs[0], [int(count) for count in _values(inputs[1])])
-        return super()._impl_v6(bb, inputs, attr, params)
+        return super()._impl_v13(bb, inputs, attr, params)
 
     _impl_v13 = _impl_v6
 
@@ -129,6 +133,7 @@ OWN_CONVERTERS: dict[str, type] = {
     "BoundedNonMaxSuppression": BoundedNonMaxSuppression,
     "Clip": _Clip,
     "Conv": _Conv,
+    "Einsum": Einsum,
     "Gather": Gather,
     "HardSigmoid": _HardSigmoid,
     "HardSwish": _HardSwish,
@@ -230,13 +235,16 @@ def _padding(
 
 def _pad(inputs: Any, attr: Any) -> Any | None:
     """Returns a plain ``nn.pad``, or None when the padding is of another kind."""
-    if attr.get("mode", b"constant") != b"constant" or inputs[3] is not None:
+    if attr.get("mode", b"constant") != b"constant":
         return None
-    if not _is_constant(inputs[1]) or not (inputs[2] is None or _is_constant(inputs[2])):
+    if not all(one is None or _is_constant(one) for one in inputs[1:4]) or inputs[1] is None:
         return None
     pads = [int(pad) for pad in _values(inputs[1])]
     if min(pads, default=0) < 0:
         return None
-    rank = len(pads) // 2
-    widths = [width for axis in range(rank) for width in (pads[axis], pads[axis + rank])]
+    named, rank = len(pads) // 2, _rank(inputs[0])
+    axes = range(named) if inputs[3] is None else [int(a) % rank for a in _values(inputs[3])]
+    widths = [0] * (2 * rank)
+    for at, axis in enumerate(axes):
+        widths[2 * axis : 2 * axis + 2] = pads[at], pads[at + named]
     return relax.op.nn.pad(inputs[0], widths, "constant", _scalar(inputs[2]) or 0.0)

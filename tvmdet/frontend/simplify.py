@@ -8,6 +8,7 @@ import logging
 import warnings
 
 import onnx
+import onnx.shape_inference
 import onnxslim
 
 from tvmdet.errors import ModelError
@@ -47,4 +48,16 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
             "check it with onnx.checker and export it again with static shapes"
         ) from error
     name_nodes(slimmed.graph)
+    _forget_wrong_shapes(slimmed)
     return slimmed
+
+
+def _forget_wrong_shapes(model: onnx.ModelProto) -> None:
+    """Removes recorded shapes that ONNX contradicts: onnxslim infers some of Einsum wrongly."""
+    try:
+        onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        # The next inference says what is wrong, if it is the network.
+        del model.graph.value_info[:]
+        for value in model.graph.output:
+            value.type.tensor_type.ClearField("shape")

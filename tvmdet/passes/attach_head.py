@@ -62,7 +62,7 @@ def attach_head(
         with builder.dataflow():
             pixels = emit_normalize(builder, images, spec.input)
             pixels = _emit_cast(builder, pixels, str(func.params[0].ty.dtype))
-            results = [_emit_wide(builder, one) for one in emit_network(builder, func, [pixels])]
+            results = [_emit_wide(builder, one) for one in emit_network(builder, network, [pixels])]
             outputs: Mapping[str, Any] = dict(zip(output_names, results, strict=True))
             decoded = get_head(spec.family).decode(builder, outputs, spec)
             found = emit_suppress_boxes(
@@ -114,7 +114,7 @@ def attach_nothing(builder: relax.BlockBuilder, network: tvm.IRModule, function_
     params = [relax.Var(f"input{i}", param.ty) for i, param in enumerate(func.params)]
     with builder.function(function_name, params):
         with builder.dataflow():
-            outputs = emit_network(builder, func, params)
+            outputs = emit_network(builder, network, params)
             result = outputs[0] if len(outputs) == 1 else relax.Tuple(outputs)
             result = builder.emit_output(result)
         builder.emit_func_output(result)
@@ -159,9 +159,13 @@ def _emit_wide(builder: relax.BlockBuilder, output: Any) -> Any:
 
 
 def emit_network(
-    builder: relax.BlockBuilder, func: relax.Function, args: Sequence[Any]
+    builder: relax.BlockBuilder, network: tvm.IRModule, args: Sequence[Any]
 ) -> list[Any]:
-    """Emits the body of a function on other arguments; returns its outputs as a list."""
+    """Emits the body of a module's ``main`` on other arguments; returns its outputs as a list.
+
+    Kernels that it calls, as TVM's importer makes some of, are added to the builder's module.
+    """
+    func = network["main"]
     renamed = dict(zip(func.params, args, strict=True))
 
     @relax.expr_functor.mutator
@@ -170,6 +174,11 @@ def emit_network(
             return renamed.get(var, var)
 
         visit_dataflow_var_ = visit_var_
+
+        def visit_global_var_(self, var: Any) -> Any:
+            if var not in renamed:
+                renamed[var] = builder.add_func(network[var], var.name_hint)
+            return renamed[var]
 
     rename = Rename()
     for block in func.body.blocks:
