@@ -231,7 +231,7 @@ def test_times_of_an_emulated_board_are_refused(raw_path: Path) -> None:
         address = BoardAddress(host="127.0.0.1", port=emulated.port)
         files = KernelFiles(connect(address), address)
         assert "aarch64" in why_emulated(files)
-        with pytest.raises(InputError, match="is emulated .*instructions counted"):
+        with pytest.raises(InputError, match=r"is emulated .*instructions counted"):
             bench(raw_path, BenchOptions(board=address))
 
 
