@@ -153,6 +153,12 @@ def test_chooses_the_size(
             "the metadata name 3 classes, but the network scores 12",
         ),
         (onnx_models.yolov8(metadata={"task": "segment"}), {}, ModelError, "task 'segment'"),
+        (
+            onnx_models.yolov8(metadata={"task": "obb"}),
+            {},
+            ModelError,
+            r"^the metadata say task 'obb': it finds oriented boxes; .*without a head \(--raw\)",
+        ),
         (onnx_models.yolov8(transposed=True, metadata={}), {}, ModelError, r"4 \+ 1 \+ 2 in YOLOX"),
     ],
 )

@@ -15,6 +15,11 @@ from tvmdet.heads.base import Normalisation, Range
 from tvmdet.spec import DetectorSpec
 
 ULTRALYTICS = {"names": "{0: 'a', 1: 'b'}", "task": "detect", "stride": "32"}
+ULTRALYTICS_RTDETR = {
+    **ULTRALYTICS,
+    "description": "Ultralytics rtdetr-l model",
+    "head": "RTDETRDecoder",
+}
 INSIDE = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 TOLD = {"input": {"mean": [0, 0, 0], "std": [255, 255, 255]}}
 CORNERS = (ANY,) * 4
@@ -46,6 +51,7 @@ def joined(ranges: tuple[Range, ...], rank: int = 3, **facts: Any) -> GraphSumma
 
 
 YOLOV10 = (*CORNERS, SCORE, number_range(1))
+QUERIES = (UNIT, UNIT, UNIT, UNIT, SCORE, number_range(1))
 YOLOV7 = (BATCH, *CORNERS, number_range(1), SCORE)
 YOLO_NAS = (BATCH, *CORNERS, SCORE, number_range(1))
 PADDLE = (number_range(1), SCORE, *CORNERS)

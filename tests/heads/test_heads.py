@@ -73,7 +73,12 @@ def _assert_decodes(
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(
     ("shape", "names"),
-    [((1, 7, 126), None), ((1, 5, 126), None), ((1, 126, 7), "['a', 'b', 'c']")],
+    [
+        ((1, 7, 126), None),
+        ((1, 5, 126), None),
+        ((1, 126, 7), "['a', 'b', 'c']"),
+        ((1, 9, 30), None),  # strides 16 and 32
+    ],
 )
 def test_yolov8_decodes(shape: tuple[int, ...], names: str | None, batch: int) -> None:
     metadata = {} if names is None else {"names": names}

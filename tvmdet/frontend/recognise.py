@@ -8,6 +8,7 @@ from typing import Any
 
 from tvmdet.errors import InputError, ModelError
 from tvmdet.heads import GraphSummary, Question, Recognition, all_heads, get_head
+from tvmdet.heads.ultralytics import refuse_task
 
 __all__ = ["recognise"]
 
@@ -77,6 +78,11 @@ def _ask_for(
 def _ask_all(
     summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
 ) -> Recognition:
+    if refusal := refuse_task(summary.metadata):
+        raise ModelError(
+            f"{refusal}; compile the network without a head (--raw) and keep your own "
+            "post-processing, or give its family in a spec if the metadata are wrong"
+        )
     answers: dict[str, Recognition | str] = {}
     errors: list[InputError] = []
     for head in all_heads():

@@ -15,7 +15,7 @@ from tvmdet.heads.base import GraphSummary, Question, Range
 from tvmdet.heads.detection_outputs import BOX_COLUMNS, DetectionOutputs, plain_name
 from tvmdet.heads.options import choice
 from tvmdet.heads.size_inputs import SCALES_CORNERS
-from tvmdet.heads.ultralytics import is_ultralytics
+from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 
 __all__ = ["SUPPRESSION", "box_frame", "proven_frame"]
 
@@ -148,6 +148,8 @@ def _of_columns(
     rank = len(summary.outputs[found.boxes].shape)
     if columns == (*_CORNERS, "score") and plain_name(found.boxes) == "dets":
         return columns, "pixels", "as MMDeploy's exports"
+    if columns == (*_CORNERS, "score", "class") and is_rtdetr(summary.metadata):
+        return ("cx", "cy", "w", "h", *columns[4:]), "normalized", "as Ultralytics' RT-DETR"
     if columns == (*_CORNERS, "score", "class") and is_ultralytics(summary.metadata):
         return columns, "pixels", "as Ultralytics' exports"
     if columns[:2] == ("class", "score"):

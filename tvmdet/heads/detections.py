@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tvmdet.heads.base import BOX_MASKS, Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.dense_inputs import stretched
 from tvmdet.heads.detection_decoding import (
     check_options,
     decode_detections,
@@ -27,7 +28,7 @@ from tvmdet.heads.input_defaults import (
 )
 from tvmdet.heads.labels import labels_from_metadata
 from tvmdet.heads.options import whole_number
-from tvmdet.heads.ultralytics import is_ultralytics
+from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class DetectionsHead(Head):
         if isinstance(frame, str):
             return frame
         columns, where, frame_line = frame
+        is_other = found.columns and columns != found.columns
+        why = f"{found.boxes} has the columns {' '.join(columns)}" if is_other else found.why
         labels = _labels(summary, found, given)
         if isinstance(labels, str):
             return labels
@@ -100,7 +103,7 @@ class DetectionsHead(Head):
             masks=masks,
         )
         reasons = (
-            f"{found.why} ({found.rows} rows)",
+            f"{why} ({found.rows} rows)",
             frame_line,
             labels_line,
             values[1],
@@ -175,6 +178,9 @@ def _input(
             return {**stated[0], "resize": "stretch"}, f"{stated[1]}; stretched, as torchvision SSD"
         line = f"{stated[1]}; letterbox from the top left, its border of the mean colour"
         return {**stated[0], **_TOP_LEFT, "pad_value": mean_levels(summary, stated[0])}, line
+    if is_rtdetr(summary.metadata):
+        line = "input RGB / 255, stretched: as Ultralytics trains RT-DETR"
+        return fed_input(summary, stretched(UNIT), line, "detections", given)
     if is_ultralytics(summary.metadata):
         line = "input RGB / 255, letterbox with grey 114: as Ultralytics' exports"
         return fed_input(summary, UNIT, line, "detections", given)

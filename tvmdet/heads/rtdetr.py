@@ -24,6 +24,7 @@ from tvmdet.heads.queries import (
     score_kind,
     validate_queries,
 )
+from tvmdet.heads.ultralytics import is_rtdetr
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -120,8 +121,7 @@ def _as_given(
 
 def _ultralytics_output(summary: GraphSummary) -> str | None:
     """Returns the only output of an RT-DETR exported by Ultralytics, which says so."""
-    said = summary.metadata.get("description", "").lower()
-    if "ultralytics" not in said or "rtdetr" not in said.replace("-", "").replace("_", ""):
+    if not is_rtdetr(summary.metadata):
         return None
     return next(iter(summary.outputs)) if len(summary.outputs) == 1 else None
 

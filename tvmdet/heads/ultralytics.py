@@ -1,9 +1,9 @@
 """The metadata block that Ultralytics writes into its ONNX exports.
 
 Keys as of ``ultralytics/engine/exporter.py``: ``description``, ``author``, ``stride``, ``task``,
-``batch``, ``imgsz``, ``names``, ``args``, ``end2end`` and, for poses, ``kpt_shape``; every value is
-the text of a Python literal or plain text. YOLOv5's ``export.py`` writes ``stride`` and ``names``
-only. Nothing in them is ever executed.
+``batch``, ``imgsz``, ``names``, ``args``, ``end2end``, ``head`` and, for poses, ``kpt_shape``;
+every value is the text of a Python literal or plain text. The ``export.py`` of YOLOv5 writes
+``stride`` and ``names`` only. Nothing in them is ever executed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["UltralyticsExport", "is_ultralytics", "read_ultralytics", "refuse_export"]
+__all__ = [
+    "UltralyticsExport",
+    "is_rtdetr",
+    "is_ultralytics",
+    "read_ultralytics",
+    "refuse_export",
+    "refuse_task",
+]
 
 _LONGEST = 10_000  # characters of one value
 _OTHER_TASKS = {
@@ -66,6 +73,26 @@ def is_ultralytics(metadata: Mapping[str, str]) -> bool:
     return read_ultralytics(metadata).by_ultralytics or {"names", "stride", "task"} <= set(metadata)
 
 
+def is_rtdetr(metadata: Mapping[str, str]) -> bool:
+    """Returns whether it is an RT-DETR of Ultralytics', which has boxes ``cx cy w h`` from 0 to 1.
+
+    Since 8.4 its exports choose their detections, and the metadata name the head.
+    """
+    said = metadata.get("description", "").lower().replace("-", "").replace("_", "")
+    return "ultralytics" in said and ("rtdetr" in said or metadata.get("head") == "RTDETRDecoder")
+
+
+def refuse_task(metadata: Mapping[str, str]) -> str:
+    """Says what the metadata say the network does, where that is not finding boxes, or ''."""
+    task = read_ultralytics(metadata).task
+    if task not in _OTHER_TASKS:
+        return ""
+    return (
+        f"the metadata say task {task!r}: {_OTHER_TASKS[task]}; tvmdet finds boxes (task 'detect') "
+        "and masks (task 'segment')"
+    )
+
+
 def refuse_export(metadata: Mapping[str, str], *, masks: bool) -> str:
     """Says why the metadata rule out one row of box and class scores per anchor, or ''.
 
@@ -74,11 +101,8 @@ def refuse_export(metadata: Mapping[str, str], *, masks: bool) -> str:
         masks: Whether the network has an output of mask prototypes.
     """
     export = read_ultralytics(metadata)
-    if export.task in _OTHER_TASKS:
-        return (
-            f"the metadata say task {export.task!r}: {_OTHER_TASKS[export.task]}; tvmdet finds "
-            "boxes (task 'detect') and masks (task 'segment')"
-        )
+    if refusal := refuse_task(metadata):
+        return refusal
     if export.task == "segment" and not masks:
         return "the metadata say task 'segment', but there is no output of mask prototypes"
     if export.task not in (None, "detect", "segment"):

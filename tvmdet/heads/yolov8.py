@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["YoloV8Head"]
 
-# Pyramid levels that this family is trained with: the usual one, and its -p2 and -p6 variants.
+# Pyramid levels that this family is trained with: the usual one, its -p2 and -p6 variants, and that
+# of the small YOLOv3.
 _ROWS = RowFormat(
     family="yolov8",
     lead=4,
     per_cell=1,
-    pyramids=((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64)),
+    pyramids=((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64), (16, 32)),
     masks=True,
 )
 
