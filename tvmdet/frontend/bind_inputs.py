@@ -80,7 +80,7 @@ def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[st
         wide = onnx.ModelProto()
         wide.CopyFrom(loaded.proto)
         widen_floats(wide)
-        loaded = replace(loaded, proto=wide)
+        loaded = replace(loaded, proto=wide, before=None)
     image = find_picture(loaded, given)
     inputs = input_summaries(loaded.proto)
     told = _given_constants(given, inputs)
@@ -110,7 +110,9 @@ def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[st
     reasons += line
     _put_first(copy, [*nodes, *moved])
     return Bound(
-        loaded=replace(loaded, proto=copy, one_image=not image.takes_a_batch),
+        loaded=replace(
+            loaded, proto=copy, before=None, one_image=not image.takes_a_batch
+        ),
         constants=constants,
         reasons=(*(_HALVED if halved else ()), *reasons),
     )

@@ -103,7 +103,7 @@ class _Examination:
         self.found: dict[str, Any] = {
             "producer": producer.strip(),
             "ir_version": int(loaded.proto.ir_version),
-            "opset": loaded.opset,
+            "opset": loaded.exported_opset or loaded.opset,
             "sha256": loaded.sha256,
             "inputs": {v.name: str(input_summary(v)) for v in graph_inputs(graph)},
             "operators": dict(sorted(counts.items())),

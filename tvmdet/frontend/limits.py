@@ -23,9 +23,8 @@ class Limits:
             bytes can ask for any amount of memory (ConstantOfShape, Expand, Tile).
         max_rows: Rows kept of an output, or found by a suppression, whose number depends on the
             image and which the graph itself does not bound any lower.
-        min_opset: Lowest version of the default operator set. TVM's importer takes the lowest
-            converter that it has for older versions, so that Slice and Resize of opset 10 and
-            below would be read by the rules of later ones.
+        min_opset: Lowest version of the default operator set. Older ones than 11 are converted
+            (:mod:`tvmdet.frontend.raise_opset`); ONNX Runtime reads none before 7.
         max_opset: Highest version. Up to 26, changes of the operators that TVM converts are
             new element types; from 27 on, semantics have not been reviewed.
     """
@@ -35,7 +34,7 @@ class Limits:
     max_nodes: int = 100_000
     max_tensor_bytes: int = 4 * 1024**3
     max_rows: int = 32_768
-    min_opset: int = 11
+    min_opset: int = 7
     max_opset: int = 26
 
     def __post_init__(self) -> None:

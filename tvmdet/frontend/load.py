@@ -25,6 +25,7 @@ from tvmdet.frontend.onnx_tools import (
     tensor_bytes,
 )
 from tvmdet.frontend.operators import find_foreign, refuse
+from tvmdet.frontend.raise_opset import OLDEST_READ, raise_opset
 from tvmdet.frontend.shape_lengths import check_shape_lengths
 from tvmdet.frontend.sort_nodes import sort_nodes
 from tvmdet.steps import reached
@@ -41,6 +42,8 @@ class LoadedModel:
         proto: The model, external data embedded, every node named. Not to be changed.
         sha256: Digest of the file and its external data files.
         opset: Version of the default operator set.
+        exported_opset: That of the file, where its operators were brought to a later one.
+        before: The model of that version; None where it was no other, or where more was changed.
         one_image: Whether the picture of the export has no batch dimension, so that the network
             works at batch 1 only.
     """
@@ -49,6 +52,8 @@ class LoadedModel:
     proto: onnx.ModelProto
     sha256: str
     opset: int
+    exported_opset: int | None = None
+    before: onnx.ModelProto | None = None
     one_image: bool = False
 
 
@@ -85,8 +90,13 @@ def load_onnx(
         check_shape_lengths(proto)
         _check_model(path, proto)
         match_types(proto)
+    before, raised = None, opset
+    if not foreign and opset < OLDEST_READ:
+        before, proto, raised = proto, raise_opset(path, proto, opset), OLDEST_READ
     digest = _digest(data, files)
-    return LoadedModel(name=path.stem, proto=proto, sha256=digest, opset=opset)
+    return LoadedModel(
+        name=path.stem, proto=proto, sha256=digest, opset=raised, exported_opset=opset, before=before
+    )
 
 
 def _read(path: Path, limits: Limits) -> bytes:

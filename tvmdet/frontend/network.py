@@ -14,9 +14,15 @@ from tvmdet.frontend.importer import import_relax
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel
 from tvmdet.frontend.onnx_tools import graph_inputs, input_summary, unforeseen, value_summary
-from tvmdet.frontend.prove import Proof
+from tvmdet.frontend.prove import Proof, prove_equal
+from tvmdet.frontend.raise_opset import RAISED
 from tvmdet.frontend.rebatch import prove_batch, rewrite_batch
-from tvmdet.frontend.specialise import input_shapes, record_outputs, specialise
+from tvmdet.frontend.specialise import (
+    input_shapes,
+    record_outputs,
+    specialise,
+    with_input_shapes,
+)
 
 __all__ = ["Network"]
 
@@ -159,4 +165,10 @@ class Network:
         batches = {shape[0] for shape in shapes.values() if shape}
         if len(batches) > 1 and batch_size > 1:
             raise ShapeError(f"the inputs have different first dimensions: {shapes}")
+        if self.loaded.before is not None:
+            before, after = (
+                with_input_shapes(one, shapes) for one in (self.loaded.before, proto)
+            )
+            names = [value.name for value in proto.graph.output]
+            self._proofs.append(prove_equal(RAISED, before, after, names))
         return specialise(proto, shapes, self._limits, self._proofs.append)
