@@ -60,7 +60,7 @@ def test_the_doctor_tells_both_versions(tmp_path: Path) -> None:
     path = onnx_models.save(old_network(9), tmp_path / "old.onnx")
     found = diagnose(path, spec={"family": "raw"}).to_dict()
     assert found["opset"] == 9
-    assert any(RAISED == proof["rewrite"] for proof in found["proofs"])
+    assert any(proof["rewrite"] == RAISED for proof in found["proofs"])
 
 
 def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:

@@ -110,9 +110,7 @@ def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[st
     reasons += line
     _put_first(copy, [*nodes, *moved])
     return Bound(
-        loaded=replace(
-            loaded, proto=copy, before=None, one_image=not image.takes_a_batch
-        ),
+        loaded=replace(loaded, proto=copy, before=None, one_image=not image.takes_a_batch),
         constants=constants,
         reasons=(*(_HALVED if halved else ()), *reasons),
     )

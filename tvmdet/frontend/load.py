@@ -90,12 +90,17 @@ def load_onnx(
         check_shape_lengths(proto)
         _check_model(path, proto)
         match_types(proto)
-    before, raised = None, opset
+    before, exported = None, opset
     if not foreign and opset < OLDEST_READ:
-        before, proto, raised = proto, raise_opset(path, proto, opset), OLDEST_READ
+        before, proto, opset = proto, raise_opset(path, proto, opset), OLDEST_READ
     digest = _digest(data, files)
     return LoadedModel(
-        name=path.stem, proto=proto, sha256=digest, opset=raised, exported_opset=opset, before=before
+        name=path.stem,
+        proto=proto,
+        sha256=digest,
+        opset=opset,
+        exported_opset=exported,
+        before=before,
     )
 
 

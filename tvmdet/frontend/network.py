@@ -166,9 +166,7 @@ class Network:
         if len(batches) > 1 and batch_size > 1:
             raise ShapeError(f"the inputs have different first dimensions: {shapes}")
         if self.loaded.before is not None:
-            before, after = (
-                with_input_shapes(one, shapes) for one in (self.loaded.before, proto)
-            )
+            before, after = (with_input_shapes(one, shapes) for one in (self.loaded.before, proto))
             names = [value.name for value in proto.graph.output]
             self._proofs.append(prove_equal(RAISED, before, after, names))
         return specialise(proto, shapes, self._limits, self._proofs.append)

@@ -14,8 +14,8 @@ from tvmdet.steps import reached
 __all__ = ["OLDEST_READ", "RAISED", "raise_opset"]
 
 OLDEST_READ = 11
-"""TVM's importer takes the lowest converter that it has for older versions, so that Slice and Resize
-of opset 10 and below would be read by the rules of later ones."""
+"""TVM's importer takes the lowest converter that it has for older versions, so that Slice and
+Resize of opset 10 and below would be read by the rules of later ones."""
 
 RAISED = f"operators brought to opset {OLDEST_READ} (onnx.version_converter)"
 
