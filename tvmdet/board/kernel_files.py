@@ -10,7 +10,6 @@ from tvmdet.errors import TargetError
 
 __all__ = ["KernelFiles"]
 
-_MISSING: Final = ("No such file", "FileNotFoundError", "PermissionError")
 _REFUSED: Final = "rpc_server: a file name may have no /"
 
 
@@ -32,13 +31,10 @@ class KernelFiles:
             return bytes(self._download(str(path)))
         except Exception as error:  # TVM raises whatever class its C++ side named
             said = str(error)
-            if any(sign in said for sign in _MISSING):  # TVM's own server, which is in Python
-                return b""
             if _REFUSED in said:
                 raise TargetError(
-                    f"the RPC server at {self._address} is of an earlier version of tvmdet, and "
-                    "does not say what its board is; make the kit again (python -m tvmdet.board) "
-                    "and copy it to the board"
+                    f"the RPC server at {self._address} is of an earlier version of tvmdet; make "
+                    "the board kit again (python -m tvmdet.board) and copy it to the board"
                 ) from error
             reason = (said.strip() or "no reason given").splitlines()[-1]
             raise TargetError(

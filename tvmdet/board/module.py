@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.board.kernel_files import KernelFiles
-from tvmdet.board.session import BoardAddress, connect
+from tvmdet.board.session import BoardAddress, connect, yardstick_of
 from tvmdet.errors import ArtifactError, InputError
 from tvmdet.runtime.native import Arrays, Copy, copy_all
 
@@ -128,14 +128,10 @@ class BoardModule:
 
         return seconds
 
-    def yardstick(self) -> Callable[[], float] | None:
-        """Returns what times a fixed piece of work on the board; None of TVM's own server."""
+    def yardstick(self) -> Callable[[], float]:
+        """Returns what times a fixed piece of work on the board."""
         self._check_open()
-        try:
-            found: Callable[[], float] = self._session.get_function("tvmdet.board.yardstick")
-        except (AttributeError, ValueError, RuntimeError):  # it has no such function
-            return None
-        return found
+        return yardstick_of(self._session)
 
     def close(self) -> None:
         """Ends the connection; the board forgets what was uploaded."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import tvmdet
 from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.board.kernel_files import KernelFiles
-from tvmdet.board.session import BoardAddress, board_threads, connect
+from tvmdet.board.session import BoardAddress, board_threads, connect, yardstick_of
 from tvmdet.errors import InputError
 from tvmdet.report.accuracy import read_accuracy
 from tvmdet.report.answers import sample_outputs
@@ -53,9 +53,11 @@ def read_board(address: BoardAddress) -> tuple[Host, dict[str, Any]]:
 
     Raises:
         InputError: It is emulated, so that its times say nothing.
-        TargetError: No RPC server answers, or it does not say what its board is.
+        TargetError: No RPC server of the board kit answers.
     """
-    files = KernelFiles(connect(address), address)
+    session = connect(address)
+    yardstick_of(session)  # another server is refused before anything is sent
+    files = KernelFiles(session, address)
     if why := why_emulated(files):
         raise InputError(
             f"what answers at {address} is emulated ({why}): its times are no latencies of "
