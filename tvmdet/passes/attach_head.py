@@ -83,9 +83,7 @@ def attach_head(
         builder.emit_func_output(found)
 
 
-def emit_masks(
-    builder: relax.BlockBuilder, masks: MaskValues, candidates: Any, counts: Any
-) -> Any:
+def emit_masks(builder: relax.BlockBuilder, masks: MaskValues, candidates: Any, counts: Any) -> Any:
     """Emits the masks of the chosen candidates.
 
     Args:
