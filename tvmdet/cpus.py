@@ -104,14 +104,13 @@ def _read(path: Path) -> str:
 
 
 def cpu_model(info: Sequence[tuple[str, str]] | None = None) -> str:
-    """Returns the model name of a processor, or of its board; empty if the kernel has none.
+    """Returns the model name of a processor; empty if the kernel has none.
 
     Args:
         info: As :func:`cpuinfo` returns it; None for this machine's.
     """
-    named = dict(reversed(cpuinfo() if info is None else info))
-    # ARM kernels name no model of the processor; Raspberry Pi's name the board's.
-    return next((named[key] for key in ("model name", "Model", "CPU part") if key in named), "")
+    lines = cpuinfo() if info is None else info
+    return next((value for key, value in lines if key in ("model name", "CPU part", "Model")), "")
 
 
 def cpuinfo(text: str | None = None) -> list[tuple[str, str]]:

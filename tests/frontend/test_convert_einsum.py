@@ -76,3 +76,14 @@ def test_equals_onnx_runtime(equation: str, operator: str | None) -> None:
 )
 def test_equations_are_spelt_out(given: str, explicit: str) -> None:
     assert explicit_equation(given) == explicit
+
+
+def test_a_side_of_one_is_repeated() -> None:
+    shapes = {"x0": (2, 1), "x1": (1, 2)}
+    graph = Graph()
+    names = [graph.node("Add", name, graph.constant(0.25)) for name in shapes]
+    output = graph.node("Einsum", *names, equation="ab,ab->ab")
+    model = graph.model(shapes, {output: [2, 2]})
+    name_nodes(model.graph)
+    script = import_relax(model, onnx_models.OPSET).script()
+    assert "R.multiply(" not in script, "no product of what does not fit"

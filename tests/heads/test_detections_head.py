@@ -157,6 +157,20 @@ def test_claims(
 
 
 @pytest.mark.parametrize(
+    ("ranges", "family"),
+    [
+        (QUERIES, "detections"),  # since 8.4: score and class number
+        ((UNIT,) * 6, "rtdetr"),  # before: the scores of two classes
+    ],
+)
+def test_two_classes_of_an_rtdetr_of_ultralytics(ranges: tuple[Range, ...], family: str) -> None:
+    summary = joined(
+        ranges, metadata=ULTRALYTICS_RTDETR, operators={"Softmax": 1, "MatMul": 2, "GridSample": 1}
+    )
+    assert recognise(summary, (64, 96), {}).family == family
+
+
+@pytest.mark.parametrize(
     ("summary", "given", "reason"),
     [
         (summary_of({}), {}, "no output is one row"),

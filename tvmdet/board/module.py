@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.board.kernel_files import KernelFiles
-from tvmdet.board.session import BoardAddress, connect, yardstick_of
+from tvmdet.board.session import BoardAddress, connect
 from tvmdet.errors import ArtifactError, InputError
 from tvmdet.runtime.native import Arrays, Copy, copy_all
 
@@ -31,9 +31,6 @@ class BoardModule:
     """A library that was uploaded to a board: a :class:`tvmdet.runtime.native.Module`.
 
     Every call sends its arguments and fetches its results; weights are sent once.
-
-    Attributes:
-        files: What the board's kernel tells to the process that runs the code.
     """
 
     def __init__(
@@ -61,7 +58,7 @@ class BoardModule:
         library = io.BytesIO()
         artifact.copy_member(target.library, library)
         self._session = connect(address)
-        self.files = KernelFiles(self._session, address)
+        self._address = address
         self._device = self._session.cpu(0)
         self._tensor = tvm.runtime.tensor
         self._functions: dict[str, Any] = {}
@@ -128,18 +125,14 @@ class BoardModule:
 
         return seconds
 
-    def yardstick(self) -> Callable[[], float]:
-        """Returns what times a fixed piece of work on the board."""
-        self._check_open()
-        return yardstick_of(self._session)
+    def files(self) -> KernelFiles:
+        """Returns what the board's kernel tells to the process that runs the code.
 
-    def close(self) -> None:
-        """Ends the connection; the board forgets what was uploaded."""
-        self._functions.clear()
-        self._weights = []
-        self._executable = None
-        self._library = None
-        self._session = None
+        Raises:
+            TargetError: The server is not that of this version's board kit.
+        """
+        self._check_open()
+        return KernelFiles(self._session, self._address)
 
     def _check_open(self) -> None:
         if self._executable is None:

@@ -118,7 +118,8 @@ static int load_module(void* self, const TVMFFIAny* arguments, int32_t count, TV
   return TVMFFIFunctionCall(global_function("ffi.ModuleLoadFromFile"), &file, 1, result);
 }
 
-/* Whether the text in an argument is a file of the kernel's, which says what the machine is. */
+/* Whether the text in an argument names a file in the kernel's own folders. No protection: RPC lets
+ * a client run any code. */
 static int of_kernel(const TVMFFIAny* argument, char* path) {
   const char* name;
   size_t size;
@@ -128,13 +129,16 @@ static int of_kernel(const TVMFFIAny* argument, char* path) {
   return (!strncmp(path, "/proc/", 6) || !strncmp(path, "/sys/", 5)) && !strstr(path, "/../");
 }
 
-/* The bytes of a file of the folder, or of /proc or /sys, MOST_READ at most; none of no file. TVM's
- * own function asks a file for its size first, and those of /proc say 0. */
-static int download(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
+/* The bytes of a file of /proc or /sys, MOST_READ at most; none of no file. TVM's own download asks
+ * a file for its size first, and those of /proc say 0. */
+static int read_kernel_file(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
   static char content[MOST_READ];
   char path[PATH_SIZE];
   (void)self;
-  if (count != 1 || (!of_kernel(arguments, path) && path_of(arguments, path))) return -1;
+  if (count != 1 || !of_kernel(arguments, path)) {
+    TVMFFIErrorSetRaisedFromCStr("ValueError", "rpc_server: expected a file of /proc or /sys");
+    return -1;
+  }
   TVMFFIByteArray found = {content, 0};
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   ssize_t got = 0;
@@ -149,13 +153,13 @@ static int download(void* self, const TVMFFIAny* arguments, int32_t count, TVMFF
  * the machine itself is just now. */
 static int yardstick(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
   double best = 0;
-  (void)self, (void)arguments;
-  if (count != 0) return -1;
+  (void)self, (void)arguments, (void)count;
   for (int try = 0; try < YARDSTICK_TRIES; try++) {
     struct timespec start, end;
     volatile uint64_t kept;
-    uint64_t value = 88172645463325252u; /* xorshift64, Marsaglia (2003) */
+    volatile uint64_t seed = 88172645463325252u; /* xorshift64, Marsaglia (2003) */
     clock_gettime(CLOCK_MONOTONIC, &start);
+    uint64_t value = seed; /* volatile, so that the loop stays between the clocks */
     for (int step = 0; step < YARDSTICK_STEPS; step++) {
       value ^= value << 13;
       value ^= value >> 7;
@@ -243,7 +247,7 @@ static void serve(int fd, const char* key) {
   }
   set_global_function("tvm.rpc.server.workpath", workpath);
   set_global_function("tvm.rpc.server.load_module", load_module);
-  set_global_function("tvm.rpc.server.download", download);
+  set_global_function("tvmdet.board.read", read_kernel_file);
   set_global_function("tvmdet.board.yardstick", yardstick);
   socket_argument.type_index = kTVMFFIInt;
   socket_argument.v_int64 = fd;

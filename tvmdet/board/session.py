@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tvmdet.errors import InputError, TargetError
 
-__all__ = ["BoardAddress", "board_threads", "connect", "yardstick_of"]
+__all__ = ["BoardAddress", "board_threads", "connect"]
 
 # python/tvm/rpc/base.py of TVM.
 _MAGIC: Final = 0xFF271
@@ -119,25 +118,6 @@ def connect(address: BoardAddress, timeout_s: float = 10.0) -> Any:
     except Exception as error:  # TVM raises anything
         reason = (str(error).strip() or repr(error)).splitlines()[-1]
         raise TargetError(f"the RPC server at {address} hangs up: {reason}") from error
-
-
-def yardstick_of(session: Any) -> Callable[[], float]:
-    """Returns what times a fixed piece of work at the other end, in seconds.
-
-    Only the board kit's server has it. TVM's own, in Python, serves one connection at a time.
-
-    Raises:
-        TargetError: It is another server, or one of an earlier version.
-    """
-    try:
-        found: Callable[[], float] = session.get_function("tvmdet.board.yardstick")
-    except Exception as error:  # TVM raises whatever class its C++ side named
-        raise TargetError(
-            "the RPC server is not that of this version's board kit: measuring needs two "
-            "connections at a time and what its kernel tells; make the kit "
-            "(python -m tvmdet.board) and start its rpc_server on the board (docs/arm.md)"
-        ) from error
-    return found
 
 
 def board_threads(address: BoardAddress) -> int:

@@ -65,6 +65,8 @@ def find_picture(loaded: LoadedModel, given: Mapping[str, Any]) -> ImageInput:
 def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[str, Any]) -> Bound:
     """Returns the network with the picture as its only input.
 
+    What an older export was before its operators were converted is bound alike.
+
     Args:
         loaded: The model as exported; it is left as it is.
         size_hw: Height and width of the picture, in pixels.
@@ -75,12 +77,20 @@ def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[st
             to write.
         InputError: A constant of the spec does not fit its input.
     """
+    bound = _bind(loaded, size_hw, given)
+    if loaded.before is None:
+        return bound
+    old = _bind(replace(loaded, proto=loaded.before), size_hw, given).loaded.proto
+    return replace(bound, loaded=replace(bound.loaded, before=old))
+
+
+def _bind(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[str, Any]) -> Bound:
     halved = is_half(loaded.proto)
     if halved:
         wide = onnx.ModelProto()
         wide.CopyFrom(loaded.proto)
         widen_floats(wide)
-        loaded = replace(loaded, proto=wide, before=None)
+        loaded = replace(loaded, proto=wide)
     image = find_picture(loaded, given)
     inputs = input_summaries(loaded.proto)
     told = _given_constants(given, inputs)
@@ -110,7 +120,7 @@ def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[st
     reasons += line
     _put_first(copy, [*nodes, *moved])
     return Bound(
-        loaded=replace(loaded, proto=copy, before=None, one_image=not image.takes_a_batch),
+        loaded=replace(loaded, proto=copy, one_image=not image.takes_a_batch),
         constants=constants,
         reasons=(*(_HALVED if halved else ()), *reasons),
     )

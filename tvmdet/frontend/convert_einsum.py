@@ -80,11 +80,10 @@ class Einsum(onnx_frontend.Einsum):  # type: ignore[misc]
             bb, inputs[1], product.right, product.left + product.output
         )
         sides = ((left, left_letters), (right, right_letters))
-        sizes = {
-            letter: size
-            for value, letters in sides
-            for letter, size in zip(letters, _shape(value), strict=True)
-        }
+        sized = [pair for value, names in sides for pair in zip(names, _shape(value), strict=True)]
+        sizes = dict(sized)
+        if any(sizes[letter] != size for letter, size in sized):  # a side of 1 is repeated
+            return super()._impl_v12(bb, inputs, attr, params)
         if not product.summed:
             return relax.op.multiply(
                 *(_spread(bb, value, letters, product.output, sizes) for value, letters in sides)

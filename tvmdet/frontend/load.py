@@ -43,7 +43,7 @@ class LoadedModel:
         sha256: Digest of the file and its external data files.
         opset: Version of the default operator set.
         exported_opset: That of the file, where its operators were brought to a later one.
-        before: The model of that version; None where it was no other, or where more was changed.
+        before: The model of that version; None where it was no other, or when it is proven equal.
         one_image: Whether the picture of the export has no batch dimension, so that the network
             works at batch 1 only.
     """
@@ -90,9 +90,11 @@ def load_onnx(
         check_shape_lengths(proto)
         _check_model(path, proto)
         match_types(proto)
-    before, exported = None, opset
+    before, exported = None, None
     if not foreign and opset < OLDEST_READ:
-        before, proto, opset = proto, raise_opset(path, proto, opset), OLDEST_READ
+        before, exported = proto, opset
+        proto, opset = raise_opset(path, proto, opset), OLDEST_READ
+        _check_model(path, proto)
     digest = _digest(data, files)
     return LoadedModel(
         name=path.stem,

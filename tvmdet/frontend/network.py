@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import onnx
@@ -169,4 +170,5 @@ class Network:
             before, after = (with_input_shapes(one, shapes) for one in (self.loaded.before, proto))
             names = [value.name for value in proto.graph.output]
             self._proofs.append(prove_equal(RAISED, before, after, names))
+            self.loaded = replace(self.loaded, before=None)
         return specialise(proto, shapes, self._limits, self._proofs.append)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import onnx
 import onnx.version_converter
+from onnx import helper
 
 from tvmdet.errors import ModelError
-from tvmdet.frontend.onnx_tools import DEFAULT_DOMAINS, first_line, name_nodes
+from tvmdet.frontend.onnx_tools import DEFAULT_DOMAINS, first_line, iter_graphs, name_nodes
 from tvmdet.steps import reached
 
 __all__ = ["OLDEST_READ", "RAISED", "raise_opset"]
@@ -21,25 +22,26 @@ RAISED = f"operators brought to opset {OLDEST_READ} (onnx.version_converter)"
 
 
 def raise_opset(path: Path, model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """Returns a model whose operators are of opset 11 or later.
+    """Returns a model whose operators are of opset 11.
 
     Args:
         path: Its file, for messages.
         model: The checked model; it is left as it is.
-        opset: Its version of the default operator set.
+        opset: Its version of the default operator set, before 11.
 
     Returns:
-        The model itself where it is new enough, else a converted copy, every node named.
+        A converted copy, every node named.
 
     Raises:
         ModelError: An operator cannot be converted; says which.
     """
-    if opset >= OLDEST_READ:
-        return model
     reached(f"ONNX converts opset {opset} to {OLDEST_READ}")
+    given = onnx.ModelProto()
+    given.CopyFrom(model)
+    # Before version 4 every constant that the converter adds would have to be an input.
+    given.ir_version = max(model.ir_version, 4)
     try:
-        raised = onnx.version_converter.convert_version(model, OLDEST_READ)
-        onnx.checker.check_model(raised)
+        raised = onnx.version_converter.convert_version(given, OLDEST_READ)
     except Exception as error:  # its C++ side raises anything
         raise ModelError(
             f"{path} has opset {opset}, and cannot be brought to {OLDEST_READ}: "
@@ -49,5 +51,22 @@ def raise_opset(path: Path, model: onnx.ModelProto, opset: int) -> onnx.ModelPro
     kept = [one for one in model.opset_import if one.domain not in DEFAULT_DOMAINS]
     known = {one.domain for one in raised.opset_import}
     raised.opset_import.extend(one for one in kept if one.domain not in known)
+    for graph in iter_graphs(raised.graph):
+        for node in graph.node:
+            if node.op_type == "Resize":
+                _resize_as_before(node)
     name_nodes(raised.graph)
     return raised
+
+
+def _resize_as_before(node: onnx.NodeProto) -> None:
+    """Says of a Resize what its coordinates were before opset 11 let it say so.
+
+    Upsample and the Resize of opset 10 divide by the scale, and take the pixel below; the
+    converter leaves both away, and the defaults of opset 11 are others.
+    """
+    kept = [a for a in node.attribute if a.name == "mode"]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    node.attribute.append(helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+    node.attribute.append(helper.make_attribute("nearest_mode", "floor"))

@@ -56,7 +56,7 @@ def _forget_wrong_shapes(model: onnx.ModelProto) -> None:
     """Removes recorded shapes that ONNX contradicts: onnxslim infers some of Einsum wrongly."""
     try:
         onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+    except (onnx.shape_inference.InferenceError, MemoryError, ValueError, RuntimeError):
         # The next inference says what is wrong, if it is the network.
         del model.graph.value_info[:]
         for value in model.graph.output:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.dense_inputs import stretched
+from tvmdet.heads.detection_frames import ends_in_class_numbers
 from tvmdet.heads.input_defaults import UNIT, detr_input, fed_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.queries import (
@@ -58,6 +59,8 @@ class RtDetrHead(Head):
         found = find_query_outputs(summary, options)
         if isinstance(found, str):
             return found
+        if ultralytics is not None and ends_in_class_numbers(summary, ultralytics):
+            return f"the last column of {ultralytics} holds class numbers: it is of detections"
         background = str(options.get("background", "none"))
         decided = score_kind(summary, found, named_labels(summary, given))
         if given.get("family") == self.name:

@@ -17,6 +17,7 @@ from tvm import relax
 
 from tvmdet.errors import ShapeError
 from tvmdet.heads import MaskValues, get_head
+from tvmdet.passes.mask_rows_kernel import mask_rows_func
 from tvmdet.passes.relax_tools import static_shape
 from tvmdet.passes.suppress_boxes import emit_suppress_boxes
 from tvmdet.spec import DetectorSpec, InputSpec
@@ -77,21 +78,22 @@ def attach_head(
                     raise ShapeError(
                         f"family {spec.family} has no masks; remove masks from the spec"
                     )
-                results.append(emit_masks(builder, decoded.masks, candidates))
+                results.append(emit_masks(builder, decoded.masks, candidates, counts))
             found = builder.emit_output(relax.Tuple(results))
         builder.emit_func_output(found)
 
 
-def emit_masks(builder: relax.BlockBuilder, masks: MaskValues, candidates: Any) -> Any:
+def emit_masks(builder: relax.BlockBuilder, masks: MaskValues, candidates: Any, counts: Any) -> Any:
     """Emits the masks of the chosen candidates.
 
     Args:
         builder: Where to emit.
         masks: Of every candidate.
         candidates: int32 ``[N, K]``, which candidate each row is.
+        counts: int32 ``[N]``, how many rows of an image are detections.
 
     Returns:
-        float32 ``[N, K, h, w]``, 0 to 1.
+        float32 ``[N, K, h, w]``, 0 to 1; rows past the count are whatever.
     """
     batch, rows = static_shape(candidates)
     _, anchors, *inner = static_shape(masks.values)
@@ -104,7 +106,10 @@ def emit_masks(builder: relax.BlockBuilder, masks: MaskValues, candidates: Any) 
     _, count, height, width = static_shape(masks.prototypes)
     values = builder.emit(relax.op.reshape(values, (batch, rows, count)))
     shared = builder.emit(relax.op.reshape(masks.prototypes, (batch, count, height * width)))
-    mixed = builder.emit(relax.op.sigmoid(builder.emit(relax.op.matmul(values, shared))))
+    func = mask_rows_func(batch, rows, count, height * width)
+    made = relax.TensorType((batch, rows, height * width), "float32")
+    var = builder.add_func(func, "mask_rows")
+    mixed = builder.emit(relax.call_tir(var, [values, shared, counts], made))
     return builder.emit(relax.op.reshape(mixed, (batch, rows, height, width)))
 
 

@@ -7,32 +7,35 @@ board's own clock times them. What a result says of the machine and of its load 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 import tvmdet
 from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.board.kernel_files import KernelFiles
-from tvmdet.board.session import BoardAddress, board_threads, connect, yardstick_of
-from tvmdet.errors import InputError
+from tvmdet.board.session import BoardAddress, board_threads, connect
+from tvmdet.cpus import check_threads
+from tvmdet.errors import ArtifactError, InputError, TargetError
 from tvmdet.report.accuracy import read_accuracy
-from tvmdet.report.answers import sample_outputs
+from tvmdet.report.answers import sample_found, sample_outputs
 from tvmdet.report.board_contestant import BoardContestant
 from tvmdet.report.board_machine import board_host, describe_board, why_emulated
 from tvmdet.report.contest import AGAIN, OURS, judge, one_line, ranked, right_outputs
 from tvmdet.report.load import LoadWatch
 from tvmdet.report.machine import describe_versions
 from tvmdet.report.network import Network, make_inputs, networks_alone
+from tvmdet.report.pipeline import Found
 from tvmdet.report.results import BenchReport, Entry, Table
-from tvmdet.report.serve_profile import entry_of
 from tvmdet.report.subject import describe_subject
 from tvmdet.report.timing import time_in_turn
-from tvmdet.report.worker import Arrays
-from tvmdet.runtime.loader import Host, choose_target
+from tvmdet.report.worker import Arrays, WorkerError
+from tvmdet.runtime.loader import Host, choose_target, read_spec
 
 if TYPE_CHECKING:
     from tvmdet.report.bench import BenchOptions
@@ -55,9 +58,7 @@ def read_board(address: BoardAddress) -> tuple[Host, dict[str, Any]]:
         InputError: It is emulated, so that its times say nothing.
         TargetError: No RPC server of the board kit answers.
     """
-    session = connect(address)
-    yardstick_of(session)  # another server is refused before anything is sent
-    files = KernelFiles(session, address)
+    files = KernelFiles(connect(address), address)
     if why := why_emulated(files):
         raise InputError(
             f"what answers at {address} is emulated ({why}): its times are no latencies of "
@@ -97,9 +98,9 @@ def bench_board(
     _check(options)
     say(f"asking the board at {address} what it is")
     host, machine = read_board(address)
-    runnable = [entry for entry in artifact.targets if not entry.gpu]
-    chosen = choose_target(runnable, host, options.target, where=str(artifact.path))
-    threads = board_threads(address) if options.threads is None else options.threads
+    chosen = choose_target(artifact.targets, host, options.target, where=str(artifact.path))
+    usual = board_threads(address)
+    threads = usual if options.threads is None else check_threads(options.threads)
     given = options.evaluation
     accuracy = None if given is None else read_accuracy(given, artifact.path, chosen.name)
     with tempfile.TemporaryDirectory(prefix="tvmdet-bench-") as folder:
@@ -197,19 +198,30 @@ class _Run:
         return self._table(call, check)
 
     def _detector(self, size: int) -> Table:
-        function, arguments = entry_of(self._artifact, size)
+        spec = read_spec(self._artifact)
+        limits = (spec.postprocess.score_threshold, spec.postprocess.iou_threshold)
+        pictures = np.repeat(_drawn_pixels(spec.input.size_hw)[None], size, axis=0)
         call = _Call(
             what="array to boxes",
             batch_size=size,
             artifact=self._artifact,
             target=self._entry,
-            function=function,
-            arguments=arguments,
-            note=_NOTE,
+            function=f"detect_b{size}",
+            arguments=(pictures, np.array(limits, np.float32)),
+            results=("boxes", "scores", "class_ids", "counts", "masks"),
         )
         return self._table(call, lambda entry, _outputs: entry)
 
     def _table(self, call: _Call, check: Callable[[Entry, Arrays], Entry]) -> Table:
+        try:
+            return self._timed(call, check)
+        except WorkerError as error:
+            raise TargetError(
+                f"the board at {self._address} is gone: {one_line(error)}; start its server again "
+                "(docs/arm.md)"
+            ) from error
+
+    def _timed(self, call: _Call, check: Callable[[Entry, Arrays], Entry]) -> Table:
         title = f"{call.what}, batch {call.batch_size}"
         self._say(f"sending to the board, twice: {title}")
         with ExitStack() as stack:
@@ -224,8 +236,13 @@ class _Run:
                     self._threads,
                 )
                 stack.callback(copies[name].close)
-            first = copies[OURS]
-            outputs = call.named(first.run())
+            answers, outputs = call.sampled(copies[OURS].run())
+            again, _ = call.sampled(copies[AGAIN].run())
+            if again != answers:
+                raise ArtifactError(
+                    f"{call.artifact.path} answers otherwise in another process on the board at "
+                    f"{self._address}: {title}; compile it again, and check the board's memory"
+                )
             entry = Entry(
                 name=OURS,
                 precision=self._precision,
@@ -235,12 +252,16 @@ class _Run:
             entry = check(entry, outputs)
             timed = {} if entry.problem else copies
             self._say(f"timing {title}")
-            watch = LoadWatch((one.pid for one in copies.values()), first.files, first.yardstick)
+            # Of a third process, so that asking disturbs neither copy more than the other.
+            files = KernelFiles(connect(self._address), self._address)
+            own = int(files.text("/proc/self/stat").split()[0])
+            pids = [own, *(one.pid for one in copies.values())]
+            watch = LoadWatch(pids, files, files.time_yardstick)
             timings = time_in_turn(
                 timed, self._options.plan, lambda n, s: self._progress(title, n, s), watch.sample
             )
             load = watch.read()
-            memory = {name: one.memory_peak_bytes() for name, one in timed.items()}
+            memory = {name: timed[name].memory_peak_bytes() for name in timings.seconds}
         entries, noise = ranked({OURS: entry}, timings, memory)
         return Table(
             what=call.what,
@@ -249,8 +270,8 @@ class _Run:
             load=load,
             noise=noise,
             restless=tuple(sorted(timings.restless)),
-            note=call.note,
-            answers=sample_outputs(outputs),
+            note=call.note(outputs),
+            answers=answers,
         )
 
 
@@ -265,8 +286,7 @@ class _Call:
         target: Whose code of it.
         function: Its name.
         arguments: Arrays.
-        results: Names of what it returns; empty for numbers.
-        note: What a reader must know of the table.
+        results: Names of what it returns; further ones may be missing.
     """
 
     what: str
@@ -275,10 +295,33 @@ class _Call:
     target: TargetEntry
     function: str
     arguments: Sequence[Any]
-    results: tuple[str, ...] = ()
-    note: str = ""
+    results: tuple[str, ...]
 
-    def named(self, arrays: Sequence[Any]) -> Arrays:
-        """Returns what a call returned, by name."""
-        names = self.results or [f"result {number}" for number in range(len(arrays))]
-        return dict(zip(names, arrays, strict=True))
+    def sampled(self, arrays: Sequence[Any]) -> tuple[Mapping[str, Sequence[float]], Arrays]:
+        """Returns what a call returned, as results keep it and by name.
+
+        Rows of a detector past its count are whatever; the first image's others are kept.
+        """
+        named = dict(zip(self.results, arrays, strict=False))
+        if "counts" not in named:
+            return sample_outputs(named), named
+        count = int(named["counts"][0])
+        boxes, scores, classes = (named[name][0, :count] for name in self.results[:3])
+        found = Found(boxes_xyxy=boxes, scores=scores, class_ids=classes.astype(np.int64))
+        return sample_found(found), named
+
+    def note(self, outputs: Arrays) -> str:
+        """Returns what a reader must know of the table."""
+        if "counts" not in outputs:
+            return ""
+        return f"a drawn picture, {int(outputs['counts'][0])} boxes; {_NOTE}"
+
+
+def _drawn_pixels(size_hw: tuple[int, int]) -> Any:
+    """Returns the picture of end-to-end calls, stretched: uint8 ``[H, W, 3]``, BGR."""
+    import cv2
+
+    from tvmdet.compiler.images import draw_images
+
+    picture = next(image for image in draw_images(size_hw) if image.name == "shapes 2")
+    return cv2.resize(picture.pixels, size_hw[::-1], interpolation=cv2.INTER_AREA)

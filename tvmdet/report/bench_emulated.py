@@ -87,6 +87,7 @@ def _check(options: BenchOptions, entry: TargetEntry) -> None:
         "--threads": options.threads is not None,
         "--price": options.prices is not None,
         "--eval": options.evaluation is not None,
+        "--picture": options.picture is not None,
     }
     named = [name for name, value in asked.items() if value]
     if named:

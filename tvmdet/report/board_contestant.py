@@ -20,7 +20,11 @@ _IDLE_TICKS: Final = 1
 
 
 class BoardContestant:
-    """One function of a compiled file, in a process of its own on a board."""
+    """One function of a compiled file, in a process of its own on a board.
+
+    Attributes:
+        pid: Of that process.
+    """
 
     def __init__(
         self,
@@ -47,10 +51,13 @@ class BoardContestant:
         """
         self._module = BoardModule(artifact, entry, address, threads)
         self._function, self._arguments = function, tuple(arguments)
-        self._seconds = self._module.timer(function, self._arguments)
-        self.files = self._module.files
-        self.yardstick = self._module.yardstick()
-        self.pid = int(self.files.text("/proc/self/stat").split()[0])
+        try:
+            self._seconds = self._module.timer(function, self._arguments)
+            self._files = self._module.files()
+            self.pid = int(self._files.text("/proc/self/stat").split()[0])
+        except BaseException:
+            self._module.close()
+            raise
 
     def run(self) -> tuple[Any, ...]:
         """Returns the results of one call, arrays.
@@ -67,7 +74,7 @@ class BoardContestant:
             WorkerError: It failed, or the board is gone.
         """
         try:
-            for _ in range(untimed - 1):
+            for _ in range(untimed - 1):  # each is two calls, the first of which is never timed
                 self._seconds()
             return self._seconds()
         except ArtifactError as error:
@@ -87,7 +94,7 @@ class BoardContestant:
 
     def memory_peak_bytes(self) -> int | None:
         """Returns the most memory that its process had resident; None where that is not known."""
-        for line in self.files.text("/proc/self/status").splitlines():
+        for line in self._files.text("/proc/self/status").splitlines():
             name, _, value = line.partition(":")
             if name == "VmHWM":
                 return int(value.split()[0]) << 10  # "1234 kB", which are KiB
@@ -100,7 +107,7 @@ class BoardContestant:
     def _cpu_ticks(self) -> int:
         """Returns the CPU time of its process so far, in ticks of the kernel's."""
         try:
-            words = self.files.text("/proc/self/stat").rpartition(")")[2].split()
+            words = self._files.text("/proc/self/stat").rpartition(")")[2].split()
         except TargetError as error:
             raise WorkerError(str(error)) from error
         return sum(int(word) for word in words[11:13])  # utime, stime (proc(5))

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from tvmdet.board.kernel_files import KernelFiles
 from tvmdet.cpus import cpu_model, cpuinfo, listed
+from tvmdet.gpus import Gpu
 from tvmdet.report.machine import TOLD_FEATURES, describe_clock
 from tvmdet.runtime.loader import Host
 
@@ -22,7 +23,12 @@ def board_host(files: KernelFiles) -> Host:
     Raises:
         TargetError: The server does not tell.
     """
-    return Host(arch=_architecture(files), features=_features(files), name="the board")
+    return Host(
+        arch=_architecture(files),
+        features=_features(files),
+        gpu=Gpu(problem="GPUs of a board are not used over RPC"),
+        name="the board",
+    )
 
 
 def why_emulated(files: KernelFiles) -> str:
@@ -35,7 +41,7 @@ def why_emulated(files: KernelFiles) -> str:
     """
     arch = _architecture(files)
     kernel = files.text("/proc/sys/kernel/arch").strip()
-    if kernel and kernel != arch:
+    if kernel and kernel != arch and arch != "arm":  # 64-bit kernels run 32-bit programs
         return f"its process is {arch}, and its kernel is {kernel}"
     if arch == "aarch64" and "CPU implementer" not in dict(_cpuinfo(files)):
         return f"its process is {arch}, and its /proc/cpuinfo is that of another processor"
@@ -54,7 +60,8 @@ def describe_board(files: KernelFiles) -> dict[str, Any]:
     online = listed(files.text("/sys/devices/system/cpu/online"))
     kib = memory.get("MemTotal", "0").split()[0]
     return {
-        "cpu": cpu_model(_cpuinfo(files)),
+        # The board's own name says more than the number of a core.
+        "cpu": dict(_cpuinfo(files)).get("Model") or cpu_model(_cpuinfo(files)),
         "arch": host.arch,
         "cpus_usable": len(listed(status.get("Cpus_allowed_list", ""))) or len(online),
         "cpus_online": len(online),

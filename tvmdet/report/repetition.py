@@ -145,6 +145,11 @@ def verify(
             "`tvmdet bench FILE.tvmdet --json` where the code can run"
         )
     path = _file(options.artifact or Path(recorded.artifact.path), where, "--artifact")
+    if options.board is not None and recorded.setup.board is None:
+        raise InputError(
+            f"{where} was measured without --rpc, end to end or beside rivals, as no board is; "
+            "record one with `tvmdet bench --rpc --json`, or leave --rpc out"
+        )
     board = options.board or _board(recorded.setup)
     machine = _this_machine(path, recorded.target.name) if board is None else _on_board(board)
     hardware = other_hardware(recorded.machine, machine)

@@ -191,6 +191,12 @@ def _scatter(builder: relax.BlockBuilder, args: list[Any], mark: dict[str, Any])
     )
 
 
+def _mask_rows(builder: relax.BlockBuilder, args: list[Any], _mark: dict[str, Any]) -> list[Any]:
+    """All rows, as a product on tensor cores: a GPU has little to win by leaving some out."""
+    weights, prototypes, _ = args
+    return [builder.emit(relax.op.sigmoid(builder.emit(relax.op.matmul(weights, prototypes))))]
+
+
 _Rule = Callable[[relax.BlockBuilder, list[Any], dict[str, Any]], list[Any]]
 _RULES: dict[str, _Rule] = {
     "top_k": _top_k,
@@ -199,4 +205,5 @@ _RULES: dict[str, _Rule] = {
     "roi_align": _roi_align,
     "cumsum": _cumsum,
     "scatter": _scatter,
+    "mask_rows": _mask_rows,
 }
