@@ -125,6 +125,14 @@ class BoardModule:
 
         return seconds
 
+    def close(self) -> None:
+        """Ends the connection; the board forgets what was uploaded."""
+        self._functions.clear()
+        self._weights = []
+        self._executable = None
+        self._library = None
+        self._session = None
+
     def files(self) -> KernelFiles:
         """Returns what the board's kernel tells to the process that runs the code.
 
