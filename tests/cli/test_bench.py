@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,10 +110,13 @@ def test_a_detector_alone_is_timed_from_file_to_boxes(
     assert table["what"] == "end to end"
     (entry,) = table["entries"]
     check_entry(entry, 6)
+    shares = []
     for index, wall_us in enumerate(entry["rounds_us"]):
         stages_us = sum(stage["rounds_us"][index] for stage in entry["stages"])
-        # Within 2 %, and what the clock itself takes.
-        assert stages_us == pytest.approx(wall_us, rel=0.02, abs=20)
+        assert stages_us <= wall_us + 1
+        shares.append((wall_us - stages_us - 20) / wall_us)  # less what the clock itself takes
+    # A round may lose its CPU between the two clocks, which are a millisecond and a half apart.
+    assert statistics.median(shares) < 0.02
     assert [s["name"] for s in entry["stages"]] == ["decode", "resize", "queue", "network", "map"]
 
 
