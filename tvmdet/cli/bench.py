@@ -156,7 +156,7 @@ def bench(
             temporary.write_text(dump_result(report.to_dict()), encoding="utf-8")
         output.stdout().print(f"\neverything, with every call, in {json}")
     if not report.failures:
-        _name_next_step(report, model, onnx)
+        _name_next_step(report, model, onnx, json)
     return _judge(report)
 
 
@@ -223,13 +223,16 @@ def _print(report: BenchReport) -> None:
         output.warning(line)
 
 
-def _name_next_step(report: BenchReport, model: Path, onnx: Path | None) -> None:
+def _name_next_step(report: BenchReport, model: Path, onnx: Path | None, json: str | None) -> None:
     source = onnx or "MODEL.onnx"
     if not report.tables:  # emulated: nothing was timed
         target = report.subject.target.name
         output.next_step("tvmdet", "tune", source, "--target", target, "--cost-model", "static")
     elif report.setup.board is not None:
-        output.next_step("tvmdet", "report", "RESULT.json", "-o", "report.html")
+        where = ["--rpc", report.setup.board]
+        where += ["--key", report.setup.board_key] if report.setup.board_key else []
+        again = ["tvmdet", "bench", model, *where, "--json", "board.json"]
+        output.next_step(*(["tvmdet", "report", json, "-o", "report.html"] if json else again))
     elif report.is_slower:
         output.next_step("tvmdet", "tune", source, "--target", report.subject.target.name)
     elif not report.layers:
