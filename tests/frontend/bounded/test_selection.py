@@ -24,6 +24,16 @@ def test_non_zero_of_a_vector_keeps_its_order() -> None:
     }
 
 
+@pytest.mark.parametrize("opset", [13, 17])
+@pytest.mark.parametrize("operator", ["GreaterOrEqual", "LessOrEqual"])
+def test_non_zero_of_what_is_a_function_of_other_operators(operator: str, opset: int) -> None:
+    """Before opset 16 ONNX infers no shape of them alone, which is not that of a scalar."""
+    graph = Graph()
+    rows = graph.node("NonZero", graph.node(operator, "x", graph.constant(0.0)))
+    rows = graph.node("Reshape", rows, ints(graph, -1))
+    check(make(graph, [graph.node("Gather", "x", rows)], opset=opset))
+
+
 def test_non_zero_of_a_table_gives_rows_and_columns() -> None:
     graph = Graph()
     found = graph.node("NonZero", graph.node("Relu", "x"))

@@ -146,12 +146,15 @@ class Emitter:
 
     def _add(self, node: onnx.NodeProto) -> None:
         types = self._infer(node)
+        if any(kind.WhichOneof("value") and not _has_shape(kind) for kind in types.values()):
+            types = self._infer_written_out(node)
         for name in node.output:
             if not name:
                 continue
             kind = types.get(name)
-            if kind is None or not all(
-                dim.HasField("dim_value") for dim in kind.tensor_type.shape.dim
+            if kind is None or not (
+                _has_shape(kind)
+                and all(dim.HasField("dim_value") for dim in kind.tensor_type.shape.dim)
             ):
                 raise ModelError(f"the shape of {name!r} ({node.op_type}) depends on the image")
             self._types[name] = kind
@@ -179,6 +182,34 @@ class Emitter:
             )
         except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
             raise ModelError(f"{node.op_type} node {node.name!r}: {first_line(error)}") from error
+
+    def _infer_written_out(self, node: onnx.NodeProto) -> dict[str, onnx.TypeProto]:
+        """Infers a node as a model: some are functions of others, GreaterOrEqual of opset 12 to 15.
+
+        ONNX's inference of one node does not look into those, and leaves the shape away.
+        """
+        given = dict.fromkeys(name for name in node.input if name)
+        graph = helper.make_graph(
+            [node],
+            "one",
+            [helper.make_value_info(name, self._types[name]) for name in given],
+            [helper.make_empty_tensor_value_info(name) for name in node.output if name],
+            [
+                numpy_helper.from_array(self._constants[name], name)
+                for name in given
+                if name in self._constants
+            ],
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", self.opset)],
+            ir_version=self._ir_version,
+        )
+        try:
+            inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{node.op_type} node {node.name!r}: {first_line(error)}") from error
+        return {value.name: value.type for value in inferred.graph.output}
 
     def _fold(self, node: onnx.NodeProto) -> bool:
         """Computes a small node of constants; returns whether it did."""
@@ -209,6 +240,10 @@ class Emitter:
             array = np.asarray(result, dtype=kind).reshape(self.shape(name))
             self._constants[name] = self._new_constants[name] = array
         return True
+
+
+def _has_shape(kind: onnx.TypeProto) -> bool:
+    return kind.tensor_type.HasField("shape")
 
 
 def _type_of(array: np.ndarray) -> onnx.TypeProto:
