@@ -130,6 +130,20 @@ def test_padding_of_every_opset(opset: int) -> None:
     np.testing.assert_allclose(got, *expected.values(), rtol=1e-6)
 
 
+def test_resize_to_sizes_in_opset_11() -> None:
+    """There the scales are empty, where a later opset leaves the input away."""
+    graph = Graph()
+    graph.node("Sub", "input", graph.constant(0.5))
+    empty = graph.constant(np.zeros(0, np.float32))
+    sizes = graph.constant([2, 6, 18, 14], np.int64)
+    output = graph.node("Resize", graph.nodes[0].output[0], empty, empty, sizes, mode="nearest")
+    module, static = _imported(graph, output, 11)
+    data = np.random.default_rng(3).random(SHAPE, dtype=np.float32)
+    (expected,) = run_onnx(static, [{"input": data}])
+    (got,) = run_relax(module, data)
+    np.testing.assert_allclose(got, *expected.values(), rtol=1e-6)
+
+
 @pytest.mark.parametrize("mode", ["reflect", "edge", "wrap"])
 def test_kernels_of_the_importer_are_kept(mode: str) -> None:
     """What TVM's importer writes as a kernel of its own comes through lowering, twice of a name."""

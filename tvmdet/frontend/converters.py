@@ -154,8 +154,12 @@ def plain_operands(operator: str, inputs: list[Any]) -> list[Any]:
 
     In Add, Sub, Mul and Div a constant of one element becomes a scalar, so that it never
     broadcasts by position, and one of lower rank than the other operand gets leading
-    dimensions of 1. Inputs of other operators come back as they are.
+    dimensions of 1. An empty constant of Resize, which opset 11 has where a later one has no input,
+    becomes none. Inputs of other operators come back as they are.
     """
+    if operator == "Resize":
+        empty = [_is_constant(one) and _values(one).size == 0 for one in inputs]
+        return [None if none else one for none, one in zip(empty, inputs, strict=True)]
     if operator not in _ELEMENTWISE or len(inputs) != 2:
         return inputs
     return [_plain_operand(inputs[at], inputs[1 - at]) for at in range(2)]

@@ -34,6 +34,22 @@ def test_non_zero_of_what_is_a_function_of_other_operators(operator: str, opset:
     check(make(graph, [graph.node("Gather", "x", rows)], opset=opset))
 
 
+@pytest.mark.parametrize("opset", [11, 12])
+def test_counts_are_bounded_before_minima_of_integers(opset: int) -> None:
+    """As many of the best as there are rows is a minimum of counts, which opset 12 has."""
+    graph = Graph()
+    found = graph.node("NonZero", graph.node("Greater", "x", graph.constant(0.0)))
+    rows = graph.node("Reshape", found, ints(graph, -1))
+    best = graph.node("TopK", graph.node("Gather", "x", rows), ints(graph, 3), outputs=2)
+    rng = np.random.default_rng(1)
+    feeds = []
+    for positive in (5, 9):
+        values = -rng.random(12, np.float32)
+        values[:positive] *= -1
+        feeds.append({"x": rng.permutation(values)})
+    check(make(graph, [best], opset=opset), feeds, varied=False)
+
+
 def test_non_zero_of_a_table_gives_rows_and_columns() -> None:
     graph = Graph()
     found = graph.node("NonZero", graph.node("Relu", "x"))

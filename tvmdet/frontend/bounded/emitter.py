@@ -15,6 +15,9 @@ from tvmdet.frontend.onnx_tools import constants_of, first_line
 
 __all__ = ["Emitter"]
 
+# Min and Max take whole numbers since opset 12: before, which of two it is is compared.
+_CHOICES = {"Min": "Less", "Max": "Greater"}
+_CHOICES_OF_INTEGERS = 12
 _FOLDED_ELEMENTS = 1 << 20
 _DOMAIN = "tvmdet"
 
@@ -81,6 +84,9 @@ class Emitter:
 
     def node(self, operator: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
         """Adds a node of standard ONNX, or finds its equal, and returns its first output."""
+        old = operator in _CHOICES and self.opset < _CHOICES_OF_INTEGERS
+        if old and self.dtype(inputs[0]) == onnx.TensorProto.INT64:
+            return self.node("Where", self.node(_CHOICES[operator], *inputs), *inputs)
         return self.node_outputs(operator, inputs, outputs, attributes)[0]
 
     def node_outputs(
@@ -243,7 +249,7 @@ class Emitter:
 
 
 def _has_shape(kind: onnx.TypeProto) -> bool:
-    return kind.tensor_type.HasField("shape")
+    return bool(kind.tensor_type.HasField("shape"))
 
 
 def _type_of(array: np.ndarray) -> onnx.TypeProto:
