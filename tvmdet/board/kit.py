@@ -8,6 +8,7 @@ The folder is copied to a board (docs/arm.md), or run here under QEMU
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -37,20 +38,22 @@ _HEADERS: Final = {
 _PLATFORM: Final = "manylinux_2_28_aarch64"
 _COMPILERS: Final = (("aarch64-linux-gnu-gcc",), ("clang", "--target=aarch64-linux-gnu"))
 _SOURCE: Final = Path(__file__).with_name("rpc_server.c")
+_DIGITS: Final = 8
 _VARIABLE: Final = "TVMDET_BOARD_KIT"
 
 
 def default_kit() -> Path:
-    """Returns where the kit of the installed TVM is looked for.
+    """Returns where the kit of the installed TVM and of our server is looked for.
 
-    ``$TVMDET_BOARD_KIT``, else ``tvmdet/board-aarch64-VERSION`` under ``$XDG_CACHE_HOME`` or
-    ``~/.cache``.
+    ``$TVMDET_BOARD_KIT``, else ``tvmdet/board-aarch64-VERSION-DIGEST`` under ``$XDG_CACHE_HOME`` or
+    ``~/.cache``: TVM's version, and the start of the SHA-256 of the server's source.
     """
     named = os.environ.get(_VARIABLE)
     if named:
         return Path(named)
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "tvmdet" / f"board-aarch64-{metadata.version('apache-tvm')}"
+    digest = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:_DIGITS]
+    return Path(cache) / "tvmdet" / f"board-aarch64-{metadata.version('apache-tvm')}-{digest}"
 
 
 def make_kit(folder: Path | None = None, *, progress: Callable[[str], None] | None = None) -> Path:
