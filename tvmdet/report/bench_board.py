@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +23,7 @@ from tvmdet.board.session import BoardAddress, board_threads, connect
 from tvmdet.cpus import check_threads
 from tvmdet.errors import ArtifactError, InputError, TargetError
 from tvmdet.report.accuracy import read_accuracy
+from tvmdet.report.agreement import Agreement
 from tvmdet.report.answers import sample_found, sample_outputs
 from tvmdet.report.board_contestant import BoardContestant
 from tvmdet.report.board_machine import board_host, describe_board, why_emulated
@@ -34,7 +35,7 @@ from tvmdet.report.pipeline import Found
 from tvmdet.report.results import BenchReport, Entry, Table
 from tvmdet.report.subject import describe_subject
 from tvmdet.report.timing import time_in_turn
-from tvmdet.report.worker import Arrays, WorkerError
+from tvmdet.report.worker import WorkerError
 from tvmdet.runtime.loader import Host, choose_target, read_spec
 
 if TYPE_CHECKING:
@@ -185,17 +186,17 @@ class _Run:
             target=next(one for one in alone.targets if one.name == self._entry.name),
             function=f"run_b{size}",
             arguments=tuple(inputs.values()),
-            results=tuple(output["name"] for output in network.signature["outputs"]),
         )
+        names = [output["name"] for output in network.signature["outputs"]]
 
-        def check(entry: Entry, outputs: Arrays) -> Entry:
-            if right is None:
-                return entry
-            found = judge(outputs, right, network, self._precision, self._options.tolerance)
-            problem = "" if found.ok else f"wrong: {one_line(found)}"
-            return replace(entry, flop=network.flop, agreement=found, problem=problem)
+        def read(arrays: Sequence[Any]) -> _Read:
+            outputs = dict(zip(names, arrays, strict=True))
+            found = None
+            if right is not None:
+                found = judge(outputs, right, network, self._precision, self._options.tolerance)
+            return _Read(answers=sample_outputs(outputs), agreement=found)
 
-        return self._table(call, check)
+        return self._table(call, read, network.flop)
 
     def _detector(self, size: int) -> Table:
         spec = read_spec(self._artifact)
@@ -208,20 +209,19 @@ class _Run:
             target=self._entry,
             function=f"detect_b{size}",
             arguments=(pictures, np.array(limits, np.float32)),
-            results=("boxes", "scores", "class_ids", "counts", "masks"),
         )
-        return self._table(call, lambda entry, _outputs: entry)
+        return self._table(call, _read_boxes)
 
-    def _table(self, call: _Call, check: Callable[[Entry, Arrays], Entry]) -> Table:
+    def _table(self, call: _Call, read: _Reader, flop: int | None = None) -> Table:
         try:
-            return self._timed(call, check)
+            return self._timed(call, read, flop)
         except WorkerError as error:
             raise TargetError(
                 f"the board at {self._address} is gone: {one_line(error)}; start its server again "
                 "(docs/arm.md)"
             ) from error
 
-    def _timed(self, call: _Call, check: Callable[[Entry, Arrays], Entry]) -> Table:
+    def _timed(self, call: _Call, read: _Reader, flop: int | None) -> Table:
         title = f"{call.what}, batch {call.batch_size}"
         self._say(f"sending to the board, twice: {title}")
         with ExitStack() as stack:
@@ -236,9 +236,8 @@ class _Run:
                     self._threads,
                 )
                 stack.callback(copies[name].close)
-            answers, outputs = call.sampled(copies[OURS].run())
-            again, _ = call.sampled(copies[AGAIN].run())
-            if again != answers:
+            found, again = (read(one.run()) for one in copies.values())
+            if again.answers != found.answers:
                 raise ArtifactError(
                     f"{call.artifact.path} answers otherwise in another process on the board at "
                     f"{self._address}: {title}; compile it again, and check the board's memory"
@@ -248,8 +247,10 @@ class _Run:
                 precision=self._precision,
                 version=f"tvmdet {tvmdet.__version__}",
                 settings=f"compiled for {call.target.name}, threads={self._threads}",
+                flop=flop,
+                agreement=found.agreement,
+                problem=found.problem,
             )
-            entry = check(entry, outputs)
             timed = {} if entry.problem else copies
             self._say(f"timing {title}")
             # Of a third process, so that asking disturbs neither copy more than the other.
@@ -270,8 +271,8 @@ class _Run:
             load=load,
             noise=noise,
             restless=tuple(sorted(timings.restless)),
-            note=call.note(outputs),
-            answers=answers,
+            note=found.note,
+            answers=found.answers,
         )
 
 
@@ -286,7 +287,6 @@ class _Call:
         target: Whose code of it.
         function: Its name.
         arguments: Arrays.
-        results: Names of what it returns; further ones may be missing.
     """
 
     what: str
@@ -295,26 +295,44 @@ class _Call:
     target: TargetEntry
     function: str
     arguments: Sequence[Any]
-    results: tuple[str, ...]
 
-    def sampled(self, arrays: Sequence[Any]) -> tuple[Mapping[str, Sequence[float]], Arrays]:
-        """Returns what a call returned, as results keep it and by name.
 
-        Rows of a detector past its count are whatever; the first image's others are kept.
-        """
-        named = dict(zip(self.results, arrays, strict=False))
-        if "counts" not in named:
-            return sample_outputs(named), named
-        count = int(named["counts"][0])
-        boxes, scores, classes = (named[name][0, :count] for name in self.results[:3])
-        found = Found(boxes_xyxy=boxes, scores=scores, class_ids=classes.astype(np.int64))
-        return sample_found(found), named
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """What a call returned, as a table keeps it.
 
-    def note(self, outputs: Arrays) -> str:
-        """Returns what a reader must know of the table."""
-        if "counts" not in outputs:
-            return ""
-        return f"a drawn picture, {int(outputs['counts'][0])} boxes; {_NOTE}"
+    Attributes:
+        answers: For a repetition to compare.
+        agreement: With what is right; None where nobody knows.
+        note: What a reader must know of the table.
+    """
+
+    answers: Mapping[str, Sequence[float]]
+    agreement: Agreement | None = None
+    note: str = ""
+
+    @property
+    def problem(self) -> str:
+        """Why it is not to be timed; empty when it is."""
+        wrong = self.agreement is not None and not self.agreement.ok
+        return f"wrong: {one_line(self.agreement)}" if wrong else ""
+
+
+_Reader = Callable[[Sequence[Any]], _Read]
+
+
+def _read_boxes(arrays: Sequence[Any]) -> _Read:
+    """Reads what a detector returned for its first picture; rows past the count are whatever."""
+    boxes, scores, classes, counts = arrays[:4]
+    kept = slice(int(counts[0]))
+    found = Found(
+        boxes_xyxy=boxes[0, kept],
+        scores=scores[0, kept],
+        class_ids=classes[0, kept].astype(np.int64),
+    )
+    return _Read(
+        answers=sample_found(found), note=f"a drawn picture, {len(found.scores)} boxes; {_NOTE}"
+    )
 
 
 def _drawn_pixels(size_hw: tuple[int, int]) -> Any:

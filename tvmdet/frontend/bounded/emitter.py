@@ -15,7 +15,7 @@ from tvmdet.frontend.onnx_tools import constants_of, first_line
 
 __all__ = ["Emitter"]
 
-# Min and Max take whole numbers since opset 12: before, which of two it is is compared.
+# Min and Max take integers since opset 12; before, a comparison chooses one of two.
 _CHOICES = {"Min": "Less", "Max": "Greater"}
 _CHOICES_OF_INTEGERS = 12
 _FOLDED_ELEMENTS = 1 << 20
