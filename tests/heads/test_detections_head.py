@@ -160,6 +160,7 @@ def test_claims(
     ("ranges", "family"),
     [
         (QUERIES, "detections"),  # since 8.4: score and class number
+        ((*QUERIES[:5], Range(low=-599.0, high=600.0)), "detections"),  # as far as it is proven
         ((UNIT,) * 6, "rtdetr"),  # before: the scores of two classes
     ],
 )

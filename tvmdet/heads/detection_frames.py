@@ -17,7 +17,7 @@ from tvmdet.heads.options import choice
 from tvmdet.heads.size_inputs import SCALES_CORNERS
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 
-__all__ = ["SUPPRESSION", "box_frame", "ends_in_class_numbers", "proven_frame"]
+__all__ = ["SUPPRESSION", "box_frame", "ends_in_scores", "proven_frame"]
 
 _FRAMES = ("normalized", "pixels")
 _CORNERS = BOX_COLUMNS["corners"]
@@ -149,8 +149,8 @@ def _of_columns(
     if columns == (*_CORNERS, "score") and plain_name(found.boxes) == "dets":
         return columns, "pixels", "as MMDeploy's exports"
     if columns == (*_CORNERS, "score", "class") and is_rtdetr(summary.metadata):
-        if not ends_in_class_numbers(summary, found.boxes):
-            return None  # scores of two classes, as before 8.4
+        if ends_in_scores(summary, found.boxes):
+            return None  # of two classes, as before 8.4
         return ("cx", "cy", "w", "h", *columns[4:]), "normalized", "as Ultralytics' RT-DETR"
     if columns == (*_CORNERS, "score", "class") and is_ultralytics(summary.metadata):
         return columns, "pixels", "as Ultralytics' exports"
@@ -161,10 +161,13 @@ def _of_columns(
     return None
 
 
-def ends_in_class_numbers(summary: GraphSummary, output: str) -> bool:
-    """Returns whether the last column of an output is proven to hold whole numbers."""
+def ends_in_scores(summary: GraphSummary, output: str) -> bool:
+    """Returns whether the last column of an output is proven to hold scores from 0 to 1.
+
+    Class numbers are not always proven to be whole: Ultralytics computes them as a difference.
+    """
     ranges = summary.output_ranges.get(output, ())
-    return len(ranges) > 1 and ranges[-1].whole
+    return bool(ranges) and ranges[-1].is_unit and not ranges[-1].whole
 
 
 def _sides(columns: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.dense_inputs import stretched
-from tvmdet.heads.detection_frames import ends_in_class_numbers
+from tvmdet.heads.detection_frames import ends_in_scores
 from tvmdet.heads.input_defaults import UNIT, detr_input, fed_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.queries import (
@@ -59,8 +59,8 @@ class RtDetrHead(Head):
         found = find_query_outputs(summary, options)
         if isinstance(found, str):
             return found
-        if ultralytics is not None and ends_in_class_numbers(summary, ultralytics):
-            return f"the last column of {ultralytics} holds class numbers: it is of detections"
+        if ultralytics is not None and _is_chosen(summary, ultralytics):
+            return f"{ultralytics} ends in class numbers, not in scores: its detections are chosen"
         background = str(options.get("background", "none"))
         decided = score_kind(summary, found, named_labels(summary, given))
         if given.get("family") == self.name:
@@ -127,6 +127,11 @@ def _ultralytics_output(summary: GraphSummary) -> str | None:
     if not is_rtdetr(summary.metadata):
         return None
     return next(iter(summary.outputs)) if len(summary.outputs) == 1 else None
+
+
+def _is_chosen(summary: GraphSummary, output: str) -> bool:
+    """Returns whether an output has rows of a box, a score and a class number, as since 8.4."""
+    return summary.outputs[output].shape[-1] == 6 and not ends_in_scores(summary, output)
 
 
 def _outputs_line(found: QueryOutputs) -> str:

@@ -140,8 +140,8 @@ class Detector:
             The detections, and seconds by phase, which add up to the whole call: ``decode`` the
             file, ``resize`` it into the network's input, ``queue`` until no other call computes,
             ``network`` (with normalisation, box decoding and suppression, which are compiled with
-            it), ``map`` the boxes back and free the picture. Masks stay small until they are asked for, which no phase
-            counts.
+            it), ``map`` the boxes back and free the picture. Masks stay small until they are asked
+            for, which no phase counts.
 
         Raises:
             InputError: As in :meth:`detect`.
