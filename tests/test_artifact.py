@@ -185,6 +185,7 @@ def test_says_why_a_file_cannot_be_read(tmp_path: Path, name: str) -> None:
         pytest.param(
             complete(targets=[toy_target(required_features=[1])]), "features", id="features"
         ),
+        pytest.param(complete(targets=[toy_target(precision=16)]), "precision", id="precision"),
         pytest.param(
             complete(targets=[toy_target(planned_bytes={"x": 1})]), "planned_bytes", id="planned"
         ),

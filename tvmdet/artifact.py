@@ -116,6 +116,8 @@ class TargetEntry:
         weights: What every entry function of the library takes as its last argument, an array of
             tensors; when there are none, it takes no such argument.
         gpu: What its kernels need, when they run on a GPU: ``sm``, ``toolkit``, ``never_run``.
+        precision: What its kernels may round the factors of products to: ``fp32``, ``bf16``,
+            ``fp16``, ``tf32``.
     """
 
     name: str
@@ -126,6 +128,7 @@ class TargetEntry:
     planned_bytes: Mapping[int, int]
     weights: tuple[WeightEntry, ...] = ()
     gpu: Mapping[str, Any] | None = None
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,6 +331,8 @@ def _check_targets(path: Path, manifest: Mapping[str, Any]) -> None:
             _check_gpu(path, entry)
         if not isinstance(entry.get("tuning", {}), dict):
             raise damaged(path, f"target {entry['name']} has a tuning that is not a table")
+        if not isinstance(entry.get("precision", "fp32"), str):
+            raise damaged(path, f"target {entry['name']} has a precision that is not text")
 
 
 def _check_gpu(path: Path, target: Mapping[str, Any]) -> None:
@@ -391,6 +396,7 @@ def _target_entries(path: Path, manifest: Mapping[str, Any]) -> tuple[TargetEntr
             gpu={key: entry["gpu"][key] for key in (*_GPU_KEYS, "never_run")}
             if "gpu" in entry
             else None,
+            precision=entry.get("precision", "fp32"),
         )
         for entry in manifest["targets"]
     ]

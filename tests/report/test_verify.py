@@ -12,6 +12,7 @@ import pytest
 
 from tvmdet.errors import InputError
 from tvmdet.report import BenchOptions, Plan, Result, VerifyOptions, bench, verify
+from tvmdet.report.result_subject import Accuracy, PeakFacts, Prices
 from tvmdet.report.typed_json import from_json, to_json
 
 
@@ -142,6 +143,29 @@ def test_it_is_measured_as_it_was(
     assert fake.options[1].plan.duration_s == 3.0
     verify(recorded, VerifyOptions(duration_s=3.0))
     assert (fake.options[2].plan.rounds, fake.options[2].plan.duration_s) == (None, 3.0)
+
+
+def test_a_result_that_is_kept_has_what_the_record_had(
+    recorded: Result, measure: Callable[..., Fake]
+) -> None:
+    assert recorded.setup is not None
+    accuracy = Accuracy(file="eval.json", images=3, ap=0.5)
+    rich = replace(recorded, accuracy=accuracy, prices=Prices(per_hour=2.0))
+    found = verify(rich, VerifyOptions(rounds=8, complete=True))
+    kept = from_json(Result, found.report.to_dict())
+    assert (kept.accuracy, kept.prices) == (accuracy, Prices(per_hour=2.0))
+    other = replace(
+        rich,
+        artifact=replace(rich.artifact, sha256="0" * 64),
+        peak=PeakFacts(threads=1, f32_gflops=100.0, read_gb_per_s={}),
+        setup=replace(recorded.setup, per_layer=True),
+    )
+    fake = measure(other)
+    verify(other, VerifyOptions(complete=True))
+    verify(other, VerifyOptions())
+    whole, times = fake.options
+    assert (whole.peak, whole.per_layer, whole.prices) == (True, True, Prices(per_hour=2.0))
+    assert (times.peak, times.per_layer, times.prices) == (False, False, None)
 
 
 def test_versions_and_another_file_are_noted(

@@ -89,6 +89,7 @@ def verify(
             attempts=attempts,
             rounds=rounds,
             duration_s=None if duration is None else parse_duration(duration, "--duration"),
+            complete=save is not None,
         )
         with Bar("timing") as bar:
             found = verify_result(

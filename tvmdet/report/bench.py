@@ -157,8 +157,7 @@ class _Run:
         self._host = Host.this_machine()
         chosen = choose_target(self._artifact.targets, self._host, options.target, where=str(path))
         self._target, self._gpu = chosen.name, chosen.gpu
-        entries = {entry["name"]: entry for entry in self._artifact.manifest["targets"]}
-        self._precision = entries[self._target].get("precision", "fp32")
+        self._precision = chosen.precision
         self._is_raw = self._artifact.manifest["raw"] is not None
         self._check()
         given = options.evaluation

@@ -150,8 +150,7 @@ class _Run:
         self._artifact, self._entry, self._address = artifact, entry, address
         self._options, self._threads = options, threads
         self._say, self._progress = say, progress
-        entries = {one["name"]: one for one in artifact.manifest["targets"]}
-        self._precision = entries[entry.name].get("precision", "fp32")
+        self._precision = entry.precision
 
     def tables(self, folder: Path) -> tuple[Table, ...]:
         compiled, networks = networks_alone(

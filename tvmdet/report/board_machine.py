@@ -27,7 +27,7 @@ def board_host(files: KernelFiles) -> Host:
         arch=_architecture(files),
         features=_features(files),
         gpu=Gpu(problem="GPUs of a board are not used over RPC"),
-        name="the board",
+        elsewhere="the board",
     )
 
 

@@ -26,6 +26,8 @@ __all__ = ["Verification", "VerifyOptions", "verify"]
 
 Say = Callable[[str], None]
 
+_NEW_FILE = "{path} was compiled anew: it is not the recorded file, but one of the same model"
+
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
@@ -40,6 +42,9 @@ class VerifyOptions:
         attempts: How often a slow-down must be seen, in processes started anew, to be one.
         rounds: Timed calls of each; None for as long as the recorded run.
         duration_s: Seconds of each table; None likewise.
+        complete: Whether the new result is to hold what the recorded one does besides times: the
+            machine's peak and every kernel, measured anew, and the prices. Of the recorded file
+            itself, the accuracy too.
     """
 
     artifact: Path | None = None
@@ -50,6 +55,7 @@ class VerifyOptions:
     attempts: int = 2
     rounds: int | None = None
     duration_s: float | None = None
+    complete: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,12 +166,16 @@ def verify(
             f"nothing {there}; record it anew {there}, or compare all the same with "
             "--other-hardware"
         )
-    notes = list(_check_artifact(path, recorded, where))
+    _check_model(path, recorded, where)
+    unchanged = sha256_of(path) == recorded.artifact.sha256
+    notes = [] if unchanged else [_NEW_FILE.format(path=path)]
     again = replace(_options(recorded, recorded.setup, options, where), board=board)
     seen: frozenset[str] | None = None
     for attempt in range(1, options.attempts + 1):
         say(f"attempt {attempt} of at most {options.attempts}")
         report = bench(path, again, say=say, progress=progress, command=command)
+        if options.complete and unchanged:
+            report = replace(report, accuracy=recorded.accuracy)
         now = from_json(Result, report.to_dict())
         changes = tuple(changed_times(recorded, now))
         slow = frozenset(
@@ -214,8 +224,8 @@ def _file(path: Path, where: str, option: str) -> Path:
     return path
 
 
-def _check_artifact(path: Path, recorded: Result, where: str) -> list[str]:
-    """Returns what to say of the file that is measured, which must be of the recorded model."""
+def _check_model(path: Path, recorded: Result, where: str) -> None:
+    """Refuses a file of another model than the recorded one."""
     model = Artifact.open(path).manifest["model"].get("sha256")
     if model != recorded.model.sha256:
         raise InputError(
@@ -223,9 +233,6 @@ def _check_artifact(path: Path, recorded: Result, where: str) -> list[str]:
             f"{recorded.model.sha256} was recorded; give --artifact a file of that model, or "
             "record this one with `tvmdet bench --json`"
         )
-    if sha256_of(path) == recorded.artifact.sha256:
-        return []
-    return [f"{path} was compiled anew: it is not the recorded file, but one of the same model"]
 
 
 def _options(recorded: Result, setup: Setup, options: VerifyOptions, where: str) -> BenchOptions:
@@ -255,7 +262,9 @@ def _options(recorded: Result, setup: Setup, options: VerifyOptions, where: str)
         picture=picture,
         logs=None if setup.logs is None else Path(setup.logs),
         tolerance=setup.tolerance,
-        peak=False,
+        per_layer=options.complete and setup.per_layer,
+        prices=recorded.prices if options.complete else None,
+        peak=options.complete and recorded.peak is not None,
     )
 
 

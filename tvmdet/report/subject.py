@@ -61,6 +61,7 @@ def describe_subject(artifact: Artifact, target: str, host: Host) -> Subject:
     manifest = artifact.manifest
     sizes = {name: member["bytes"] for name, member in manifest["members"].items()}
     entry = next(entry for entry in manifest["targets"] if entry["name"] == target)
+    chosen = next(one for one in artifact.targets if one.name == target)
     members = tuple(
         Member(
             target=one.name,
@@ -83,7 +84,7 @@ def describe_subject(artifact: Artifact, target: str, host: Host) -> Subject:
             path=str(artifact.path),
             sha256=digest,
             bytes=size,
-            target_bytes=sizes[entry["library"]] + sizes.get(WEIGHTS_MEMBER, 0),
+            target_bytes=sizes[chosen.library] + sizes.get(WEIGHTS_MEMBER, 0),
             family="raw" if manifest["raw"] is not None else str(manifest["spec"].get("family")),
             batch_sizes=tuple(sorted(manifest["batch_sizes"])),
             made_by={"tvmdet": manifest["tvmdet"], "tvm": manifest["tvm"]},
@@ -93,9 +94,9 @@ def describe_subject(artifact: Artifact, target: str, host: Host) -> Subject:
         ),
         target=TargetFacts(
             name=target,
-            arch=entry["arch"],
-            required_features=tuple(entry["required_features"]),
-            precision=entry.get("precision", "fp32"),
+            arch=chosen.arch,
+            required_features=chosen.required_features,
+            precision=chosen.precision,
             bf16_layers=entry.get("bf16_layers"),
         ),
         members=members,

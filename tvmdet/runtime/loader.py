@@ -30,9 +30,6 @@ __all__ = [
 ]
 
 
-_HERE = "this machine"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Host:
     """What a machine can run.
@@ -41,13 +38,18 @@ class Host:
         arch: As ``platform.machine()`` names it.
         features: CPU flags, as ``/proc/cpuinfo`` names them.
         gpu: Its GPUs; None to ask the driver when a file has code for one.
-        name: What messages call it.
+        elsewhere: What messages call another machine; empty for this one.
     """
 
     arch: str
     features: frozenset[str]
     gpu: Gpu | None = None
-    name: str = _HERE
+    elsewhere: str = ""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.elsewhere or "this machine"
 
     @classmethod
     def this_machine(cls) -> Host:
@@ -64,7 +66,7 @@ class Host:
             if flag not in self.features and not (target.gpu and flag == target.gpu["sm"])
         ]
         if missing:
-            cpu = "this CPU" if self.name == _HERE else f"the CPU of {self.name}"
+            cpu = f"the CPU of {self.elsewhere}" if self.elsewhere else "this CPU"
             return f"{cpu} lacks {', '.join(missing)}"
         return self.gpus.lacks(GpuNeeds(**target.gpu)) if target.gpu else ""
 
@@ -159,7 +161,7 @@ def choose_target(
         held = "; ".join(f"{target.name}: {host.lacks(target)}" for target in wanted)
         raise TargetError(
             f"{where} cannot run on {host.name}. It holds {held}. Compile it again for "
-            f"{host.name}: tvmdet compile ... --target {'host' if host.name == _HERE else 'NAME'}"
+            f"{host.name}: tvmdet compile ... --target {'NAME' if host.elsewhere else 'host'}"
         )
     return max(runnable, key=lambda target: target.rank)
 
