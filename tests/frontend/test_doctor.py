@@ -56,6 +56,12 @@ def _unknown_size(proto: onnx.ModelProto) -> None:
     proto.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
 
 
+def _no_tensor(proto: onnx.ModelProto) -> None:
+    old = proto.graph.input[0]
+    name, dtype = old.name, old.type.tensor_type.elem_type
+    old.CopyFrom(onnx.helper.make_tensor_sequence_value_info(name, dtype, None))
+
+
 def _no_converter(proto: onnx.ModelProto) -> None:
     last = proto.graph.node[-1]
     node = onnx.helper.make_node("Celu", [last.output[0]], ["celu"], name="bad celu")
@@ -68,6 +74,7 @@ def _no_converter(proto: onnx.ModelProto) -> None:
     [
         (_custom, "custom domain 'custom'", 1),
         (_unknown_size, "give --size", 0),
+        (_no_tensor, "is no tensor of known rank; export it with its shape", 0),
         (_no_converter, r"'bad celu' (Celu): TVM has no converter for it", 1),
     ],
 )

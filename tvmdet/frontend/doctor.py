@@ -105,7 +105,10 @@ class _Examination:
             "ir_version": int(loaded.proto.ir_version),
             "opset": loaded.exported_opset or loaded.opset,
             "sha256": loaded.sha256,
-            "inputs": {v.name: str(input_summary(v)) for v in graph_inputs(graph)},
+            "inputs": {
+                value.name: str(input_summary(value) or "no tensor of known rank")
+                for value in graph_inputs(graph)
+            },
             "operators": dict(sorted(counts.items())),
         }
 

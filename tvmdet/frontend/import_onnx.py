@@ -16,6 +16,7 @@ from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel, load_onnx
 from tvmdet.frontend.model import Model
 from tvmdet.frontend.network import Network
+from tvmdet.frontend.onnx_tools import graph_inputs, input_summary
 from tvmdet.frontend.operators import find_blocks, refuse
 from tvmdet.frontend.recognise import recognise
 from tvmdet.frontend.sidecar import Sidecar
@@ -113,8 +114,12 @@ def _naming(beside: Sidecar) -> Iterator[None]:
 
 
 def size_beside(loaded: LoadedModel, beside: Sidecar) -> tuple[int, int] | None:
-    """Returns the size that files beside a model give, where the export leaves it open."""
-    shapes = [value.shape for value in input_summaries(loaded.proto).values()]
+    """Returns the size that files beside a model give, where the export leaves it open.
+
+    Inputs without a shape are left to what refuses them.
+    """
+    inputs = [input_summary(value) for value in graph_inputs(loaded.proto.graph)]
+    shapes = [summary.shape for summary in inputs if summary is not None]
     is_open = any(None in shape[1:] for shape in shapes if len(shape) == 4)
     return None if beside.given.get("input", {}).get("size_hw") or not is_open else beside.size_hw
 
