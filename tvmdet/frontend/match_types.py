@@ -11,6 +11,8 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
+from tvmdet.frontend.infer_shapes import infer_shapes
+
 __all__ = ["match_types"]
 
 
@@ -45,7 +47,7 @@ def match_types(model: onnx.ModelProto) -> int:
 
 def _element_types(model: onnx.ModelProto) -> dict[str, int]:
     try:
-        inferred = onnx.shape_inference.infer_shapes(model)
+        inferred = infer_shapes(model)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
         return {}  # nothing is known; the specialisation says what is wrong
     graph = inferred.graph

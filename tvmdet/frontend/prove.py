@@ -143,7 +143,11 @@ def probes(model: onnx.ModelProto, seed: int = 0) -> dict[str, dict[str, np.ndar
 
 
 def prove_equal(
-    rewrite: str, before: onnx.ModelProto, after: onnx.ModelProto, names: Sequence[str]
+    rewrite: str,
+    before: onnx.ModelProto,
+    after: onnx.ModelProto,
+    names: Sequence[str],
+    keep: Callable[[str, dict[str, np.ndarray]], object] | None = None,
 ) -> Proof:
     """Measures how far a rewritten network is from what it was.
 
@@ -152,6 +156,7 @@ def prove_equal(
         before: The network, with static input shapes.
         after: The rewritten one, with the same inputs.
         names: The outputs to compare.
+        keep: Called with each of the :func:`probes` by name, and what ``after`` gave for it.
 
     Raises:
         ModelError: An output differs by more than :data:`TOLERANCE`; names it, and the inputs.
@@ -169,6 +174,8 @@ def prove_equal(
                     f"{TOLERANCE:g}); this model cannot be used safely: please report it"
                 )
             largest[name] = max(largest[name], difference)
+        if keep is not None:
+            keep(inputs, right)
     return Proof(rewrite=rewrite, differences=largest, inputs=tuple(feeds))
 
 

@@ -15,6 +15,7 @@ import onnx
 import onnx.shape_inference
 
 from tvmdet.errors import ModelError, ShapeError
+from tvmdet.frontend.infer_shapes import infer_shapes
 from tvmdet.frontend.onnx_tools import constants_of, describe, iter_graphs
 
 __all__ = ["check_shape_lengths"]
@@ -103,7 +104,7 @@ def _inferred_lengths(model: onnx.ModelProto, cut: set[str]) -> dict[str, int]:
         value.name = _FRESH + name
         value.type.tensor_type.elem_type = onnx.TensorProto.INT64
     try:
-        inferred = onnx.shape_inference.infer_shapes(probe)
+        inferred = infer_shapes(probe)
     except MemoryError as error:
         raise ModelError(
             "inferring the model's shapes needs more memory than there is; check the constants "

@@ -12,6 +12,7 @@ import onnx.shape_inference
 import onnxslim
 
 from tvmdet.errors import ModelError
+from tvmdet.frontend.infer_shapes import infer_shapes
 from tvmdet.frontend.onnx_tools import first_line, name_nodes
 from tvmdet.steps import reached
 
@@ -55,7 +56,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
 def _forget_wrong_shapes(model: onnx.ModelProto) -> None:
     """Removes recorded shapes that ONNX contradicts: onnxslim infers some of Einsum wrongly."""
     try:
-        onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        infer_shapes(model, strict_mode=True, data_prop=True)
     except (onnx.shape_inference.InferenceError, MemoryError, ValueError, RuntimeError):
         # The next inference says what is wrong, if it is the network.
         del model.graph.value_info[:]

@@ -18,6 +18,7 @@ from tvmdet.frontend.bounded import (
     depends_on_values,
     prove_rows,
 )
+from tvmdet.frontend.infer_shapes import infer_shapes
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.onnx_tools import (
     describe,
@@ -144,10 +145,12 @@ def specialise(
     static, cuts = cut_pasting(static)
     simple, bounded = _simplify(static, limits)
     names = [value.name for value in model.graph.output]
-    proofs = [prove_equal(SIMPLIFIED, static, simple, names)]
+    known: dict[str, dict[str, np.ndarray]] = {}
+    keep = None if bounded is None or bounded.before is not simple else known.__setitem__
+    proofs = [prove_equal(SIMPLIFIED, static, simple, names, keep)]
     if bounded is not None:
         notes = (*cuts, *bounded.notes)
-        proofs.append(prove_rows(bounded.before, replace(bounded, notes=notes), limits))
+        proofs.append(prove_rows(bounded.before, replace(bounded, notes=notes), limits, known))
         simple = bounded.model
     if record is not None:
         for proof in proofs:
@@ -209,7 +212,7 @@ def static_values(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
     reached("ONNX infers shapes")
     try:
-        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        return infer_shapes(model, strict_mode=True, data_prop=True)
     except MemoryError as error:
         raise ModelError(_NO_MEMORY) from error
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
@@ -232,7 +235,7 @@ def _check_sizes(model: onnx.ModelProto, limits: Limits) -> None:
     reached("ONNX infers the sizes of tensors")
     check_shape_lengths(model)
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        inferred = infer_shapes(model, data_prop=True)
     except MemoryError as error:
         raise ModelError(_NO_MEMORY) from error
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):

@@ -17,6 +17,7 @@ from tvmdet.frontend import import_onnx
 from tvmdet.frontend.bounded import bound_shapes, prove_rows
 from tvmdet.frontend.bounded.rewriter import RULES, Rewriter
 from tvmdet.frontend.limits import Limits
+from tvmdet.frontend.prove import prove_equal
 
 
 def _detector() -> onnx.ModelProto:
@@ -37,6 +38,19 @@ def test_proof_says_how_many_rows_it_saw() -> None:
     assert proof.largest == 0.0
     assert "random values (seed 0): 4 rows" in proof.inputs
     assert "black: 0 rows" in proof.inputs
+
+
+def test_runs_that_were_made_are_not_made_again() -> None:
+    model = _detector()
+    bounded = bound_shapes(model, Limits())
+    known: dict[str, dict[str, np.ndarray]] = {}
+    prove_equal("nothing", model, model, [v.name for v in model.graph.output], known.__setitem__)
+    assert list(known) == ["random values (seed 0)", "smooth shapes (seed 0)"]
+    assert prove_rows(model, bounded, Limits(), known) == prove_rows(model, bounded, Limits())
+    best = model.graph.output[0].name
+    known["random values (seed 0)"][best] = known["random values (seed 0)"][best] + 1.0
+    with pytest.raises(ModelError, match="random values .seed 0."):
+        prove_rows(model, bounded, Limits(), known)
 
 
 def _unsure_detector(threshold: float) -> onnx.ModelProto:
