@@ -311,6 +311,22 @@ def test_memory_bomb_is_refused_before_it_allocates(tmp_path: Path) -> None:
         _import(proto, tmp_path, raw=True, limits=Limits())
 
 
+@pytest.mark.parametrize(
+    ("times", "message"), [(2**31, r"Limits\.max_tensor_bytes"), (2**23, "33554432 whole numbers")]
+)
+def test_a_long_row_is_refused_before_its_values_are_followed(
+    times: int, message: str, tmp_path: Path
+) -> None:
+    graph = onnx_models.Graph()
+    graph.weights.append(numpy_helper.from_array(np.array([times], np.int64), "times"))
+    graph.weights.append(numpy_helper.from_array(np.array([0], np.int64), "first"))
+    row = graph.node("Tile", graph.node("Shape", "images"), "times")
+    height = graph.node("Cast", graph.node("Gather", row, "first"), to=1)
+    proto = graph.model({"images": [1, 3, 1, 1]}, {graph.node("Add", "images", height): None})
+    with pytest.raises(ModelError, match=message):
+        _import(proto, tmp_path, raw=True)
+
+
 def test_custom_operator_is_refused(tmp_path: Path) -> None:
     proto = onnx_models.yolov8()
     proto.graph.node[0].domain = "custom"

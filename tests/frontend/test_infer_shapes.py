@@ -57,5 +57,5 @@ def test_weights_stay_here_and_shapes_are_read(listed: bool) -> None:
 def test_a_weight_that_does_not_fit_is_found() -> None:
     model = _reshaped([128], listed=False)
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 63
-    with pytest.raises(onnx.shape_inference.InferenceError, match="[Ii]ncompatible"):
+    with pytest.raises(onnx.shape_inference.InferenceError, match=r"[Ii]ncompatible"):
         infer_shapes(model, strict_mode=True)

@@ -48,6 +48,9 @@ _NO_MEMORY = (
     "inferring the model's shapes needs more memory than there is; check the constants that its "
     "sizes are computed from, and export it again"
 )
+_LONGEST_VECTOR = 2**24
+"""Whole numbers in a row that ONNX's inference is let write out, at dozens of bytes each."""
+
 SIMPLIFIED = "constants folded and nodes fused (onnxslim), at static shapes"
 
 
@@ -234,14 +237,16 @@ def _check_sizes(model: onnx.ModelProto, limits: Limits) -> None:
     check_ranges(model, limits)
     reached("ONNX infers the sizes of tensors")
     check_shape_lengths(model)
-    try:
-        inferred = infer_shapes(model, data_prop=True)
-    except MemoryError as error:
-        raise ModelError(_NO_MEMORY) from error
-    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-        return  # the strict inference after simplifying says what is wrong
-    for value in (*inferred.graph.value_info, *inferred.graph.output):
-        _check_size(value, limits)
+    # With values ONNX writes out every element of a vector, so that long ones are refused before.
+    for values in (False, True):
+        try:
+            inferred = infer_shapes(model, data_prop=values)
+        except MemoryError as error:
+            raise ModelError(_NO_MEMORY) from error
+        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+            return  # the strict inference after simplifying says what is wrong
+        for value in (*inferred.graph.value_info, *inferred.graph.output):
+            _check_size(value, limits)
 
 
 def _check_size(value: onnx.ValueInfoProto, limits: Limits) -> None:
@@ -254,6 +259,13 @@ def _check_size(value: onnx.ValueInfoProto, limits: Limits) -> None:
             f"tensor {value.name!r} is {summary}: {needed} bytes; allowed: "
             f"{limits.max_tensor_bytes} (Limits.max_tensor_bytes); give a smaller --size or --batch"
         )
+    if len(summary.shape) == 1 and summary.dtype in ("int32", "int64"):
+        length = int(summary.shape[0] or 0)
+        if length > _LONGEST_VECTOR:
+            raise ModelError(
+                f"tensor {value.name!r} is a row of {length} whole numbers; allowed: "
+                f"{_LONGEST_VECTOR}; check the constants that sizes are computed from"
+            )
 
 
 def record_outputs(model: onnx.ModelProto) -> None:
