@@ -17,6 +17,7 @@ from tvmdet.cli.options import (
     BoardKey,
     Debug,
     Logs,
+    Rounds,
     Threads,
     ToleranceShare,
     parse_batch,
@@ -55,12 +56,7 @@ def bench(
             "--precision", metavar="P[,P]", help="What rivals may compute in: fp32, bf16."
         ),
     ] = "fp32",
-    rounds: Annotated[
-        int | None,
-        typer.Option(
-            "--rounds", min=1, max=100_000, metavar="N", help="Timed calls of each, not a time."
-        ),
-    ] = None,
+    rounds: Rounds = None,
     duration: Annotated[
         str, typer.Option("--duration", metavar="TIME", help="How long each table is measured.")
     ] = "20s",

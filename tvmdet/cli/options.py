@@ -20,6 +20,7 @@ __all__ = [
     "Logs",
     "OnnxFile",
     "Precision",
+    "Rounds",
     "Size",
     "Spec",
     "Threads",
@@ -52,6 +53,12 @@ Logs = Annotated[
         metavar="DIR",
         help="Folder of tuning records, beside those that come with tvmdet.",
         file_okay=False,
+    ),
+]
+Rounds = Annotated[
+    int | None,
+    typer.Option(
+        "--rounds", min=1, max=100_000, metavar="N", help="Timed calls of each, not a time."
     ),
 ]
 Precision = Annotated[

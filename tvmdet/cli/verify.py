@@ -10,7 +10,7 @@ import typer
 
 from tvmdet.cli import output
 from tvmdet.cli.files import check_writable, written_whole
-from tvmdet.cli.options import Board, BoardKey, Debug, parse_board, parse_duration
+from tvmdet.cli.options import Board, BoardKey, Debug, Rounds, parse_board, parse_duration
 from tvmdet.cli.progress import Bar, Phases
 
 if TYPE_CHECKING:
@@ -47,12 +47,7 @@ def verify(
             "--attempts", min=1, max=100, metavar="N", help="Slow-downs are seen N times to count."
         ),
     ] = 2,
-    rounds: Annotated[
-        int | None,
-        typer.Option(
-            "--rounds", min=1, max=100_000, metavar="N", help="Timed calls of each, not a time."
-        ),
-    ] = None,
+    rounds: Rounds = None,
     duration: Annotated[
         str | None,
         typer.Option("--duration", metavar="TIME", help="Of each table; else as recorded."),
