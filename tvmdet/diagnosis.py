@@ -99,6 +99,7 @@ class Diagnosis:
         operators: How often each operator type occurs in the file.
         nodes: The verdict on every node of the file.
         proofs: What ONNX Runtime measured of every rewrite.
+        notes: What of the file is changed on purpose, and by how much that moves its outputs.
         compared: Per output, the largest difference between ONNX Runtime and the compiled
             network, relative to the output's largest value; None unless it was asked for.
         saved: The file that holds the rewritten network, if one was asked for.
@@ -125,6 +126,7 @@ class Diagnosis:
     operators: Mapping[str, int] = field(default_factory=dict)
     nodes: tuple[NodeVerdict, ...] = ()
     proofs: tuple[Proof, ...] = ()
+    notes: tuple[str, ...] = ()
     compared: Mapping[str, float] | None = None
     saved: str | None = None
     shrunk: Shrunk | None = None

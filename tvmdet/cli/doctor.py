@@ -102,6 +102,7 @@ def _print(found: Diagnosis, *, nodes: bool) -> None:
         [
             ("nodes", _counts(found)),
             ("proven", _proven(found, each=nodes)),
+            ("changed", "\n".join(found.notes)),
             ("compared", _compared(found)),
             ("batches", found.batch),
             ("because", "\n".join(found.recognition if nodes else found.recognition[1:][:2])),

@@ -65,7 +65,7 @@ def find_picture(loaded: LoadedModel, given: Mapping[str, Any]) -> ImageInput:
 def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[str, Any]) -> Bound:
     """Returns the network with the picture as its only input.
 
-    What an older export was before its operators were converted is bound alike.
+    What the export was before its operators were converted is bound alike.
 
     Args:
         loaded: The model as exported; it is left as it is.
@@ -78,10 +78,11 @@ def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[st
         InputError: A constant of the spec does not fit its input.
     """
     bound = _bind(loaded, size_hw, given)
-    if loaded.before is None:
-        return bound
-    old = _bind(replace(loaded, proto=loaded.before), size_hw, given).loaded.proto
-    return replace(bound, loaded=replace(bound.loaded, before=old))
+    before, quantised = (
+        None if old is None else _bind(replace(loaded, proto=old), size_hw, given).loaded.proto
+        for old in (loaded.before, loaded.quantised)
+    )
+    return replace(bound, loaded=replace(bound.loaded, before=before, quantised=quantised))
 
 
 def _bind(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[str, Any]) -> Bound:

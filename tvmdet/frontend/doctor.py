@@ -97,7 +97,7 @@ class _Examination:
         self._limits = limits
         self._problems: list[str] = []
         self._constants: Mapping[str, Any] = {}
-        graph = (loaded.before or loaded.proto).graph
+        graph = loaded.exported.graph
         counts = Counter(node.op_type for node in graph.node)
         producer = f"{loaded.proto.producer_name} {loaded.proto.producer_version}"
         self.found: dict[str, Any] = {
@@ -128,16 +128,14 @@ class _Examination:
         blocks = [advised(block, self._loaded.proto.producer_name) for block in blocks]
         self._problems.extend(str(block) for block in blocks)
         proofs = network.proofs if network is not None else ()
-        self.found["nodes"] = _verdicts(
-            self._loaded.before or self._loaded.proto, static, blocks, proofs
-        )
+        self.found["nodes"] = _verdicts(self._loaded.exported, static, blocks, proofs)
         if static is not None and network is not None:
             self._describe(static)
             found = self._recognise(static)
             self._try_batch(network, static)
             if dry_run is not None and found is not None and not blocks:
                 self._try(dry_run, self._model(network, static, found), static)
-            self.found["proofs"] = network.proofs
+            self.found.update(proofs=network.proofs, notes=network.notes)
         self.found["problems"] = tuple(dict.fromkeys(self._problems))
 
     def _specialise(self) -> tuple[Network | None, onnx.ModelProto | None]:

@@ -92,7 +92,7 @@ def import_onnx(
         name=loaded.name,
         sha256=loaded.sha256,
         spec=found.spec,
-        recognition=(*found.reasons, *beside.reasons),
+        recognition=(*found.reasons, *beside.reasons, *network.notes),
         input_names=tuple(summary.inputs),
         output_names=tuple(summary.outputs),
         network=network,

@@ -28,6 +28,7 @@ from tvmdet.frontend.operators import find_foreign, refuse
 from tvmdet.frontend.raise_opset import OLDEST_READ, raise_opset
 from tvmdet.frontend.shape_lengths import check_shape_lengths
 from tvmdet.frontend.sort_nodes import sort_nodes
+from tvmdet.frontend.unquantise import NOTHING, Unquantised, unquantise
 from tvmdet.steps import reached
 
 __all__ = ["LoadedModel", "load_onnx"]
@@ -44,6 +45,8 @@ class LoadedModel:
         opset: Version of the default operator set.
         exported_opset: That of the file, where its operators were brought to a later one.
         before: The model of that version; None where it was no other, or when it is proven equal.
+        quantised: The model with its integers; None where it had none, or when it was compared.
+        unquantised: What became of them.
         one_image: Whether the picture of the export has no batch dimension, so that the network
             works at batch 1 only.
     """
@@ -54,7 +57,14 @@ class LoadedModel:
     opset: int
     exported_opset: int | None = None
     before: onnx.ModelProto | None = None
+    quantised: onnx.ModelProto | None = None
+    unquantised: Unquantised = NOTHING
     one_image: bool = False
+
+    @property
+    def exported(self) -> onnx.ModelProto:
+        """The model as the file has it, as long as nothing was proven of it."""
+        return self.before or self.quantised or self.proto
 
 
 def load_onnx(
@@ -95,6 +105,13 @@ def load_onnx(
         before, exported = proto, opset
         proto, opset = raise_opset(path, proto, opset), OLDEST_READ
         _check_model(path, proto)
+    quantised, unquantised = None, NOTHING
+    if not foreign and any(node.op_type == "DequantizeLinear" for node in proto.graph.node):
+        quantised = onnx.ModelProto()
+        quantised.CopyFrom(proto)
+        unquantised = unquantise(proto)
+        if unquantised == NOTHING:
+            quantised = None
     digest = _digest(data, files)
     return LoadedModel(
         name=path.stem,
@@ -103,6 +120,8 @@ def load_onnx(
         opset=opset,
         exported_opset=exported,
         before=before,
+        quantised=quantised,
+        unquantised=unquantised,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +26,7 @@ from tvmdet.frontend.specialise import (
     specialise,
     with_input_shapes,
 )
+from tvmdet.frontend.unquantise import UNQUANTISED, rounding_left_out
 
 __all__ = ["Network"]
 
@@ -40,6 +43,7 @@ class Network:
         self._limits = limits
         self._made: dict[int, onnx.ModelProto] = {}
         self._proofs: list[Proof] = []
+        self._notes: list[str] = []
         self._imported: tuple[int, tvm.IRModule] | None = None
         self._lock = threading.RLock()
 
@@ -75,6 +79,12 @@ class Network:
         """What was measured of every rewrite so far, in their order."""
         with self._lock:
             return tuple(self._proofs)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the file was changed on purpose, for people."""
+        with self._lock:
+            return tuple(self._notes)
 
     def at(self, batch_size: int) -> onnx.ModelProto:
         """Returns the network at a batch size: static, simplified, proven by ONNX Runtime.
@@ -166,9 +176,19 @@ class Network:
         batches = {shape[0] for shape in shapes.values() if shape}
         if len(batches) > 1 and batch_size > 1:
             raise ShapeError(f"the inputs have different first dimensions: {shapes}")
-        if self.loaded.before is not None:
-            before, after = (with_input_shapes(one, shapes) for one in (self.loaded.before, proto))
-            names = [value.name for value in proto.graph.output]
-            self._proofs.append(prove_equal(RAISED, before, after, names))
-            self.loaded = replace(self.loaded, before=None)
+        if self.loaded.exported is not proto:
+            self._compare_with_export(shapes)
         return specialise(proto, shapes, self._limits, self._proofs.append)
+
+    def _compare_with_export(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Proves what was done to the file when it was loaded, once."""
+        loaded = self.loaded
+        names = [value.name for value in loaded.proto.graph.output]
+        stages = [(loaded.before, RAISED), (loaded.quantised, UNQUANTISED), (loaded.proto, "")]
+        made = [(with_input_shapes(one, shapes), how) for one, how in stages if one is not None]
+        for (before, how), (after, _) in itertools.pairwise(made):
+            if how == UNQUANTISED and loaded.unquantised.pairs:
+                self._notes.append(rounding_left_out(before, after, loaded.unquantised))
+            else:
+                self._proofs.append(prove_equal(how, before, after, names))
+        self.loaded = replace(loaded, before=None, quantised=None)

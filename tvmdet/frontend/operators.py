@@ -14,12 +14,12 @@ __all__ = ["Block", "find_blocks", "find_foreign", "refuse"]
 
 _EXPORT_OFF = "export the detector without its non-maximum suppression (Ultralytics: nms=False)"
 _FIXES = {
-    "ConvInteger": "export the float model, not the quantised one",
+    "ConvInteger": "export the float model, or quantise it to QDQ: QuantizeLinear and DequantizeLinear",
     "DeformConv": "choose a model without deformable convolution",
     "If": "export with constant conditions (torch: eval mode and static shapes)",
     "Loop": f"{_EXPORT_OFF}, or without the loop",
-    "QLinearConv": "export the float model, not the quantised one",
-    "QLinearMatMul": "export the float model, not the quantised one",
+    "QLinearConv": "export the float model, or quantise it to QDQ: QuantizeLinear and DequantizeLinear",
+    "QLinearMatMul": "export the float model, or quantise it to QDQ: QuantizeLinear and DequantizeLinear",
     "Scan": "export without the loop",
 }
 _DATA_DEPENDENT = {
