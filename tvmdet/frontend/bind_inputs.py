@@ -78,6 +78,8 @@ def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[st
         InputError: A constant of the spec does not fit its input.
     """
     bound = _bind(loaded, size_hw, given)
+    if loaded.exported is loaded.proto:
+        return bound
     before, quantised = (
         None if old is None else _bind(replace(loaded, proto=old), size_hw, given).loaded.proto
         for old in (loaded.before, loaded.quantised)
