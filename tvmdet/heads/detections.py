@@ -26,7 +26,7 @@ from tvmdet.heads.input_defaults import (
     mean_levels,
     stated_input,
 )
-from tvmdet.heads.labels import labels_from_metadata
+from tvmdet.heads.labels import class_names, labels_from_metadata
 from tvmdet.heads.options import whole_number
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
@@ -143,7 +143,7 @@ def _labels(
             )
         start = offset or 0
         made = tuple(f"class_{index}" for index in range(start, count))
-        line = f"class numbers up to {count - 1}: labels are class_{start} to class_{count - 1}"
+        line = f"class numbers up to {count - 1}: labels are {class_names(start, count)}"
         return made, start, f"{line}; give them in a spec"
     line = f"{len(names)} labels from the {'spec' if given.get('labels') else 'metadata'}"
     if offset is not None:
