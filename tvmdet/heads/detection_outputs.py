@@ -252,15 +252,21 @@ def _columns(
             "column is what"
         )
         rows = value.shape[-2] or 0
-        return reason if rows > _MOST_ROWS else Question(reason, spec_text=_spec_text(width))
+        return (
+            reason if rows > _MOST_ROWS else Question(reason, spec_text=_spec_text(width, ranges))
+        )
     return f"{boxes} is {value}, and no scores and class numbers of its rows are among the outputs"
 
 
-def _spec_text(width: int) -> str:
+def _spec_text(width: int, ranges: tuple[Range, ...]) -> str:
+    # Four sides and a score that cannot be more: what the graph proves is not contradicted.
+    unit = sum(not one.whole and one.low >= -1 and one.high <= 2 for one in ranges) > 4
+    frame, other = ("normalized", "pixels") if unit else ("pixels", "normalized")
     columns = ", ".join(f'"{name}"' for name in _PATTERNS[width][0][0])
     return (
         'family = "detections"\nlabels = ["first class", "second class"]\n'
         f"[options]\ncolumns = [{columns}]    # or another order\n"
+        f'box_frame = "{frame}"    # or "{other}": of the network\'s input, or from 0 to 1\n'
         "[input]    # what the network was trained with\n"
         "mean = [0.0, 0.0, 0.0]\nstd = [255.0, 255.0, 255.0]"
     )
