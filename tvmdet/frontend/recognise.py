@@ -104,7 +104,12 @@ def _ask_all(
             reasons=(f"family {found.family}: {title}", *found.reasons),
             spec=found.spec,
         )
-    outputs = ", ".join(f"{name} {value}" for name, value in summary.outputs.items())
+    outputs = ", ".join(
+        f"{name} {value}"
+        for name, value in summary.outputs.items()
+        # The number of an output's real rows, which the frontend adds and the user has never seen.
+        if name.removesuffix(".rows") not in summary.outputs or not name.endswith(".rows")
+    )
     if claims:
         head_line = f"several detector families claim this network ({outputs}):"
         lines = [f"  {name}: {'; '.join(claim.reasons)}" for name, claim in claims.items()]

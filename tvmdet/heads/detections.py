@@ -99,6 +99,7 @@ class DetectionsHead(Head):
                 "label_offset": offset,
                 "mask_output": found.masks,
                 "score_output": found.scores,
+                **({"prototype_output": found.prototypes} if found.prototypes else {}),
             },
             masks=masks,
         )
@@ -108,6 +109,7 @@ class DetectionsHead(Head):
             labels_line,
             values[1],
             *([f"{found.masks}: one mask a row"] if found.masks else []),
+            *([f"{found.prototypes}: prototypes of masks"] if found.prototypes else []),
         )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
 
@@ -226,9 +228,11 @@ def _mask_spec(
     size_hw: tuple[int, int],
     given: Mapping[str, Any],
 ) -> MaskSpec | str | None:
-    if not found.masks or given.get("masks") is False:
+    if not (found.masks or found.prototypes) or given.get("masks") is False:
         return None
     told = given.get("masks") or {}
+    if found.prototypes:
+        return MaskSpec(frame=told.get("frame", "image"))
     height, width = summary.outputs[found.masks].shape[-2:]
     if "frame" in told:
         return MaskSpec(frame=told["frame"])
