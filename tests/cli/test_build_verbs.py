@@ -206,6 +206,18 @@ def test_tune_says_what_more_time_would_bring(
     assert "more time" not in run("tune", "x.onnx").out
 
 
+@pytest.mark.parametrize(("trials", "warned"), [(0, True), (1, False)])
+def test_tune_says_when_the_budget_was_too_short_for_anything(
+    run: Callable,
+    importer: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    trials: int,
+    warned: bool,
+) -> None:
+    monkeypatch.setattr(tuning, "tune", Recorder(tuning_report(trials=trials)))
+    assert ("give a longer --budget" in run("tune", "x.onnx").err) is warned
+
+
 def test_tune_tells_how_far_it_is(
     run: Callable, importer: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
