@@ -314,8 +314,8 @@ def _print(report: TuningReport) -> None:
     )
     if report.stopped == "budget" and not report.trials:
         output.warning(
-            "no candidate was measured: building the first ones took all of the time; give a longer "
-            "--budget"
+            "no candidate was measured: building the first ones took all of the time; "
+            "give a longer --budget"
         )
     for anchor, reason in report.failed:
         output.warning(f"{anchor} keeps its default schedule: {reason}")
