@@ -31,7 +31,7 @@ UNQUANTISED = "integer weights taken as the floats that they mean"
 Constants = Mapping[str, onnx.TensorProto]
 
 # What integers can say; the narrower and the floating types of opset 19 and later stay as they are.
-_RANGES = {
+_RANGES: dict[int, tuple[int, int]] = {
     onnx.TensorProto.UINT8: (0, 255),
     onnx.TensorProto.INT8: (-128, 127),
     onnx.TensorProto.UINT16: (0, 65535),
@@ -145,10 +145,10 @@ def _weights(
     shape = _along(node, steps[0], whole.shape)
     if shape is None:
         return None
-    scale, zero = steps[0].reshape(shape), steps[1].reshape(shape)
+    step, origin = steps[0].reshape(shape), steps[1].reshape(shape)
     # As the standard says: the difference of whole numbers, then one product.
-    result = (whole.astype(np.float64) - zero.astype(np.float64)).astype(scale.dtype) * scale
-    return np.asarray(result, scale.dtype)
+    result = (whole.astype(np.float64) - origin.astype(np.float64)).astype(step.dtype) * step
+    return np.asarray(result, step.dtype)
 
 
 def _along(
