@@ -251,3 +251,12 @@ def test_export_for_tensorrt_imports_and_compiles(tmp_path: Path) -> None:
     got = onnx_models.run_relax(module, boxes[None], scores[None])
     for wanted, value in zip(expected, got, strict=True):
         np.testing.assert_allclose(value, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("operator", ["EfficientNMS_TRT", "TRTBatchedNMS"])
+def test_what_takes_their_place_is_bounded(operator: str, opset: int, tmp_path: Path) -> None:
+    outputs = 3 if operator == "TRTBatchedNMS" else 4
+    model = _model(operator, outputs, [1, _BOXES, 4], opset=opset)
+    onnx.save(model, tmp_path / "nms.onnx")
+    imported = import_onnx(tmp_path / "nms.onnx", raw=True)
+    assert set(imported.output_names) >= {f"out{at}" for at in range(outputs)}

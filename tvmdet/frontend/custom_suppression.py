@@ -103,11 +103,14 @@ class _Builder:
         return name
 
     def choice(self, operator: str, one: str, other: str) -> str:
-        """Returns the Min or Max of whole numbers, which both take since opset 12."""
+        """Returns the Min or Max of whole numbers, which opset 11 has as floats only.
+
+        Numbers of boxes and classes are floats without rounding.
+        """
         if self.opset >= 12:
             return self.node(operator, one, other)
-        compare = {"Min": "Less", "Max": "Greater"}[operator]
-        return self.node("Where", self.node(compare, one, other), one, other)
+        floats = [self.node("Cast", value, to=TensorProto.FLOAT) for value in (one, other)]
+        return self.node("Cast", self.node(operator, *floats), to=TensorProto.INT64)
 
     def rename(self, made: str, name: str) -> None:
         if name:
