@@ -139,7 +139,8 @@ def test_every_truncation_is_found(path: Path) -> None:
 def test_refuses_what_is_no_artifact(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.tvmdet"
     path.write_bytes(content)
-    with pytest.raises(ArtifactError, match="is damaged"):
+    is_zip = content.startswith(b"PK")
+    with pytest.raises(ArtifactError, match="is damaged" if is_zip else r"is no \.tvmdet file"):
         Artifact.open(path)
 
 
@@ -305,7 +306,7 @@ def test_files_of_several_blocks(tmp_path: Path) -> None:
             Artifact.open(path)
     first, second = content[: 1 << 20], content[1 << 20 : 2 << 20]
     path.write_bytes(second + first + content[2 << 20 :])
-    with pytest.raises(ArtifactError, match="is damaged"):
+    with pytest.raises(ArtifactError, match=r"is no \.tvmdet file"):
         Artifact.open(path)
 
 

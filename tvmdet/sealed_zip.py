@@ -221,7 +221,10 @@ def _extents(path: Path, archive: zipfile.ZipFile, fd: int) -> Iterator[tuple[st
 def _check_seal(path: Path, fd: int) -> None:
     size = os.fstat(fd).st_size
     if not os.pread(fd, 4, 0).startswith(b"PK\x03\x04"):
-        raise damaged(path, f"it is not a .tvmdet file ({size} bytes, no zip header)")
+        raise ArtifactError(
+            f"{path} is no .tvmdet file ({size} bytes, no zip header); `tvmdet compile` makes one "
+            "of an .onnx file; if it was one, compile it again or copy it again"
+        )
     if size < _SEAL_BYTES:
         raise damaged(path, f"it is cut short ({size} bytes)")
     seal = os.pread(fd, _SEAL_BYTES, size - _SEAL_BYTES)

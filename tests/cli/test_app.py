@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import pytest
 
 import tvmdet
 from tvmdet.cli import targets as targets_verb
+from tvmdet.errors import ModelError
 
 
 def test_version(run: Callable) -> None:
@@ -34,6 +39,22 @@ def test_help_of_each_verb(run: Callable, verb: str) -> None:
     assert f"Usage: tvmdet {verb}" in done.out
     assert "--debug" in done.out
     assert "--json" in done.out
+
+
+def test_an_interrupt_that_native_code_makes_an_error_of_is_one(
+    run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        raise ModelError("the network cannot be lowered: RuntimeError('')")
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("tvmdet.cli.app._run", interrupted)
+    done = run("compile", "x.onnx")
+    assert (done.code, done.error.strip()) == (130, "error: interrupted")
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize(

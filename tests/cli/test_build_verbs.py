@@ -37,7 +37,10 @@ class Recorder:
 
 
 @pytest.fixture
-def importer(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+def importer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
+    """Stands in for the reader of models, in a folder with a file ``x.onnx``."""
+    monkeypatch.chdir(tmp_path)
+    Path("x.onnx").touch()
     model = SimpleNamespace(name="toy", spec=toy_modules.toy_spec(), recognition=("a toy",))
     recorder = Recorder(model)
 
@@ -165,7 +168,7 @@ def test_tune_passes_its_options_on(
     recorder = Recorder(tuning_report())
     monkeypatch.setattr(tuning, "tune", recorder)
     words = ["--budget", text, "--batch", "4,1", "--threads", "2", "--logs", tmp_path]
-    words += ["--precision", "bf16"]
+    words += ["--precision", "bf16", "--target", "x86-64-v4"]
     done = run("tune", "x.onnx", "--size", "32x48", *words)
     assert done.code == 0
     assert importer.options == {
@@ -177,7 +180,7 @@ def test_tune_passes_its_options_on(
     }
     recorder.options.pop("progress")
     assert recorder.options == {
-        "target": "host",
+        "target": "x86-64-v4",
         "budget_s": seconds,
         "batch_sizes": (1, 4),
         "logs": tmp_path,
@@ -201,6 +204,18 @@ def test_tune_says_what_more_time_would_bring(
     ended = dataclasses.replace(report, stopped="converged")
     monkeypatch.setattr(tuning, "tune", Recorder(ended))
     assert "more time" not in run("tune", "x.onnx").out
+
+
+@pytest.mark.parametrize(("trials", "warned"), [(0, True), (1, False)])
+def test_tune_says_when_the_budget_was_too_short_for_anything(
+    run: Callable,
+    importer: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    trials: int,
+    warned: bool,
+) -> None:
+    monkeypatch.setattr(tuning, "tune", Recorder(tuning_report(trials=trials)))
+    assert ("give a longer --budget" in run("tune", "x.onnx").err) is warned
 
 
 def test_tune_tells_how_far_it_is(
@@ -259,14 +274,14 @@ def test_compile_passes_its_options_on(
 ) -> None:
     recorder = Recorder(compile_report())
     monkeypatch.setattr(compiler, "compile", recorder)
-    words = ["--target", "a,b", "--batch", "1,4", "--images", tmp_path, "-o", "y.tvmdet"]
+    words = ["--target", "x86-64-v4,zen4", "--batch", "1,4", "--images", tmp_path, "-o", "y.tvmdet"]
     words += ["--precision", "bf16"]
     done = run("compile", "x.onnx", "--spec", "s.toml", *words)
     assert done.code == 0
     assert importer.options["spec"] == Path("s.toml")
     recorder.options.pop("progress")
     assert recorder.options == {
-        "target": ("a", "b"),
+        "target": ("x86-64-v4", "zen4"),
         "batch_sizes": (1, 4),
         "output": Path("y.tvmdet"),
         "images": tmp_path,
@@ -324,6 +339,38 @@ def test_compile_says_when_most_kernels_are_untuned(
     told = run("compile", "x.onnx").err
     assert "12 of 13 kernels are not tuned for toy" in told
     assert "tvmdet tune x.onnx --target toy" in told
+
+
+@pytest.mark.parametrize("verb", ["tune", "compile"])
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nofile.onnx"], "there is no file nofile.onnx"),
+        (["."], ". is a folder; give the .onnx file in it"),
+        (["weights.pt"], "weights.pt is a checkpoint"),
+        (["x.onnx", "--target", "frobnicator"], "unknown target 'frobnicator'"),
+        (["x.onnx", "--precision", "int3"], "cannot compute in 'int3'"),
+    ],
+)
+def test_what_is_plainly_wrong_is_said_before_a_model_is_read(
+    run: Callable, importer: Recorder, verb: str, words: list[str], says: str
+) -> None:
+    Path("weights.pt").touch()
+    done = run(verb, *words)
+    assert (done.code, importer.args) == (1, ())
+    assert says in done.error
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [("there/y.tvmdet", "make the folder there"), (".", "give -o a file in it")],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_a_model_is_read(
+    run: Callable, importer: Recorder, place: str, says: str
+) -> None:
+    done = run("compile", "x.onnx", "-o", place)
+    assert (done.code, importer.args) == (1, ())
+    assert says in done.error
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,18 @@ def test_an_unknown_input_is_asked_for(tmp_path: Path) -> None:
     assert "pixel_mask = " not in text
 
 
+def test_a_text_is_not_asked_for(tmp_path: Path) -> None:
+    # OWL-ViT: a number for its tokens would find something else than what the user has in mind.
+    inputs: dict[str, Input] = {
+        "input_ids": (INT64, ["t", "s"]),
+        "pixel_values": PICTURE,
+        "attention_mask": (INT64, ["t", "s"]),
+    }
+    with pytest.raises(ModelError, match=r"takes text .*\(input_ids, attention_mask\)") as caught:
+        _bind(_echo(inputs), tmp_path)
+    assert "[input.constants]" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("constants", "message"),
     [
@@ -196,6 +208,14 @@ def test_finds_the_picture(
 ) -> None:
     image = find_picture(_load(_echo({"x": (FLOAT, shape)}), tmp_path), {})
     assert (image.name, image.layout, image.size_hw) == ("x", layout, size_hw)
+
+
+def test_open_channels_that_the_network_turns_are_last(tmp_path: Path) -> None:
+    turned = helper.make_node("Transpose", ["x"], ["y"], perm=[0, 3, 1, 2])
+    image = find_picture(
+        _load(_model({"x": (FLOAT, ["n", "h", "w", "c"])}, [turned]), tmp_path), {}
+    )
+    assert image.layout == "NHWC"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from head_tools import assert_decodes_as_reference, decode, summary_of
 import tvmdet
 from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.recognise import recognise
-from tvmdet.heads import GraphSummary
+from tvmdet.heads import GraphSummary, get_head
 
 
 def _random(summary: GraphSummary, batch: int, classes: int) -> dict[str, np.ndarray]:
@@ -62,6 +62,42 @@ def _random(summary: GraphSummary, batch: int, classes: int) -> dict[str, np.nda
 def test_decodes(summary: GraphSummary, given: Mapping[str, Any], batch: int) -> None:
     spec = claimed(summary, given)
     assert_decodes_as_reference(spec, _random(summary, batch, len(spec.labels)))
+
+
+MIXED = {"output0": (1, 7, 9), "output1": (1, 3, 16, 24)}
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_masks_are_mixed_from_prototypes(batch: int) -> None:
+    # Ultralytics' -seg with nms=True: six columns, then one coefficient for each prototype.
+    summary = summary_of(MIXED, metadata={**ULTRALYTICS, "task": "segment"})
+    spec = claimed(summary)
+    assert spec.options["prototype_output"] == "output1"
+    assert spec.masks is not None
+    assert spec.masks.frame == "image"
+    outputs = _random(summary, batch, 2)
+    outputs["output0"][..., 5] = np.arange(7) % 2
+    assert_decodes_as_reference(spec, outputs)
+    masks = get_head("detections").decode_reference(outputs, spec).masks
+    assert masks is not None
+    np.testing.assert_array_equal(masks.values, outputs["output0"][..., 6:])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "options", "message"),
+    [
+        ({**MIXED, "masks": (7, 1, 8, 8)}, {"mask_output": "masks"}, "2 outputs of them"),
+        (MIXED, {"prototype_output": ""}, "0 outputs of them"),
+        (MIXED, {"prototype_output": "output0"}, "of 3 dimensions; prototypes of masks are"),
+        ({**MIXED, "output1": (1, 4, 16, 24)}, {}, "4 coefficients of masks need .N, rows, 10."),
+    ],
+)
+def test_refuses_masks_that_do_not_fit(
+    outputs: Mapping[str, Any], options: Mapping[str, Any], message: str
+) -> None:
+    spec = claimed(summary_of(MIXED, metadata=ULTRALYTICS)).override({"options": options})
+    with pytest.raises(InputError, match=message):
+        get_head("detections").validate(spec, summary_of(outputs, metadata=ULTRALYTICS))
 
 
 @pytest.mark.parametrize(

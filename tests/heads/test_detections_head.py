@@ -240,6 +240,22 @@ def test_what_is_asked_for_settles_it(summary: GraphSummary) -> None:
 
 
 @pytest.mark.parametrize(
+    ("ranges", "frame"),
+    [
+        ((ANY,) * 6, "pixels"),
+        ((*(UNIT,) * 5, ANY), "normalized"),  # a class number that is not proven whole
+        ((ANY, UNIT, *(ANY,) * 4), "pixels"),
+    ],
+)
+def test_the_unit_that_is_offered_is_what_the_graph_proves(
+    ranges: tuple[Range, ...], frame: str
+) -> None:
+    answer = get_head("detections").examine(joined(ranges), (64, 96), {})
+    assert isinstance(answer, Question), answer
+    assert tomllib.loads(answer.spec_text)["options"]["box_frame"] == frame
+
+
+@pytest.mark.parametrize(
     ("shape", "told", "frame"),
     [
         ((7, 1, 28, 28), {}, "box"),

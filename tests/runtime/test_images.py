@@ -121,8 +121,11 @@ def test_says_why_a_file_cannot_be_read(tmp_path: Path) -> None:
         load_image(tmp_path / "empty.png")
     with pytest.raises(InputError, match="No such file"):
         load_image(tmp_path / "missing.png")
-    with pytest.raises(InputError, match="Is a directory"):
+    with pytest.raises(InputError, match=r"Is a directory.*takes folders"):
         load_image(tmp_path)
+    (tmp_path / "clip.MP4").write_bytes(b"frames")
+    with pytest.raises(InputError, match=r"is a video: detect_video\(path\)"):
+        load_image(tmp_path / "clip.MP4")
     with pytest.raises(InputError, match="null byte"):
         load_image("a\0b.png")
 

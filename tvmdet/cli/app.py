@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -86,6 +90,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Ctrl-C.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    with _interrupts() as interrupted:
+        return _with_errors_said(given, interrupted)
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Yields what is set when Ctrl-C was pressed.
+
+    Native code that calls Python turns the KeyboardInterrupt of such a call into an error of its
+    own, which says nothing.
+    """
+    pressed = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield pressed
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.set()
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _with_errors_said(given: list[str], interrupted: threading.Event) -> int:
     debug = "--debug" in given
     try:
         with output.shown_log(debug=debug):
@@ -99,12 +132,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _show_traceback(debug)
         output.error(str(interrupt) or "interrupted")
         return INTERRUPTED
-    except TvmdetError as error:
-        _show_traceback(debug)
-        output.error(str(error))
-        return FAILED
     except Exception as error:
         _show_traceback(debug)
+        if interrupted.is_set():
+            output.error("interrupted")
+            return INTERRUPTED
+        if isinstance(error, TvmdetError):
+            output.error(str(error))
+            return FAILED
         text = " ".join(f"{type(error).__name__}: {error}".split())
         output.error(f"{text}\nThis was not foreseen; run again with --debug for the traceback")
         return FAILED

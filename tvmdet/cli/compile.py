@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +13,7 @@ import typer
 from tvmdet import untrusted
 from tvmdet.cli import output
 from tvmdet.cli.certificate import print_certificate
+from tvmdet.cli.files import check_model, check_writable
 from tvmdet.cli.options import (
     Batch,
     Debug,
@@ -23,6 +26,7 @@ from tvmdet.cli.options import (
     Threads,
     Timeout,
     ToleranceShare,
+    given_again,
     parse_batch,
     parse_duration,
     parse_names,
@@ -77,6 +81,7 @@ def compile_(
     if tolerance is not None and not raw:
         raise InputError("--tolerance is for raw outputs: give it with --raw")
     destination = output_ or Path(f"{model.stem}.tvmdet")
+    _check(model, destination, names, precision)
     with Phases() as phase:
         phase(f"importing {model}")
         with untrusted.start_import(
@@ -111,7 +116,7 @@ def compile_(
         output.print_json(report.to_dict())
         return 0
     _print(report, imported.spec.family, imported.recognition)
-    _advise(report, model, batch)
+    _advise(report, model, given_again(batch=batch, size=size, spec=spec, raw=raw))
     if all("skipped" in one or "emulated" in one for one in report.parity.values()):
         # None of it runs on this machine.
         output.next_step("tvmdet", "inspect", report.output, "--here")
@@ -120,6 +125,16 @@ def compile_(
     else:
         output.next_step("tvmdet", "detect", report.output, "IMAGE.jpg")
     return 0
+
+
+def _check(model: Path, destination: Path, targets: Sequence[str], precision: str) -> None:
+    """Refuses at once what would be refused after the model is read."""
+    from tvmdet.targets import resolve_target
+
+    for name in targets:
+        resolve_target(name).at_precision(precision)
+    check_writable(destination, "-o")
+    check_model(model)
 
 
 def _print(report: CompileReport, family: str, recognition: tuple[str, ...]) -> None:
@@ -147,9 +162,9 @@ def _print(report: CompileReport, family: str, recognition: tuple[str, ...]) -> 
         output.table(columns, passed_over, gap=True)
 
 
-def _advise(report: CompileReport, model: Path, batch: str) -> None:
+def _advise(report: CompileReport, model: Path, options: Sequence[str]) -> None:
     """Says what would make the file faster."""
-    same = "" if batch == "1" else f" --batch {batch}"
+    same = "".join(f" {shlex.quote(option)}" for option in options)
     for name in report.targets:
         if report.fallbacks.get(name):
             output.warning(

@@ -79,7 +79,8 @@ def detect(
             output.stdout().print(f"{pictures.count} annotated in {pictures.folder}")
         if json is not None:
             output.stdout().print(f"every detection in {json}")
-        _name_next_step(model, sources, save, json)
+        if tally.failures < len(found):
+            _name_next_step(model, sources, save, json)
     if tally.failures:
         output.error(f"{tally.failures} of {len(found)} sources failed, as said above")
         return 1

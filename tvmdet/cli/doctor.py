@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from tvmdet.cli.options import (
     Size,
     Spec,
     Timeout,
+    given_again,
     parse_duration,
     parse_size,
 )
@@ -83,16 +85,16 @@ def doctor(
     if json:
         output.print_json(found.to_dict())
     else:
-        _print(found, nodes=nodes)
+        _print(found, nodes=nodes, again=given_again(size=size, spec=spec, raw=raw))
     return 0 if found.ok else 1
 
 
-def _print(found: Diagnosis, *, nodes: bool) -> None:
+def _print(found: Diagnosis, *, nodes: bool, again: Sequence[str]) -> None:
     """Prints the verdict, what it is and what to do; then what matters; then what was asked for."""
     console = output.stdout()
     console.print(_verdict(found), style="green" if found.ok else "red", soft_wrap=True)
     console.print(f"  {_what(found)}", soft_wrap=True)
-    _print_next(found)
+    _print_next(found, again)
     for problem in found.problems:
         console.print(f"\nblocks: {problem}", style="red", soft_wrap=True)
     if found.shrunk is not None:
@@ -142,10 +144,10 @@ def _short(count: int) -> str:
     return str(count)
 
 
-def _print_next(found: Diagnosis) -> None:
+def _print_next(found: Diagnosis, again: Sequence[str]) -> None:
     if found.ok:
-        raw = ["--raw"] if found.family == "raw" else []
-        output.next_step("tvmdet", "tune", found.path, *raw)
+        raw = ["--raw"] if found.family == "raw" and "--raw" not in again else []
+        output.next_step("tvmdet", "tune", found.path, *again, *raw)
     elif found.static and not found.count("blocks") and found.family is None:
         output.next_step("tvmdet", "compile", found.path, "--raw")
     else:

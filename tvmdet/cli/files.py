@@ -9,10 +9,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tvmdet.errors import InputError
+from tvmdet.errors import InputError, ModelError
 from tvmdet.files import whole_file
 
-__all__ = ["check_writable", "make_folder", "written_whole"]
+__all__ = ["check_model", "check_writable", "make_folder", "written_whole"]
+
+_CHECKPOINTS = frozenset((".ckpt", ".pt", ".pth", ".safetensors"))
+
+
+def check_model(path: Path) -> None:
+    """Refuses what is no ONNX file at first sight, before the readers of such files are started.
+
+    Raises:
+        ModelError: There is no such file, or it is another kind of thing.
+    """
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; give the .onnx file in it")
+    if not path.exists():
+        raise ModelError(f"there is no file {path}; give the path of an .onnx file")
+    if path.suffix.lower() in _CHECKPOINTS:
+        raise ModelError(
+            f"{path} is a checkpoint, which holds weights and not how to compute with them; export "
+            "it to ONNX: docs/exporting.md has the command of each framework"
+        )
 
 
 @contextmanager
@@ -71,7 +90,9 @@ def make_folder(path: Path, option: str) -> None:
 
 
 def _refused(path: Path, option: str, error: OSError) -> InputError:
-    return InputError(
-        f"cannot write {path}: {error.strerror or error}; "
-        f"free some space or choose another place with {option}"
-    )
+    advice = f"free some space or choose another place with {option}"
+    if isinstance(error, IsADirectoryError):
+        advice = f"it is a folder: give {option} a file in it"
+    elif isinstance(error, FileNotFoundError):
+        advice = f"make the folder {path.parent}, or choose another place with {option}"
+    return InputError(f"cannot write {path}: {error.strerror or error}; {advice}")

@@ -26,6 +26,7 @@ __all__ = [
     "Threads",
     "Timeout",
     "ToleranceShare",
+    "given_again",
     "parse_batch",
     "parse_board",
     "parse_duration",
@@ -124,6 +125,18 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
             param_hint="--size",
         )
     return int(found[1]), int(found[2])
+
+
+def given_again(
+    *, batch: str = "1", size: str | None = None, spec: Path | None = None, raw: bool = False
+) -> list[str]:
+    """Returns what of a model's options the next command must be given too."""
+    return [
+        *([] if batch == "1" else ["--batch", batch]),
+        *([] if size is None else ["--size", size]),
+        *([] if spec is None else ["--spec", str(spec)]),
+        *(["--raw"] if raw else []),
+    ]
 
 
 def parse_batch(text: str) -> tuple[int, ...]:

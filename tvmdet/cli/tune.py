@@ -9,6 +9,7 @@ import typer
 
 from tvmdet import untrusted
 from tvmdet.cli import output
+from tvmdet.cli.files import check_model
 from tvmdet.cli.options import (
     Batch,
     Board,
@@ -21,6 +22,7 @@ from tvmdet.cli.options import (
     Spec,
     Threads,
     Timeout,
+    given_again,
     parse_batch,
     parse_board,
     parse_duration,
@@ -113,6 +115,10 @@ def tune(
         from tvmdet.tuning.driver import find_predictor
 
         find_predictor(resolve_target(target), cast("CostModel", cost_model), board)
+    from tvmdet.targets import resolve_target
+
+    resolve_target(target).at_precision(precision)
+    check_model(model)
     try:
         with Phases() as phase:
             phase(f"importing {model}")
@@ -149,10 +155,9 @@ def tune(
         output.error(f"interrupted after {report.trials} trials. {_RESUME}")
         return _INTERRUPTED
     if not json:
-        same = {"--batch": None if batch == "1" else batch, "--size": size, "--spec": spec}
-        same |= {"--logs": logs, "-o": f"{model.stem}.tvmdet"}
-        options = [word for pair in same.items() if pair[1] is not None for word in pair]
-        options += ["--raw"] if raw else []
+        options = given_again(batch=batch, size=size, spec=spec, raw=raw)
+        options += [] if logs is None else ["--logs", str(logs)]
+        options += ["-o", f"{model.stem}.tvmdet"]
         options += ["--precision", precision] if precision != "fp32" else []
         output.next_step("tvmdet", "compile", model, "--target", report.target, *options)
     return 0
@@ -307,5 +312,10 @@ def _print(report: TuningReport) -> None:
             *([("more time", more)] if (more := _more_time(report)) else []),
         ]
     )
+    if report.stopped == "budget" and not report.trials:
+        output.warning(
+            "no candidate was measured: building the first ones took all of the time; "
+            "give a longer --budget"
+        )
     for anchor, reason in report.failed:
         output.warning(f"{anchor} keeps its default schedule: {reason}")

@@ -20,7 +20,7 @@ from tvmdet.errors import InputError, ModelError
 from tvmdet.frontend.image_input import ImageInput, find_image_input, input_summaries
 from tvmdet.frontend.load import LoadedModel
 from tvmdet.frontend.onnx_tools import iter_graphs
-from tvmdet.frontend.side_inputs import known_side_input
+from tvmdet.frontend.side_inputs import TEXT_INPUTS, known_side_input, plain_name
 from tvmdet.frontend.widen_floats import is_half, widen_floats
 from tvmdet.heads.base import TensorSummary
 
@@ -78,6 +78,8 @@ def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[st
         InputError: A constant of the spec does not fit its input.
     """
     bound = _bind(loaded, size_hw, given)
+    if loaded.exported is loaded.proto:
+        return bound
     before, quantised = (
         None if old is None else _bind(replace(loaded, proto=old), size_hw, given).loaded.proto
         for old in (loaded.before, loaded.quantised)
@@ -256,6 +258,15 @@ def _unknown(
     inputs: Mapping[str, TensorSummary], unknown: Mapping[str, TensorSummary]
 ) -> ModelError:
     shown = ", ".join(f"{name} {value}" for name, value in inputs.items())
+    texts = [name for name in unknown if plain_name(name) in TEXT_INPUTS]
+    if texts:
+        return ModelError(
+            f"the network has {len(inputs)} inputs ({shown}), and takes text beside the picture "
+            f"({', '.join(texts)}): it finds what a sentence names, and tvmdet takes detectors of "
+            "fixed classes; export it with the text's embedding as a constant, so that the picture "
+            "is the only input (YOLO-World and YOLOE: set_classes before the export), or compile "
+            "it with --raw"
+        )
     lines = [f"  {_key(name)} = 1    # {value}" for name, value in unknown.items()]
     return ModelError(
         "\n".join(

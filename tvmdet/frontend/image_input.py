@@ -80,7 +80,9 @@ def find_image_input(model: onnx.ModelProto, others: Collection[str] = ()) -> Im
     """
     inputs = input_summaries(model)
     layouts = {
-        name: layout
+        name: "NHWC"
+        if layout == "NCHW" and value.shape[1] is None and _turned(model, name)
+        else layout
         for name, value in inputs.items()
         if name not in others and (layout := _layout(value)) is not None
     }
@@ -110,6 +112,18 @@ def _layout(value: TensorSummary) -> Layout | None:
             return "HWC"
         return "CHW" if shape[0] in (None, _CHANNELS) else None
     return None
+
+
+def _turned(model: onnx.ModelProto, name: str) -> bool:
+    """Returns whether the network brings the last dimension of an input to the front."""
+    orders = [
+        list(attribute.ints)
+        for node in model.graph.node
+        if node.op_type == "Transpose" and name in node.input
+        for attribute in node.attribute
+        if attribute.name == "perm"
+    ]
+    return orders == [[0, 3, 1, 2]]
 
 
 def _no_picture(

@@ -13,13 +13,14 @@ from tvmdet.frontend.onnx_tools import DEFAULT_DOMAINS, constants_of, describe, 
 __all__ = ["Block", "find_blocks", "find_foreign", "refuse"]
 
 _EXPORT_OFF = "export the detector without its non-maximum suppression (Ultralytics: nms=False)"
+_QDQ = "export the float model, or quantise it to QuantizeLinear and DequantizeLinear (QDQ)"
 _FIXES = {
-    "ConvInteger": "export the float model, or quantise it to QDQ: QuantizeLinear and DequantizeLinear",
+    "ConvInteger": _QDQ,
     "DeformConv": "choose a model without deformable convolution",
     "If": "export with constant conditions (torch: eval mode and static shapes)",
     "Loop": f"{_EXPORT_OFF}, or without the loop",
-    "QLinearConv": "export the float model, or quantise it to QDQ: QuantizeLinear and DequantizeLinear",
-    "QLinearMatMul": "export the float model, or quantise it to QDQ: QuantizeLinear and DequantizeLinear",
+    "QLinearConv": _QDQ,
+    "QLinearMatMul": _QDQ,
     "Scan": "export without the loop",
 }
 _DATA_DEPENDENT = {

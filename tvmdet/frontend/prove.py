@@ -114,7 +114,8 @@ def _cannot_run(error: Exception) -> ModelError:
     where = f"at node {node[1]!r}: " if node else ""
     return ModelError(
         f"ONNX Runtime cannot run the model {where}{first_line(error)}; "
-        "export the model again, or check it with onnx.checker"
+        "where a --size was given, try multiples of 32; else export the model again, or check it "
+        "with onnx.checker"
     )
 
 

@@ -19,9 +19,26 @@ from typing import Any
 
 from tvmdet.heads.size_inputs import HEIGHT_WIDTH, WIDTH_HEIGHT
 
-__all__ = ["SideInput", "known_side_input"]
+__all__ = ["TEXT_INPUTS", "SideInput", "known_side_input", "plain_name"]
 
 Size = tuple[int, int]
+
+# Tokens of a text, of detectors that find what it names (OWL-ViT, Grounding DINO, OmDet-Turbo).
+TEXT_INPUTS = frozenset(
+    (
+        "attention_mask",
+        "classes_attention_mask",
+        "classes_input_ids",
+        "input_ids",
+        "position_ids",
+        "tasks_attention_mask",
+        "tasks_input_ids",
+        "text",
+        "text_token_mask",
+        "token_type_ids",
+        "txt_feats",
+    )
+)
 
 _IOU = 0.45  # PostprocessSpec's own default
 _SCORE = 0.01  # low: the threshold that users choose per call comes after the network
@@ -43,9 +60,13 @@ class SideInput:
 
 def known_side_input(name: str, size_hw: Size) -> SideInput | None:
     """Returns what an input of this name gets, or None when the name says nothing."""
-    plain = name.split(":")[0].rsplit("/", 1)[-1].lower().replace(".", "_")
-    make = _KNOWN.get(plain)
+    make = _KNOWN.get(plain_name(name))
     return None if make is None else make(size_hw)
+
+
+def plain_name(name: str) -> str:
+    """Returns an input's name without TensorFlow's suffix and scopes, in lower case."""
+    return name.split(":")[0].rsplit("/", 1)[-1].lower().replace(".", "_")
 
 
 def _size(names: str, suffix: list[int], meaning: str) -> Callable[[Size], SideInput]:

@@ -60,7 +60,8 @@ def input_shapes(
     """Decides the static shape of every input.
 
     Open first dimensions become the batch size; fixed ones stay. Open heights and widths of
-    four-dimensional inputs become ``size_hw``.
+    four-dimensional inputs become ``size_hw``, and open channels of the picture three: Optimum
+    leaves them open as well.
 
     Raises:
         ShapeError: A dimension stays open, or the export fixes another size than ``size_hw``.
@@ -79,6 +80,8 @@ def input_shapes(
         # The size is that of the first picture; a further input may be fixed to its own.
         fixed = len(dims) == 4 and None not in [dims[axis] for axis in image_axes(summary.shape)]
         if len(dims) == 4 and size_hw is not None and not (picture_seen and fixed):
+            if not picture_seen and dims[1] is None and image_axes(summary.shape) == (2, 3):
+                dims[1] = 3
             picture_seen = True
             for axis, size in zip(image_axes(summary.shape), size_hw, strict=True):
                 if dims[axis] is None:

@@ -47,14 +47,14 @@ def check_options(spec: DetectorSpec, summary: GraphSummary) -> None:
         InputError: An option is unknown, missing or does not fit the network.
     """
     options = spec.options
-    refuse_unknown_options(options, spec.family, _OPTIONS)
+    refuse_unknown_options(options, spec.family, (*_OPTIONS, "prototype_output"))
     missing = [name for name in _OPTIONS if options.get(name) is None]
     if missing:
         raise InputError(f"the spec's options lack {missing[0]!r}; needed: {', '.join(_OPTIONS)}")
     choice(options, "box_frame", ("normalized", "pixels"))
     whole_number(options, "label_offset", 0, 1000)
     choice(options, "box_output", tuple(summary.outputs))
-    for name in ("class_output", "count_output", "mask_output", "score_output"):
+    for name in ("class_output", "count_output", "mask_output", "prototype_output", "score_output"):
         choice(options, name, ("", *summary.outputs))
     columns = options["columns"]
     listed = isinstance(columns, list | tuple) and all(column in _COLUMNS for column in columns)
@@ -71,13 +71,16 @@ def check_options(spec: DetectorSpec, summary: GraphSummary) -> None:
                 f"the spec names {sources} sources of the {column}: give a column {column!r} in "
                 f"options.columns, or options.{key}"
             )
-    if spec.masks is not None and not options["mask_output"]:
+    sources = bool(options["mask_output"]) + bool(options.get("prototype_output"))
+    if spec.masks is not None and sources != 1:
         raise InputError(
-            "the spec has masks, and options.mask_output names no output of masks; name one, or "
-            "leave the masks away"
+            f"the spec has masks, and {sources} outputs of them: options.mask_output names one of "
+            "a mask a row, options.prototype_output one that masks are mixed from; name one of "
+            "both, or leave the masks away"
         )
     try:
-        _check_rows(summary.outputs[options["box_output"]].shape, spec)
+        coefficients = _coefficients(summary.outputs, spec)
+        _check_rows(summary.outputs[options["box_output"]].shape, spec, coefficients)
     except ShapeError as error:
         raise InputError(str(error)) from error
 
@@ -90,7 +93,7 @@ def decode_detections(
 
     table = _pick(outputs, spec, "box_output")
     shape = tuple(int(dim) for dim in table.ty.shape)
-    _check_rows(shape, spec)
+    _check_rows(shape, spec, _coefficients({n: v.ty for n, v in outputs.items()}, spec))
     batch, rows = _rows(shape)
     table = bb.emit(relax.op.reshape(table, (batch, rows, shape[-1])))
     scores = _emit_row_values(bb, outputs, spec, "score", table)
@@ -108,7 +111,11 @@ def decode_detections(
         is_class = bb.emit(relax.op.equal(numbers, wanted))
         scores = bb.emit(relax.op.where(is_class, scores, relax.const(0.0, "float32")))
     masks = None
-    if spec.masks is not None:
+    if spec.masks is not None and spec.options.get("prototype_output"):
+        first = len(spec.options["columns"])
+        values = _emit_columns(bb, table, list(range(first, shape[-1])))
+        masks = MaskValues(values=values, prototypes=_pick(outputs, spec, "prototype_output"))
+    elif spec.masks is not None:
         values = _pick(outputs, spec, "mask_output")
         height, width = (int(dim) for dim in list(values.ty.shape)[-2:])
         values = bb.emit(relax.op.reshape(values, (batch, rows, height, width)))
@@ -172,9 +179,11 @@ def decode_detections_reference(outputs: Mapping[str, np.ndarray], spec: Detecto
     """Does the same in numpy; see :meth:`tvmdet.heads.base.Head.decode_reference`."""
     options, columns = spec.options, list(spec.options["columns"])
     table = np.asarray(_pick(outputs, spec, "box_output"))
-    _check_rows(table.shape, spec)
+    _check_rows(table.shape, spec, _coefficients(outputs, spec))
     batch, rows = _rows(table.shape)
-    named = dict(zip(columns, np.moveaxis(table.reshape(batch, rows, -1), 2, 0), strict=True))
+    named = dict(
+        zip(columns, np.moveaxis(table.reshape(batch, rows, -1), 2, 0)[: len(columns)], strict=True)
+    )
 
     def of_row(column: str) -> np.ndarray:
         if column in named:
@@ -197,7 +206,11 @@ def decode_detections_reference(outputs: Mapping[str, np.ndarray], spec: Detecto
     images, places = np.nonzero(real)
     table_of_scores[images, places, indexes[real].astype(int)] = scores[real]
     masks = None
-    if spec.masks is not None:
+    if spec.masks is not None and options.get("prototype_output"):
+        values = table.reshape(batch, rows, -1)[..., len(columns) :]
+        prototypes = np.asarray(_pick(outputs, spec, "prototype_output"), np.float32)
+        masks = MaskValues(values=values.astype(np.float32), prototypes=prototypes)
+    elif spec.masks is not None:
         values = np.asarray(_pick(outputs, spec, "mask_output"), np.float32)
         masks = MaskValues(values=values.reshape(batch, rows, *values.shape[-2:]))
     return Decoded(boxes=boxes, scores=table_of_scores, masks=masks)
@@ -205,7 +218,8 @@ def decode_detections_reference(outputs: Mapping[str, np.ndarray], spec: Detecto
 
 def boxes_reference(table: np.ndarray, spec: DetectorSpec) -> np.ndarray:
     """Does in numpy what :func:`emit_boxes` does."""
-    named = dict(zip(spec.options["columns"], np.moveaxis(table, 2, 0), strict=True))
+    columns = spec.options["columns"]
+    named = dict(zip(columns, np.moveaxis(table, 2, 0)[: len(columns)], strict=True))
     left, top = named.get("x1"), named.get("y1")
     if left is None or top is None:
         left, top = named["cx"] - named["w"] / 2, named["cy"] - named["h"] / 2
@@ -235,12 +249,27 @@ def _rows(shape: tuple[int, ...]) -> tuple[int, int]:
     return (1, shape[0]) if len(shape) == 2 else (shape[0], shape[1])
 
 
-def _check_rows(shape: tuple[int | None, ...], spec: DetectorSpec) -> None:
+def _coefficients(outputs: Mapping[str, Any], spec: DetectorSpec) -> int:
+    """Returns how many columns follow those that have names: one for each prototype of masks."""
+    if not spec.options.get("prototype_output"):
+        return 0
+    shape = _pick(outputs, spec, "prototype_output").shape
+    if len(shape) != 4:
+        raise ShapeError(
+            f"the spec's options.prototype_output is {spec.options['prototype_output']!r}, of "
+            f"{len(shape)} dimensions; prototypes of masks are [N, P, height, width]"
+        )
+    return int(shape[1])
+
+
+def _check_rows(shape: tuple[int | None, ...], spec: DetectorSpec, coefficients: int = 0) -> None:
     columns = spec.options["columns"]
-    if len(shape) not in (2, 3) or shape[-1] != len(columns):
+    width = len(columns) + coefficients
+    if len(shape) not in (2, 3) or shape[-1] != width:
+        also = f" and {coefficients} coefficients of masks" if coefficients else ""
         raise ShapeError(
             f"{spec.options['box_output']} is {list(shape)}; the spec's options.columns "
-            f"({' '.join(columns)}) need [N, rows, {len(columns)}] or [rows, {len(columns)}]"
+            f"({' '.join(columns)}){also} need [N, rows, {width}] or [rows, {width}]"
         )
 
 

@@ -61,6 +61,7 @@ _OPTIONS = {
     "classes": "class_output",
     "count": "count_output",
     "masks": "mask_output",
+    "prototypes": "prototype_output",
 }
 
 # The four columns of a box, in the order of each convention.
@@ -96,6 +97,8 @@ class DetectionOutputs:
         classes: Name of the class numbers, likewise.
         count: Name of the number of rows that count, or the empty string.
         masks: Name of one mask for each row, or the empty string.
+        prototypes: Name of the pictures that an image's masks are mixed from, or the empty string;
+            further columns of the boxes are the coefficients.
         rows: Rows of an image.
         why: A line for people.
     """
@@ -106,6 +109,7 @@ class DetectionOutputs:
     classes: str = ""
     count: str = ""
     masks: str = ""
+    prototypes: str = ""
     rows: int
     why: str
 
@@ -137,7 +141,10 @@ def find_detection_outputs(
         told = choice(options, key, ("", *names))
         if told is not None:
             roles[role] = told
-    boxes = roles.get("boxes") or _joined(outputs)
+    boxes, prototypes = roles.get("boxes", ""), choice(options, "prototype_output", ("", *names))
+    if not boxes:
+        boxes, found = _joined(outputs)
+        prototypes = found if prototypes is None else prototypes
     if not boxes:
         return "no output is one row of columns for each detection"
     columns = tuple(options.get("columns", ()))
@@ -151,7 +158,8 @@ def find_detection_outputs(
         if role in ("scores", "classes") and name and _has_rows(outputs[name], rows)
     }
     if not columns:
-        decided = _columns(summary, boxes, int(width), of_rows)
+        coefficients = int(outputs[prototypes].shape[1] or 0) if prototypes else 0
+        decided = _columns(summary, boxes, int(width) - coefficients, of_rows)
         if isinstance(decided, str):
             return decided
         columns, why = decided
@@ -164,6 +172,7 @@ def find_detection_outputs(
         classes="" if "class" in columns else of_rows.get("classes", ""),
         count=roles.get("count", ""),
         masks=_masks(outputs, roles.get("masks", ""), int(rows)),
+        prototypes=prototypes or "",
         rows=int(rows),
         why=why,
     )
@@ -197,11 +206,24 @@ def _by_type(summary: GraphSummary, outputs: Mapping[str, TensorSummary]) -> dic
     return {**found, "masks": masks[0]} if len(masks) == 1 else found
 
 
-def _joined(outputs: Mapping[str, TensorSummary]) -> str:
-    """Returns the only output whose columns could hold boxes, scores and classes."""
-    fits = [n for n, v in outputs.items() if _is_float(v) and v.shape[-1:] in ((6,), (7,))]
-    others = [n for n, v in outputs.items() if n not in fits and _is_float(v)]
-    return fits[0] if len(fits) == 1 and not others else ""
+def _joined(outputs: Mapping[str, TensorSummary]) -> tuple[str, str]:
+    """Returns the only output whose columns could hold boxes, scores and classes, and prototypes.
+
+    Ultralytics' segmentation models with the suppression inside have ``[N, K, 6 + P]`` and
+    prototypes ``[N, P, h, w]``.
+    """
+    floats = {name: value.shape for name, value in outputs.items() if _is_float(value)}
+    fits = [name for name, shape in floats.items() if shape[-1:] in ((6,), (7,))]
+    if len(fits) == 1 and len(floats) == 1:
+        return fits[0], ""
+    tables = [name for name, shape in floats.items() if len(shape) == 3]
+    maps = [name for name, shape in floats.items() if len(shape) == 4]
+    if len(floats) == 2 and len(tables) == len(maps) == 1:
+        width, coefficients = floats[tables[0]][-1], floats[maps[0]][1]
+        rows = floats[tables[0]][1] or 0
+        if coefficients and width == 6 + coefficients and rows <= _MOST_ROWS:
+            return tables[0], maps[0]
+    return "", ""
 
 
 def _columns(
@@ -214,7 +236,7 @@ def _columns(
     if width == 5 and "classes" in of_rows and plain_name(boxes) == "dets":
         line = f"{boxes} has the columns x1 y1 x2 y2 score, as MMDeploy's exports"
         return (*_CORNERS, "score"), f"{line}; {of_rows['classes']} has the class numbers"
-    ranges = summary.output_ranges.get(boxes, ())
+    ranges = summary.output_ranges.get(boxes, ())[:width]
     matching = [
         (columns, why) for columns, why in _PATTERNS.get(width, ()) if _matches(columns, ranges)
     ]
@@ -230,15 +252,21 @@ def _columns(
             "column is what"
         )
         rows = value.shape[-2] or 0
-        return reason if rows > _MOST_ROWS else Question(reason, spec_text=_spec_text(width))
+        return (
+            reason if rows > _MOST_ROWS else Question(reason, spec_text=_spec_text(width, ranges))
+        )
     return f"{boxes} is {value}, and no scores and class numbers of its rows are among the outputs"
 
 
-def _spec_text(width: int) -> str:
+def _spec_text(width: int, ranges: tuple[Range, ...]) -> str:
+    # Four sides and a score that cannot be more: what the graph proves is not contradicted.
+    unit = sum(not one.whole and one.low >= -1 and one.high <= 2 for one in ranges) > 4
+    frame, other = ("normalized", "pixels") if unit else ("pixels", "normalized")
     columns = ", ".join(f'"{name}"' for name in _PATTERNS[width][0][0])
     return (
         'family = "detections"\nlabels = ["first class", "second class"]\n'
         f"[options]\ncolumns = [{columns}]    # or another order\n"
+        f'box_frame = "{frame}"    # or "{other}": of the network\'s input, or from 0 to 1\n'
         "[input]    # what the network was trained with\n"
         "mean = [0.0, 0.0, 0.0]\nstd = [255.0, 255.0, 255.0]"
     )
@@ -268,7 +296,7 @@ def class_range(summary: GraphSummary, found: DetectionOutputs) -> Range:
     if found.classes:
         return _range(summary, found.classes)
     ranges = summary.output_ranges.get(found.boxes, ())
-    if "class" not in found.columns or len(ranges) != len(found.columns):
+    if "class" not in found.columns or len(ranges) < len(found.columns):
         return ANYTHING
     return ranges[found.columns.index("class")]
 

@@ -26,7 +26,7 @@ from tvmdet.heads.input_defaults import (
     mean_levels,
     stated_input,
 )
-from tvmdet.heads.labels import labels_from_metadata
+from tvmdet.heads.labels import class_names, labels_from_metadata
 from tvmdet.heads.options import whole_number
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
@@ -99,6 +99,7 @@ class DetectionsHead(Head):
                 "label_offset": offset,
                 "mask_output": found.masks,
                 "score_output": found.scores,
+                **({"prototype_output": found.prototypes} if found.prototypes else {}),
             },
             masks=masks,
         )
@@ -108,6 +109,7 @@ class DetectionsHead(Head):
             labels_line,
             values[1],
             *([f"{found.masks}: one mask a row"] if found.masks else []),
+            *([f"{found.prototypes}: prototypes of masks"] if found.prototypes else []),
         )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
 
@@ -143,7 +145,7 @@ def _labels(
             )
         start = offset or 0
         made = tuple(f"class_{index}" for index in range(start, count))
-        line = f"class numbers up to {count - 1}: labels are class_{start} to class_{count - 1}"
+        line = f"class numbers up to {count - 1}: labels are {class_names(start, count)}"
         return made, start, f"{line}; give them in a spec"
     line = f"{len(names)} labels from the {'spec' if given.get('labels') else 'metadata'}"
     if offset is not None:
@@ -226,9 +228,11 @@ def _mask_spec(
     size_hw: tuple[int, int],
     given: Mapping[str, Any],
 ) -> MaskSpec | str | None:
-    if not found.masks or given.get("masks") is False:
+    if not (found.masks or found.prototypes) or given.get("masks") is False:
         return None
     told = given.get("masks") or {}
+    if found.prototypes:
+        return MaskSpec(frame=told.get("frame", "image"))
     height, width = summary.outputs[found.masks].shape[-2:]
     if "frame" in told:
         return MaskSpec(frame=told["frame"])

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["choose_labels", "labels_from_metadata"]
+__all__ = ["choose_labels", "class_names", "labels_from_metadata"]
 
 _LONGEST = 1_000_000  # characters; a list of 10,000 names is far below
 
@@ -58,10 +58,15 @@ def choose_labels(
     labels, reason = labels_from_metadata(metadata)
     if labels is None:
         made = tuple(f"class_{index}" for index in range(classes))
-        return made, f"{reason}: labels are class_0 to class_{classes - 1}; give them in a spec"
+        return made, f"{reason}: labels are {class_names(0, classes)}; give them in a spec"
     if len(labels) != classes:
         return f"the metadata name {len(labels)} classes, but the network scores {classes}"
     return labels, f"{reason} ({classes} classes)"
+
+
+def class_names(first: int, end: int) -> str:
+    """Says which names are made up for classes from ``first`` up to ``end``, without it."""
+    return f"class_{first}" if end - first == 1 else f"class_{first} to class_{end - 1}"
 
 
 def _literal_names(text: str) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmdet.errors import InputError
+from tvmdet.suffixes import VIDEO_SUFFIXES
 
 __all__ = ["Image", "Source", "as_bgr", "decode_file", "load_image", "source_name"]
 
@@ -60,9 +61,10 @@ def decode_file(path: str | os.PathLike[str]) -> Image:
         encoded = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"image {path} cannot be read: {reason}; give the path of an image file"
-        ) from error
+        advice = "give the path of an image file"
+        if isinstance(error, IsADirectoryError):
+            advice = "give the paths of the images in it; the command `tvmdet detect` takes folders"
+        raise InputError(f"image {path} cannot be read: {reason}; {advice}") from error
     if not encoded:
         raise InputError(f"image {path} is an empty file; give the path of an image file")
     # IMREAD_ANYDEPTH keeps 16 bits, so that files and arrays take the same way to 8.
@@ -73,6 +75,8 @@ def decode_file(path: str | os.PathLike[str]) -> Image:
         raise InputError(
             f"image {path} cannot be decoded: {error.err or error}; {_FORMATS}"
         ) from error
+    if image is None and path.suffix.lower() in VIDEO_SUFFIXES:
+        raise InputError(f"{path} is a video: detect_video(path) goes through its frames")
     if image is None:
         raise InputError(
             f"image {path} cannot be decoded ({len(encoded)} bytes, cut short or of an unknown "

@@ -201,6 +201,22 @@ def test_pad_to_a_fixed_size(rows: int) -> None:
     assert not bounded.opened
 
 
+@pytest.mark.parametrize("rows", [8, 11])
+def test_pad_flattened_to_a_fixed_size(rows: int) -> None:
+    # Ultralytics since 8.4: pad(found.reshape(-1), (0, (most - len(found)) * c)).reshape(most, c).
+    graph = Graph()
+    table = _reshape_rows(graph, _table(graph))
+    shape = graph.node("Shape", table)
+    count, columns = (graph.node("Gather", shape, ints(graph, at)) for at in (0, 1))
+    missing = graph.node("Mul", graph.node("Sub", ints(graph, rows), count), columns)
+    pads = graph.node("Concat", ints(graph, 0), missing, axis=0)
+    padded = graph.node("Pad", graph.node("Reshape", table, ints(graph, -1)), pads)
+    target = graph.node("Concat", ints(graph, rows), columns, axis=0)
+    output = graph.node("Reshape", padded, target)
+    bounded = check(make(graph, [output], {"x": [8, 2, 3]}))
+    assert not bounded.opened
+
+
 def test_reshape_by_pixels_is_refused() -> None:
     graph = Graph()
     table = _table(graph)

@@ -122,6 +122,16 @@ def _times(left: Any, right: Any) -> Any:
     return left * right
 
 
+def _multiplied(rw: Rewriter, left: Any, right: Any) -> Any:
+    result = _times(left, right)
+    for one, factor in ((left, right), (right, left)):
+        # (K - n) * c is K * c less n * c: the padding of K rows of c columns, flattened.
+        if isinstance(one, Extent) and one in rw.rests and isinstance(factor, int) and factor > 0:
+            whole, size = rw.rests[one]
+            rw.rests[result] = (whole * factor, _times(size, factor))
+    return result
+
+
 def _over(rw: Rewriter, left: Any, right: Any) -> Any:
     if isinstance(left, Extent) and isinstance(right, Extent):
         rest = list(left.symbols)
@@ -318,7 +328,7 @@ _OPERATORS: dict[str, Callable[..., np.ndarray | None]] = {
     "Identity": _reshape,
     "Max": _pairwise(_greatest),
     "Min": _pairwise(_least),
-    "Mul": _pairwise(lambda _rw, left, right: _times(left, right)),
+    "Mul": _pairwise(_multiplied),
     "ReduceMax": _reduce,
     "ReduceMin": _reduce,
     "ReduceProd": _reduce,
