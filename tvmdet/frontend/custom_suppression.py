@@ -102,6 +102,16 @@ class _Builder:
         self.nodes.append(helper.make_node(operator, inputs, names, name=name, **attributes))
         return name
 
+    def choice(self, operator: str, one: str, other: str) -> str:
+        """Returns the Min or Max of whole numbers, which opset 11 has as floats only.
+
+        Numbers of boxes and classes are floats without rounding.
+        """
+        if self.opset >= 12:
+            return self.node(operator, one, other)
+        floats = [self.node("Cast", value, to=TensorProto.FLOAT) for value in (one, other)]
+        return self.node("Cast", self.node(operator, *floats), to=TensorProto.INT64)
+
     def rename(self, made: str, name: str) -> None:
         if name:
             self.nodes.append(helper.make_node("Identity", [made], [name], name=f"{name}/output"))
@@ -150,7 +160,7 @@ def _suppress(builder: _Builder, boxes: str, scores: str, settings: _Settings) -
     numbers = builder.node("Gather", chosen, builder.constant(2), axis=1)
     found = builder.node("GatherND", _first(builder, table), pairs)
     most = builder.constant([settings.rows])
-    total = builder.node("Min", builder.node("Shape", found), most)
+    total = builder.choice("Min", builder.node("Shape", found), most)
     best = builder.node("TopK", found, total, outputs=2, axis=0)
     order = f"{best}.1"
     numbers = builder.node("Gather", numbers, order, axis=0)
@@ -192,7 +202,7 @@ def _without_class(builder: _Builder, table: str, background: int) -> str:
 def _best_candidates(builder: _Builder, table: str, most: int) -> str:
     """Gives the lowest score to what is not among the best of its class."""
     total = builder.node("Gather", builder.node("Shape", table), builder.constant([2]), axis=0)
-    k = builder.node("Min", total, builder.constant([most]))
+    k = builder.choice("Min", total, builder.constant([most]))
     best = builder.node("TopK", table, k, outputs=2, axis=2)
     last = builder.node("Sub", k, builder.constant([1]))
     least = builder.node("Gather", best, last, axis=2)
@@ -222,7 +232,7 @@ def _efficient(builder: _Builder, node: onnx.NodeProto) -> None:
     if len(node.input) > 2 and node.input[2]:
         raise _refused(node, "it decodes boxes from anchors")
     found = _suppress(builder, node.input[0], node.input[1], settings)
-    classes = builder.node("Max", found.classes, builder.constant(0))
+    classes = builder.choice("Max", found.classes, builder.constant(0))
     _return_four(builder, node, found, classes, settings.rows, TensorProto.INT32)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 from onnx_models import Graph
 from rows import check, chosen, feeds_of, ints, make
 
@@ -48,6 +49,44 @@ def test_counts_are_bounded_before_minima_of_integers(opset: int) -> None:
         values[:positive] *= -1
         feeds.append({"x": rng.permutation(values)})
     check(make(graph, [best], opset=opset), feeds, varied=False)
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize("operator", ["Min", "Max"])
+def test_sizes_are_compared_as_floats(operator: str, opset: int) -> None:
+    """TorchScript writes a minimum of sizes so at opset 11, which has none of whole numbers."""
+    graph = Graph()
+    found = graph.node("NonZero", graph.node("Greater", "x", graph.constant(0.0)))
+    values = graph.node("Gather", "x", graph.node("Reshape", found, ints(graph, -1)))
+    padded = graph.node("Concat", values, graph.constant([0.5, 0.25, 0.125]), axis=0)
+    count = graph.node("Cast", graph.node("Shape", values), to=TensorProto.FLOAT)
+    chosen_k = graph.node("Cast", graph.node(operator, graph.constant([3.0]), count), to=7)
+    source = padded if operator == "Max" else values
+    check(make(graph, [graph.node("TopK", source, chosen_k, outputs=2)], opset=opset), _seen())
+
+
+def test_floats_computed_of_sizes_stay_floats() -> None:
+    graph = Graph()
+    rows = chosen(graph)
+    count = graph.node("Cast", graph.node("Shape", rows), to=TensorProto.FLOAT)
+    least = graph.node("Min", count, graph.constant([4.0]))
+    outputs = [
+        graph.node("Div", least, graph.constant([8.0])),
+        graph.node("Min", count, graph.constant([2.5])),
+        graph.node("Div", least, count),
+    ]
+    check(make(graph, outputs), _seen(), varied=False)
+
+
+def _seen() -> list[dict[str, np.ndarray]]:
+    """Inputs with 1, 5 and 9 positive numbers."""
+    rng = np.random.default_rng(2)
+    feeds = []
+    for positive in (1, 5, 9):
+        values = -rng.random(12, np.float32)
+        values[:positive] *= -1
+        feeds.append({"x": rng.permutation(values)})
+    return feeds
 
 
 def test_non_zero_of_a_table_gives_rows_and_columns() -> None:

@@ -205,11 +205,15 @@ class Rewriter:
         return self.emit.constant_of(value.name) if value.is_plain and value.name else None
 
     def sizes(self, value: Value | None) -> np.ndarray | None:
-        """Returns the elements of a value that holds sizes, or None when they are unknown."""
+        """Returns the elements of a value that holds sizes, or None when they are unknown.
+
+        Sizes that were cast to floats are none, except to the arithmetic that casts them back.
+        """
         if value is None:
             return None
         if value.sizes is not None:
-            return value.sizes
+            whole = np.dtype(helper.tensor_dtype_to_np_dtype(value.dtype)).kind in "biu"
+            return value.sizes if whole else None
         array = self.array(value)
         if array is None or array.size > _LARGEST_SIZES or array.dtype.kind not in "biu":
             return None

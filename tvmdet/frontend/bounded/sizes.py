@@ -25,6 +25,11 @@ __all__ = ["compute_sizes"]
 
 _UNKNOWN = object()
 _INTEGERS = (TensorProto.INT64, TensorProto.INT32)
+# Before opset 12 Min and Max took no whole numbers: exporters compare sizes as floats, which are
+# whole again after that. No other arithmetic of floats is followed.
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
+_FLOAT_OPERATORS = ("Cast", "Identity", "Max", "Min")
+_LARGEST_WHOLE = 1 << 24  # every whole number up to it is a float32
 
 
 def compute_sizes(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> Value | None:
@@ -33,7 +38,7 @@ def compute_sizes(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]
         return _shape(node, inputs[0])
     if node.op_type == "Size":
         return _product(inputs[0])
-    known = [None if value is None else rw.sizes(value) for value in inputs]
+    known = [None if value is None else _known(rw, node, value) for value in inputs]
     if any(value is not None and size is None for value, size in zip(inputs, known, strict=True)):
         return None
     compute = _OPERATORS.get(node.op_type)
@@ -47,7 +52,9 @@ def compute_sizes(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]
     dtype = first.dtype
     if node.op_type == "Cast":
         dtype = int(attribute(node, "to", dtype))
-        if dtype not in _INTEGERS:
+        if dtype in _FLOATS and any(_upper(size) > _LARGEST_WHOLE for size in result.reshape(-1)):
+            return None
+        if dtype not in (*_INTEGERS, *_FLOATS):
             return None
     if node.op_type == "Equal":
         dtype = TensorProto.BOOL
@@ -55,6 +62,20 @@ def compute_sizes(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]
         name = rw.emit.constant(result.tolist(), helper.tensor_dtype_to_np_dtype(dtype))
         return rw.plain(name)
     return _value(result, dtype)
+
+
+def _known(rw: Rewriter, node: onnx.NodeProto, value: Value) -> np.ndarray | None:
+    """Returns the sizes that a value holds, also as floats where the node keeps them whole."""
+    if value.dtype not in _FLOATS or node.op_type not in _FLOAT_OPERATORS:
+        return rw.sizes(value)
+    if value.sizes is not None:
+        return value.sizes
+    array = rw.array(value)
+    if array is None or not np.array_equal(array, np.trunc(array)) or array.size > 1:
+        return None
+    if np.abs(array).max(initial=0) > _LARGEST_WHOLE:
+        return None
+    return array.astype(np.int64).astype(object)
 
 
 def _value(sizes: np.ndarray, dtype: int) -> Value:
