@@ -183,8 +183,11 @@ def test_advice_is_a_spec_that_can_be_read(tmp_path: Path) -> None:
     assert "yolov8: " in message
     assert "picodet: it has 1 outputs" in message
     assert "--raw" in message
-    toml = message[message.index("  family") : message.index("or compile")]
+    toml = message[message.index("  # atss, ") : message.index("or compile")]
     spec = tmp_path / "detector.toml"
+    spec.write_text(toml)
+    with pytest.raises(InputError, match="no detector family 'one of these'; allowed: atss"):
+        _import(proto, tmp_path, spec=spec)
     spec.write_text(re.sub(r"family = .*", 'family = "yolov8"', toml))
     with pytest.raises(ModelError, match=r"the spec says family 'yolov8'.*but relu_1 is"):
         _import(proto, tmp_path, spec=spec)

@@ -142,9 +142,10 @@ def _choice(questions: Sequence[Question]) -> str:
 
 def _advice(size_hw: tuple[int, int]) -> str:
     """Returns the spec file to write, as TOML, and the way without one."""
-    families = " | ".join(f'"{head.name}"' for head in all_heads())
+    families = ", ".join(head.name for head in all_heads())
     return f"""Say what it is in a file detector.toml and give --spec detector.toml:
-  family = {families}
+  # {families}
+  family = "one of these"
   labels = ["first class", "second class"]
   [input]
   size_hw = [{size_hw[0]}, {size_hw[1]}]
