@@ -54,6 +54,24 @@ def test_weights_stay_here_and_shapes_are_read(listed: bool) -> None:
     assert [value.name for value in found.graph.input] == ["x", "weight"]
 
 
+def test_tables_of_sizes_are_read_however_long() -> None:
+    table = numpy_helper.from_array(np.arange(300), "table")
+    places = numpy_helper.from_array(np.array([5, 6]), "places")
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "places"], ["shape"]),
+            helper.make_node("Expand", ["x", "shape"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [table, places],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    (y,) = infer_shapes(model, data_prop=True).graph.output
+    assert [dim.dim_value for dim in y.type.tensor_type.shape.dim] == [5, 6]
+
+
 def test_a_weight_that_does_not_fit_is_found() -> None:
     model = _reshaped([128], listed=False)
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 63

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import onnx_models
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tvmdet.errors import ModelError
 from tvmdet.frontend import diagnose, import_onnx
+from tvmdet.frontend.load import load_onnx
 from tvmdet.frontend.prove import run_onnx
-from tvmdet.frontend.unquantise import NOTHING, Unquantised, unquantise
+from tvmdet.frontend.unquantise import FOLDED, drop_rounding, fold_weights, prove_weights
 
 STEP = np.float32(0.05)
 RNG = np.random.default_rng(7)
@@ -68,7 +71,7 @@ def test_a_pair_keeps_its_limits_and_loses_its_steps(
 ) -> None:
     model = _model(_pair("x", "y"), {"s": STEP, "z": zero})
     rounded = _run(model)
-    assert unquantise(model) == Unquantised(weights=0, pairs=1)
+    assert (fold_weights(model), drop_rounding(model)) == (0, 1)
     assert _operators(model) == ["Clip"]
     smooth = _run(model)
     np.testing.assert_allclose(smooth, np.clip(X, least, greatest), rtol=1e-6)
@@ -83,15 +86,18 @@ def test_a_zero_point_that_is_left_out_is_that_of_uint8() -> None:
     ]
     model = _model(nodes, {"s": STEP})
     rounded = _run(model)
-    assert unquantise(model).pairs == 1
+    assert drop_rounding(model) == 1
     assert np.abs(_run(model) - rounded).max() <= STEP / 2 * (1 + 1e-5)
 
 
-def test_scores_are_not_limited_again() -> None:
+@pytest.mark.parametrize(
+    ("scale", "left"), [(1 / 255, "Identity"), (1 / 256, "Identity"), (1 / 257, "Clip")]
+)
+def test_scores_are_not_limited_again(scale: float, left: str) -> None:
     nodes = [helper.make_node("Sigmoid", ["x"], ["p"]), *_pair("p", "y")]
-    model = _model(nodes, {"s": np.float32(1 / 256), "z": np.uint8(0)})
-    assert unquantise(model).pairs == 1
-    assert _operators(model) == ["Sigmoid", "Identity"]
+    model = _model(nodes, {"s": np.float32(scale), "z": np.uint8(0)})
+    assert drop_rounding(model) == 1
+    assert _operators(model) == ["Sigmoid", left]
 
 
 WEIGHTS = RNG.integers(-127, 128, (6, 4, 3, 3)).astype(np.int8)
@@ -113,15 +119,21 @@ ARRAYS = {"s": SCALES, "bq": np.arange(6, dtype=np.int32) * 50, "z": np.zeros(6,
         ([*_pair("wf", "w", axis=0), BIAS, CONV], {**ARRAYS, "wf": FLOATS}, 2),
         (
             [*_pair("wf", "w", "s1", "z1"), BIAS, CONV],
-            {**ARRAYS, "wf": FLOATS, "s1": np.float32(0.002), "z1": np.int8(3)},
+            {
+                **{name: ARRAYS[name] for name in ("s", "bq")},
+                "wf": FLOATS,
+                "s1": np.float32(0.002),
+                "z1": np.int8(3),
+            },
             2,
         ),
     ],
 )
 def test_weights_are_what_they_mean(nodes: Any, arrays: Any, count: int) -> None:
     model = _model([onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes], arrays)
-    expected = _run(model)
-    assert unquantise(model) == Unquantised(weights=count, pairs=0)
+    expected, quantised = _run(model), onnx.ModelProto.FromString(model.SerializeToString())
+    assert (fold_weights(model), drop_rounding(model)) == (count, 0)
+    assert sorted(prove_weights(quantised, model).differences) == ["b", "w"]
     assert _operators(model) == ["Conv"]
     assert sorted(tensor.name for tensor in model.graph.initializer) == ["b", "w"]
     np.testing.assert_array_equal(_run(model), expected)
@@ -149,19 +161,142 @@ def test_weights_are_what_they_mean(nodes: Any, arrays: Any, count: int) -> None
             id="steps that depend on the picture",
         ),
         pytest.param(_pair("x", "y"), {"s": np.float32(0), "z": np.int8(0)}, id="no step"),
+        pytest.param(
+            [
+                helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+                helper.make_node("MaxPool", ["q"], ["p"], kernel_shape=[2, 2]),
+                helper.make_node("DequantizeLinear", ["p", "s", "z"], ["y"]),
+            ],
+            {"s": STEP, "z": np.int8(0)},
+            id="integers that are pooled",
+        ),
+        pytest.param(
+            [helper.make_node("Cast", ["x"], ["i"], to=TensorProto.INT32), *_pair("i", "y")],
+            {"s": STEP, "z": np.int8(0)},
+            id="integers that are quantised",
+        ),
     ],
 )
 def test_what_is_no_such_pair_stays(nodes: Any, arrays: Any) -> None:
     model = _model([onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes], arrays)
     before = _operators(model)
-    assert unquantise(model) == NOTHING
+    assert (fold_weights(model), drop_rounding(model)) == (0, 0)
     assert _operators(model) == before
 
 
 def test_scales_that_do_not_fit_their_weights_stay() -> None:
     arrays = {**ARRAYS, "wq": WEIGHTS, "s": SCALES[:5], "z": np.zeros(5, np.int8)}
     node = helper.make_node("DequantizeLinear", ["wq", "s", "z"], ["y"], axis=0)
-    assert unquantise(_model([node], arrays)) == NOTHING
+    assert fold_weights(_model([node], arrays)) == 0
+
+
+def test_spellings_of_one_pair() -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z1"], ["y"]),
+    ]
+    arrays = {"s": STEP, "z": np.int8(5), "z1": np.array([5], np.int8)}
+    model = _model(nodes, arrays)
+    assert drop_rounding(model) == 1
+    np.testing.assert_allclose(_run(model), np.clip(X, -6.65, 6.1), rtol=1e-6)
+
+
+def test_an_integer_that_others_read_stays() -> None:
+    nodes = [
+        *_pair("x", "d"),
+        helper.make_node("Cast", ["d_q"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["d", "f"], ["y"]),
+    ]
+    model = _model(nodes, {"s": STEP, "z": np.int8(0)})
+    rounded = _run(model)
+    assert drop_rounding(model) == 1
+    assert sorted(_operators(model)) == ["Add", "Cast", "Clip", "QuantizeLinear"]
+    assert np.abs(_run(model) - rounded).max() <= STEP / 2 * (1 + 1e-3)
+
+
+def test_an_integer_that_a_branch_reads_stays() -> None:
+    branches = [
+        helper.make_graph(
+            [helper.make_node("Cast", ["d_q"], [name], to=TensorProto.FLOAT)],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)],
+        )
+        for name in ("f", "g")
+    ]
+    nodes = [
+        *_pair("x", "d"),
+        helper.make_node("If", ["c"], ["e"], then_branch=branches[0], else_branch=branches[1]),
+        helper.make_node("Add", ["d", "e"], ["y"]),
+    ]
+    model = _model(nodes, {"s": STEP, "z": np.int8(0), "c": np.bool_(True)})
+    rounded = _run(model)
+    assert drop_rounding(model) == 1
+    assert np.abs(_run(model) - rounded).max() <= STEP / 2 * (1 + 1e-3)
+
+
+def test_weights_that_are_listed_as_inputs_are_none_afterwards(tmp_path: Path) -> None:
+    nodes = [helper.make_node("DequantizeLinear", ["wq", "s", "z"], ["w"], axis=0), BIAS, CONV]
+    model = _model(
+        [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes],
+        {**ARRAYS, "wq": WEIGHTS},
+    )
+    for tensor in model.graph.initializer:
+        model.graph.input.append(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
+    loaded = load_onnx(onnx_models.save(model, tmp_path / "m.onnx"))
+    assert [value.name for value in loaded.proto.graph.input] == ["x"]
+
+
+def test_names_of_limits_are_new() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["n2_least"]), *_pair("n2_least", "y")]
+    nodes[2].name = "n2"
+    model = _model(nodes, {"s": STEP, "z": np.int8(0)})
+    assert drop_rounding(model) == 1
+    np.testing.assert_allclose(_run(model), np.clip(X, 0, 6.35), rtol=1e-6)
+
+
+@pytest.mark.parametrize("opset", [19, 21])
+def test_weights_with_half_steps_are_multiplied_in_full(opset: int) -> None:
+    stored = helper.make_node("DequantizeLinear", ["i", "s"], ["w"])
+    cases: list[tuple[list[onnx.NodeProto], dict[str, Any]]] = [
+        (
+            [stored],
+            {"i": np.array([100000, -65000, 2049], np.int32), "s": np.float16(1e-3)},
+        ),
+        (
+            _pair("f", "w"),
+            {
+                "f": (np.arange(6000) / 3000).astype(np.float16),
+                "s": np.float16(0.1),
+                "z": np.int8(0),
+            },
+        ),
+    ]
+    for nodes, arrays in cases:
+        model = _model([*nodes, helper.make_node("Cast", ["w"], ["y"], to=1)], arrays, opset)
+        expected = _run(model)
+        assert fold_weights(model) == 1
+        np.testing.assert_array_equal(_run(model), expected)
+
+
+def test_other_weights_are_refused() -> None:
+    model = _model(_pair("f", "y"), {"f": X, "s": STEP, "z": np.int8(0)})
+    quantised = onnx.ModelProto.FromString(model.SerializeToString())
+    assert fold_weights(model) == 1
+    (weights,) = model.graph.initializer
+    values = numpy_helper.to_array(weights) + np.float32(1e-6)
+    weights.CopyFrom(numpy_helper.from_array(values, weights.name))
+    with pytest.raises(ModelError, match="mean other floats"):
+        prove_weights(quantised, model)
+
+
+def test_text_is_not_quantised() -> None:
+    model = _model(_pair("f", "y"), {"f": X, "s": STEP, "z": np.int8(0)})
+    (text,) = [tensor for tensor in model.graph.initializer if tensor.name == "f"]
+    text.CopyFrom(helper.make_tensor("f", TensorProto.STRING, [1], [b"a"]))
+    assert (fold_weights(model), drop_rounding(model)) == (0, 0)
 
 
 def _quantised_detector(folder: Path) -> Path:
@@ -193,7 +328,10 @@ def test_a_quantised_detector_is_recognised_and_says_what_it_lost(tmp_path: Path
     assert model.spec.family == "yolov8"
     assert "QuantizeLinear" not in _operators(model.onnx_at(1))
     (note,) = [line for line in model.recognition if line.startswith("the file is quantised")]
-    assert "of the greatest" in note
+    moved = re.search(r"move by up to ([\d.e-]+) of the greatest", note)
+    assert moved is not None
+    assert 0 < float(moved[1]) < 0.2
+    assert [proof.largest for proof in model.network.proofs if proof.rewrite == FOLDED] == [0.0]
     found = diagnose(path)
     assert found.ok
     assert found.notes == (note,)

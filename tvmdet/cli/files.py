@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +24,15 @@ def check_model(path: Path) -> None:
     Raises:
         ModelError: There is no such file, or it is another kind of thing.
     """
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise ModelError(f"there is no file {path}; give the path of an .onnx file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"{path} cannot be read: {reason}; give an .onnx file") from error
+    if stat.S_ISDIR(mode):
         raise ModelError(f"{path} is a folder; give the .onnx file in it")
-    if not path.exists():
-        raise ModelError(f"there is no file {path}; give the path of an .onnx file")
     if path.suffix.lower() in _CHECKPOINTS:
         raise ModelError(
             f"{path} is a checkpoint, which holds weights and not how to compute with them; export "

@@ -80,11 +80,12 @@ def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[st
     bound = _bind(loaded, size_hw, given)
     if loaded.exported is loaded.proto:
         return bound
-    before, quantised = (
-        None if old is None else _bind(replace(loaded, proto=old), size_hw, given).loaded.proto
-        for old in (loaded.before, loaded.quantised)
-    )
-    return replace(bound, loaded=replace(bound.loaded, before=before, quantised=quantised))
+    earlier = {
+        name: _bind(replace(loaded, proto=old), size_hw, given).loaded.proto
+        for name in ("before", "quantised", "rounded")
+        if (old := getattr(loaded, name)) is not None
+    }
+    return replace(bound, loaded=replace(bound.loaded, **earlier))
 
 
 def _bind(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[str, Any]) -> Bound:

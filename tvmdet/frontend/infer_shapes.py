@@ -1,7 +1,7 @@
-"""ONNX's shape inference without the weights: it reads the values of small tensors only.
+"""ONNX's shape inference without the weights, whose values it does not look at.
 
 The library hands a model to its C++ code as bytes, which for hundreds of megabytes of weights takes
-longer than the inference.
+longer than the inference. Weights in nodes (Constant) are handed over.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import math
 import onnx
 import onnx.shape_inference
 
-__all__ = ["infer_shapes"]
+__all__ = ["element_types", "infer_shapes"]
 
 _VALUES = 256
-"""A tensor of more elements is no shape, axis, size or scale."""
+"""Elements of a tensor that may be the scales of a Resize. Sizes are whole numbers of any count."""
+
+_SIZES = (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
 
 
 def infer_shapes(
@@ -41,13 +43,26 @@ def infer_shapes(
     )
 
 
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Returns the element type of every value by name, by ONNX's numbers; nothing if unknown."""
+    try:
+        inferred = infer_shapes(model)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        return {}  # the specialisation says what is wrong
+    graph = inferred.graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    return {value.name: value.type.tensor_type.elem_type for value in values} | {
+        tensor.name: tensor.data_type for tensor in graph.initializer
+    }
+
+
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     light = onnx.ModelProto()
     light.CopyFrom(model)
     del light.graph.initializer[:]
     stated = {value.name for value in light.graph.input}
     for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) <= _VALUES:
+        if tensor.data_type in _SIZES or math.prod(tensor.dims) <= _VALUES:
             light.graph.initializer.add().CopyFrom(tensor)
         elif tensor.name not in stated:  # before IR version 4 all are
             light.graph.input.append(

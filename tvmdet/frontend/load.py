@@ -11,6 +11,7 @@ import onnx
 import onnx.shape_inference
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from tvmdet.diagnosis import Proof
 from tvmdet.errors import ModelError
 from tvmdet.frontend.custom_suppression import replace_custom_suppressions
 from tvmdet.frontend.external_data import embed_external_data
@@ -28,7 +29,12 @@ from tvmdet.frontend.operators import find_foreign, refuse
 from tvmdet.frontend.raise_opset import OLDEST_READ, raise_opset
 from tvmdet.frontend.shape_lengths import check_shape_lengths
 from tvmdet.frontend.sort_nodes import sort_nodes
-from tvmdet.frontend.unquantise import NOTHING, Unquantised, unquantise
+from tvmdet.frontend.unquantise import (
+    drop_rounding,
+    fold_weights,
+    is_quantised,
+    prove_weights,
+)
 from tvmdet.steps import reached
 
 __all__ = ["LoadedModel", "load_onnx"]
@@ -45,8 +51,10 @@ class LoadedModel:
         opset: Version of the default operator set.
         exported_opset: That of the file, where its operators were brought to a later one.
         before: The model of that version; None where it was no other, or when it is proven equal.
-        quantised: The model with its integers; None where it had none, or when it was compared.
-        unquantised: What became of them.
+        quantised: The model with integers as weights; None likewise.
+        folded: The proof that they were taken for what they mean.
+        rounded: The model with rounding between layers; None likewise.
+        rounded_pairs: How often it rounds.
         one_image: Whether the picture of the export has no batch dimension, so that the network
             works at batch 1 only.
     """
@@ -58,13 +66,15 @@ class LoadedModel:
     exported_opset: int | None = None
     before: onnx.ModelProto | None = None
     quantised: onnx.ModelProto | None = None
-    unquantised: Unquantised = NOTHING
+    folded: Proof | None = None
+    rounded: onnx.ModelProto | None = None
+    rounded_pairs: int = 0
     one_image: bool = False
 
     @property
     def exported(self) -> onnx.ModelProto:
         """The model as the file has it, as long as nothing was proven of it."""
-        return self.before or self.quantised or self.proto
+        return self.before or self.quantised or self.rounded or self.proto
 
 
 def load_onnx(
@@ -105,13 +115,16 @@ def load_onnx(
         before, exported = proto, opset
         proto, opset = raise_opset(path, proto, opset), OLDEST_READ
         _check_model(path, proto)
-    quantised, unquantised = None, NOTHING
-    if not foreign and any(node.op_type == "DequantizeLinear" for node in proto.graph.node):
+    quantised, folded, rounded, pairs = None, None, None, 0
+    if not foreign and is_quantised(proto):
         quantised = onnx.ModelProto()
         quantised.CopyFrom(proto)
-        unquantised = unquantise(proto)
-        if unquantised == NOTHING:
-            quantised = None
+        quantised = quantised if fold_weights(proto) else None
+        folded = None if quantised is None else prove_weights(quantised, proto)
+        rounded = onnx.ModelProto()
+        rounded.CopyFrom(proto)
+        pairs = drop_rounding(proto)
+        rounded = rounded if pairs else None
     digest = _digest(data, files)
     return LoadedModel(
         name=path.stem,
@@ -121,7 +134,9 @@ def load_onnx(
         exported_opset=exported,
         before=before,
         quantised=quantised,
-        unquantised=unquantised,
+        folded=folded,
+        rounded=rounded,
+        rounded_pairs=pairs,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
-from tvmdet.frontend.infer_shapes import infer_shapes
+from tvmdet.frontend.infer_shapes import element_types
 
 __all__ = ["match_types"]
 
@@ -24,7 +24,7 @@ def match_types(model: onnx.ModelProto) -> int:
     """
     if not any(node.op_type == "GridSample" for node in model.graph.node):
         return 0
-    types = _element_types(model)
+    types = element_types(model)
     nodes: list[onnx.NodeProto] = []
     changed = 0
     for node in model.graph.node:
@@ -43,15 +43,3 @@ def match_types(model: onnx.ModelProto) -> int:
         del model.graph.node[:]
         model.graph.node.extend(copies)
     return changed
-
-
-def _element_types(model: onnx.ModelProto) -> dict[str, int]:
-    try:
-        inferred = infer_shapes(model)
-    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-        return {}  # nothing is known; the specialisation says what is wrong
-    graph = inferred.graph
-    values = (*graph.input, *graph.value_info, *graph.output)
-    return {value.name: value.type.tensor_type.elem_type for value in values} | {
-        tensor.name: tensor.data_type for tensor in graph.initializer
-    }

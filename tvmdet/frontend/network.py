@@ -26,7 +26,7 @@ from tvmdet.frontend.specialise import (
     specialise,
     with_input_shapes,
 )
-from tvmdet.frontend.unquantise import UNQUANTISED, rounding_left_out
+from tvmdet.frontend.unquantise import FOLDED, ROUNDED, rounding_left_out
 
 __all__ = ["Network"]
 
@@ -42,7 +42,7 @@ class Network:
         self._size_hw = size_hw
         self._limits = limits
         self._made: dict[int, onnx.ModelProto] = {}
-        self._proofs: list[Proof] = []
+        self._proofs: list[Proof] = [] if loaded.folded is None else [loaded.folded]
         self._notes: list[str] = []
         self._imported: tuple[int, tvm.IRModule] | None = None
         self._lock = threading.RLock()
@@ -184,11 +184,18 @@ class Network:
         """Proves what was done to the file when it was loaded, once."""
         loaded = self.loaded
         names = [value.name for value in loaded.proto.graph.output]
-        stages = [(loaded.before, RAISED), (loaded.quantised, UNQUANTISED), (loaded.proto, "")]
+        stages = [
+            (loaded.before, RAISED),
+            (loaded.quantised, FOLDED),
+            (loaded.rounded, ROUNDED),
+            (loaded.proto, ""),
+        ]
         made = [(with_input_shapes(one, shapes), how) for one, how in stages if one is not None]
         for (before, how), (after, _) in itertools.pairwise(made):
-            if how == UNQUANTISED and loaded.unquantised.pairs:
-                self._notes.append(rounding_left_out(before, after, loaded.unquantised))
+            if how == FOLDED:
+                continue  # proven by themselves, when the file was loaded
+            if how == ROUNDED:
+                self._notes.append(rounding_left_out(before, after, loaded.rounded_pairs))
             else:
                 self._proofs.append(prove_equal(how, before, after, names))
-        self.loaded = replace(loaded, before=None, quantised=None)
+        self.loaded = replace(loaded, before=None, quantised=None, rounded=None)

@@ -112,11 +112,10 @@ def prepare_onnx(
 def _cannot_run(error: Exception) -> ModelError:
     node = re.search(r"Name:\s*'([^']*)'", str(error))
     where = f"at node {node[1]!r}: " if node else ""
-    return ModelError(
-        f"ONNX Runtime cannot run the model {where}{first_line(error)}; "
-        "where a --size was given, try multiples of 32; else export the model again, or check it "
-        "with onnx.checker"
-    )
+    advice = "export the model again, or check it with onnx.checker"
+    if "shape" in str(error).lower():
+        advice = f"where a --size was given, try multiples of 32; else {advice}"
+    return ModelError(f"ONNX Runtime cannot run the model {where}{first_line(error)}; {advice}")
 
 
 def picture_feeds(model: onnx.ModelProto, seed: int = 0) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tvmdet.errors import InputError
 from tvmdet.heads.base import ANYTHING, GraphSummary, Question, Range, TensorSummary
 from tvmdet.heads.options import choice
 from tvmdet.heads.ultralytics import is_ultralytics
@@ -141,11 +142,18 @@ def find_detection_outputs(
         told = choice(options, key, ("", *names))
         if told is not None:
             roles[role] = told
-    boxes, prototypes = roles.get("boxes", ""), choice(options, "prototype_output", ("", *names))
-    if not boxes:
-        boxes, found = _joined(outputs)
-        prototypes = found if prototypes is None else prototypes
-    if not boxes:
+    boxes = roles.get("boxes", "")
+    prototypes = choice(options, "prototype_output", ("", *outputs))
+    joined, mixed_from = _joined(outputs)
+    boxes = boxes or joined
+    if prototypes is None:
+        prototypes = mixed_from if boxes == joined else ""
+    if prototypes and len(outputs[prototypes].shape) != 4:
+        raise InputError(
+            f"the spec's options.prototype_output is {prototypes}, {outputs[prototypes]}; "
+            "prototypes of masks are [N, P, height, width]"
+        )
+    if boxes not in outputs:
         return "no output is one row of columns for each detection"
     columns = tuple(options.get("columns", ()))
     rows = outputs[boxes].shape[-2] if len(outputs[boxes].shape) > 1 else None
@@ -261,12 +269,15 @@ def _columns(
 def _spec_text(width: int, ranges: tuple[Range, ...]) -> str:
     # Four sides and a score that cannot be more: what the graph proves is not contradicted.
     unit = sum(not one.whole and one.low >= -1 and one.high <= 2 for one in ranges) > 4
-    frame, other = ("normalized", "pixels") if unit else ("pixels", "normalized")
+    frame = "normalized" if unit else "pixels"
+    meaning = 'from 0 to 1; or "pixels": of the network\'s input'
+    if not unit:
+        meaning = 'of the network\'s input; or "normalized": from 0 to 1'
     columns = ", ".join(f'"{name}"' for name in _PATTERNS[width][0][0])
     return (
         'family = "detections"\nlabels = ["first class", "second class"]\n'
         f"[options]\ncolumns = [{columns}]    # or another order\n"
-        f'box_frame = "{frame}"    # or "{other}": of the network\'s input, or from 0 to 1\n'
+        f'box_frame = "{frame}"    # {meaning}\n'
         "[input]    # what the network was trained with\n"
         "mean = [0.0, 0.0, 0.0]\nstd = [255.0, 255.0, 255.0]"
     )

@@ -71,7 +71,7 @@ def _known(rw: Rewriter, node: onnx.NodeProto, value: Value) -> np.ndarray | Non
     if value.sizes is not None:
         return value.sizes
     array = rw.array(value)
-    if array is None or not np.array_equal(array, np.trunc(array)) or array.size > 1:
+    if array is None or array.size > 1 or not np.array_equal(array, np.trunc(array)):
         return None
     if np.abs(array).max(initial=0) > _LARGEST_WHOLE:
         return None
