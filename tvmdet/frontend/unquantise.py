@@ -243,7 +243,8 @@ def _integers(
     if not np.isfinite(scaled).all():
         return None
     moved = np.rint(scaled).astype(np.float64) + steps.zero.reshape(shape)
-    return np.clip(moved, low, high).astype(np.int64)
+    whole: npt.NDArray[np.int64] = np.clip(moved, low, high).astype(np.int64)
+    return whole
 
 
 def _dequantised(
