@@ -83,6 +83,18 @@ def test_masks_are_mixed_from_prototypes(batch: int) -> None:
     np.testing.assert_array_equal(masks.values, outputs["output0"][..., 6:])
 
 
+def test_prototypes_are_found_also_where_the_rows_are_named() -> None:
+    summary = summary_of(MIXED, metadata=ULTRALYTICS)
+    given = {"options": {"box_output": "output0"}}
+    found = get_head("detections").examine(summary, (64, 96), given)
+    assert not isinstance(found, str), found
+    assert found.spec.options["prototype_output"] == "output1"
+    for name, message in (("output0", "prototypes of masks are"), ("output0.rows", "allowed: ")):
+        given = {"options": {"box_output": "output0", "prototype_output": name}}
+        with pytest.raises(InputError, match=message):
+            get_head("detections").examine(summary, (64, 96), given)
+
+
 @pytest.mark.parametrize(
     ("outputs", "options", "message"),
     [
