@@ -81,14 +81,14 @@ def test_pixels_lie_where_they_did(opset: int, mode: str, tmp_path: Path) -> Non
 def test_what_is_bound_is_proven_too(tmp_path: Path) -> None:
     loaded = load_onnx(onnx_models.save(old_resize(9, "linear"), tmp_path / "old.onnx"))
     bound = bind_inputs(loaded, (12, 10), {})
-    assert [value.name for value in bound.loaded.before.graph.input] == [
+    assert [value.name for value in bound.loaded.earlier[0].model.graph.input] == [
         value.name for value in bound.loaded.proto.graph.input
     ]
     network = Network(bound.loaded, (12, 10), Limits())
     network.at(1)
     network.at(2)
     assert [proof.rewrite for proof in network.proofs].count(RAISED) == 1
-    assert network.loaded.before is None, "not kept once it is proven"
+    assert network.loaded.earlier == (), "not kept once it is proven"
 
 
 @pytest.mark.parametrize("opset", [7, 8, 9, 10])

@@ -78,14 +78,13 @@ def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[st
         InputError: A constant of the spec does not fit its input.
     """
     bound = _bind(loaded, size_hw, given)
-    if loaded.exported is loaded.proto:
+    if not loaded.earlier:
         return bound
-    earlier = {
-        name: _bind(replace(loaded, proto=old), size_hw, given).loaded.proto
-        for name in ("before", "quantised", "rounded")
-        if (old := getattr(loaded, name)) is not None
-    }
-    return replace(bound, loaded=replace(bound.loaded, **earlier))
+    earlier = tuple(
+        replace(one, model=_bind(replace(loaded, proto=one.model), size_hw, given).loaded.proto)
+        for one in loaded.earlier
+    )
+    return replace(bound, loaded=replace(bound.loaded, earlier=earlier))
 
 
 def _bind(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[str, Any]) -> Bound:

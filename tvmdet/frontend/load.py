@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,18 +27,36 @@ from tvmdet.frontend.onnx_tools import (
     tensor_bytes,
 )
 from tvmdet.frontend.operators import find_foreign, refuse
-from tvmdet.frontend.raise_opset import OLDEST_READ, raise_opset
-from tvmdet.frontend.shape_lengths import check_shape_lengths
-from tvmdet.frontend.sort_nodes import sort_nodes
-from tvmdet.frontend.unquantise import (
+from tvmdet.frontend.quantised import (
+    FOLDED,
+    ROUNDED,
     drop_rounding,
     fold_weights,
     is_quantised,
     prove_weights,
 )
+from tvmdet.frontend.raise_opset import OLDEST_READ, RAISED, raise_opset
+from tvmdet.frontend.shape_lengths import check_shape_lengths
+from tvmdet.frontend.sort_nodes import sort_nodes
 from tvmdet.steps import reached
 
-__all__ = ["LoadedModel", "load_onnx"]
+__all__ = ["Earlier", "LoadedModel", "load_onnx"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """A model before a rewrite.
+
+    Attributes:
+        model: It.
+        rewrite: What was done to it.
+        proof: That it computes the same still; None where it must run to be proven, which wants
+            inputs of static shapes.
+    """
+
+    model: onnx.ModelProto
+    rewrite: str
+    proof: Proof | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +69,8 @@ class LoadedModel:
         sha256: Digest of the file and its external data files.
         opset: Version of the default operator set.
         exported_opset: That of the file, where its operators were brought to a later one.
-        before: The model of that version; None where it was no other, or when it is proven equal.
-        quantised: The model with integers as weights; None likewise.
-        folded: The proof that they were taken for what they mean.
-        rounded: The model with rounding between layers; None likewise.
-        rounded_pairs: How often it rounds.
+        earlier: What it was when it was read, and after each rewrite but the last; empty when
+            that is proven.
         one_image: Whether the picture of the export has no batch dimension, so that the network
             works at batch 1 only.
     """
@@ -64,17 +80,13 @@ class LoadedModel:
     sha256: str
     opset: int
     exported_opset: int | None = None
-    before: onnx.ModelProto | None = None
-    quantised: onnx.ModelProto | None = None
-    folded: Proof | None = None
-    rounded: onnx.ModelProto | None = None
-    rounded_pairs: int = 0
+    earlier: tuple[Earlier, ...] = ()
     one_image: bool = False
 
     @property
     def exported(self) -> onnx.ModelProto:
         """The model as the file has it, as long as nothing was proven of it."""
-        return self.before or self.quantised or self.rounded or self.proto
+        return self.earlier[0].model if self.earlier else self.proto
 
 
 def load_onnx(
@@ -110,21 +122,15 @@ def load_onnx(
         check_shape_lengths(proto)
         _check_model(path, proto)
         match_types(proto)
-    before, exported = None, None
+    earlier: list[Earlier] = []
+    exported = None
     if not foreign and opset < OLDEST_READ:
-        before, exported = proto, opset
+        earlier.append(Earlier(model=proto, rewrite=RAISED))
+        exported = opset
         proto, opset = raise_opset(path, proto, opset), OLDEST_READ
         _check_model(path, proto)
-    quantised, folded, rounded, pairs = None, None, None, 0
     if not foreign and is_quantised(proto):
-        quantised = onnx.ModelProto()
-        quantised.CopyFrom(proto)
-        quantised = quantised if fold_weights(proto) else None
-        folded = None if quantised is None else prove_weights(quantised, proto)
-        rounded = onnx.ModelProto()
-        rounded.CopyFrom(proto)
-        pairs = drop_rounding(proto)
-        rounded = rounded if pairs else None
+        earlier += _unquantise(proto)
     digest = _digest(data, files)
     return LoadedModel(
         name=path.stem,
@@ -132,12 +138,20 @@ def load_onnx(
         sha256=digest,
         opset=opset,
         exported_opset=exported,
-        before=before,
-        quantised=quantised,
-        folded=folded,
-        rounded=rounded,
-        rounded_pairs=pairs,
+        earlier=tuple(earlier),
     )
+
+
+def _unquantise(proto: onnx.ModelProto) -> Iterator[Earlier]:
+    """Makes a quantised model one of floats, in place; yields what it was before each rewrite."""
+    before = onnx.ModelProto()
+    before.CopyFrom(proto)
+    if fold_weights(proto):
+        yield Earlier(model=before, rewrite=FOLDED, proof=prove_weights(before, proto))
+        before = onnx.ModelProto()
+        before.CopyFrom(proto)
+    if drop_rounding(proto):
+        yield Earlier(model=before, rewrite=ROUNDED)
 
 
 def _read(path: Path, limits: Limits) -> bytes:

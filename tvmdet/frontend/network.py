@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +17,7 @@ from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel
 from tvmdet.frontend.onnx_tools import graph_inputs, input_summary, unforeseen, value_summary
 from tvmdet.frontend.prove import Proof, prove_equal
-from tvmdet.frontend.raise_opset import RAISED
+from tvmdet.frontend.quantised import ROUNDED, rounding_left_out
 from tvmdet.frontend.rebatch import prove_batch, rewrite_batch
 from tvmdet.frontend.specialise import (
     input_shapes,
@@ -26,7 +25,6 @@ from tvmdet.frontend.specialise import (
     specialise,
     with_input_shapes,
 )
-from tvmdet.frontend.unquantise import FOLDED, ROUNDED, rounding_left_out
 
 __all__ = ["Network"]
 
@@ -42,7 +40,7 @@ class Network:
         self._size_hw = size_hw
         self._limits = limits
         self._made: dict[int, onnx.ModelProto] = {}
-        self._proofs: list[Proof] = [] if loaded.folded is None else [loaded.folded]
+        self._proofs: list[Proof] = []
         self._notes: list[str] = []
         self._imported: tuple[int, tvm.IRModule] | None = None
         self._lock = threading.RLock()
@@ -176,7 +174,7 @@ class Network:
         batches = {shape[0] for shape in shapes.values() if shape}
         if len(batches) > 1 and batch_size > 1:
             raise ShapeError(f"the inputs have different first dimensions: {shapes}")
-        if self.loaded.exported is not proto:
+        if self.loaded.earlier:
             self._compare_with_export(shapes)
         return specialise(proto, shapes, self._limits, self._proofs.append)
 
@@ -184,18 +182,13 @@ class Network:
         """Proves what was done to the file when it was loaded, once."""
         loaded = self.loaded
         names = [value.name for value in loaded.proto.graph.output]
-        stages = [
-            (loaded.before, RAISED),
-            (loaded.quantised, FOLDED),
-            (loaded.rounded, ROUNDED),
-            (loaded.proto, ""),
-        ]
-        made = [(with_input_shapes(one, shapes), how) for one, how in stages if one is not None]
-        for (before, how), (after, _) in itertools.pairwise(made):
-            if how == FOLDED:
-                continue  # proven by themselves, when the file was loaded
-            if how == ROUNDED:
-                self._notes.append(rounding_left_out(before, after, loaded.rounded_pairs))
+        models = [*(one.model for one in loaded.earlier), loaded.proto]
+        made = [with_input_shapes(one, shapes) for one in models]
+        for one, before, after in zip(loaded.earlier, made, made[1:], strict=False):
+            if one.proof is not None:
+                self._proofs.append(one.proof)
+            elif one.rewrite == ROUNDED:
+                self._notes.append(rounding_left_out(before, after))
             else:
-                self._proofs.append(prove_equal(how, before, after, names))
-        self.loaded = replace(loaded, before=None, quantised=None, rounded=None)
+                self._proofs.append(prove_equal(one.rewrite, before, after, names))
+        self.loaded = replace(loaded, earlier=())
