@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -40,7 +41,7 @@ class Recorder:
 def importer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
     """Stands in for the reader of models, in a folder with a file ``x.onnx``."""
     monkeypatch.chdir(tmp_path)
-    Path("x.onnx").touch()
+    Path("x.onnx").write_bytes(b"\x08\x08")
     model = SimpleNamespace(name="toy", spec=toy_modules.toy_spec(), recognition=("a toy",))
     recorder = Recorder(model)
 
@@ -347,7 +348,9 @@ def test_compile_says_when_most_kernels_are_untuned(
     [
         (["nofile.onnx"], "there is no file nofile.onnx"),
         (["."], ". is a folder; give the .onnx file in it"),
-        (["weights.pt"], "weights.pt is a checkpoint"),
+        (["weights.pt"], "weights.pt is a zip or a pickle, as checkpoints of PyTorch"),
+        (["old.pth"], "old.pth is a zip or a pickle"),
+        (["empty.onnx"], "empty.onnx is empty"),
         (["x.onnx", "--target", "frobnicator"], "unknown target 'frobnicator'"),
         (["x.onnx", "--precision", "int3"], "cannot compute in 'int3'"),
     ],
@@ -355,7 +358,9 @@ def test_compile_says_when_most_kernels_are_untuned(
 def test_what_is_plainly_wrong_is_said_before_a_model_is_read(
     run: Callable, importer: Recorder, verb: str, words: list[str], says: str
 ) -> None:
-    Path("weights.pt").touch()
+    Path("weights.pt").write_bytes(b"PK\x03\x04archive/data.pkl")
+    Path("old.pth").write_bytes(pickle.dumps({"weight": 1.0}))
+    Path("empty.onnx").touch()
     done = run(verb, *words)
     assert (done.code, importer.args) == (1, ())
     assert says in done.error

@@ -193,6 +193,16 @@ def test_advice_is_a_spec_that_can_be_read(tmp_path: Path) -> None:
         _import(proto, tmp_path, spec=spec)
 
 
+def test_a_spec_that_contradicts_the_network_is_said_and_no_more(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        _import(onnx_models.yolov8(), tmp_path, spec={"labels": ["a", "b"]})
+    header, *lines = str(caught.value).splitlines()
+    assert header.startswith("no known detector family")
+    assert lines[0].startswith("  yolov8: the spec gives 2 labels, but the network scores ")
+    assert lines[-1] == "Correct the spec"
+    assert "picodet" not in str(caught.value)
+
+
 def _input_model(
     shape: list[Any], dtype: int = TensorProto.FLOAT, inputs: int = 1
 ) -> onnx.ModelProto:

@@ -83,6 +83,11 @@ def test_masks_are_mixed_from_prototypes(batch: int) -> None:
     np.testing.assert_array_equal(masks.values, outputs["output0"][..., 6:])
 
 
+def test_numbers_of_rows_are_no_outputs_of_the_export() -> None:
+    shapes = {"a": (1, 7, 6), "a.rows": (1,), "a.rows1": (1,), "b.rows": (1,)}
+    assert list(summary_of(shapes).exported_outputs) == ["a", "b.rows"]
+
+
 def test_prototypes_are_found_also_where_the_rows_are_named() -> None:
     summary = summary_of(MIXED, metadata=ULTRALYTICS)
     given = {"options": {"box_output": "output0"}}

@@ -13,7 +13,7 @@ import typer
 from tvmdet import untrusted
 from tvmdet.cli import output
 from tvmdet.cli.certificate import print_certificate
-from tvmdet.cli.files import check_model, check_writable
+from tvmdet.cli.files import check_writable
 from tvmdet.cli.options import (
     Batch,
     Debug,
@@ -35,6 +35,7 @@ from tvmdet.cli.options import (
 from tvmdet.cli.progress import Phases
 from tvmdet.contain import Bounds
 from tvmdet.errors import InputError
+from tvmdet.model_file import check_model_file
 
 if TYPE_CHECKING:
     from tvmdet.compiler import CompileReport
@@ -134,7 +135,7 @@ def _check(model: Path, destination: Path, targets: Sequence[str], precision: st
     for name in targets:
         resolve_target(name).at_precision(precision)
     check_writable(destination, "-o")
-    check_model(model)
+    check_model_file(model)
 
 
 def _print(report: CompileReport, family: str, recognition: tuple[str, ...]) -> None:

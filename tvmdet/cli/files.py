@@ -4,40 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tvmdet.errors import InputError, ModelError
+from tvmdet.errors import InputError
 from tvmdet.files import whole_file
 
-__all__ = ["check_model", "check_writable", "make_folder", "written_whole"]
-
-_CHECKPOINTS = frozenset((".ckpt", ".pt", ".pth", ".safetensors"))
-
-
-def check_model(path: Path) -> None:
-    """Refuses what is no ONNX file at first sight, before the readers of such files are started.
-
-    Raises:
-        ModelError: There is no such file, or it is another kind of thing.
-    """
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError as error:
-        raise ModelError(f"there is no file {path}; give the path of an .onnx file") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or error
-        raise ModelError(f"{path} cannot be read: {reason}; give an .onnx file") from error
-    if stat.S_ISDIR(mode):
-        raise ModelError(f"{path} is a folder; give the .onnx file in it")
-    if path.suffix.lower() in _CHECKPOINTS:
-        raise ModelError(
-            f"{path} is a checkpoint, which holds weights and not how to compute with them; export "
-            "it to ONNX: docs/exporting.md has the command of each framework"
-        )
+__all__ = ["check_writable", "make_folder", "written_whole"]
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import typer
 
 from tvmdet import untrusted
 from tvmdet.cli import output
-from tvmdet.cli.files import check_model
 from tvmdet.cli.options import (
     Batch,
     Board,
@@ -31,6 +30,7 @@ from tvmdet.cli.options import (
 )
 from tvmdet.cli.progress import Bar, Phases
 from tvmdet.contain import Bounds
+from tvmdet.model_file import check_model_file
 
 if TYPE_CHECKING:
     from tvmdet.board.session import BoardAddress
@@ -118,7 +118,7 @@ def tune(
     from tvmdet.targets import resolve_target
 
     resolve_target(target).at_precision(precision)
-    check_model(model)
+    check_model_file(model)
     try:
         with Phases() as phase:
             phase(f"importing {model}")

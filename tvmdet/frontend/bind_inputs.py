@@ -20,7 +20,7 @@ from tvmdet.errors import InputError, ModelError
 from tvmdet.frontend.image_input import ImageInput, find_image_input, input_summaries
 from tvmdet.frontend.load import LoadedModel
 from tvmdet.frontend.onnx_tools import iter_graphs
-from tvmdet.frontend.side_inputs import TEXT_INPUTS, known_side_input, plain_name
+from tvmdet.frontend.side_inputs import is_text_input, known_side_input
 from tvmdet.frontend.widen_floats import is_half, widen_floats
 from tvmdet.heads.base import TensorSummary
 
@@ -258,7 +258,7 @@ def _unknown(
     inputs: Mapping[str, TensorSummary], unknown: Mapping[str, TensorSummary]
 ) -> ModelError:
     shown = ", ".join(f"{name} {value}" for name, value in inputs.items())
-    texts = [name for name in unknown if plain_name(name) in TEXT_INPUTS]
+    texts = [name for name in unknown if is_text_input(name)]
     if texts:
         return ModelError(
             f"the network has {len(inputs)} inputs ({shown}), and takes text beside the picture "

@@ -38,6 +38,7 @@ from tvmdet.frontend.quantised import (
 from tvmdet.frontend.raise_opset import OLDEST_READ, RAISED, raise_opset
 from tvmdet.frontend.shape_lengths import check_shape_lengths
 from tvmdet.frontend.sort_nodes import sort_nodes
+from tvmdet.model_file import check_model_file
 from tvmdet.steps import reached
 
 __all__ = ["Earlier", "LoadedModel", "load_onnx"]
@@ -155,25 +156,16 @@ def _unquantise(proto: onnx.ModelProto) -> Iterator[Earlier]:
 
 
 def _read(path: Path, limits: Limits) -> bytes:
-    if path.is_dir():
-        raise ModelError(f"{path} is a folder; give the .onnx file in it")
+    size = check_model_file(path)
+    if size > limits.max_file_bytes:
+        raise ModelError(
+            f"{path} has {size} bytes; allowed: {limits.max_file_bytes} "
+            "(Limits.max_file_bytes); keep the weights as external data"
+        )
     try:
-        size = path.stat().st_size
-        if size > limits.max_file_bytes:
-            raise ModelError(
-                f"{path} has {size} bytes; allowed: {limits.max_file_bytes} "
-                "(Limits.max_file_bytes); keep the weights as external data"
-            )
-        if not path.is_file():
-            raise ModelError(f"{path} is not a regular file; give an .onnx file")
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelError(f"there is no file {path}; give the path of an .onnx file") from error
-    except (OSError, ValueError) as error:
+        return path.read_bytes()
+    except OSError as error:
         raise ModelError(f"{path} cannot be read: {first_line(error)}") from error
-    if not data:
-        raise ModelError(f"{path} is empty; export or copy the model again")
-    return data
 
 
 def _parse(path: Path, data: bytes) -> onnx.ModelProto:

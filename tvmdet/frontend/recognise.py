@@ -7,12 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from tvmdet.errors import InputError, ModelError
-from tvmdet.heads import GraphSummary, Question, Recognition, all_heads, get_head
+from tvmdet.heads import AtOdds, GraphSummary, Question, Recognition, all_heads, get_head
 from tvmdet.heads.ultralytics import refuse_task
 
 __all__ = ["recognise"]
-
-_AT_ODDS = "the spec gives "  # as heads begin where a network is theirs but for what the user said
 
 
 def recognise(
@@ -104,12 +102,7 @@ def _ask_all(
             reasons=(f"family {found.family}: {title}", *found.reasons),
             spec=found.spec,
         )
-    outputs = ", ".join(
-        f"{name} {value}"
-        for name, value in summary.outputs.items()
-        # The number of an output's real rows, which the frontend adds and the user has never seen.
-        if name.removesuffix(".rows") not in summary.outputs or not name.endswith(".rows")
-    )
+    outputs = ", ".join(f"{name} {value}" for name, value in summary.exported_outputs.items())
     if claims:
         head_line = f"several detector families claim this network ({outputs}):"
         lines = [f"  {name}: {'; '.join(claim.reasons)}" for name, claim in claims.items()]
@@ -117,7 +110,7 @@ def _ask_all(
         head_line = f"no known detector family recognises this network ({outputs}):"
         # Where families fit but for something that must be said, the others do not matter.
         asking = [name for name, answer in answers.items() if isinstance(answer, Question)]
-        at_odds = [name for name, answer in answers.items() if str(answer).startswith(_AT_ODDS)]
+        at_odds = [name for name, answer in answers.items() if isinstance(answer, AtOdds)]
         lines = [f"  {name}: {answers[name]}" for name in asking or at_odds or answers]
         if at_odds and not asking:
             raise ModelError("\n".join([head_line, *lines, "Correct the spec"]))

@@ -17,14 +17,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tvmdet.heads.names import plain_name
 from tvmdet.heads.size_inputs import HEIGHT_WIDTH, WIDTH_HEIGHT
 
-__all__ = ["TEXT_INPUTS", "SideInput", "known_side_input", "plain_name"]
+__all__ = ["SideInput", "is_text_input", "known_side_input"]
 
 Size = tuple[int, int]
 
 # Tokens of a text, of detectors that find what it names (OWL-ViT, Grounding DINO, OmDet-Turbo).
-TEXT_INPUTS = frozenset(
+_TEXT_INPUTS = frozenset(
     (
         "attention_mask",
         "classes_attention_mask",
@@ -60,13 +61,17 @@ class SideInput:
 
 def known_side_input(name: str, size_hw: Size) -> SideInput | None:
     """Returns what an input of this name gets, or None when the name says nothing."""
-    make = _KNOWN.get(plain_name(name))
+    make = _KNOWN.get(_key(name))
     return None if make is None else make(size_hw)
 
 
-def plain_name(name: str) -> str:
-    """Returns an input's name without TensorFlow's suffix and scopes, in lower case."""
-    return name.split(":")[0].rsplit("/", 1)[-1].lower().replace(".", "_")
+def is_text_input(name: str) -> bool:
+    """Returns whether an input of this name takes the tokens of a text."""
+    return _key(name) in _TEXT_INPUTS
+
+
+def _key(name: str) -> str:
+    return plain_name(name).replace(".", "_")
 
 
 def _size(names: str, suffix: list[int], meaning: str) -> Callable[[Size], SideInput]:

@@ -9,6 +9,7 @@ from functools import cache
 
 from tvmdet.errors import InputError
 from tvmdet.heads.base import (
+    AtOdds,
     ColumnRun,
     Decoded,
     GraphSummary,
@@ -20,6 +21,7 @@ from tvmdet.heads.base import (
 )
 
 __all__ = [
+    "AtOdds",
     "ColumnRun",
     "Decoded",
     "GraphSummary",

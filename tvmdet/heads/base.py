@@ -11,6 +11,7 @@ hold the first against).
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tvm import relax
 
 __all__ = [
+    "AtOdds",
     "ANYTHING",
     "BOX_MASKS",
     "ColumnRun",
@@ -37,6 +39,8 @@ __all__ = [
     "Stem",
     "TensorSummary",
 ]
+
+_ROW_COUNT = re.compile(r"(.+)\.rows\d*")
 
 # Metadata key that the frontend writes: the name of the output that holds masks in their boxes.
 BOX_MASKS = "tvmdet.box_masks"
@@ -185,6 +189,18 @@ class GraphSummary:
     stem: Stem | None = None
     normalisation: Normalisation | None = None
 
+    @property
+    def exported_outputs(self) -> dict[str, TensorSummary]:
+        """The outputs without the numbers of real rows that the frontend adds to some.
+
+        Those are named after their output, with ``.rows`` and an axis behind.
+        """
+        return {
+            name: value
+            for name, value in self.outputs.items()
+            if (made := _ROW_COUNT.fullmatch(name)) is None or made[1] not in self.outputs
+        }
+
     def column_runs(self, name: str, axis: int, start: int, stop: int) -> tuple[ColumnRun, ...]:
         """Returns what is known of the columns from ``start`` to ``stop``; empty if nothing."""
         runs = self.columns.get((name, axis % len(self.outputs[name].shape)), ())
@@ -208,6 +224,10 @@ class Recognition:
     family: str
     reasons: tuple[str, ...]
     spec: DetectorSpec
+
+
+class AtOdds(str):
+    """A refusal by a family that the network fits, but for what the user said of it."""
 
 
 class Question(str):

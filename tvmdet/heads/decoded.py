@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.detection_decoding import boxes_reference, convention_of, emit_boxes
-from tvmdet.heads.detection_outputs import plain_name
 from tvmdet.heads.input_defaults import fed_input, stated_input
 from tvmdet.heads.labels import choose_labels
+from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import choice, refuse_unknown_options
 from tvmdet.heads.queries import has_attention
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tvmdet.heads.base import GraphSummary, Question, Range
-from tvmdet.heads.detection_outputs import BOX_COLUMNS, DetectionOutputs, plain_name
+from tvmdet.heads.detection_outputs import BOX_COLUMNS, DetectionOutputs
+from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import choice
 from tvmdet.heads.size_inputs import SCALES_CORNERS
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics

@@ -14,10 +14,11 @@ from typing import Any
 
 from tvmdet.errors import InputError
 from tvmdet.heads.base import ANYTHING, GraphSummary, Question, Range, TensorSummary
+from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import choice
 from tvmdet.heads.ultralytics import is_ultralytics
 
-__all__ = ["BOX_COLUMNS", "DetectionOutputs", "class_range", "find_detection_outputs", "plain_name"]
+__all__ = ["BOX_COLUMNS", "DetectionOutputs", "class_range", "find_detection_outputs"]
 
 _ROLES = {
     "boxes": (
@@ -115,11 +116,6 @@ class DetectionOutputs:
     why: str
 
 
-def plain_name(name: str) -> str:
-    """Returns an output's name without TensorFlow's suffix and scopes, in lower case."""
-    return name.split(":")[0].rsplit("/", 1)[-1].lower()
-
-
 def find_detection_outputs(
     summary: GraphSummary, options: Mapping[str, Any]
 ) -> DetectionOutputs | str:
@@ -131,8 +127,7 @@ def find_detection_outputs(
     Raises:
         InputError: An option names no output.
     """
-    # The frontend adds outputs of this name, with the number of real rows.
-    outputs = {n: v for n, v in summary.outputs.items() if not n.endswith(".rows")}
+    outputs = summary.exported_outputs
     names = tuple(summary.outputs)
     roles = {**_by_type(summary, outputs), **_by_name(outputs)}
     for role in _ROLES:

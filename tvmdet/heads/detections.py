@@ -17,7 +17,6 @@ from tvmdet.heads.detection_outputs import (
     DetectionOutputs,
     class_range,
     find_detection_outputs,
-    plain_name,
 )
 from tvmdet.heads.input_defaults import (
     UNIT,
@@ -27,6 +26,7 @@ from tvmdet.heads.input_defaults import (
     stated_input,
 )
 from tvmdet.heads.labels import class_names, labels_from_metadata
+from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import whole_number
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec

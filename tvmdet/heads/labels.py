@@ -6,6 +6,8 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tvmdet.heads.base import AtOdds
+
 __all__ = ["choose_labels", "class_names", "labels_from_metadata"]
 
 _LONGEST = 1_000_000  # characters; a list of 10,000 names is far below
@@ -53,7 +55,9 @@ def choose_labels(
     wanted = given.get("labels")
     if isinstance(wanted, Sequence) and not isinstance(wanted, str) and wanted:
         if len(wanted) != classes:
-            return f"the spec gives {len(wanted)} labels, but the network scores {classes} classes"
+            return AtOdds(
+                f"the spec gives {len(wanted)} labels, but the network scores {classes} classes"
+            )
         return tuple(str(label) for label in wanted), "labels from the spec"
     labels, reason = labels_from_metadata(metadata)
     if labels is None:
