@@ -17,6 +17,7 @@ from tvmdet.targets import Target
 from tvmdet import schedules
 from tvmdet.passes.bf16_conv2d import round_to_bf16
 from tvmdet.passes.conv_algorithms import Algorithm
+from tvmdet.passes.dynamic_loops import PIPELINE
 from tvmdet.passes.fuse_pairs import PairChoice, separately
 from tvmdet.passes.lower import CODE_OPTIONS, lowering_phases, tvm_target
 
@@ -133,7 +134,7 @@ def build(funcs: Sequence[tirx.PrimFunc], target: Target) -> tvm.runtime.Module:
         for i, func in enumerate(funcs)
     }
     with tvm.transform.PassContext(config=dict(CODE_OPTIONS)):
-        return tvm.tirx.build(tvm.IRModule(named), tvm_target(target))
+        return tvm.tirx.build(tvm.IRModule(named), tvm_target(target), PIPELINE)
 
 
 def run_decisions(

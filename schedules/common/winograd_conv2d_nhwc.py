@@ -38,6 +38,7 @@ from tvmdet.schedules.blocks import (
     is_reduction,
     split_vector,
 )
+from tvmdet.schedules.common.overlap import overlap_tiles, split_overlapping
 from tvmdet.schedules.common.register_tile import RegisterTile
 from tvmdet.targets import Target
 
@@ -142,7 +143,7 @@ class WinogradConv2dNhwc(RegisterTile, Template):
         loops = schedule.get_loops(last)
         schedule.unroll(loops[-2])
         schedule.unroll(loops[-3])
-        return schedule
+        return overlap_tiles(schedule)
 
     def _settings(
         self, workload: Workload, target: Target, *, full: bool = True
@@ -160,7 +161,9 @@ class WinogradConv2dNhwc(RegisterTile, Template):
         for rows in rows_of_slabs:
             slabs = batch * tiles_h // rows
             tiles = rows * tiles_w
-            for tile in (t for t in range(1, most + 1) if tiles % t == 0):
+            for tile in range(1, min(most, tiles) + 1):
+                if tile != -(-tiles // -(-tiles // tile)):
+                    continue  # a narrower tile covers as many
                 for oc_blocks in (b for b in (1, 2, 3, 4, 5, 6, 8) if self.fits(target, tile, b)):
                     if full and oc_blocks * tile < 4 and tiles * vectors >= 4:
                         continue
@@ -221,7 +224,7 @@ class WinogradConv2dNhwc(RegisterTile, Template):
     ) -> LoopRV:
         """Vectorises the register tile of the products; returns the loop over a tile's rows."""
         e, f, t, o, k = schedule.get_loops(product)[-5:]
-        to, ti = schedule.split(t, [None, decision["tile"]])
+        to, ti = split_overlapping(schedule, t, decision["tile"])
         oo, oi = schedule.split(o, [None, decision["oc_blocks"] * lanes])
         blocks, vector = schedule.split(oi, [None, lanes])
         depth = self.depth_loops(schedule, k, lanes)
@@ -254,7 +257,8 @@ def _cost(workload: Workload, target: Target, knobs: dict[str, Any]) -> float:
     tiles = rows * workload["tiles_w"]
     chunks = vectors // chunk
     products_of_tile = (workload["side"] + 2) ** 2
-    fma = products_of_tile * slabs * tiles * vectors * depth
+    covered = -(-tiles // tile) * tile
+    fma = products_of_tile * slabs * covered * vectors * depth
     loads = 1 / tile + 1 / (4 * oc_blocks)
     cycles = fma * (1 + loads) * max(1.0, 10 / (tile * oc_blocks))
     weights = 4 * products_of_tile * depth * vectors * lanes

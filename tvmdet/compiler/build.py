@@ -18,6 +18,7 @@ from tvmdet.cuda.device_code import DEVICE_OPTIONS
 from tvmdet.cuda.embed import EmbedKernels
 from tvmdet.cuda.nvcc import CompiledCode
 from tvmdet.errors import ModelError, TvmdetError
+from tvmdet.passes.dynamic_loops import PIPELINE
 from tvmdet.passes.lift_weights import LiftWeights
 from tvmdet.passes.lower import CODE_OPTIONS, tvm_target
 from tvmdet.targets import Target
@@ -72,7 +73,9 @@ def build_library(
                 module = phase(module)
             lift_weights: Any = LiftWeights()
             module = lift_weights(module)
-            executable = relax.build(module, compiled_for, relax_pipeline=None)
+            executable = relax.build(
+                module, compiled_for, relax_pipeline=None, tir_pipeline=PIPELINE
+            )
         with tempfile.TemporaryDirectory(prefix="tvmdet-") as folder:
             path = Path(folder) / "lib.so"
             linking: dict[str, Any] = {"fcompile": _linker_for(target.arch)}

@@ -25,6 +25,7 @@ import tvmdet
 from tvmdet.cuda.device_code import DEVICE_OPTIONS
 from tvmdet.cuda.embed import EmbedKernels
 from tvmdet.errors import InputError, TuningError
+from tvmdet.passes.dynamic_loops import PIPELINE
 from tvmdet.passes.lower import CODE_OPTIONS, tvm_target
 from tvmdet.schedules.base import Decision
 from tvmdet.targets import resolve_target
@@ -207,7 +208,7 @@ def _build(
         return problem
     embed = EmbedKernels(target) if target.kind == "cuda" else None
     with tvm.transform.PassContext(config=dict(DEVICE_OPTIONS if embed else CODE_OPTIONS)):
-        library = tvm.tirx.build(tvm.IRModule(functions), tvm_target(target))
+        library = tvm.tirx.build(tvm.IRModule(functions), tvm_target(target), PIPELINE)
     library.export_library(str(path), options=["-s"], fpack_imports=embed)
     use = embed.compiled.kernels if embed is not None and embed.compiled is not None else {}
     return {

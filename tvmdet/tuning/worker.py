@@ -8,9 +8,11 @@ descriptors 0 and 1; nothing is unpickled. Whatever a kernel prints goes to stan
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import resource
+import runpy
 import signal
 import subprocess
 import time
@@ -64,7 +66,8 @@ def _build(request: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     mod = tvm.ir.load_json(request["module"])
     with tvm.transform.PassContext(config=request["code_options"]):
-        built = tvm.tirx.build(mod, target=tvm.target.Target(request["target"]))
+        target = tvm.target.Target(request["target"])
+        built = tvm.tirx.build(mod, target, _pipeline(request["pipeline"]))
     stem = os.path.splitext(request["path"])[0]
     built.write_to_file(stem + ".o")
     compiled = time.perf_counter()
@@ -78,6 +81,12 @@ def _build(request: dict[str, Any]) -> dict[str, Any]:
     if linked.returncode:
         return {"error": f"ld failed: {linked.stderr.strip()[:_MAX_ERROR]}"}
     return {"compile_s": compiled - start, "link_s": time.perf_counter() - compiled}
+
+
+@functools.cache
+def _pipeline(path: str) -> str:
+    """Registers the pipeline that a file of the package defines; returns its name."""
+    return str(runpy.run_path(path)["PIPELINE"])
 
 
 class _Runner:

@@ -1,0 +1,76 @@
+"""Tiles that do not divide a loop: the last one starts earlier, over a part of the one before.
+
+A guard in the innermost loops would cost more than what is computed twice, and a shorter tile for
+the rest is a second copy of the kernel's code. A tile computes and stores the same values again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import s_tir, sym, tirx
+from tvm.s_tir import Schedule
+from tvm.s_tir.schedule import LoopRV
+
+__all__ = ["overlap_tiles", "split_overlapping"]
+
+_MARK = "tvmdet.overlap"
+
+
+def split_overlapping(schedule: Schedule, loop: LoopRV, tile: int) -> tuple[LoopRV, LoopRV]:
+    """Splits a loop into tiles of ``tile`` rounds, at most as many as it has.
+
+    Whoever calls this calls :func:`overlap_tiles` when the schedule is complete.
+
+    Returns:
+        The loops over the tiles and within one.
+    """
+    extent = int(schedule.get(loop).extent)
+    divides = extent % tile == 0
+    outer, inner = schedule.split(loop, [None, tile], disable_predication=not divides)
+    if not divides:
+        schedule.annotate(outer, _MARK, [tile, extent])
+    return outer, inner
+
+
+def overlap_tiles(schedule: Schedule) -> Schedule:
+    """Returns the schedule with every tile within its loop's rounds.
+
+    Nothing more can be scheduled around the blocks in it.
+    """
+    body = schedule.mod["main"].body
+    moved = tvm_ffi.structural_map(body, (tirx.For, _overlapping))
+    return Schedule(tvm.IRModule({"main": schedule.mod["main"].with_body(moved)}))
+
+
+def _overlapping(loop: Any) -> Any:
+    """Moves the first round ``outer * tile`` of a tile to where a whole one fits."""
+    if _MARK not in loop.annotations:
+        return loop
+    tile, extent = (int(number) for number in loop.annotations[_MARK])
+    analyzer = sym.Analyzer()
+    outer = loop.loop_var
+
+    def is_along(value: Any) -> bool:
+        factors = sym.detect_linear_equation(value, [outer])
+        return bool(len(factors)) and int(factors[0]) == tile
+
+    def moved(value: Any) -> Any:
+        if not is_along(value):
+            return value
+        return analyzer.simplify(value - outer * tile) + tirx.min(outer * tile, extent - tile)
+
+    def within(condition: Any) -> Any:
+        """No round of a tile lies beyond the loop's end any more."""
+        return tirx.IntImm("bool", 1) if is_along(condition.a) else condition
+
+    def moved_block(realize: Any) -> Any:
+        values = [moved(value) for value in realize.iter_values]
+        predicate = tvm_ffi.structural_map(realize.predicate, (tirx.LT, within))
+        return s_tir.SBlockRealize(values, analyzer.simplify(predicate), realize.block)
+
+    body = tvm_ffi.structural_map(loop.body, (s_tir.SBlockRealize, moved_block))
+    kept = {key: value for key, value in loop.annotations.items() if key != _MARK}
+    return tirx.For(outer, loop.min, loop.extent, loop.kind, body, annotations=kept)

@@ -1,0 +1,151 @@
+"""Parallel loops whose rounds are taken by whichever thread is free.
+
+TVM gives each of T threads the T-th part of a parallel loop's rounds. A thread that is slower, for
+its core is a small one, is shared with another program or runs at another clock, then holds the
+others up: on two virtual CPUs of a server they waited for each other for 9 to 12 % of the time.
+Here the rounds are cut into at most :data:`_MOST_ITEMS` runs, each with a flag. A thread begins
+where it would begin without this, goes once around all flags, and computes the runs whose flag it
+is the first to set. So neighbouring rows still fall to the same core, and the last run ends the
+loop. The results are the same, whoever computes them.
+
+The loop becomes, in the function that TVM makes of each parallel region::
+
+    claims: int32[K] = 0
+    launch on every thread:
+        begun = 0
+        for slot in parallel(_SLOTS):        # one thread's slots are neighbours
+            if begun == 0:                   # its first one
+                begun = 1
+                for turn in range(K):
+                    item = (slot * K // _SLOTS + turn) % K
+                    if tvmdet_claim(&claims[item]) == 0:
+                        rounds of the item
+
+TVM has no atomic operation for CPUs; ``tvmdet_claim`` is a few lines of LLVM's language, inlined.
+
+This file is also run by its path, in processes that must not load the package around it
+(``tvmdet/tuning/worker.py``): it may import nothing of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipeline
+
+__all__ = ["PIPELINE", "share_rounds"]
+
+PIPELINE: Final = "tvmdet"
+"""Name of TVM's usual pipeline for scheduled functions, with this pass at its end."""
+
+_MOST_ITEMS = 64
+"""Runs of rounds, at most: the last of them is what threads may still wait for at the end."""
+
+_SLOTS = 256
+"""More than threads: a 257th would find nothing to do."""
+
+_CLAIM = """
+define i32 @tvmdet_claim(ptr %flag) {
+look:
+  %seen = load atomic i32, ptr %flag monotonic, align 4
+  %taken = icmp ne i32 %seen, 0
+  br i1 %taken, label %late, label %set
+set:
+  %before = atomicrmw xchg ptr %flag, i32 1 monotonic, align 4
+  ret i32 %before
+late:
+  ret i32 1
+}
+"""
+"""Sets a flag; returns 0 to the one thread that found it unset. No order is needed of memory: the
+flags are set to 0 before the threads are told to begin, and results are read after all have ended.
+"""
+
+
+def share_rounds(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Returns a lowered function of a CPU whose parallel loops are shared as described above.
+
+    Loops of one round, or of a number that is known only when they run, stay as they are.
+    """
+    changed = False
+
+    def shared(loop: Any) -> Any:
+        nonlocal changed
+        if loop.kind != tirx.ForKind.PARALLEL or not isinstance(loop.extent, tirx.IntImm):
+            return loop
+        if int(loop.extent) == 1:
+            return loop
+        changed = True
+        return _shared(loop)
+
+    body = tvm_ffi.structural_map(func.body, (tirx.For, shared))
+    if not changed:
+        return func
+    code = tvm.ir.StringImm(_CLAIM)
+    return func.with_body(tirx.AttrStmt(_number(0), "pragma_import_llvm", code, body))
+
+
+def _shared(loop: Any) -> Any:
+    rounds = int(loop.extent)
+    each = -(-rounds // _MOST_ITEMS)
+    items = -(-rounds // each)
+    claims = tirx.decl_buffer((items,), "int32", name="claims")
+    begun = tirx.decl_buffer((1,), "int32", name="begun")
+    z, slot, turn, item = (tirx.Var(name, "int32") for name in ("z", "slot", "turn", "item"))
+    flag = tirx.address_of(tirx.BufferLoad(claims, [item]))
+    is_ours = tirx.call_extern("int32", "tvmdet_claim", flag) == 0
+    around = tirx.SeqStmt(
+        [
+            tirx.Bind(item, tirx.floormod(tirx.floordiv(slot * items, _SLOTS) + turn, items)),
+            tirx.IfThenElse(is_ours, _rounds(loop, item, each), None),
+        ]
+    )
+    first = tirx.SeqStmt([_store(begun, 0, 1), _serial(turn, items, around)])
+    if_first = tirx.IfThenElse(tirx.BufferLoad(begun, [_number(0)]) == 0, first, None)
+    slots = tirx.For(slot, _number(0), _number(_SLOTS), tirx.ForKind.PARALLEL, if_first)
+    threads = tirx.SeqStmt([tirx.AllocBuffer(begun), _store(begun, 0, 0), slots])
+    launch = tirx.AttrStmt(_number(0), "pragma_parallel_launch_point", _number(1), threads)
+    return tirx.SeqStmt([tirx.AllocBuffer(claims), _serial(z, items, _store(claims, z, 0)), launch])
+
+
+def _rounds(loop: Any, item: Any, each: int) -> Any:
+    """Returns the rounds ``item * each`` and on, of which the last item may have fewer."""
+    kind = str(loop.loop_var.ty)
+    if each == 1:
+        return tirx.SeqStmt([tirx.Bind(loop.loop_var, item.astype(kind)), loop.body])
+    step = tirx.Var("step", "int32")
+    index = item * each + step
+    one = tirx.SeqStmt([tirx.Bind(loop.loop_var, index.astype(kind)), loop.body])
+    if int(loop.extent) % each:
+        one = tirx.IfThenElse(index < int(loop.extent), one, None)
+    return _serial(step, each, one)
+
+
+def _serial(variable: Any, extent: int, body: Any) -> Any:
+    return tirx.For(variable, _number(0), _number(extent), tirx.ForKind.SERIAL, body)
+
+
+def _store(buffer: Any, index: Any, value: int) -> Any:
+    place = _number(index) if isinstance(index, int) else index
+    return tirx.BufferStore(buffer, _number(value), [place])
+
+
+def _number(value: int) -> Any:
+    return tirx.IntImm("int32", value)
+
+
+@tirx.transform.prim_func_pass(opt_level=0)  # type: ignore[misc]
+def _share_rounds(func: tirx.PrimFunc, _mod: tvm.IRModule, _context: Any) -> tirx.PrimFunc:
+    target = func.attrs.get("target")
+    return share_rounds(func) if target is not None and target.kind.name == "llvm" else func
+
+
+def _pipeline() -> tuple[Any, Any, Any]:
+    lower, finalize_host, finalize_device = get_tir_pipeline("s_tir")
+    return tvm.transform.Sequential([lower, _share_rounds]), finalize_host, finalize_device
+
+
+register_tir_pipeline(PIPELINE, _pipeline)
