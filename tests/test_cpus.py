@@ -87,3 +87,15 @@ def test_usable_cpus(
 def test_refuses_a_thread_count(threads: object) -> None:
     with pytest.raises(InputError, match="allowed: 1 to 1024, or None"):
         cpus.check_threads(threads)  # type: ignore[arg-type]
+
+
+def test_a_virtual_machines_processor_is_told_by_its_numbers() -> None:
+    text = "processor\t: {}\ncpu family\t: 25\nmodel\t\t: {}\nmodel name\t: AMD EPYC\n\n"
+    one, other = (
+        cpus.cpu_identity(cpus.cpuinfo(text.format(0, model) + text.format(1, model)))
+        for model in (1, 17)
+    )
+    assert one == "AMD EPYC, cpu family 25 model 1"
+    assert other == "AMD EPYC, cpu family 25 model 17"
+    arm = "processor\t: 0\nCPU part\t: 0xd0b\n"
+    assert cpus.cpu_identity(cpus.cpuinfo(arm)) == "0xd0b"

@@ -12,6 +12,7 @@ from tvmdet.errors import InputError
 __all__ = [
     "cgroup_cpu_limit",
     "check_threads",
+    "cpu_identity",
     "cpu_model",
     "cpuinfo",
     "listed",
@@ -111,6 +112,20 @@ def cpu_model(info: Sequence[tuple[str, str]] | None = None) -> str:
     """
     lines = cpuinfo() if info is None else info
     return next((value for key, value in lines if key in ("model name", "CPU part", "Model")), "")
+
+
+def cpu_identity(info: Sequence[tuple[str, str]] | None = None) -> str:
+    """Returns the model name of a processor with the numbers by which x86 tells them apart.
+
+    Virtual machines often call theirs ``AMD EPYC`` or ``Intel Xeon Processor``, whatever it is.
+
+    Args:
+        info: As :func:`cpuinfo` returns it; None for this machine's.
+    """
+    lines = cpuinfo() if info is None else info
+    values = {key: value for key, value in reversed(lines)}
+    numbers = [f"{key} {values[key]}" for key in ("cpu family", "model") if key in values]
+    return ", ".join([cpu_model(lines), " ".join(numbers)]) if numbers else cpu_model(lines)
 
 
 def cpuinfo(text: str | None = None) -> list[tuple[str, str]]:

@@ -55,7 +55,7 @@ class ArmFp16Conv2dNhwc(ByLane, Conv2dNhwc):
         return sums
 
     def _place_padding(
-        self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload, tile_w: int
+        self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload
     ) -> None:
         schedule.compute_at(pad, task)
         # Channels of zeros are no picture's: the last vector is copied in part.

@@ -5,6 +5,7 @@ Strategy:
 1. A tile of ``tile_w`` output columns by ``oc_blocks`` vectors of output channels is held in
    registers; for every tap and input channel one vector of weights is loaded per channel block
    and multiplied with a broadcast pixel, ``tile_w * oc_blocks`` independent FMAs in flight.
+   Where tiles do not divide a row, its last one starts earlier.
 2. Tiles run over a row with either the channels (``order=co_inner``: the row stays in L1, the
    weights stream from L2) or the columns innermost (``order=wo_inner``: one block of weights
    stays in L1 while the picture streams).
@@ -41,6 +42,7 @@ from tvmdet.schedules.blocks import (
     split_vector,
 )
 from tvmdet.schedules.common.deep_conv2d_nhwc import DEEP, deep_knobs, is_deep, sum_by_slices
+from tvmdet.schedules.common.overlap import overlap_tiles, split_overlapping
 from tvmdet.schedules.common.register_tile import RegisterTile
 from tvmdet.targets import Target
 
@@ -154,7 +156,7 @@ class Conv2dNhwc(RegisterTile, Template):
         vector = decision["oc_blocks"] * lanes
         n, h, w, c = schedule.get_loops(last)[-4:]
         co, ci = schedule.split(c, [None, vector])
-        wo, wi = schedule.split(w, [None, decision["tile_w"]])
+        wo, wi = split_overlapping(schedule, w, decision["tile_w"])
         ho, hi = schedule.split(h, [None, decision["rows"]])
         if decision["order"] == "co_inner":
             schedule.reorder(n, ho, hi, wo, co, wi, ci)
@@ -166,7 +168,7 @@ class Conv2dNhwc(RegisterTile, Template):
         schedule.compute_at(totals, tile, preserve_unit_loops=True)
         schedule.set_scope(totals, 0, "local")
         self.place_parts(schedule, conv, lanes)
-        self._place_padding(schedule, pad, task, workload, decision["tile_w"])
+        self._place_padding(schedule, pad, task, workload)
         self.registers(schedule, conv, lanes)
         columns, channels = schedule.get_loops(last)[-2:]
         if workload["filters"] % vector == 0:
@@ -174,12 +176,21 @@ class Conv2dNhwc(RegisterTile, Template):
             schedule.vectorize(inner)
             schedule.unroll(outer)
         schedule.unroll(columns)
-        return schedule
+        return overlap_tiles(schedule)
 
     def _place_padding(
-        self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload, tile_w: int
+        self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload
     ) -> None:
-        place_padding(schedule, pad, task, workload, tile_w, workload["lanes"])
+        """Copies the padded rows of a task to a scratch buffer; without padding, reads in place.
+
+        A picture that is gathered from several is always copied: which one a vector of channels is
+        read from is settled once.
+        """
+        if workload["unpadded"] and not is_gathered(schedule, pad):
+            schedule.compute_inline(pad)
+            return
+        schedule.compute_at(pad, task)
+        copy_channels(schedule, pad, workload["lanes"])
 
     def registers_of_vector(self, lanes: int, target: Target) -> int:
         """Returns how many registers the sums of a vector take, which may be a wider one."""
@@ -232,27 +243,6 @@ def frame_blocks(
         last = schedule.cache_write(totals, 0, "global")
     inline_between(schedule, (pad, conv, totals, last))
     return pad, last
-
-
-def place_padding(
-    schedule: Schedule,
-    pad: SBlockRV,
-    task: object,
-    workload: Workload,
-    tile_w: int,
-    lanes: int,
-) -> None:
-    """Copies the padded rows of a task to a scratch buffer, or reads in place if none is padded.
-
-    A picture that is gathered from several is always copied: which one a vector of channels is
-    read from is settled once.
-    """
-    fits = workload["unpadded"] and workload["width"] % tile_w == 0
-    if fits and not is_gathered(schedule, pad):
-        schedule.compute_inline(pad)
-        return
-    schedule.compute_at(pad, task)
-    copy_channels(schedule, pad, lanes)
 
 
 def is_gathered(schedule: Schedule, pad: SBlockRV) -> bool:

@@ -30,6 +30,7 @@ from tvmdet.schedules.blocks import (
     split_vector,
 )
 from tvmdet.schedules.common.conv2d_nhwc import frame_blocks
+from tvmdet.schedules.common.overlap import overlap_tiles, split_overlapping
 from tvmdet.targets import Target
 
 __all__ = ["DepthwiseConv2dNhwc"]
@@ -116,7 +117,7 @@ class DepthwiseConv2dNhwc(Template):
         vector = decision["vectors"] * lanes
         n, h, w, c = schedule.get_loops(last)[-4:]
         co, ci = schedule.split(c, [None, vector])
-        wo, wi = schedule.split(w, [None, decision["tile_w"]])
+        wo, wi = split_overlapping(schedule, w, decision["tile_w"])
         ho, hi = schedule.split(h, [None, decision["rows"]])
         if decision["order"] == "rows":
             schedule.reorder(n, ho, hi, co, wo, wi, ci)
@@ -145,4 +146,4 @@ class DepthwiseConv2dNhwc(Template):
         if outer is not None:
             schedule.unroll(outer)
         schedule.unroll(columns)
-        return schedule
+        return overlap_tiles(schedule)

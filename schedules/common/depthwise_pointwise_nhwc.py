@@ -37,6 +37,7 @@ from tvmdet.schedules.blocks import (
 )
 from tvmdet.schedules.common import depthwise_conv2d_nhwc as depthwise
 from tvmdet.schedules.common.conv2d_nhwc import Conv2dNhwc
+from tvmdet.schedules.common.overlap import overlap_tiles, split_overlapping
 from tvmdet.targets import Target
 
 __all__ = ["DepthwisePointwiseNhwc"]
@@ -122,7 +123,7 @@ class DepthwisePointwiseNhwc(Template):
         vector = decision["oc_blocks"] * workload["lanes"]
         n, h, w, c = schedule.get_loops(last)[-4:]
         co, ci = schedule.split(c, [None, vector])
-        wo, wi = schedule.split(w, [None, decision["tile_w"]])
+        wo, wi = split_overlapping(schedule, w, decision["tile_w"])
         ho, hi = schedule.split(h, [None, decision["rows"]])
         if decision["order"] == "co_inner":
             schedule.reorder(n, ho, hi, wo, co, wi, ci)
@@ -144,7 +145,7 @@ class DepthwisePointwiseNhwc(Template):
             schedule.vectorize(inner)
             schedule.unroll(outer)
         schedule.unroll(columns)
-        return schedule
+        return overlap_tiles(schedule)
 
     def _pointwise(self, schedule: Schedule) -> tuple[Conv2dNhwc, SBlockRV] | None:
         for template in self.pointwise:

@@ -368,3 +368,13 @@ def test_compacting_keeps_the_fewest_cycles(tmp_path):
         store.append(record)
     assert store.compact("x86-64-v4", keep=1) == 2
     assert {r.decision["tile"] for r in store.records("x86-64-v4")} == {2, 4}
+
+
+def test_times_of_two_other_processors_are_not_compared(tmp_path):
+    store = TuningStore(tmp_path, cpu="some chip")
+    store.append(tiled(1, 1e-3, cpu="a fast chip", time=1.0))
+    store.append(tiled(2, 5e-3, cpu="a slow chip", time=2.0))
+    store.append(tiled(4, 6e-3, cpu="a slow chip", time=3.0))
+    assert store.best("x86-64-v4", "00ff").decision["tile"] == 2
+    store.append(tiled(8, 9e-3, time=0.5))
+    assert store.best("x86-64-v4", "00ff").decision["tile"] == 8

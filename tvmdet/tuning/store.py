@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tvmdet.cpus import cpu_model
+from tvmdet.cpus import cpu_identity
 from tvmdet.errors import TuningError
 from tvmdet.schedules.base import Decision
 from tvmdet.targets import Target
@@ -60,7 +60,7 @@ class TuningStore:
                 machine's. For predictions, who makes them.
             predicted: Whether :meth:`measured` is asked for predictions, and not for measurements.
         """
-        self._cpu = cpu_model() if cpu is None else cpu
+        self._cpu = cpu_identity() if cpu is None else cpu
         self._predicted = predicted
         roots = [Path(folder) for folder in folders]
         if writable is not None:
@@ -202,21 +202,19 @@ class TuningStore:
     def _fastest(self, records: Iterable[TuningRecord], threads: int | None) -> TuningRecord | None:
         """Returns the fastest of this processor on so many threads, else of this processor.
 
-        Only where nothing was measured, predictions count: those of who has predicted last, since
-        those of two models do not compare.
+        Where it has none, those of the processor that was measured last are compared, since times
+        of two do not compare. Only where nothing was measured, predictions count: likewise those
+        of who has predicted last.
         """
         ran = [record for record in records if record.ok]
-        found = [record for record in ran if not record.predicted]
-        if ran and not found:
-            last = max(ran, key=lambda r: r.time).cpu
-            found = [record for record in ran if record.cpu == last]
+        found = [record for record in ran if not record.predicted] or ran
+        ours = [record for record in found if record.cpu in ("", self._cpu)]
+        if found and (not ours or ours[0].predicted):
+            last = max(found, key=lambda r: r.time).cpu
+            ours = [record for record in found if record.cpu == last]
         return min(
-            found,
-            key=lambda r: (
-                r.cpu not in ("", self._cpu),
-                threads is not None and r.threads != threads,
-                r.cost,
-            ),
+            ours,
+            key=lambda r: (threads is not None and r.threads != threads, r.cost),
             default=None,
         )
 

@@ -1,0 +1,88 @@
+"""Parallel loops that threads share round by round: the same results, by whoever is free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from tvm import tirx
+from tvm.script import tirx as T
+
+from tvmdet.passes.dynamic_loops import PIPELINE
+from tvmdet.runtime.native import configure_workers
+from tvmdet.runtime.threads import native_thread
+
+TARGET = {"kind": "llvm"}
+
+
+def _marking(rounds: int, kind: str) -> tirx.PrimFunc:
+    """Writes to row ``i``, in round ``i``, what was there, one more, and the round."""
+
+    @T.prim_func(s_tir=True)
+    def main(
+        before: T.Buffer((rounds,), "int32"),
+        count: T.Buffer((rounds,), "int32"),
+        which: T.Buffer((rounds,), "int32"),
+    ) -> None:
+        T.func_attr({"global_symbol": "main", "tirx.noalias": True})
+        for i in T.parallel(T.Cast(kind, rounds)):
+            with T.sblock("mark"):
+                v = T.axis.spatial(rounds, T.Cast("int32", i))
+                count[v] = before[v] + 1
+                which[v] = v
+
+    return main
+
+
+def _run(threads: int, function: Callable[[], None]) -> None:
+    native_thread(threads, configure_workers).submit(function).result()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("rounds", [1, 2, 5, 64, 65, 200, 1000])
+def test_every_round_is_done_once(rounds: int, threads: int) -> None:
+    built = tvm.tirx.build(_marking(rounds, "int32"), tvm.target.Target(TARGET), PIPELINE)
+    seen = tvm.runtime.tensor(np.zeros(rounds, np.int32))
+    which = tvm.runtime.tensor(np.full(rounds, -1, np.int32))
+
+    def run() -> None:
+        for _ in range(20):
+            built["main"](seen, seen, which)
+
+    _run(threads, run)
+    assert (seen.numpy() == 20).all()
+    assert (which.numpy() == np.arange(rounds)).all()
+
+
+def test_a_slow_round_does_not_hold_the_others_up() -> None:
+    """The thread of the first round sleeps; TVM's own partition would give it the next three."""
+
+    @T.prim_func(s_tir=True)
+    def main(slept: T.Buffer((8,), "int32"), thread: T.Buffer((8,), "int32")) -> None:
+        T.func_attr({"global_symbol": "main", "tirx.noalias": True})
+        for i in T.parallel(8):
+            thread[i] = T.call_extern("int32", "gettid")
+            if i == 0:
+                slept[i] = T.call_extern("int32", "usleep", 300000)
+
+    built = tvm.tirx.build(main, tvm.target.Target(TARGET), PIPELINE)
+    slept = tvm.runtime.tensor(np.ones(8, np.int32))
+    thread = tvm.runtime.tensor(np.zeros(8, np.int32))
+    _run(2, lambda: built["main"](slept, thread))
+    assert slept.numpy()[0] == 0, "it has slept"
+    first, *others = thread.numpy().tolist()
+    assert len(set(others)) == 1, others
+    assert others[0] not in (0, first)
+
+
+def test_a_single_round_stays_as_it_is() -> None:
+    passes, _, _ = tvm.tirx.get_tir_pipeline(PIPELINE)
+    target = tvm.target.Target(TARGET)
+    bind: Any = tvm.tirx.transform.BindTarget(target.with_host(target))
+    lowered = passes(bind(tvm.IRModule({"main": _marking(5, "int32")})))
+    assert "tvmdet_claim" in lowered.script(show_meta=False)
+    lowered = passes(bind(tvm.IRModule({"main": _marking(1, "int32")})))
+    assert "tvmdet_claim" not in lowered.script(show_meta=False)
