@@ -123,7 +123,7 @@ def cpu_identity(info: Sequence[tuple[str, str]] | None = None) -> str:
         info: As :func:`cpuinfo` returns it; None for this machine's.
     """
     lines = cpuinfo() if info is None else info
-    values = {key: value for key, value in reversed(lines)}
+    values = dict(reversed(lines))
     numbers = [f"{key} {values[key]}" for key in ("cpu family", "model") if key in values]
     return ", ".join([cpu_model(lines), " ".join(numbers)]) if numbers else cpu_model(lines)
 
