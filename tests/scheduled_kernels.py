@@ -17,7 +17,7 @@ from tvmdet.targets import Target
 from tvmdet import schedules
 from tvmdet.passes.bf16_conv2d import round_to_bf16
 from tvmdet.passes.conv_algorithms import Algorithm
-from tvmdet.passes.dynamic_loops import PIPELINE
+from tvmdet.passes.cpu_pipeline import PIPELINE
 from tvmdet.passes.fuse_pairs import PairChoice, separately
 from tvmdet.passes.lower import CODE_OPTIONS, lowering_phases, tvm_target
 

@@ -51,6 +51,9 @@ STAGES = ("pad", "input_columns", "input_tiles", "product", "output_rows", "outp
 
 _TAPS = 9
 
+_MOST_GROUPS = 32
+"""Of blocks in a chunk: beyond, products leave L2."""
+
 _WEIGHT_CYCLES = 4
 """Of one vector of transformed weights: its share of the loads and sums, and its store."""
 
@@ -167,7 +170,7 @@ class WinogradConv2dNhwc(RegisterTile, Template):
                 for oc_blocks in (b for b in (1, 2, 3, 4, 5, 6, 8) if self.fits(target, tile, b)):
                     if full and oc_blocks * tile < 4 and tiles * vectors >= 4:
                         continue
-                    for groups in (1, 2, 4, 8, 16):
+                    for groups in (g for g in range(1, _MOST_GROUPS + 1) if vectors % g == 0):
                         chunk = oc_blocks * groups
                         if vectors % chunk:
                             continue

@@ -18,7 +18,7 @@ from tvmdet.cuda.device_code import DEVICE_OPTIONS
 from tvmdet.cuda.embed import EmbedKernels
 from tvmdet.cuda.nvcc import CompiledCode
 from tvmdet.errors import ModelError, TvmdetError
-from tvmdet.passes.dynamic_loops import PIPELINE
+from tvmdet.passes.cpu_pipeline import PIPELINE
 from tvmdet.passes.lift_weights import LiftWeights
 from tvmdet.passes.lower import CODE_OPTIONS, tvm_target
 from tvmdet.targets import Target

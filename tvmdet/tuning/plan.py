@@ -25,7 +25,7 @@ import tvmdet
 from tvmdet.cuda.device_code import DEVICE_OPTIONS
 from tvmdet.cuda.embed import EmbedKernels
 from tvmdet.errors import InputError, TuningError
-from tvmdet.passes.dynamic_loops import PIPELINE
+from tvmdet.passes.cpu_pipeline import PIPELINE
 from tvmdet.passes.lower import CODE_OPTIONS, tvm_target
 from tvmdet.schedules.base import Decision
 from tvmdet.targets import resolve_target

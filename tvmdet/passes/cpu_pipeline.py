@@ -1,14 +1,13 @@
-"""Parallel loops whose rounds are taken by whichever thread is free.
+"""TVM's pipeline for scheduled functions, with two passes for CPUs at its end.
 
-TVM gives each of T threads the T-th part of a parallel loop's rounds. A thread that is slower, for
-its core is a small one, is shared with another program or runs at another clock, then holds the
-others up: on two virtual CPUs of a server they waited for each other for 9 to 12 % of the time.
-Here the rounds are cut into at most :data:`_MOST_ITEMS` runs, each with a flag. A thread begins
-where it would begin without this, goes once around all flags, and computes the runs whose flag it
-is the first to set. So neighbouring rows still fall to the same core, and the last run ends the
-loop. The results are the same, whoever computes them.
-
-The loop becomes, in the function that TVM makes of each parallel region::
+**Parallel loops whose rounds are taken by whichever thread is free** (:func:`share_rounds`). TVM
+gives each of T threads the T-th part of a parallel loop's rounds. A thread that is slower, for its
+core is a small one, is shared with another program or runs at another clock, then holds the others
+up: on two virtual CPUs of a server they waited for each other for 9 to 12 % of the time. Here the
+rounds are cut into at most :data:`_MOST_ITEMS` runs, each with a flag. A thread begins where it
+would begin without this, goes once around all flags, and computes the runs whose flag it is the
+first to set. So neighbouring rows still fall to the same core, and the last run ends the loop. The
+results are the same, whoever computes them. The loop becomes::
 
     claims: int32[K] = 0
     launch on every thread:
@@ -23,12 +22,17 @@ The loop becomes, in the function that TVM makes of each parallel region::
 
 TVM has no atomic operation for CPUs; ``tvmdet_claim`` is a few lines of LLVM's language, inlined.
 
+**Sums on the stack** (:func:`keep_in_registers`). TVM asks its pool of scratch memory for every
+buffer of scope ``local``, once a round, and LLVM must then write to it what it has in registers. On
+the stack it is registers.
+
 This file is also run by its path, in processes that must not load the package around it
 (``tvmdet/tuning/worker.py``): it may import nothing of it.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import tvm
@@ -36,16 +40,19 @@ import tvm_ffi
 from tvm import tirx
 from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipeline
 
-__all__ = ["PIPELINE", "share_rounds"]
+__all__ = ["PIPELINE", "keep_in_registers", "share_rounds"]
 
 PIPELINE: Final = "tvmdet"
-"""Name of TVM's usual pipeline for scheduled functions, with this pass at its end."""
+"""Name of TVM's usual pipeline for scheduled functions, with these passes at its end."""
 
 _MOST_ITEMS = 64
 """Runs of rounds, at most: the last of them is what threads may still wait for at the end."""
 
 _SLOTS = 256
 """More than threads: a 257th would find nothing to do."""
+
+_MOST_STACK_BYTES = 8192
+"""Of one buffer; a kernel has a few. Threads have 8 MiB of stack, or 2 on some systems."""
 
 _CLAIM = """
 define i32 @tvmdet_claim(ptr %flag) {
@@ -137,15 +144,33 @@ def _number(value: int) -> Any:
     return tirx.IntImm("int32", value)
 
 
+def keep_in_registers(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Returns a lowered function of a CPU whose small ``local`` buffers lie on the stack."""
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, _on_stack)))
+
+
+def _on_stack(alloc: Any) -> Any:
+    buffer = alloc.buffer
+    if buffer.scope() != "local" or not all(isinstance(n, tirx.IntImm) for n in buffer.shape):
+        return alloc
+    kind = tvm.DataType(str(buffer.dtype))
+    elements = math.prod(int(n) for n in buffer.shape)
+    if elements * kind.bits * kind.lanes // 8 > _MOST_STACK_BYTES:
+        return alloc
+    return tirx.AllocBuffer(buffer, {**alloc.annotations, "disable_lower_builtin": _number(1)})
+
+
 @tirx.transform.prim_func_pass(opt_level=0)  # type: ignore[misc]
-def _share_rounds(func: tirx.PrimFunc, _mod: tvm.IRModule, _context: Any) -> tirx.PrimFunc:
+def _finish(func: tirx.PrimFunc, _mod: tvm.IRModule, _context: Any) -> tirx.PrimFunc:
     target = func.attrs.get("target")
-    return share_rounds(func) if target is not None and target.kind.name == "llvm" else func
+    if target is None or target.kind.name != "llvm":
+        return func
+    return share_rounds(keep_in_registers(func))
 
 
 def _pipeline() -> tuple[Any, Any, Any]:
     lower, finalize_host, finalize_device = get_tir_pipeline("s_tir")
-    return tvm.transform.Sequential([lower, _share_rounds]), finalize_host, finalize_device
+    return tvm.transform.Sequential([lower, _finish]), finalize_host, finalize_device
 
 
 register_tir_pipeline(PIPELINE, _pipeline)

@@ -1,4 +1,4 @@
-"""Parallel loops that threads share round by round: the same results, by whoever is free."""
+"""Parallel loops that threads share round by round, and sums on the stack: the same results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tvm
 from tvm import tirx
 from tvm.script import tirx as T
 
-from tvmdet.passes.dynamic_loops import PIPELINE
+from tvmdet.passes.cpu_pipeline import PIPELINE
 from tvmdet.runtime.native import configure_workers
 from tvmdet.runtime.threads import native_thread
 
@@ -86,3 +86,33 @@ def test_a_single_round_stays_as_it_is() -> None:
     assert "tvmdet_claim" in lowered.script(show_meta=False)
     lowered = passes(bind(tvm.IRModule({"main": _marking(1, "int32")})))
     assert "tvmdet_claim" not in lowered.script(show_meta=False)
+
+
+def _local(elements: int) -> tirx.PrimFunc:
+    @T.prim_func(s_tir=True)
+    def main(a: T.Buffer((4, elements), "float32"), b: T.Buffer((4, elements), "float32")) -> None:
+        T.func_attr({"global_symbol": "main", "tirx.noalias": True})
+        for i in T.parallel(4):
+            with T.sblock("row"):
+                v = T.axis.spatial(4, i)
+                kept = T.sblock_alloc_buffer((elements,), scope="local")
+                for j in range(elements):
+                    kept[j] = a[v, j] * T.float32(2)
+                for j in range(elements):
+                    b[v, j] = kept[elements - 1 - j]
+
+    return main
+
+
+@pytest.mark.parametrize(("elements", "asks"), [(16, False), (100_000, True)])
+def test_small_local_buffers_are_not_asked_of_a_pool(elements: int, asks: bool) -> None:
+    passes, finalize, _ = tvm.tirx.get_tir_pipeline(PIPELINE)
+    target = tvm.target.Target(TARGET)
+    bind: Any = tvm.tirx.transform.BindTarget(target.with_host(target))
+    text = finalize()(passes(bind(tvm.IRModule({"main": _local(elements)})))).script()
+    assert ("TVMBackendAllocWorkspace" in text) == asks
+    built = tvm.tirx.build(_local(elements), target, PIPELINE)
+    data = np.random.default_rng(0).standard_normal((4, elements)).astype(np.float32)
+    got = tvm.runtime.tensor(np.zeros_like(data))
+    _run(2, lambda: built["main"](tvm.runtime.tensor(data), got))
+    assert (got.numpy() == 2 * data[:, ::-1]).all()
