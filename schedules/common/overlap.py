@@ -26,8 +26,13 @@ def split_overlapping(schedule: Schedule, loop: LoopRV, tile: int) -> tuple[Loop
 
     Returns:
         The loops over the tiles and within one.
+
+    Raises:
+        ValueError: A tile has more rounds than the loop.
     """
     extent = int(schedule.get(loop).extent)
+    if tile > extent:
+        raise ValueError(f"a tile of {tile} rounds does not fit a loop of {extent}")
     divides = extent % tile == 0
     outer, inner = schedule.split(loop, [None, tile], disable_predication=not divides)
     if not divides:

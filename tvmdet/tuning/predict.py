@@ -130,8 +130,8 @@ class Predictor(Measurer):
 def busiest_share(func: tirx.PrimFunc, threads: int) -> float:
     """Returns the share of a kernel's work that the thread does that does most.
 
-    TVM gives each of so many threads a run of as many rounds of a parallel loop, rounded up; what
-    is outside of such loops is done by one. Work is the number of stores, vectors counting once.
+    Each of so many threads is taken to do as many rounds of a parallel loop, rounded up; what is
+    outside of such loops is done by one. Work is the number of stores, vectors counting once.
 
     Args:
         func: Scheduled.
