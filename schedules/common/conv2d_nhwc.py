@@ -8,9 +8,7 @@ Strategy:
    Where tiles do not divide a row, its last one starts earlier.
 2. Tiles run over a row with either the channels (``order=co_inner``: the row stays in L1, the
    weights stream from L2) or the columns innermost (``order=wo_inner``: one block of weights
-   stays in L1 while the picture streams; a block of a few rows is a task). With
-   ``order=co_outer`` a task has all channels of its rows: it passes over the weights once, and
-   its rows stay in L2, for weights that are greater than that.
+   stays in L1 while the picture streams).
 3. ``rows`` output rows form one parallel task; the padded input rows of a task are copied once
    to a scratch buffer, unless nothing is padded, when they are read in place.
 4. Bias, activation and residual are computed on the registers' copy before anything is stored.
@@ -26,6 +24,7 @@ Convolutions on SIMD Architectures", SC 2018, section II-C.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -126,10 +125,9 @@ class Conv2dNhwc(RegisterTile, Template):
                 ranked.append((cost, tile_w, oc_blocks))
         ranked.sort()
         tasks = workload["batch"] * height
-        orders = _orders(workload, target)
         found: list[tuple[bool, Decision]] = []
         for _, tile_w, oc_blocks in ranked[:12]:
-            for order, rows in orders:
+            for order, rows in itertools.product(("co_inner", "wo_inner"), (1, 2, 4)):
                 if height % rows == 0 and (rows == 1 or tasks // rows >= MIN_TASKS):
                     knobs = {"oc_blocks": oc_blocks, "tile_w": tile_w}
                     shares = workload["vectors"] // oc_blocks if order == "wo_inner" else 1
@@ -163,12 +161,9 @@ class Conv2dNhwc(RegisterTile, Template):
         if decision["order"] == "co_inner":
             schedule.reorder(n, ho, hi, wo, co, wi, ci)
             task, tile = schedule.fuse(n, ho), co
-        elif decision["order"] == "wo_inner":
+        else:
             schedule.reorder(n, co, ho, hi, wo, wi, ci)
             task, tile = schedule.fuse(n, co, ho), wo
-        else:
-            schedule.reorder(n, ho, co, hi, wo, wi, ci)
-            task, tile = schedule.fuse(n, ho), wo
         schedule.parallel(task)
         schedule.compute_at(totals, tile, preserve_unit_loops=True)
         schedule.set_scope(totals, 0, "local")
@@ -228,17 +223,6 @@ class Conv2dNhwc(RegisterTile, Template):
         schedule.vectorize(vector)
         schedule.unroll(blocks)
         schedule.unroll(wi)
-
-
-def _orders(workload: Workload, target: Target) -> list[tuple[str, int]]:
-    """Returns the orders of the loops and the rows of a task, the most promising first."""
-    usual = [(order, rows) for order in ("co_inner", "wo_inner") for rows in (1, 2, 4)]
-    pixels = workload["batch"] * workload["height"] * workload["width"]
-    weights = workload.flop // (2 * pixels) * 4
-    if weights < target.l2_bytes // 4:
-        return usual
-    outer = [("co_outer", rows) for rows in (4, 8, 2, 16, 1)]
-    return outer + usual if weights > target.l2_bytes else usual + outer
 
 
 def frame_blocks(
