@@ -96,6 +96,7 @@ def test_doctor_of_a_good_model(run: Callable, monkeypatch: pytest.MonkeyPatch) 
     words = ["--spec", "s.toml", "--shrink", "p.onnx", "--budget", "90s", "--save-onnx", "r.onnx"]
     done = run("doctor", "x.onnx", "--size", "32x48", "--raw", "--compare", *words)
     assert done.code == 0
+    assert callable(recorder.options.pop("tell"))
     assert recorder.options == {
         "spec": Path("s.toml"),
         "size_hw": (32, 48),
@@ -172,6 +173,7 @@ def test_tune_passes_its_options_on(
     words += ["--precision", "bf16", "--target", "x86-64-v4"]
     done = run("tune", "x.onnx", "--size", "32x48", *words)
     assert done.code == 0
+    assert callable(importer.options.pop("tell"))
     assert importer.options == {
         "spec": None,
         "size_hw": (32, 48),

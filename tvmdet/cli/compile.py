@@ -92,6 +92,7 @@ def compile_(
             raw=raw,
             batch_sizes=batch_sizes,
             bounds=Bounds(timeout_s=timeout_s),
+            tell=phase.tell,
         ) as work:
             # The compiler is imported here while the model is imported there.
             from tvmdet.compiler import compile as compile_model

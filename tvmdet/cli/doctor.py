@@ -81,6 +81,7 @@ def doctor(
             shrink_budget_s=budget_s,
             save_onnx=save_onnx,
             bounds=bounds,
+            tell=phase.tell,
         )
     if json:
         output.print_json(found.to_dict())

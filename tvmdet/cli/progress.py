@@ -24,19 +24,36 @@ class Phases:
     def __init__(self) -> None:
         """Starts with no phase."""
         self._phase = ""
-        self._started = time.monotonic()
+        self._started = self._said = time.monotonic()
         self._status: Status | None = None
 
     def __call__(self, phase: str) -> None:
         """Ends the phase before and begins this one."""
         self._end_phase()
         self._phase, self._started = phase, time.monotonic()
+        self._said = self._started
         console = output.stderr()
         if console.is_terminal:
             self._status = console.status(phase, spinner="dots")
             self._status.start()
         else:
             console.print(f"{phase} ...", soft_wrap=True)
+
+    def tell(self, step: str) -> None:
+        """Says where a long phase has come to; from any thread.
+
+        Args:
+            step: What is done now, to follow the word "while".
+        """
+        status, phase = self._status, self._phase
+        if status is not None:
+            status.update(f"{phase}: {step}")
+            return
+        now = time.monotonic()
+        if phase and now - self._said > _LINE_EVERY_S:
+            self._said = now
+            seconds = now - self._started
+            output.stderr().print(f"{phase}: {seconds:.0f} s, {step}", soft_wrap=True)
 
     def __enter__(self) -> Self:
         """Returns itself."""

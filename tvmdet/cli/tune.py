@@ -129,6 +129,7 @@ def tune(
                 raw=raw,
                 batch_sizes=batch_sizes,
                 bounds=Bounds(timeout_s=timeout_s),
+                tell=phase.tell,
             )
         if plan is not None:
             return _plan(
