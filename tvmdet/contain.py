@@ -191,6 +191,12 @@ class Contained:
             "--size or --batch, or check the file: a damaged shape can ask for any amount"
         )
 
+    def _say(self, tell: Callable[[str], None]) -> None:
+        try:
+            tell(self._last_step)
+        except OSError:
+            self._tell = None  # nobody reads it any more; the answer is still waited for
+
     def _read(self, descriptor: int) -> None:
         with open(descriptor, "rb") as pipe:
             while len(header := pipe.read(_HEADER_BYTES)) == _HEADER_BYTES:
@@ -203,7 +209,7 @@ class Contained:
                     return
                 self._last_step = data.decode(errors="replace")
                 if self._tell is not None:
-                    self._tell(self._last_step)
+                    self._say(self._tell)
 
 
 def start(

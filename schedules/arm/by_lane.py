@@ -50,8 +50,7 @@ class ByLane(RegisterTile):
         group, lane = loops
         around = [schedule.get(loop) for loop in schedule.get_loops(products)]
         (at,) = (i for i, loop in enumerate(around) if loop.same_as(schedule.get(group)))
-        # "global": TVM puts small buffers of that scope on the stack, where LLVM can keep them in
-        # registers. Those of another come from its workspace: stores, and loads lane by lane.
+        # Of this scope TVM puts small buffers on the stack, where LLVM can keep them in registers.
         inputs = schedule.cache_read(products, 0, "global")
         schedule.compute_at(inputs, group, preserve_unit_loops=True)
         *outer, channels = schedule.get_loops(inputs)[at + 1 :]

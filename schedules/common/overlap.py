@@ -43,38 +43,49 @@ def split_overlapping(schedule: Schedule, loop: LoopRV, tile: int) -> tuple[Loop
 def overlap_tiles(schedule: Schedule) -> Schedule:
     """Returns the schedule with every tile within its loop's rounds.
 
-    Nothing more can be scheduled around the blocks in it.
+    Nothing more can be scheduled around the blocks in it. What a tile stores must not depend on
+    what was stored before, and all its rounds must be of one task.
+
+    Raises:
+        ValueError: A block in a tile is no multiple of the tile's first round, a fused one say.
     """
-    body = schedule.mod["main"].body
-    moved = tvm_ffi.structural_map(body, (tirx.For, _overlapping))
-    return Schedule(tvm.IRModule({"main": schedule.mod["main"].with_body(moved)}))
+    func = schedule.mod["main"]
+    problems: list[str] = []
+    body = tvm_ffi.structural_map(func.body, (tirx.For, lambda loop: _overlapping(loop, problems)))
+    if problems:
+        raise ValueError(problems[0])
+    return Schedule(tvm.IRModule({"main": func.with_body(body)}))
 
 
-def _overlapping(loop: Any) -> Any:
-    """Moves the first round ``outer * tile`` of a tile to where a whole one fits."""
+def _overlapping(loop: Any, problems: list[str]) -> Any:
+    """Moves the first round ``outer * tile`` of a tile to where a whole one fits.
+
+    What cannot be moved is added to ``problems``: TVM does not survive an exception here.
+    """
     if _MARK not in loop.annotations:
         return loop
     tile, extent = (int(number) for number in loop.annotations[_MARK])
     analyzer = sym.Analyzer()
     outer = loop.loop_var
 
-    def is_along(value: Any) -> bool:
-        factors = sym.detect_linear_equation(value, [outer])
-        return bool(len(factors)) and int(factors[0]) == tile
-
     def moved(value: Any) -> Any:
-        if not is_along(value):
+        factor, *_ = sym.detect_linear_equation(value, [outer]) or (None,)
+        if not isinstance(factor, tirx.IntImm) or int(factor) % tile:
+            problems.append(f"{value} is no multiple of {tile} rounds of {outer}")
             return value
-        return analyzer.simplify(value - outer * tile) + tirx.min(outer * tile, extent - tile)
+        if int(factor) == 0:
+            return value
+        start = tirx.min(outer * tile, extent - tile) * (int(factor) // tile)
+        return analyzer.simplify(value - outer * int(factor)) + start
 
-    def within(condition: Any) -> Any:
-        """No round of a tile lies beyond the loop's end any more."""
-        return tirx.IntImm("bool", 1) if is_along(condition.a) else condition
+    def moved_condition(condition: Any) -> Any:
+        """Moves what is compared: it is proven true when the function is lowered."""
+        return tirx.LT(moved(condition.a), moved(condition.b))
 
     def moved_block(realize: Any) -> Any:
         values = [moved(value) for value in realize.iter_values]
-        predicate = tvm_ffi.structural_map(realize.predicate, (tirx.LT, within))
-        return s_tir.SBlockRealize(values, analyzer.simplify(predicate), realize.block)
+        predicate = tvm_ffi.structural_map(realize.predicate, (tirx.LT, moved_condition))
+        return s_tir.SBlockRealize(values, predicate, realize.block)
 
     body = tvm_ffi.structural_map(loop.body, (s_tir.SBlockRealize, moved_block))
     kept = {key: value for key, value in loop.annotations.items() if key != _MARK}

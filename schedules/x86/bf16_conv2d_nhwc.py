@@ -32,7 +32,7 @@ class Bf16Conv2dNhwc(Conv2dNhwc):
     slices: ClassVar[bool] = False
 
     def _place_padding(
-        self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload, tile_w: int
+        self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload
     ) -> None:
         self.prepare_task(schedule, task)
         schedule.compute_at(pad, task)

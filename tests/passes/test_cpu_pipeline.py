@@ -27,7 +27,7 @@ def _marking(rounds: int, kind: str) -> tirx.PrimFunc:
         count: T.Buffer((rounds,), "int32"),
         which: T.Buffer((rounds,), "int32"),
     ) -> None:
-        T.func_attr({"global_symbol": "main", "tirx.noalias": True})
+        T.func_attr({"global_symbol": "main"})
         for i in T.parallel(T.Cast(kind, rounds)):
             with T.sblock("mark"):
                 v = T.axis.spatial(rounds, T.Cast("int32", i))
@@ -41,10 +41,11 @@ def _run(threads: int, function: Callable[[], None]) -> None:
     native_thread(threads, configure_workers).submit(function).result()
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("rounds", [1, 2, 5, 64, 65, 200, 1000])
-def test_every_round_is_done_once(rounds: int, threads: int) -> None:
-    built = tvm.tirx.build(_marking(rounds, "int32"), tvm.target.Target(TARGET), PIPELINE)
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+@pytest.mark.parametrize("kind", ["int32", "int64"])
+@pytest.mark.parametrize("rounds", [1, 2, 5, 255, 256, 1000])
+def test_every_round_is_done_once(rounds: int, kind: str, threads: int) -> None:
+    built = tvm.tirx.build(_marking(rounds, kind), tvm.target.Target(TARGET), PIPELINE)
     seen = tvm.runtime.tensor(np.zeros(rounds, np.int32))
     which = tvm.runtime.tensor(np.full(rounds, -1, np.int32))
 
@@ -76,6 +77,35 @@ def test_a_slow_round_does_not_hold_the_others_up() -> None:
     first, *others = thread.numpy().tolist()
     assert len(set(others)) == 1, others
     assert others[0] not in (0, first)
+
+
+def test_two_loops_and_one_that_is_repeated() -> None:
+    @T.prim_func(s_tir=True)
+    def main(a: T.Buffer((70,), "int32"), b: T.Buffer((70,), "int32")) -> None:
+        T.func_attr({"global_symbol": "main", "tirx.noalias": True})
+        for _ in range(3):
+            for i in T.parallel(70):
+                a[i] = a[i] + 1
+        for j in T.parallel(70):
+            b[j] = a[69 - j]
+
+    built = tvm.tirx.build(main, tvm.target.Target(TARGET), PIPELINE)
+    a, b = (tvm.runtime.tensor(np.arange(70, dtype=np.int32)) for _ in range(2))
+    _run(3, lambda: built["main"](a, b))
+    assert (a.numpy() == np.arange(70) + 3).all()
+    assert (b.numpy() == a.numpy()[::-1]).all()
+
+
+def test_a_parallel_loop_within_another_is_refused() -> None:
+    @T.prim_func(s_tir=True)
+    def main(a: T.Buffer((4, 4), "int32")) -> None:
+        T.func_attr({"global_symbol": "main", "tirx.noalias": True})
+        for i in T.parallel(4):
+            for j in T.parallel(4):
+                a[i, j] = 1
+
+    with pytest.raises(ValueError, match="a parallel loop is in another"):
+        tvm.tirx.build(main, tvm.target.Target(TARGET), PIPELINE)
 
 
 def test_a_single_round_stays_as_it_is() -> None:

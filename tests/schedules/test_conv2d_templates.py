@@ -13,6 +13,7 @@ from assertions import assert_close
 from scheduled_kernels import (
     Emit,
     Kernel,
+    build,
     conv2d_reference,
     kernels_of,
     nearest_bf16,
@@ -386,6 +387,16 @@ def test_dilated_winograd_is_right(case: Conv, algorithm: str, target: Target) -
 
 
 BF16_CASES = [case for case in CASES if case.groups == 1 and case.channels > 1]
+
+
+@pytest.mark.parametrize("case", BF16_CASES[:4], ids=lambda case: case.why)
+def test_bf16_is_compiled_where_it_cannot_run(case: Conv) -> None:
+    target = get_target("x86-64-v4").at_precision("bf16")
+    emit, inputs, *_ = _network(case, "bf16")
+    kernel = only_kernel(emit, inputs, target, "bf16")
+    assert kernel.template.name == BF16
+    chosen = [kernel.template.apply(kernel.func, kernel.workload, d) for d in kernel.decisions[:3]]
+    build([schedule.mod["main"] for schedule in chosen], target)
 
 
 @pytest.mark.parametrize("case", BF16_CASES, ids=lambda case: case.why)

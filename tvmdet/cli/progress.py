@@ -34,20 +34,26 @@ class Phases:
         self._said = self._started
         console = output.stderr()
         if console.is_terminal:
-            self._status = console.status(phase, spinner="dots")
+            from rich.text import Text
+
+            self._status = console.status(Text(phase), spinner="dots")
             self._status.start()
         else:
             console.print(f"{phase} ...", soft_wrap=True)
 
     def tell(self, step: str) -> None:
-        """Says where a long phase has come to; from any thread.
+        """Says what step a long phase begins, at most every ten seconds without a terminal.
+
+        From any thread.
 
         Args:
-            step: What is done now, to follow the word "while".
+            step: What begins now.
         """
         status, phase = self._status, self._phase
         if status is not None:
-            status.update(f"{phase}: {step}")
+            from rich.text import Text
+
+            status.update(Text(f"{phase}: {step}"))
             return
         now = time.monotonic()
         if phase and now - self._said > _LINE_EVERY_S:

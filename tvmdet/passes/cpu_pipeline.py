@@ -4,8 +4,8 @@
 gives each of T threads the T-th part of a parallel loop's rounds. A thread that is slower, for its
 core is a small one, is shared with another program or runs at another clock, then holds the others
 up: on two virtual CPUs of a server they waited for each other for 9 to 12 % of the time. Here the
-rounds are cut into at most :data:`_MOST_ITEMS` runs, each with a flag. A thread begins where it
-would begin without this, goes once around all flags, and computes the runs whose flag it is the
+rounds are cut into at most :data:`_MOST_ITEMS` runs, each with a flag. A thread begins about where
+it would begin without this, goes once around all flags, and computes the runs whose flag it is the
 first to set. So neighbouring rows still fall to the same core, and the last run ends the loop. The
 results are the same, whoever computes them. The loop becomes::
 
@@ -40,19 +40,20 @@ import tvm_ffi
 from tvm import tirx
 from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipeline
 
-__all__ = ["PIPELINE", "keep_in_registers", "share_rounds"]
+__all__ = ["PIPELINE", "keep_in_registers", "rounds_together", "share_rounds"]
 
 PIPELINE: Final = "tvmdet"
 """Name of TVM's usual pipeline for scheduled functions, with these passes at its end."""
 
-_MOST_ITEMS = 64
-"""Runs of rounds, at most: the last of them is what threads may still wait for at the end."""
+_MOST_ITEMS = 255
+"""Runs of rounds, at most: threads wait for the last of them. Flags of 1 KiB would not lie on the
+stack."""
 
-_SLOTS = 256
-"""More than threads: a 257th would find nothing to do."""
+_SLOTS = 1024
+"""Many more than threads: each gets as many, rounded up, and the last ones may get none."""
 
-_MOST_STACK_BYTES = 8192
-"""Of one buffer; a kernel has a few. Threads have 8 MiB of stack, or 2 on some systems."""
+_MOST_STACK_BYTES = 65536
+"""Of all buffers of a function. Threads have 8 MiB of stack with glibc, and 128 KiB with musl."""
 
 _CLAIM = """
 define i32 @tvmdet_claim(ptr %flag) {
@@ -72,11 +73,21 @@ flags are set to 0 before the threads are told to begin, and results are read af
 """
 
 
+def rounds_together(rounds: int) -> int:
+    """Returns how many rounds of a parallel loop a thread takes at a time."""
+    return -(-rounds // _MOST_ITEMS)
+
+
 def share_rounds(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """Returns a lowered function of a CPU whose parallel loops are shared as described above.
 
     Loops of one round, or of a number that is known only when they run, stay as they are.
+
+    Raises:
+        ValueError: A parallel loop is in another.
     """
+    if any(_parallel_loops(loop.body) for loop in _parallel_loops(func.body)):
+        raise ValueError("a parallel loop is in another")
     changed = False
 
     def shared(loop: Any) -> Any:
@@ -95,9 +106,20 @@ def share_rounds(func: tirx.PrimFunc) -> tirx.PrimFunc:
     return func.with_body(tirx.AttrStmt(_number(0), "pragma_import_llvm", code, body))
 
 
+def _parallel_loops(body: Any) -> list[Any]:
+    found = []
+
+    def look(loop: Any) -> None:
+        if loop.kind == tirx.ForKind.PARALLEL:
+            found.append(loop)
+
+    tvm_ffi.structural_walk(body, (tirx.For, look))
+    return found
+
+
 def _shared(loop: Any) -> Any:
     rounds = int(loop.extent)
-    each = -(-rounds // _MOST_ITEMS)
+    each = rounds_together(rounds)
     items = -(-rounds // each)
     claims = tirx.decl_buffer((items,), "int32", name="claims")
     begun = tirx.decl_buffer((1,), "int32", name="begun")
@@ -145,19 +167,22 @@ def _number(value: int) -> Any:
 
 
 def keep_in_registers(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Returns a lowered function of a CPU whose small ``local`` buffers lie on the stack."""
-    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, _on_stack)))
+    """Returns a lowered function of a CPU whose ``local`` buffers lie on the stack, if small."""
+    left = _MOST_STACK_BYTES
 
+    def on_stack(alloc: Any) -> Any:
+        nonlocal left
+        buffer = alloc.buffer
+        if buffer.scope() != "local" or not all(isinstance(n, tirx.IntImm) for n in buffer.shape):
+            return alloc
+        kind = tvm.DataType(str(buffer.dtype))
+        size = math.prod(int(n) for n in buffer.shape) * kind.bits * kind.lanes // 8
+        if size > left:
+            return alloc
+        left -= size
+        return tirx.AllocBuffer(buffer, {**alloc.annotations, "disable_lower_builtin": _number(1)})
 
-def _on_stack(alloc: Any) -> Any:
-    buffer = alloc.buffer
-    if buffer.scope() != "local" or not all(isinstance(n, tirx.IntImm) for n in buffer.shape):
-        return alloc
-    kind = tvm.DataType(str(buffer.dtype))
-    elements = math.prod(int(n) for n in buffer.shape)
-    if elements * kind.bits * kind.lanes // 8 > _MOST_STACK_BYTES:
-        return alloc
-    return tirx.AllocBuffer(buffer, {**alloc.annotations, "disable_lower_builtin": _number(1)})
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, on_stack)))
 
 
 @tirx.transform.prim_func_pass(opt_level=0)  # type: ignore[misc]

@@ -23,6 +23,7 @@ from tvm.s_tir.meta_schedule.runner import RunnerInput, RunnerResult
 from tvmdet.board.counting_board import Counted, CountingBoard
 from tvmdet.board.pipeline_model import PipelineModel
 from tvmdet.board.prediction import predict
+from tvmdet.passes.cpu_pipeline import rounds_together
 from tvmdet.tuning.measure import Measurer
 from tvmdet.tuning.worker import random_tensor
 
@@ -130,8 +131,9 @@ class Predictor(Measurer):
 def busiest_share(func: tirx.PrimFunc, threads: int) -> float:
     """Returns the share of a kernel's work that the thread does that does most.
 
-    Each of so many threads is taken to do as many rounds of a parallel loop, rounded up; what is
-    outside of such loops is done by one. Work is the number of stores, vectors counting once.
+    Each of so many threads is taken to take as many runs of rounds of a parallel loop, rounded up;
+    what is outside of such loops is done by one. Work is the number of stores, a vector's counting
+    once.
 
     Args:
         func: Scheduled.
@@ -159,5 +161,7 @@ def _work(node: Any, threads: int) -> tuple[float, float]:
         return alone, busiest
     rounds = int(node.extent)
     if node.kind == tirx.ForKind.PARALLEL:
-        return rounds * alone, -(-rounds // threads) * alone
+        each = rounds_together(rounds)
+        turns = -(-rounds // (each * threads))
+        return rounds * alone, min(rounds, turns * each) * alone
     return rounds * alone, rounds * busiest

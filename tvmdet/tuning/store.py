@@ -17,7 +17,7 @@ import fcntl
 import logging
 import os
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -202,16 +202,17 @@ class TuningStore:
     def _fastest(self, records: Iterable[TuningRecord], threads: int | None) -> TuningRecord | None:
         """Returns the fastest of this processor on so many threads, else of this processor.
 
-        Where it has none, those of the processor that was measured last are compared, since times
-        of two do not compare. Only where nothing was measured, predictions count: likewise those
-        of who has predicted last.
+        Where it has none, those of the processor with most of them are compared, and of two the
+        one that was measured last, since times of two do not compare. Only where nothing was
+        measured, predictions count: those of who has predicted last.
         """
         ran = [record for record in records if record.ok]
         found = [record for record in ran if not record.predicted] or ran
         ours = [record for record in found if record.cpu in ("", self._cpu)]
         if found and (not ours or ours[0].predicted):
-            last = max(found, key=lambda r: r.time).cpu
-            ours = [record for record in found if record.cpu == last]
+            counts = Counter(record.cpu for record in found if not record.predicted)
+            most = max(found, key=lambda r: (counts[r.cpu], r.time)).cpu
+            ours = [record for record in found if record.cpu == most]
         return min(
             ours,
             key=lambda r: (threads is not None and r.threads != threads, r.cost),
