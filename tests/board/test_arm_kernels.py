@@ -44,6 +44,33 @@ def test_convolutions(
     check(case, "direct", "cortex-a72", boards, tmp_path)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_tiles_that_do_not_divide_a_row(
+    stride: int, boards: Callable[[str], Board], tmp_path: Path
+) -> None:
+    """The pixels that a tile loads as vectors are those of its place, at every stride."""
+    case = dataclasses.replace(
+        conv_cases.CASES[0],
+        why=f"stride {stride}",
+        size=(5, 9 * stride),
+        channels=8,
+        filters=16,
+        kernel=(3, 3),
+        strides=(stride, stride),
+        padding=(1, 1, 1, 1),
+    )
+    target = get_target("cortex-a76")
+    emit, inputs, expected, atol = conv_cases._network(case, "direct")
+    kernel = only_kernel(emit, inputs, target, "direct")
+    width = expected.shape[2]
+    ragged = [d for d in kernel.decisions if d["order"] != "depth" and width % d["tile_w"]]
+    chosen = ragged[:: max(1, len(ragged) // 8)]
+    assert chosen
+    results = run_on_board(kernel, chosen, target, boards(core_of(target)), tmp_path)
+    for decision, (result,) in zip(chosen, results, strict=True):
+        assert_close(result, expected, rtol=3e-5, atol=atol, name=f"{case.why}: {decision}")
+
+
 @pytest.mark.parametrize("algorithm", ["winograd2", "winograd4", "winograd6"])
 @pytest.mark.parametrize("case", conv_cases.WINOGRAD_CASES[::5], ids=lambda case: case.why)
 def test_winograd(
