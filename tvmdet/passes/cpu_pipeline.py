@@ -185,7 +185,7 @@ def keep_in_registers(func: tirx.PrimFunc) -> tirx.PrimFunc:
     return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, on_stack)))
 
 
-@tirx.transform.prim_func_pass(opt_level=0)  # type: ignore[misc]
+@tirx.transform.prim_func_pass(opt_level=0)  # type: ignore[untyped-decorator]
 def _finish(func: tirx.PrimFunc, _mod: tvm.IRModule, _context: Any) -> tirx.PrimFunc:
     target = func.attrs.get("target")
     if target is None or target.kind.name != "llvm":
