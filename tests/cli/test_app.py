@@ -50,11 +50,15 @@ def test_an_interrupt_that_native_code_makes_an_error_of_is_one(
             time.sleep(5)
         raise ModelError("the network cannot be lowered: RuntimeError('')")
 
-    before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr("tvmdet.cli.app._run", interrupted)
-    done = run("compile", "x.onnx")
-    assert (done.code, done.error.strip()) == (130, "error: interrupted")
-    assert signal.getsignal(signal.SIGINT) is before
+    # What a shell starts in the background ignores Ctrl-C, this run of the tests perhaps too.
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        monkeypatch.setattr("tvmdet.cli.app._run", interrupted)
+        done = run("compile", "x.onnx")
+        assert (done.code, done.error.strip()) == (130, "error: interrupted")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, outside)
 
 
 @pytest.mark.parametrize(
