@@ -147,3 +147,12 @@ def test_an_instruction_that_llvm_does_not_know_is_named() -> None:
         model.cycles([(known,), (known, unknown)])
     (each,) = model.cycles([(known,)])
     assert 0 < each < 2
+
+
+def test_a_swap_is_played_on_a_core_that_has_none() -> None:
+    """Kernels claim their rounds with it; LLVM's Cortex-A57 refuses code with one."""
+    if missing := why_no_model():
+        pytest.skip(missing)
+    swap, load = bytes.fromhex("00802cb8"), bytes.fromhex("000040b9")
+    with_swap, alone = find_model("cortex-a72").cycles([(swap, load), (load,)])
+    assert with_swap > alone > 0

@@ -173,13 +173,14 @@ def lacks(tmp_path: Path) -> Path:
 
 
 def test_a_candidate_that_the_core_cannot_run_ends_itself_alone(lacks: Path, task: Task) -> None:
+    target = get_target("cortex-a72")
     with Emulator("cortex-a72") as board:
         address = BoardAddress(host="127.0.0.1", port=board.port)
-        with Measurer(target=TARGET, threads=1, options=FAST, board=address) as measurer:
+        with Measurer(target=target, threads=1, options=FAST, board=address) as measurer:
             failed = measurer.run(RunnerInput(str(lacks), "cpu", []))
             assert split_error(failed.error_msg)[0] == "lost"
             scheduled = task.template.apply(task.func, task.workload, task.decisions[0])
-            (built,) = measurer.build([BuilderInput(scheduled.mod, tvm_target(TARGET))])
+            (built,) = measurer.build([BuilderInput(scheduled.mod, tvm_target(target))])
             arguments = ArgInfo.from_prim_func(scheduled.mod["main"])
             next_one = measurer.run(RunnerInput(built.artifact_path, "cpu", arguments))
     assert not next_one.error_msg

@@ -51,6 +51,10 @@ _ALWAYS: Final = {
     "cortex-a57": ("cortex-a57", _A57),
     "cortex-a72": ("cortex-a72", f"{_A57}, which LLVM takes for a Cortex-A72"),
 }
+_SWAP: Final = re.compile(r"\tswp\w*\s+(\w+), (\w+), (\[\w+\])")
+"""Kernels claim their rounds with it. The models of cores without it refuse it: a load and a store
+are played instead."""
+
 _OWN_MODELS: Final = 19
 """The first LLVM that was seen to have models of Neoverse N1, V1 and V2. Older ones play them, as
 every Cortex-A of its class, on the Cortex-A57's, with half of an A76's multiplications a cycle."""
@@ -135,7 +139,8 @@ class PipelineModel:
 
     def _play(self, texts: Sequence[str], rounds: int) -> list[float]:
         """Returns the cycles of one round of each text."""
-        regions = [f"# LLVM-MCA-BEGIN\n{text}\n# LLVM-MCA-END\n" for text in texts]
+        played = [_SWAP.sub(r"\tldr\t\2, \3\n\tstr\t\1, \3", text) for text in texts]
+        regions = [f"# LLVM-MCA-BEGIN\n{text}\n# LLVM-MCA-END\n" for text in played]
         views = ["--instruction-info=0", "--resource-pressure=0", "--json"]
         options = [f"-mtriple={self.triple}", f"-mcpu={self.mcpu}", f"-iterations={rounds}"]
         said = _run([self.tool, *options, *self._features(), *views], "".join(regions)).stdout

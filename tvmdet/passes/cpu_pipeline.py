@@ -190,8 +190,6 @@ def _finish(func: tirx.PrimFunc, _mod: tvm.IRModule, _context: Any) -> tirx.Prim
     target = func.attrs.get("target")
     if target is None or target.kind.name != "llvm":
         return func
-    if "aarch64" in str(target):
-        return func  # counting and predicting its code under emulation fails with these passes
     return share_rounds(keep_in_registers(func))
 
 
