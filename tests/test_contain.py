@@ -32,6 +32,13 @@ def test_result_comes_back_from_another_process() -> None:
     assert steps == ["adding"]
 
 
+def test_an_answer_comes_though_nobody_reads_the_steps() -> None:
+    def tell(step: str) -> None:
+        raise BrokenPipeError(step)
+
+    assert work("add", 2, right=3, tell=tell)[0] == 5
+
+
 def test_large_results_come_back_whole() -> None:
     with start("a", "builtins:bytes", 50 * MEGABYTE) as started:
         assert started.result() == bytes(50 * MEGABYTE)

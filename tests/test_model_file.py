@@ -24,6 +24,8 @@ def test_a_file_that_may_be_one_passes(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b"PK\x03\x04rest", "is a zip or a pickle"),
         (pickle.dumps([1.0]), "is a zip or a pickle"),
+        (pickle.dumps([1.0], 2), "is a zip or a pickle"),
+        (b"version https://git-lfs.github.com/spec/v1\noid 1", "git lfs pull"),
     ],
 )
 def test_other_contents(tmp_path: Path, content: bytes, message: str) -> None:

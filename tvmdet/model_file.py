@@ -10,8 +10,10 @@ from tvmdet.errors import ModelError
 __all__ = ["check_model_file"]
 
 # A zip, as PyTorch's checkpoints and .tvmdet files are, and a pickle, as older checkpoints are. In
-# protobuf they would be the keys of fields 10 and 16, which no ONNX model has (onnx.proto).
-_OTHERS = (b"PK\x03\x04", b"\x80")
+# protobuf they would be the keys of fields 10, and 32 to 80, which no ONNX model has (onnx.proto).
+_OTHERS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+_LFS_POINTER = b"version https://git-lfs"
 
 
 def check_model_file(path: Path) -> int:
@@ -33,7 +35,7 @@ def check_model_file(path: Path) -> int:
         if not stat.S_ISREG(found.st_mode):
             raise ModelError(f"{path} is not a regular file; give an .onnx file")
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(len(_LFS_POINTER))
     except FileNotFoundError as error:
         raise ModelError(f"there is no file {path}; give the path of an .onnx file") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -47,4 +49,6 @@ def check_model_file(path: Path) -> int:
             "are, and no ONNX model; export the detector: docs/exporting.md has the command for "
             "each framework"
         )
+    if start == _LFS_POINTER:
+        raise ModelError(f"{path} is a Git LFS pointer, not the model; run `git lfs pull`")
     return found.st_size

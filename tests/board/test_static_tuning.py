@@ -179,7 +179,15 @@ def test_measured_records_win_over_predicted_ones(tmp_path: Path, task: Task) ->
 
 
 @pytest.mark.parametrize(
-    ("extent", "threads", "share"), [(8, 4, 0.25), (9, 4, 3 / 9), (1, 4, 1.0), (3, 8, 1 / 3)]
+    ("extent", "threads", "share"),
+    [
+        (8, 4, 0.25),
+        (9, 4, 3 / 9),
+        (1, 4, 1.0),
+        (3, 8, 1 / 3),
+        (256, 4, 64 / 256),
+        (1000, 3, 336 / 1000),
+    ],
 )
 def test_work_is_shared_as_threads_share_it(extent: int, threads: int, share: float) -> None:
     from tvm import te

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ import tvmdet
 from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.recognise import recognise
 from tvmdet.heads import GraphSummary, get_head
+from tvmdet.heads.base import ROW_COUNTS
 
 
 def _random(summary: GraphSummary, batch: int, classes: int) -> dict[str, np.ndarray]:
@@ -85,7 +88,10 @@ def test_masks_are_mixed_from_prototypes(batch: int) -> None:
 
 def test_numbers_of_rows_are_no_outputs_of_the_export() -> None:
     shapes = {"a": (1, 7, 6), "a.rows": (1,), "a.rows1": (1,), "b.rows": (1,)}
-    assert list(summary_of(shapes).exported_outputs) == ["a", "b.rows"]
+    counts = json.dumps({"a": {"0": "a.rows", "1": "a.rows1"}})
+    summary = dataclasses.replace(summary_of(shapes), metadata={ROW_COUNTS: counts})
+    assert list(summary.exported_outputs) == ["a", "b.rows"]
+    assert list(summary_of(shapes).exported_outputs) == list(shapes), "the export's own"
 
 
 def test_prototypes_are_found_also_where_the_rows_are_named() -> None:

@@ -67,7 +67,7 @@ def test_a_slow_round_does_not_hold_the_others_up() -> None:
         for i in T.parallel(8):
             thread[i] = T.call_extern("int32", "gettid")
             if i == 0:
-                slept[i] = T.call_extern("int32", "usleep", 300000)
+                slept[i] = T.call_extern("int32", "usleep", 1000000)
 
     built = tvm.tirx.build(main, tvm.target.Target(TARGET), PIPELINE)
     slept = tvm.runtime.tensor(np.ones(8, np.int32))

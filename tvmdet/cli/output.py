@@ -35,9 +35,14 @@ _WIDE = 240  # columns where there is no terminal: nothing is cut off in a file 
 def _console(stderr: bool) -> Console:
     from rich.console import Console
 
+    class PlainConsole(Console):
+        def on_broken_pipe(self) -> None:
+            """Lets the error out, to be answered in one place; rich would end the program."""
+            raise  # the error that rich is handling
+
     stream = sys.stderr if stderr else sys.stdout
     # Without markup and highlighting: paths and labels are printed as they are.
-    return Console(
+    return PlainConsole(
         stderr=stderr,
         markup=False,
         highlight=False,

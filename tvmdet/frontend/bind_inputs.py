@@ -65,7 +65,7 @@ def find_picture(loaded: LoadedModel, given: Mapping[str, Any]) -> ImageInput:
 def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[str, Any]) -> Bound:
     """Returns the network with the picture as its only input.
 
-    What the export was before its operators were converted is bound alike.
+    What the file was before each rewrite of loading is bound alike.
 
     Args:
         loaded: The model as exported; it is left as it is.

@@ -173,10 +173,6 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
     try:
         model.ParseFromString(data)
     except (DecodeError, RuntimeError, ValueError) as error:
-        if b"git-lfs" in data[:100]:
-            raise ModelError(
-                f"{path} is a Git LFS pointer, not the model; run `git lfs pull`"
-            ) from error
         raise ModelError(
             f"{path} is not an ONNX model, or is cut short ({len(data)} bytes that do not "
             "parse); give an .onnx file, or export or copy it again"

@@ -11,7 +11,6 @@ import onnx
 import tvm
 
 from tvmdet.errors import InputError, ModelError, ShapeError, TvmdetError
-from tvmdet.frontend.bounded import ROW_COUNTS
 from tvmdet.frontend.importer import import_relax
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel
@@ -25,6 +24,7 @@ from tvmdet.frontend.specialise import (
     specialise,
     with_input_shapes,
 )
+from tvmdet.heads.base import ROW_COUNTS
 
 __all__ = ["Network"]
 

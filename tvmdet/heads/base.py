@@ -10,8 +10,8 @@ hold the first against).
 
 from __future__ import annotations
 
+import json
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from tvm import relax
 
 __all__ = [
-    "AtOdds",
     "ANYTHING",
+    "AtOdds",
     "BOX_MASKS",
     "ColumnRun",
     "Decoded",
@@ -35,15 +35,18 @@ __all__ = [
     "Normalisation",
     "Question",
     "Range",
+    "ROW_COUNTS",
     "Recognition",
     "Stem",
     "TensorSummary",
 ]
 
-_ROW_COUNT = re.compile(r"(.+)\.rows\d*")
-
 # Metadata key that the frontend writes: the name of the output that holds masks in their boxes.
 BOX_MASKS = "tvmdet.box_masks"
+
+# Another of its keys: for each output with open dimensions, as JSON, which axis is counted by which
+# of the outputs that the frontend adds.
+ROW_COUNTS = "tvmdet.row_counts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,15 +194,10 @@ class GraphSummary:
 
     @property
     def exported_outputs(self) -> dict[str, TensorSummary]:
-        """The outputs without the numbers of real rows that the frontend adds to some.
-
-        Those are named after their output, with ``.rows`` and an axis behind.
-        """
-        return {
-            name: value
-            for name, value in self.outputs.items()
-            if (made := _ROW_COUNT.fullmatch(name)) is None or made[1] not in self.outputs
-        }
+        """The outputs without the numbers of real rows that the frontend adds to some."""
+        counted = json.loads(self.metadata.get(ROW_COUNTS, "{}")).values()
+        added = {count for axes in counted for count in axes.values()}
+        return {name: value for name, value in self.outputs.items() if name not in added}
 
     def column_runs(self, name: str, axis: int, start: int, stop: int) -> tuple[ColumnRun, ...]:
         """Returns what is known of the columns from ``start`` to ``stop``; empty if nothing."""

@@ -207,14 +207,14 @@ class TuningStore:
         measured, predictions count: those of who has predicted last.
         """
         ran = [record for record in records if record.ok]
-        found = [record for record in ran if not record.predicted] or ran
-        ours = [record for record in found if record.cpu in ("", self._cpu)]
-        if found and (not ours or ours[0].predicted):
-            counts = Counter(record.cpu for record in found if not record.predicted)
-            most = max(found, key=lambda r: (counts[r.cpu], r.time)).cpu
-            ours = [record for record in found if record.cpu == most]
+        measured = [record for record in ran if not record.predicted]
+        chosen = [record for record in measured if record.cpu in ("", self._cpu)]
+        if ran and not chosen:
+            counts = Counter(record.cpu for record in measured)
+            most = max(measured or ran, key=lambda r: (counts[r.cpu], r.time)).cpu
+            chosen = [record for record in measured or ran if record.cpu == most]
         return min(
-            ours,
+            chosen,
             key=lambda r: (threads is not None and r.threads != threads, r.cost),
             default=None,
         )

@@ -56,8 +56,10 @@ def test_a_zero_point_that_is_left_out_is_that_of_uint8() -> None:
 def test_scores_are_not_limited_again(scale: float, left: str) -> None:
     nodes = [helper.make_node("Sigmoid", ["x"], ["p"]), *pair("p", "y")]
     model = make(nodes, {"s": np.float32(scale), "z": np.uint8(0)})
+    rounded = copied(model)
     assert drop_rounding(model) == 1
     assert operators(model) == ["Sigmoid", left]
+    assert "1 pair of" in rounding_left_out(rounded, model)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_a_limit_that_is_another_is_refused() -> None:
     model = make(pair("x", "y"), {"s": STEP, "z": np.int8(0)})
     rounded = copied(model)
     assert drop_rounding(model) == 1
-    assert "1 pairs" in rounding_left_out(rounded, model)
+    assert "1 pair of" in rounding_left_out(rounded, model)
     least = next(one for one in model.graph.initializer if one.name == model.graph.node[0].input[1])
     least.CopyFrom(numpy_helper.from_array(np.float32(0.2), least.name))
     with pytest.raises(ModelError, match="'y' is further from what was rounded to it than a step"):

@@ -10,12 +10,9 @@ from onnx import helper
 
 from tvmdet.frontend.bounded.rewriter import Rewriter
 from tvmdet.frontend.bounded.values import Symbol, Value
+from tvmdet.heads.base import ROW_COUNTS
 
-__all__ = ["ROW_COUNTS", "finish"]
-
-# Metadata key of a bounded network: for each output with open dimensions, as JSON, which axis is
-# counted by which output.
-ROW_COUNTS = "tvmdet.row_counts"
+__all__ = ["finish"]
 
 
 def finish(

@@ -87,9 +87,10 @@ def rounding_left_out(rounded: onnx.ModelProto, model: onnx.ModelProto) -> str:
                     f"{before[name].item():.3g}, allowed {most:.3g}; this model cannot be used "
                     "safely: please report it"
                 )
+    pairs = f"{len(allowed)} pair" + ("" if len(allowed) == 1 else "s")
     moved = "are others" if math.isinf(largest) else f"move by up to {largest:.2g} of the greatest"
     return (
-        f"the file is quantised: its weights are taken as float32, and {len(allowed)} pairs of "
+        f"the file is quantised: its weights are taken as float32, and {pairs} of "
         f"QuantizeLinear and DequantizeLinear as limits; without their rounding outputs {moved} "
         "on random values and smooth shapes; compare with `tvmdet eval --onnx`, and prefer the "
         "float export where there is one"
@@ -125,8 +126,11 @@ def _limits(
     scale, zero = float(first.scale.item()), int(first.zero.item())
     whole = RANGES[first.kind or second.kind or TensorProto.UINT8]
     most = float(np.finfo(dtype).max)
-    low, high = (np.clip((bound - zero) * scale, -most, most) for bound in whole)
-    return _Limits(least=low.astype(dtype), greatest=high.astype(dtype), step=scale)
+    exact = np.clip([(bound - zero) * scale for bound in whole], -most, most)
+    least, greatest = limits = exact.astype(dtype)
+    if np.abs(limits - exact).max() > scale / 4:
+        return None  # half floats do not tell limits of 16-bit integers apart
+    return _Limits(least=least, greatest=greatest, step=scale)
 
 
 def _is_within(maker: onnx.NodeProto | None, limits: _Limits) -> bool:
