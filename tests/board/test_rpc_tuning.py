@@ -16,17 +16,15 @@ import pytest
 from scheduled_kernels import only_kernel
 from tvm import relax
 from tvm.s_tir.meta_schedule.arg_info import ArgInfo
-from tvm.s_tir.meta_schedule.builder import BuilderInput
-from tvm.s_tir.meta_schedule.runner import RunnerInput
+from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
 from tvmdet.schedules.base import fingerprint
 from tvmdet.targets import Target, get_target
 
 from tvmdet.board.emulator import Emulator, why_no_emulator
 from tvmdet.board.session import BoardAddress
 from tvmdet.errors import TuningError
-from tvmdet.passes.lower import tvm_target
 from tvmdet.tuning import MeasureOptions, TuningProgress, tune_tasks
-from tvmdet.tuning.measure import Measurer, split_error
+from tvmdet.tuning.measure import Built, Failure, Measured, Measurer, Rival
 from tvmdet.tuning.store import TuningStore
 from tvmdet.tuning.task import Task
 
@@ -177,11 +175,18 @@ def test_a_candidate_that_the_core_cannot_run_ends_itself_alone(lacks: Path, tas
     with Emulator("cortex-a72") as board:
         address = BoardAddress(host="127.0.0.1", port=board.port)
         with Measurer(target=target, threads=1, options=FAST, board=address) as measurer:
-            failed = measurer.run(RunnerInput(str(lacks), "cpu", []))
-            assert split_error(failed.error_msg)[0] == "lost"
+            failed = measurer.run(Built(path=lacks, args=()))
+            assert isinstance(failed, Failure)
+            assert failed.kind == "lost"
             scheduled = task.template.apply(task.func, task.workload, task.decisions[0])
-            (built,) = measurer.build([BuilderInput(scheduled.mod, tvm_target(target))])
             arguments = ArgInfo.from_prim_func(scheduled.mod["main"])
-            next_one = measurer.run(RunnerInput(built.artifact_path, "cpu", arguments))
-    assert not next_one.error_msg
-    assert min(float(value) for value in next_one.run_secs) > 0
+            (built,) = measurer.build([MeasureCandidate(scheduled, arguments)])
+            assert isinstance(built, Built)
+            alone = measurer.run(built)
+            assert isinstance(alone, Measured)
+            rival = Rival(built=built, cost_s=2.0 * alone.cost_s)
+            in_turn = measurer.run(built, rival=rival)
+    assert min(alone.latencies_s) > 0
+    assert isinstance(in_turn, Measured)
+    assert in_turn.pace is not None
+    assert in_turn.pace > 0

@@ -3,14 +3,12 @@
 import kernels
 import pytest
 from tvm.s_tir.meta_schedule.arg_info import ArgInfo
-from tvm.s_tir.meta_schedule.builder import BuilderInput
-from tvm.s_tir.meta_schedule.runner import RunnerInput
+from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
 from tvmdet.schedules.base import schedule_of
 from tvmdet.targets import get_target
 
-from tvmdet.passes.lower import tvm_target
 from tvmdet.tuning import MeasureOptions
-from tvmdet.tuning.measure import Measurer, split_error
+from tvmdet.tuning.measure import Failure, Measured, Measurer, Rival
 
 TARGET = get_target("host")
 
@@ -22,24 +20,26 @@ def measurer():
         yield made
 
 
-def measure(measurer, func):
-    item = BuilderInput(schedule_of(func).mod, tvm_target(TARGET, 2))
-    (built,) = measurer.builder.build([item])
-    if built.error_msg:
-        return built
-    info = ArgInfo.from_prim_func(func)
-    (future,) = measurer.runner.run([RunnerInput(built.artifact_path, "cpu", info)])
-    return future.result()
+def build(measurer, func):
+    candidate = MeasureCandidate(schedule_of(func), ArgInfo.from_prim_func(func))
+    (built,) = measurer.build([candidate])
+    return built
+
+
+def measure(measurer, func, **options):
+    built = build(measurer, func)
+    return built if isinstance(built, Failure) else measurer.run(built, **options)
 
 
 def test_nothing_to_build(measurer):
-    assert list(measurer.builder.build([])) == []
+    assert list(measurer.build([])) == []
 
 
 def test_a_kernel_is_timed(measurer):
     result = measure(measurer, kernels.matmul)
-    assert result.error_msg is None
-    assert all(0 < float(value) < 1 for value in result.run_secs)
+    assert all(0 < value < 1 for value in result.latencies_s)
+    assert result.pace is None
+    assert min(result.latencies_s) <= result.cost_s <= max(result.latencies_s)
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,10 @@ def test_a_kernel_is_timed(measurer):
 def test_a_bad_kernel_is_an_error_and_the_next_one_runs(measurer, func, kind, message):
     import re
 
-    found_kind, text = split_error(measure(measurer, func).error_msg)
-    assert re.fullmatch(kind, found_kind)
-    assert re.search(message, text)
-    assert measure(measurer, kernels.doubled).error_msg is None
+    failure = measure(measurer, func)
+    assert re.fullmatch(kind, failure.kind)
+    assert re.search(message, failure.message)
+    assert isinstance(measure(measurer, kernels.doubled), Measured)
 
 
 def test_a_kernel_that_cannot_be_built_is_an_error(measurer):
@@ -68,18 +68,46 @@ def test_a_kernel_that_cannot_be_built_is_an_error(measurer):
                 vi = kernels.T.axis.spatial(96, i)
                 b[vi] = a[vi]
 
-    kind, text = split_error(measure(measurer, unbound).error_msg)
-    assert kind == "build"
-    assert text
+    failure = measure(measurer, unbound)
+    assert failure.kind == "build"
+    assert failure.message
 
 
 def test_a_kernel_much_slower_than_the_best_is_timed_no_further(measurer):
-    measurer.best_s = 1e-9
-    try:
-        assert len(measure(measurer, kernels.matmul).run_secs) == 1
-    finally:
-        measurer.best_s = None
-    assert len(measure(measurer, kernels.matmul).run_secs) > 1
+    assert len(measure(measurer, kernels.matmul, best_s=1e-9).latencies_s) == 1
+    assert len(measure(measurer, kernels.matmul).latencies_s) > 1
+
+
+def test_a_kernel_is_timed_in_turn_with_another(measurer):
+    product = build(measurer, kernels.matmul)
+    recorded = measurer.run(product).cost_s
+    # Recorded at another pace: neither the cost nor the limit is that of this moment.
+    rival = Rival(built=product, cost_s=recorded / 100)
+    same = measurer.run(product, best_s=recorded / 100, rival=rival, longer=4.0)
+    assert len(same.latencies_s) > 1
+    assert 50 < same.pace < 200
+    assert 0.5 < same.cost_s / rival.cost_s < 2.0
+    assert same.pace == float(f"{same.pace:.4g}"), "as it is written to a log"
+    # Of other shapes, and much slower than its rival.
+    small = Rival(built=build(measurer, kernels.doubled), cost_s=1.0)
+    slow = measurer.run(product, best_s=1e-3, rival=small)
+    assert len(slow.latencies_s) == 1
+    assert slow.pace < 1e-2
+
+
+def test_a_rival_that_breaks_is_a_failure(measurer):
+    rival = Rival(built=build(measurer, kernels.aborts), cost_s=1.0)
+    failure = measurer.run(build(measurer, kernels.doubled), rival=rival)
+    assert failure.kind == "crash"
+
+
+def test_a_library_is_kept_until_it_is_discarded(measurer):
+    built = build(measurer, kernels.doubled)
+    for _ in range(2):
+        assert isinstance(measurer.run(built), Measured)
+    measurer.discard(built)
+    measurer.discard(built)
+    assert not built.path.exists()
 
 
 def test_stopping_abandons_what_is_unfinished():
@@ -88,5 +116,5 @@ def test_stopping_abandons_what_is_unfinished():
     with Measurer(
         target=TARGET, threads=1, options=options, stop=lambda: asked.append(1) or len(asked) > 3
     ) as measurer:
-        kind, _ = split_error(measure(measurer, kernels.matmul).error_msg)
-    assert kind == "stopped"
+        failure = measure(measurer, kernels.matmul)
+    assert failure.kind == "stopped"

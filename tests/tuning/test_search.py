@@ -2,7 +2,6 @@
 
 import kernels
 import pytest
-from tvm.s_tir.meta_schedule.runner import RunnerResult
 from tvmdet.schedules.base import Decision
 from tvmdet.targets import get_target
 
@@ -23,7 +22,7 @@ def tile_cost(decision):
 
 
 def measure(search, batch):
-    search.learn(batch, [RunnerResult([tile_cost(d)], None) for d, _ in batch])
+    search.learn(batch, [tile_cost(d) for d, _ in batch])
 
 
 def test_the_default_comes_first_then_the_templates_order():
@@ -39,7 +38,7 @@ def test_borrowed_decisions_come_before_the_rest_if_they_are_of_this_space():
     search = make_search(task)
     foreign = Decision.of("test.tiles", y=99, x=99)
     search.suggest([task.decisions[40], foreign, task.decisions[0]])
-    expected = [task.decisions[0], task.decisions[40], task.decisions[1]]
+    expected = [task.decisions[40], task.decisions[0], task.decisions[1]]
     assert [d for d, _ in search.next_batch(3)] == expected
 
 
@@ -89,7 +88,7 @@ def test_failures_alone_teach_nothing():
     ranking = Ranking(seed=0)
     search = make_search(kernels.tiles_task(), ranking)
     batch = search.next_batch()
-    search.learn(batch, [RunnerResult(None, "run: it broke") for _ in batch])
+    search.learn(batch, [None for _ in batch])
     assert not ranking.ready
 
 

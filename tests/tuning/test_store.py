@@ -1,8 +1,10 @@
 """The tuning store: nothing measured is lost, and nothing of one target reaches another."""
 
+import dataclasses
 import errno
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -335,7 +337,7 @@ def test_what_was_measured_wins_over_what_was_predicted(tmp_path):
     for found in (
         store.best("x86-64-v4", "00ff", 2),
         store.borrow("x86-64-v4", "conv 3x3", "x86.conv", 2),
-        store.fastest_of_anchor("x86-64-v4", "conv 3x3", 2),
+        store.comparable("x86-64-v4", ["conv 3x3"], 2)["conv 3x3"],
     ):
         assert found.decision["tile"] == 2
 
@@ -378,3 +380,68 @@ def test_times_of_two_other_processors_are_not_compared(tmp_path):
     assert store.best("x86-64-v4", "00ff").decision["tile"] == 2
     store.append(tiled(8, 9e-3, time=0.5))
     assert store.best("x86-64-v4", "00ff").decision["tile"] == 8
+
+
+def paced(tile, seconds, pace, **changes):
+    return dataclasses.replace(tiled(tile, seconds, **changes), pace=pace)
+
+
+def test_the_pace_of_the_machine_is_taken_out(tmp_path):
+    store = TuningStore(tmp_path, cpu="some chip")
+    store.append(tiled(1, 1.0))
+    store.append(paced(2, 1.5, 1.6))
+    found = TuningStore(tmp_path, cpu="some chip").best("x86-64-v4", "00ff")
+    assert (found.decision["tile"], found.score_s) == (2, 1.5)
+    assert found.cost == pytest.approx(1.5 / 1.6)
+
+
+@pytest.mark.parametrize("pace", [0.0, -1.0, math.nan, math.inf, "fast"])
+def test_a_pace_that_is_none_is_skipped(tmp_path, log_file, pace):
+    TuningStore(tmp_path).append(tiled(1, 1.0))
+    data = tiled(2, 0.5).to_dict() | {"pace": pace}
+    log_file.write_bytes(log_file.read_bytes() + json.dumps(data).encode() + b"\n")
+    store = TuningStore(tmp_path, cpu="some chip")
+    assert store.best("x86-64-v4", "00ff").decision["tile"] == 1
+    assert store.skipped_malformed == 1
+
+
+def test_the_last_that_was_measured_in_turn_counts(tmp_path):
+    """One lucky moment does not make a leader for ever."""
+    store = TuningStore(tmp_path, cpu="some chip")
+    store.append(tiled(1, 1.0))
+    store.append(tiled(1, 1.2))
+    assert store.best("x86-64-v4", "00ff").cost == 1.0, "alone: the better one"
+    store.append(paced(2, 0.9, 1.0))
+    assert store.best("x86-64-v4", "00ff").decision["tile"] == 2
+    store.append(paced(2, 1.1, 1.0))
+    store.append(tiled(2, 0.8))
+    assert store.best("x86-64-v4", "00ff").decision["tile"] == 1
+    costs = {d["tile"]: r.cost for d, r in store.measured("x86-64-v4", "00ff").items()}
+    assert costs == {1: 1.0, 2: 1.1}
+    assert store.compact("x86-64-v4", keep=2) == 2
+    costs = {d["tile"]: r.cost for d, r in store.measured("x86-64-v4", "00ff").items()}
+    assert costs == {1: 1.0, 2: 1.1}
+
+
+def test_what_is_compared_was_measured_by_one_processor(tmp_path):
+    store = TuningStore(tmp_path, cpu="some chip")
+    direct, fast, fused = "conv", "winograd4_conv", "pair"
+
+    def put(anchor, seconds, cpu):
+        store.append(make_record(anchor=anchor, latencies_s=(seconds,), cpu=cpu))
+
+    def found(**more):
+        known = store.comparable("x86-64-v4", [direct, fast, fused], **more)
+        return {anchor: (record.cpu, record.cost) for anchor, record in known.items()}
+
+    put(fast, 0.1, "a fast chip")
+    assert found() == {}, "nobody knows the first"
+    put(direct, 0.2, "a fast chip")
+    put(direct, 3.0, "some chip")
+    assert found() == {direct: ("a fast chip", 0.2), fast: ("a fast chip", 0.1)}
+    put(fast, 5.0, "some chip")
+    assert found() == {direct: ("some chip", 3.0), fast: ("some chip", 5.0)}
+    put(fused, 0.3, "a fast chip")
+    assert found() == {direct: ("some chip", 3.0), fast: ("some chip", 5.0)}
+    assert set(found(at_least=3)) == {direct, fast, fused}
+    assert {cpu for cpu, _ in found(at_least=3).values()} == {"a fast chip"}

@@ -42,7 +42,7 @@ def test_own_records_win_over_faster_ones_of_another(tmp_path: Path) -> None:
     own = _record("zen4", SLOW, 5e-6)
     store.append(own)
     assert records.best("f") == records.borrow("conv2d n1 h8", "t") == own
-    assert records.fastest_of_anchor("conv2d n1 h8") == own
+    assert records.comparable(["conv2d n1 h8"]) == {"conv2d n1 h8": own}
 
 
 def test_what_another_measured_is_not_measured(tmp_path: Path) -> None:
@@ -75,4 +75,5 @@ def test_what_was_measured_wins_over_what_was_predicted_for_the_target_itself(
     assert records.best("f") == own
     inherited = _record("x86-64-v4", SLOW, 5.0)
     store.append(inherited)
-    assert records.best("f") == records.fastest_of_anchor("conv2d n1 h8") == inherited
+    assert records.best("f") == inherited
+    assert records.comparable(["conv2d n1 h8"]) == {"conv2d n1 h8": inherited}

@@ -25,7 +25,6 @@ from tvmdet.schedules import find, templates
 from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
 from tvmdet.targets import Target
 from tvmdet.tuning.nearness import fitted
-from tvmdet.tuning.record import TuningRecord
 from tvmdet.tuning.store import TuningStore
 from tvmdet.tuning.target_records import TargetRecords
 
@@ -92,13 +91,10 @@ def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algo
     records = TargetRecords(store, target)
 
     def costs(layer: ConvLayer, anchor: str) -> dict[AlgorithmName, float]:
-        found: dict[AlgorithmName, TuningRecord] = {}
-        for name in layer.algorithms:
-            record = records.fastest_of_anchor(ALGORITHMS[name] + anchor, threads)
-            if record is not None:
-                found[name] = record
-        measured = {name: r.score_s for name, r in found.items() if not r.predicted}
-        return measured or {name: r.cost for name, r in found.items()}
+        usual = usual_algorithm(layer)
+        names = {ALGORITHMS[name] + anchor: name for name in (usual, *layer.algorithms)}
+        found = records.comparable(list(names), threads)
+        return {names[key]: record.cost for key, record in found.items()}
 
     def choose(layer: ConvLayer) -> AlgorithmName:
         usual = usual_algorithm(layer)
@@ -116,18 +112,17 @@ def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algo
 def measured_pairs(target: Target, store: TuningStore, threads: int) -> PairChoice:
     """Returns which depthwise and pointwise convolutions are faster as one kernel, by the records.
 
-    Where one of the three kernels has no record, or some are measured and some only predicted, the
-    usual choice is made.
+    Where no processor has measured the three kernels, nor all are predicted, the usual choice is
+    made.
     """
     records = TargetRecords(store, target)
 
     def choose(pair: ConvPair) -> bool:
         anchors = (pair_anchor(pair.depthwise, pair.pointwise), pair.depthwise, pair.pointwise)
-        found = [records.fastest_of_anchor(anchor, threads) for anchor in anchors]
-        known = [record for record in found if record is not None]
-        if len(known) < len(anchors) or len({record.predicted for record in known}) > 1:
+        known = records.comparable(anchors, threads, at_least=len(anchors))
+        if len(known) < len(anchors):
             return usual_pairs(pair)
-        together, first, second = (record.cost for record in known)
+        together, first, second = (known[anchor].cost for anchor in anchors)
         return together < _SURELY * (first + second)
 
     return choose

@@ -1,27 +1,27 @@
-"""MetaSchedule's builder and runner over worker processes that live for the whole run.
+"""Builds and times candidates in worker processes that live for the whole run.
 
 MetaSchedule's own local builder and runner import every tensor intrinsic of every target in
-each worker (28 s) and link through the compiler driver. These ones compile with a bare
-``tvm.tirx.build``, link with ``ld``, and keep the machine quiet while they time: candidates of
-a round are built side by side first, then run one at a time.
+each worker (28 s) and link through the compiler driver. This one compiles with a bare
+``tvm.tirx.build``, links with ``ld``, and keeps the machine quiet while it times: candidates of
+a round are built side by side first, then run one at a time, each in turn with the fastest that is
+known. Speeds of machines change by a half within seconds, and what was measured a minute ago does
+not compare.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import tvm
-from tvm.ir.utils import derived_object
-from tvm.s_tir.meta_schedule.builder import BuilderInput, BuilderResult, PyBuilder
-from tvm.s_tir.meta_schedule.runner import PyRunner, PyRunnerFuture, RunnerInput, RunnerResult
+from tvm.s_tir.meta_schedule.arg_info import ArgInfo
+from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
 
 from tvmdet.board.linker import find_linker
 from tvmdet.board.session import BoardAddress
@@ -31,8 +31,9 @@ from tvmdet.passes import cpu_pipeline
 from tvmdet.passes.lower import CODE_OPTIONS
 from tvmdet.targets import Target
 from tvmdet.tuning.pool import WorkerPool
+from tvmdet.tuning.record import rounded, typical_latency
 
-__all__ = ["MeasureOptions", "Measurer", "split_error"]
+__all__ = ["Built", "Failure", "MeasureOptions", "Measured", "Measurer", "Rival"]
 
 _BOARD_CHECK_S = 5.0
 _BOARD_RETRY_S = 0.5
@@ -60,11 +61,70 @@ class MeasureOptions:
     confirm_share: float = 0.15
 
 
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a candidate could not be built or run.
+
+    Attributes:
+        kind: As :attr:`TuningRecord.error_kind`, or ``stopped`` (the run ended), ``start`` (no
+            worker can be started), ``board`` (nobody answers there) or ``setup`` (a board that
+            answers and cannot run kernels).
+        message: One line.
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A candidate's library.
+
+    Attributes:
+        path: Of the shared library.
+        args: Of its function ``main``.
+    """
+
+    path: Path
+    args: Sequence[ArgInfo]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rival:
+    """What a candidate is timed in turn with.
+
+    Attributes:
+        built: Its library.
+        cost_s: What it is recorded to take, in seconds.
+    """
+
+    built: Built
+    cost_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one candidate took.
+
+    Attributes:
+        latencies_s: Seconds of one call, one figure per repeat.
+        pace: How slow the machine was, over when its rival was recorded; None without a rival.
+    """
+
+    latencies_s: tuple[float, ...]
+    pace: float | None = None
+
+    @property
+    def cost_s(self) -> float:
+        """Its typical latency, at the pace that its rival was recorded at."""
+        return typical_latency(self.latencies_s) / (self.pace or 1.0)
+
+
 @dataclass(kw_only=True)
 class Measurer:
     """Builds and runs candidates; owns the workers, the temporary folder and the stopwatch.
 
-    Use as a context manager. ``builder`` and ``runner`` are MetaSchedule objects.
+    Use as a context manager.
 
     Attributes:
         target: What candidates are compiled for; this machine, or the board, must be able to
@@ -72,7 +132,6 @@ class Measurer:
         threads: Threads that kernels run on.
         options: How they are timed.
         stop: Asked while waiting; once true, what is unfinished fails as ``stopped``.
-        best_s: Best latency known of the kernel now being run, for the early abort.
         board: Where candidates run; None for this machine.
         give_up: Asked while a board that is gone is waited for; once true, it is not any more.
     """
@@ -81,7 +140,6 @@ class Measurer:
     threads: int
     options: MeasureOptions = field(default_factory=MeasureOptions)
     stop: Callable[[], bool] = lambda: False
-    best_s: float | None = None
     board: BoardAddress | None = None
     give_up: Callable[[], bool] = lambda: False
 
@@ -93,8 +151,6 @@ class Measurer:
         self._cleanup = contextlib.ExitStack()
         self._count = 0
         self._linker = [*find_linker(self.target.arch)]
-        self.builder = _PoolBuilder(self)
-        self.runner = _PoolRunner(self)
 
     def __enter__(self) -> Self:
         """Starts the workers, which load while tasks are prepared."""
@@ -118,7 +174,7 @@ class Measurer:
         """Builds done side by side."""
         return self._builders.size
 
-    def build(self, inputs: list[BuilderInput]) -> list[BuilderResult]:
+    def build(self, inputs: Sequence[MeasureCandidate]) -> list[Built | Failure]:
         """Builds candidates side by side."""
         requests: list[dict[str, Any]] = []
         same_in_all = {
@@ -131,35 +187,53 @@ class Measurer:
         for item in inputs:
             self._count += 1
             path = str(self._folder / f"k{self._count}.so")
-            module = tvm.ir.save_json(item.mod)
+            module = tvm.ir.save_json(item.sch.mod)
             requests.append({**same_in_all, "module": module, "path": path})
         answers = self._builders.map(requests, self.options.build_timeout_s)
         return [
-            BuilderResult(None, _error_text(answer, "build"))
+            _failure(answer, "build")
             if "error" in answer
-            else BuilderResult(request["path"], None)
-            for request, answer in zip(requests, answers, strict=True)
+            else Built(path=Path(request["path"]), args=item.args_info)
+            for item, request, answer in zip(inputs, requests, answers, strict=True)
         ]
 
-    def run(self, item: RunnerInput) -> RunnerResult:
-        """Times one built candidate and deletes its library."""
-        path = str(item.artifact_path)
-        best = self.best_s
+    def run(
+        self,
+        built: Built,
+        *,
+        best_s: float | None = None,
+        rival: Rival | None = None,
+        longer: float = 1.0,
+    ) -> Measured | Failure:
+        """Times one built candidate.
+
+        Args:
+            built: The candidate.
+            best_s: Cost of the fastest of its task: one that takes much longer is timed no further.
+            rival: What to time in turn with it.
+            longer: Times the usual number of calls.
+        """
         request = {
             "op": "run",
-            "path": path,
-            "args": [[str(i.dtype), [int(n) for n in i.shape]] for i in item.args_info],
+            "kernels": [_kernel(built), *([] if rival is None else [_kernel(rival.built)])],
+            "beside_s": None if rival is None else rival.cost_s,
             "threads": self.threads,
-            "measure_s": self.options.measure_s,
-            "abort_above_s": None if best is None else best * self.options.abort_factor,
+            "measure_s": self.options.measure_s * longer,
+            "abort_above_s": None if best_s is None else best_s * self.options.abort_factor,
             "board": None if self.board is None else asdict(self.board),
         }
         answer = self._answer(request)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
         if "error" in answer:
-            return RunnerResult(None, _error_text(answer, "run"))
-        return RunnerResult([float(value) for value in answer["latencies_s"]], None)
+            return _failure(answer, "run")
+        latencies, *beside = answer["latencies_s"]
+        pace = None
+        if rival is not None:
+            (pace,) = rounded([typical_latency(beside[0]) / rival.cost_s])
+        return Measured(latencies_s=rounded(latencies), pace=pace)
+
+    def discard(self, built: Built) -> None:
+        """Deletes a library that will not be run again."""
+        built.path.unlink(missing_ok=True)
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Asks the runner, and once more when the board was gone, after it is back.
@@ -195,52 +269,9 @@ class Measurer:
         return gone
 
 
-@derived_object
-class _PoolBuilder(PyBuilder):  # type: ignore[misc]
-    def __init__(self, measurer: Measurer) -> None:
-        super().__init__()
-        self._measurer = measurer
-
-    def build(self, build_inputs: list[BuilderInput]) -> list[BuilderResult]:
-        return self._measurer.build(build_inputs)
-
-
-@derived_object
-class _PoolRunner(PyRunner):  # type: ignore[misc]
-    """Hands out futures that do the run when their result is asked for.
-
-    So every result can be written to the store before the next candidate runs.
-    """
-
-    def __init__(self, measurer: Measurer) -> None:
-        super().__init__()
-        self._measurer = measurer
-
-    def run(self, runner_inputs: list[RunnerInput]) -> list[Any]:
-        return [_Future(self._measurer, item) for item in runner_inputs]
-
-
-@derived_object
-class _Future(PyRunnerFuture):  # type: ignore[misc]
-    def __init__(self, measurer: Measurer, item: RunnerInput) -> None:
-        super().__init__()
-        self._measurer = measurer
-        self._item = item
-        self._result: RunnerResult | None = None
-
-    def done(self) -> bool:
-        return self._result is not None
-
-    def result(self) -> RunnerResult:
-        if self._result is None:
-            self._result = self._measurer.run(self._item)
-        return self._result
-
-
-def split_error(text: str) -> tuple[str, str]:
-    """Splits the error text of a builder's or runner's result into its kind and message."""
-    kind, _, message = text.partition(": ")
-    return kind, message
+def _kernel(built: Built) -> dict[str, Any]:
+    args = [[str(info.dtype), [int(n) for n in info.shape]] for info in built.args]
+    return {"path": str(built.path), "args": args}
 
 
 def _target_dict(target: Target, threads: int) -> dict[str, Any]:
@@ -248,5 +279,5 @@ def _target_dict(target: Target, threads: int) -> dict[str, Any]:
     return {**plain, "num-cores": threads}
 
 
-def _error_text(answer: dict[str, Any], kind: str) -> str:
-    return f"{answer.get('error_kind', kind)}: {answer['error']}"
+def _failure(answer: dict[str, Any], kind: str) -> Failure:
+    return Failure(kind=answer.get("error_kind", kind), message=answer["error"])

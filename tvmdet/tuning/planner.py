@@ -15,7 +15,14 @@ from tvmdet.schedules.base import Decision
 from tvmdet.targets import Target
 from tvmdet.tuning.task import Task
 
-__all__ = ["TaskState", "close_races", "peak_flop_per_s", "total_latency", "worth_tuning"]
+__all__ = [
+    "TaskState",
+    "close_races",
+    "peak_flop_per_s",
+    "related_layers",
+    "total_latency",
+    "worth_tuning",
+]
 
 # A slice finds about this share of the distance to the roofline while a task is fresh, ...
 _HOPE = 0.3
@@ -135,9 +142,8 @@ def close_races(
 ) -> list[list[tuple[TaskState, Decision]]]:
     """Returns the layers whose fastest decisions are too close to be sure of, and those decisions.
 
-    Other programs disturb a measurement for seconds or minutes: a decision that was tried in a busy
-    moment seems slower than it is. The leaders of a layer, of all its algorithms, are worth being
-    measured again side by side. The layers that take the most time come first.
+    Of many measurements the least is partly luck. The leaders of a layer, of all its algorithms,
+    are worth being measured again, for longer. The layers that take the most time come first.
 
     Args:
         states: Every task.
@@ -222,6 +228,12 @@ def _layer(task: Task) -> tuple[str, str]:
     if anchors:
         layer = pair_anchor(anchors[0], layer)
     return layer, algorithm or task.template.name
+
+
+def related_layers(task: Task) -> frozenset[str]:
+    """Returns the layers that a task computes: one, or for a pair of convolutions both."""
+    anchors = split_pair(task.anchor) or (task.anchor,)
+    return frozenset(_plain(anchor)[0] for anchor in anchors)
 
 
 def _plain(anchor: str) -> tuple[str, str]:

@@ -8,23 +8,22 @@ work among several is read off its loops.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy.typing as npt
 from tvm import s_tir, tirx
-from tvm.s_tir.meta_schedule.builder import BuilderInput, BuilderResult
-from tvm.s_tir.meta_schedule.runner import RunnerInput, RunnerResult
+from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
 
 from tvmdet.board.counting_board import Counted, CountingBoard
 from tvmdet.board.pipeline_model import PipelineModel
 from tvmdet.board.prediction import predict
 from tvmdet.passes.cpu_pipeline import rounds_together
-from tvmdet.tuning.measure import Measurer
+from tvmdet.tuning.measure import Built, Failure, Measured, Measurer, Rival
+from tvmdet.tuning.record import rounded
 from tvmdet.tuning.worker import random_tensor
 
 __all__ = ["Predictor", "busiest_share"]
@@ -49,7 +48,7 @@ class Predictor(Measurer):
         self._counting: CountingBoard | None = None
         self._arguments: tuple[str, list[npt.NDArray[Any]]] = ("", [])
         self._sent: list[Any] = []
-        self._shares: dict[str, float] = {}
+        self._shares: dict[Path, float] = {}
 
     def __exit__(self, *exc: object) -> None:
         """Ends the board and the workers."""
@@ -59,35 +58,38 @@ class Predictor(Measurer):
     def _start_runners(self) -> None:
         """Does nothing: candidates run on the emulated board."""
 
-    def build(self, inputs: list[BuilderInput]) -> list[BuilderResult]:
+    def build(self, inputs: Sequence[MeasureCandidate]) -> list[Built | Failure]:
         """Builds candidates side by side, and notes how each divides its work."""
         built = super().build(inputs)
         for item, result in zip(inputs, built, strict=True):
-            if result.artifact_path is not None:
-                share = busiest_share(item.mod[_MAIN], self.threads)
-                self._shares[str(result.artifact_path)] = share
+            if isinstance(result, Built):
+                self._shares[result.path] = busiest_share(item.sch.mod[_MAIN], self.threads)
         return built
 
-    def run(self, item: RunnerInput) -> RunnerResult:
-        """Predicts the cycles of one built candidate and deletes its library."""
-        path = Path(str(item.artifact_path))
+    def run(
+        self,
+        built: Built,
+        *,
+        best_s: float | None = None,
+        rival: Rival | None = None,
+        longer: float = 1.0,
+    ) -> Measured | Failure:
+        """Predicts the cycles of one built candidate; what times are held against means nothing."""
         try:
-            counted = self._counted(path, item)
+            counted = self._counted(built)
         except Exception as error:  # TVM raises anything; a kernel may end its board
             self._end_board()
             kind = "timeout" if self._timed_out else "crash"
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            return RunnerResult(None, f"{kind}: under emulation: {lines[-1]}")
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            return Failure(kind=kind, message=f"under emulation: {lines[-1]}")
         found = predict(counted.blocks, counted.caches, self.model)
-        return RunnerResult([found.busiest_thread(self._shares.pop(str(path)))], None)
+        cycles = found.busiest_thread(self._shares.pop(built.path))
+        return Measured(latencies_s=rounded([cycles]))
 
-    def _counted(self, path: Path, item: RunnerInput) -> Counted:
+    def _counted(self, built: Built) -> Counted:
         self._timed_out = False
         board = self._board()
-        infos = [(str(info.dtype), [int(n) for n in info.shape]) for info in item.args_info]
+        infos = [(str(info.dtype), [int(n) for n in info.shape]) for info in built.args]
         if self._arguments[0] != repr(infos):
             arrays = [
                 random_tensor(dtype, shape, i).numpy() for i, (dtype, shape) in enumerate(infos)
@@ -96,7 +98,7 @@ class Predictor(Measurer):
         with self._limited(board):
             if not self._sent:
                 self._sent = board.tensors(self._arguments[1])
-            function = board.load(path)[_MAIN]
+            function = board.load(built.path)[_MAIN]
             return board.count(lambda: function(*self._sent))
 
     @contextlib.contextmanager

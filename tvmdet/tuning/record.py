@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ __all__ = [
     "RETRIED_ERRORS",
     "OtherVersionError",
     "TuningRecord",
+    "rounded",
     "typical_latency",
 ]
 
@@ -28,6 +29,11 @@ _PREDICTED_VERSION = 3
 
 # What a busy machine or a bad connection may cause; such a candidate is tried once more.
 RETRIED_ERRORS = frozenset({"timeout", "killed", "lost"})
+
+
+def rounded(values: Iterable[float]) -> tuple[float, ...]:
+    """Returns four digits of each: beyond what a clock can tell, and logs are kept in git."""
+    return tuple(float(f"{float(value):.4g}") for value in values)
 
 
 def typical_latency(latencies_s: Sequence[float]) -> float:
@@ -50,6 +56,9 @@ class TuningRecord:
         decision: The template and its knobs.
         latencies_s: Seconds of one call, one figure per repeat; empty when it failed or was not
             measured.
+        pace: How much slower the machine was than when the decision was recorded that this one was
+            timed in turn with: the latencies of that one then, over its :attr:`cost`. None for one
+            that was timed alone.
         predicted_cycles: Of one call, where it was not measured: see ``tvmdet.board.prediction``.
         error: Why it failed, one line; empty when it ran.
         error_kind: ``schedule``, ``build``, ``run``, ``crash``, ``timeout`` or ``killed``;
@@ -66,6 +75,7 @@ class TuningRecord:
     anchor: str
     decision: Decision
     latencies_s: tuple[float, ...] = ()
+    pace: float | None = None
     predicted_cycles: float | None = None
     error: str = ""
     error_kind: str = ""
@@ -87,14 +97,18 @@ class TuningRecord:
 
     @property
     def cost(self) -> float:
-        """What records of one kind are compared by: seconds, or cycles of a prediction."""
+        """What records of one kind are compared by: seconds, or cycles of a prediction.
+
+        Seconds are :attr:`score_s` at the pace of the machine that the first of those it was held
+        against had: a machine's speed changes within seconds by more than decisions differ.
+        """
         if self.predicted_cycles is not None and not self.error:
             return self.predicted_cycles
-        return self.score_s
+        return self.score_s / (self.pace or 1.0)
 
     @property
     def score_s(self) -> float:
-        """What measured candidates are compared by, in seconds; infinite when it was not measured.
+        """The typical latency of one call in seconds; infinite when it was not measured.
 
         The lower quartile: other programs on the machine only ever add time, and double the
         median long before they reach the fastest quarter, while the minimum alone flatters a
@@ -136,6 +150,8 @@ class TuningRecord:
             data["predicted_cycles"] = self.predicted_cycles
         else:
             data["latencies_s"] = list(self.latencies_s)
+            if self.pace is not None:
+                data["pace"] = self.pace
         return data
 
     def to_line(self) -> bytes:
@@ -157,6 +173,9 @@ class TuningRecord:
         if predicted is not None and not 0.0 < predicted < 1e18:
             raise ValueError(f"predicted_cycles is {predicted}")
         latencies = tuple(float(value) for value in data.get("latencies_s", ()))
+        pace = None if data.get("pace") is None else float(data["pace"])
+        if pace is not None and not 0.0 < pace < 1e6:
+            raise ValueError(f"pace is {pace}")
         error = str(data.get("error", ""))
         timed = latencies and all(0.0 < t < 1e6 for t in latencies)
         if not (error or timed or predicted):
@@ -167,6 +186,7 @@ class TuningRecord:
             anchor=str(data["anchor"]),
             decision=_decision(data["decision"]),
             latencies_s=latencies,
+            pace=pace,
             predicted_cycles=predicted,
             error=error,
             error_kind=str(data.get("error_kind", "")),

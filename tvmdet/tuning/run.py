@@ -1,22 +1,22 @@
 """The loop of a tuning run: slices of trials for the task with the most to gain.
 
-Each task is measured with its default first, many tasks in one round so that the builders stay
-busy; then slices of a few candidates go to the task with the largest expected gain, until the
-time is spent or nothing promises a gain worth a slice. The rest of the time goes to the leaders of
-each layer, which are measured again side by side. Every trial is on disk before the next
+Each task is measured first with what another processor's records propose, or its default, many
+tasks in one round so that the builders stay busy; then slices of a few candidates go to the task
+with the largest expected gain, until the time is spent or nothing promises a gain worth a slice.
+Every candidate is timed in turn with the fastest that is known. The rest of the time goes to the
+leaders of each layer, which are timed again and for longer. Every trial is on disk before the next
 one runs, so the run can be killed at any moment and a later one goes on from there.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tvm
-from tvm.s_tir.meta_schedule.builder import BuilderInput
-from tvm.s_tir.meta_schedule.runner import RunnerInput, RunnerResult
 from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
 
 from tvmdet.board.pipeline_model import PipelineModel
@@ -27,12 +27,21 @@ from tvmdet.passes.lower import tvm_target
 from tvmdet.schedules.base import Decision
 from tvmdet.targets import Target
 from tvmdet.tuning.interrupt import InterruptFlag
-from tvmdet.tuning.measure import MeasureOptions, Measurer, split_error
+from tvmdet.tuning.leaders import Leaders
+from tvmdet.tuning.measure import (
+    Built,
+    Failure,
+    Measured,
+    MeasureOptions,
+    Measurer,
+    Rival,
+)
 from tvmdet.tuning.nearness import fitted
 from tvmdet.tuning.planner import (
     TaskState,
     close_races,
     peak_flop_per_s,
+    related_layers,
     total_latency,
     worth_tuning,
 )
@@ -50,6 +59,7 @@ __all__ = ["TuningRun"]
 
 _STAGNANT = 3  # slices without an improvement after which a task's pool is dropped
 _RELEARN = 12  # records of an earlier run that the cost model is taught per task
+_LONGER = 4.0  # times the usual number of calls of the leaders at the end
 
 Batch = list[tuple[Decision, MeasureCandidate]]
 
@@ -119,6 +129,7 @@ class TuningRun:
             self._interrupt,
             self._measurer() as measurer,
         ):
+            self._leaders = Leaders(measurer)
             try:
                 return self._loop(measurer)
             except KeyboardInterrupt:
@@ -186,47 +197,60 @@ class TuningRun:
         return end / 3, 1.0 - last / earlier[-1] if earlier else None
 
     def _confirm(self, measurer: Measurer) -> None:
-        """Measures the leaders of each layer again, one after the other, while time is left.
+        """Times the leaders of each layer again and for longer, while time is left.
 
-        Each keeps the best of its measurements, so that one that met a busy moment catches up.
+        Each in turn with the fastest: what it costs now replaces what it was recorded with.
         """
         for race in close_races(self._states, self._seconds_of):
             if self._why_stop():
                 return
-            runners: list[tuple[TaskState, Decision, RunnerInput]] = []
+            runners: list[tuple[TaskState, Decision, Built]] = []
             for state, decision in race:
-                item = self._build_again(measurer, state, decision)
-                if item is not None:
-                    runners.append((state, decision, item))
-            for state, decision, item in runners:
-                if self._why_stop():
-                    return
-                measurer.best_s = None
-                result = measurer.run(item)
-                if not result.error_msg:
-                    self._put_down(state, decision, _rounded(result.run_secs))
+                candidate = self._candidate(state, decision)
+                if candidate is None:
+                    continue
+                (built,) = measurer.build([candidate])
+                if isinstance(built, Built):
+                    runners.append((state, decision, built))
+            self._run_race(measurer, runners)
+            for *_, built in runners:
+                measurer.discard(built)
+
+    def _run_race(
+        self, measurer: Measurer, runners: Sequence[tuple[TaskState, Decision, Built]]
+    ) -> None:
+        """Times all but the first in turn with the fastest so far, which is the first."""
+        fastest: Rival | None = None
+        for state, decision, built in runners:
+            if fastest is None:
+                fastest = Rival(built=built, cost_s=self._seconds_of(state)[decision])
+                continue
+            if self._why_stop():
+                return
+            result = measurer.run(built, rival=fastest, longer=_LONGER)
+            if isinstance(result, Failure):  # it ran before: what is known of it stands
+                continue
+            self._put_down(state, decision, result)
+            if result.cost_s < fastest.cost_s:
+                fastest = Rival(built=built, cost_s=result.cost_s)
 
     def _seconds_of(self, state: TaskState) -> dict[Decision, float]:
         found = self._records.measured(state.task.fingerprint, self.threads)
         valid = set(state.task.decisions)
         return {d: record.cost for d, record in found.items() if d in valid and record.ok}
 
-    def _build_again(
-        self, measurer: Measurer, state: TaskState, decision: Decision
-    ) -> RunnerInput | None:
+    def _candidate(self, state: TaskState, decision: Decision) -> MeasureCandidate | None:
         if state not in self._searches:
             self._searches[state] = self._make_search(state)
-        candidate = self._searches[state].candidate(decision)
-        if candidate is None:
-            return None
-        (built,) = measurer.build([BuilderInput(candidate.sch.mod, self._tvm_target)])
-        if built.error_msg:
-            return None
-        return RunnerInput(built.artifact_path, "cpu", candidate.args_info)
+        return self._searches[state].candidate(decision)
 
     def _defaults(self, measurer: Measurer) -> None:
-        """Measures the default of every task that no earlier run has measured."""
+        """Measures one decision of every task that no earlier run has measured.
+
+        Pairs of convolutions come last: they are timed in turn with one of the two.
+        """
         waiting = [s for s in self._states if s.best_s is None and not s.failed]
+        waiting.sort(key=lambda state: len(related_layers(state.task)))
         step = max(1, 2 * measurer.parallel)
         for at in range(0, len(waiting), step):
             if self._why_stop():
@@ -290,16 +314,16 @@ class TuningRun:
         ran.sort(key=lambda record: record.cost)
         for record in ran:
             search.seen(record.decision, record.cost)
-        taught: list[tuple[Decision, MeasureCandidate]] = []
-        results: list[RunnerResult] = []
+        taught: Batch = []
+        costs: list[float] = []
         for record in ran[:: -(-len(ran) // _RELEARN) or 1]:  # from the best to the worst
             candidate = search.candidate(record.decision)
             if candidate is not None:
                 taught.append((record.decision, candidate))
-                results.append(RunnerResult([record.cost], None))
+                costs.append(record.cost)
         search.take_rejected()
         if taught:
-            search.learn(taught, results)
+            search.learn(taught, costs)
         return search
 
     def _ask(self, state: TaskState, search: TaskSearch, size: int) -> Batch:
@@ -317,7 +341,8 @@ class TuningRun:
         search.suggest(hints)
         batch = search.next_batch(size)
         for rejected in search.take_rejected():
-            self._put_down(state, rejected.decision, error=rejected.error, kind="schedule")
+            why = Failure(kind="schedule", message=rejected.error)
+            self._put_down(state, rejected.decision, why)
         state.remaining = search.remaining
         for phase, seconds in search.spent_s.items():
             self._spent[phase] += seconds
@@ -328,76 +353,87 @@ class TuningRun:
 
     def _measure(self, measurer: Measurer, work: Sequence[tuple[TaskState, Batch]]) -> None:
         """Builds every candidate, then runs them one at a time, each on disk before the next."""
-        inputs = [
-            BuilderInput(candidate.sch.mod, self._tvm_target)
-            for _, batch in work
-            for _, candidate in batch
-        ]
+        leaders = self._unbuilt_leaders([state for state, batch in work if batch])
+        candidates = [candidate for _, batch in work for _, candidate in batch]
         start = time.perf_counter()
-        built = iter(measurer.builder.build(inputs) if inputs else [])
+        libraries = measurer.build(candidates + [candidate for *_, candidate in leaders])
         self._spent["build"] += time.perf_counter() - start
+        built = iter(libraries)
+        for (state, cost, _), library in zip(leaders, libraries[len(candidates) :], strict=True):
+            if isinstance(library, Built):
+                self._leaders.hold(state, library, cost)
         for state, batch in work:
             measured: Batch = []
-            results: list[RunnerResult] = []
+            costs: list[float | None] = []
             for decision, candidate in batch:
-                result = self._run_one(measurer, state, candidate, next(built))
-                kind, message = split_error(result.error_msg or "")
-                if kind == "start":
-                    raise TuningError(f"a tuning worker cannot be started: {message}; {START_HINT}")
-                if kind == "setup":
-                    raise TuningError(
-                        f"the board at {self.board} answers and cannot run kernels: {message}; "
-                        f"is it a {self.target.name}? Make its kit again (docs/arm.md)"
-                    )
-                if kind in ("stopped", "board"):  # says nothing of the candidate
-                    continue
-                latencies = _rounded(result.run_secs)
-                self._put_down(state, decision, latencies, error=message, kind=kind)
+                result = self._run_one(measurer, state, next(built))
+                if isinstance(result, Failure):
+                    self._refuse_unusable(result)
+                    if result.kind in ("stopped", "board"):  # says nothing of the candidate
+                        continue
+                self._put_down(state, decision, result)
                 measured.append((decision, candidate))
-                results.append(result)
-            self._learn(state, measured, results)
+                costs.append(None if isinstance(result, Failure) else result.cost_s)
+            self._learn(state, measured, costs)
+
+    def _unbuilt_leaders(
+        self, states: Sequence[TaskState]
+    ) -> list[tuple[TaskState, float, MeasureCandidate]]:
+        """Returns what earlier runs found fastest of tasks, to be built, and what it costs."""
+        if self.model is not None:  # predictions repeat: nothing needs to be run in turn
+            return []
+        found = []
+        for state in self._leaders.wanted(states):
+            seconds = self._seconds_of(state)
+            decision = min(seconds, key=seconds.__getitem__)
+            candidate = self._candidate(state, decision)
+            if candidate is not None:
+                found.append((state, seconds[decision], candidate))
+        return found
 
     def _run_one(
-        self, measurer: Measurer, state: TaskState, candidate: MeasureCandidate, built: Any
-    ) -> RunnerResult:
-        if built.error_msg:
-            return RunnerResult(None, built.error_msg)
+        self, measurer: Measurer, state: TaskState, built: Built | Failure
+    ) -> Measured | Failure:
+        if isinstance(built, Failure):
+            return built
         if self._why_stop():
-            return RunnerResult(None, "stopped: the run has ended")
+            return Failure(kind="stopped", message="the run has ended")
         start = time.perf_counter()
-        measurer.best_s = state.best_s
-        item = RunnerInput(built.artifact_path, "cpu", candidate.args_info)
-        (future,) = measurer.runner.run([item])
-        result = future.result()
+        rival = self._leaders.rival(state)
+        result = measurer.run(built, best_s=state.best_s, rival=rival)
         self._spent["run"] += time.perf_counter() - start
+        leads = isinstance(result, Measured) and result.cost_s < (state.best_s or math.inf)
+        if isinstance(result, Measured) and leads and self.model is None:
+            self._leaders.hold(state, built, result.cost_s)
+        else:
+            measurer.discard(built)
         return result
 
-    def _learn(self, state: TaskState, batch: Batch, results: list[RunnerResult]) -> None:
+    def _refuse_unusable(self, failure: Failure) -> None:
+        """Ends a run in which nothing can be measured."""
+        if failure.kind == "start":
+            raise TuningError(f"a tuning worker cannot be started: {failure.message}; {START_HINT}")
+        if failure.kind == "setup":
+            raise TuningError(
+                f"the board at {self.board} answers and cannot run kernels: {failure.message}; "
+                f"is it a {self.target.name}? Make its kit again (docs/arm.md)"
+            )
+
+    def _learn(self, state: TaskState, batch: Batch, costs: Sequence[float | None]) -> None:
         if not batch:
             return
         try:
-            self._searches[state].learn(batch, results)
+            self._searches[state].learn(batch, costs)
         except Exception as error:  # a kernel whose features break the model; see _next_batch
             state.give_up(one_line(error))
 
-    def _put_down(
-        self,
-        state: TaskState,
-        decision: Decision,
-        latencies_s: tuple[float, ...] = (),
-        *,
-        error: str = "",
-        kind: str = "",
-    ) -> None:
+    def _put_down(self, state: TaskState, decision: Decision, result: Measured | Failure) -> None:
         record = TuningRecord(
             target=self.target.name,
             fingerprint=state.task.fingerprint,
             anchor=state.task.anchor,
             decision=decision,
-            latencies_s=latencies_s if self.model is None else (),
-            predicted_cycles=latencies_s[0] if self.model is not None and latencies_s else None,
-            error=error,
-            error_kind=kind,
+            **self._outcome(result),
             threads=self.threads,
             cpu=self._cpu,
             tvm=tvm.__version__,
@@ -410,9 +446,17 @@ class TuningRun:
         if record.ok:
             state.record(record.cost)
         else:
-            state.error = f"{kind}: {error}"
+            state.error = f"{record.error_kind}: {record.error}"
         if self.progress is not None:
             self.progress(self._snapshot(state))
+
+    def _outcome(self, result: Measured | Failure) -> dict[str, Any]:
+        """Returns the fields of a record that say what came of a candidate."""
+        if isinstance(result, Failure):
+            return {"error": result.message, "error_kind": result.kind}
+        if self.model is not None:
+            return {"predicted_cycles": result.cost_s}
+        return {"latencies_s": result.latencies_s, "pace": result.pace}
 
     # Telling
 
@@ -473,8 +517,3 @@ class TuningRun:
             recent_gain=recent_gain,
             spent_s={phase: round(seconds, 3) for phase, seconds in self._spent.items()},
         )
-
-
-def _rounded(seconds: Sequence[Any] | None) -> tuple[float, ...]:
-    """Four digits: beyond what a clock can tell, and logs are kept in git."""
-    return tuple(float(f"{float(value):.4g}") for value in seconds or ())

@@ -11,8 +11,7 @@ The space is the template's list of joint decisions and not a MetaSchedule trace
   cannot win. Measuring costs 0.1 s and what remains for the search is to choose the order.
 * A decision outlives changes of the schedule's code, prints, and is what the store keeps.
 
-What MetaSchedule does here: contexts, candidates, the builder and runner protocol, features
-and the cost model.
+What MetaSchedule does here: contexts, candidates, features and the cost model.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate, PySearchSt
 
 from tvmdet.schedules.base import Decision
 from tvmdet.tuning.ranking import Ranking
-from tvmdet.tuning.record import typical_latency
 from tvmdet.tuning.task import Task
 
 __all__ = ["BATCH", "Rejected", "TaskSearch"]
@@ -87,6 +85,7 @@ class TaskSearch:
         self._rng = random.Random(seed)
         done = set(measured)
         space = list(dict.fromkeys(task.decisions))
+        self._hints: list[Decision] = []
         self._head = [d for d in space[:1] if d not in done]
         self._rest = [d for d in space[1:] if d not in done]
         self._pool: dict[Decision, MeasureCandidate] = {}
@@ -102,14 +101,18 @@ class TaskSearch:
     @property
     def remaining(self) -> int:
         """Decisions not tried yet."""
-        return len(self._head) + len(self._rest) + len(self._pool)
+        return len(self._hints) + len(self._head) + len(self._rest) + len(self._pool)
 
     def suggest(self, decisions: Iterable[Decision]) -> None:
-        """Puts decisions that did well elsewhere first, where they are new to this task."""
+        """Puts decisions that did well elsewhere first, where they are new to this task.
+
+        Before the default too: a run that ends early must not leave its task with less than it had.
+        """
         for decision in decisions:
-            if decision in self._rest:
-                self._rest.remove(decision)
-                self._head.append(decision)
+            for waiting in (self._head, self._rest):
+                if decision in waiting:
+                    waiting.remove(decision)
+                    self._hints.append(decision)
 
     def seen(self, decision: Decision, latency_s: float) -> None:
         """Says how fast a decision is that an earlier run measured."""
@@ -143,8 +146,9 @@ class TaskSearch:
 
     def _generate(self) -> list[MeasureCandidate] | None:
         chosen: dict[Decision, MeasureCandidate] = {}
-        while self._head and len(chosen) < self.batch:
-            self._add(chosen, self._head.pop(0))
+        for waiting in (self._hints, self._head):
+            while waiting and len(chosen) < self.batch:
+                self._add(chosen, waiting.pop(0))
         room = self.batch - len(chosen)
         if room and self._ranking.ready and len(self._scores) >= _IN_ORDER:
             chosen |= self._ranked(room)
@@ -183,19 +187,16 @@ class TaskSearch:
             self._add(self._pool, self._rest.pop(at))
 
     def learn(
-        self, batch: Sequence[tuple[Decision, MeasureCandidate]], results: Sequence[Any]
+        self,
+        batch: Sequence[tuple[Decision, MeasureCandidate]],
+        costs: Sequence[float | None],
     ) -> None:
-        """Takes the results of a batch: MetaSchedule's results, in its order."""
+        """Takes what each candidate of a batch costs; None for one that failed."""
         start = time.perf_counter()
-        latencies: list[float | None] = []
-        for (decision, _), result in zip(batch, results, strict=True):
-            seconds = [float(value) for value in result.run_secs or []]
-            latencies.append(typical_latency(seconds) if seconds else None)
-            if seconds:
-                self._scores[decision] = typical_latency(seconds)
-        candidates = [candidate for _, candidate in batch]
-        self.context.notify_runner_results(candidates, list(results))
-        self._ranking.learn(self.context, candidates, latencies)
+        for (decision, _), cost in zip(batch, costs, strict=True):
+            if cost is not None:
+                self._scores[decision] = cost
+        self._ranking.learn(self.context, [candidate for _, candidate in batch], costs)
         self.spent_s["model"] += time.perf_counter() - start
 
     def release(self) -> None:

@@ -18,7 +18,7 @@ import logging
 import os
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tvmdet.cpus import cpu_identity
@@ -101,11 +101,46 @@ class TuningStore:
         found = self._index(target).by_anchor.get(anchor, ())
         return self._fastest((r for r in found if r.decision.template == template), threads)
 
-    def fastest_of_anchor(
-        self, target: str, anchor: str, threads: int | None = None
-    ) -> TuningRecord | None:
-        """Returns the fastest record of an anchor, whatever the epilogue and the template."""
-        return self._fastest(self._index(target).by_anchor.get(anchor, ()), threads)
+    def comparable(
+        self,
+        target: str,
+        anchors: Sequence[str],
+        threads: int | None = None,
+        *,
+        at_least: int = 2,
+    ) -> dict[str, TuningRecord]:
+        """Returns the fastest record of each anchor that has one, all of one processor.
+
+        Times of two do not compare. It is this processor where it has records of the first anchor
+        and so many at least, else the one with the first and most of the others. Predictions count
+        where nobody measured the first.
+        """
+        found = {
+            anchor: [r for r in self._index(target).by_anchor.get(anchor, ()) if r.ok]
+            for anchor in anchors
+        }
+        first = [r for r in found[anchors[0]] if not r.predicted] or found[anchors[0]]
+        if not first:
+            return {}
+        predicted = first[0].predicted
+
+        def by(cpu: str) -> dict[str, TuningRecord]:
+            ours = (cpu, "") if cpu == self._cpu else (cpu,)
+            listed = {
+                anchor: [r for r in records if r.cpu in ours and r.predicted == predicted]
+                for anchor, records in found.items()
+            }
+            return {a: _least(records, threads) for a, records in listed.items() if records}
+
+        known = [by(cpu) for cpu in {self._cpu, *(record.cpu for record in first)}]
+        return max(
+            (one for one in known if anchors[0] in one),
+            key=lambda one: (
+                one[anchors[0]].cpu in ("", self._cpu) and len(one) >= at_least,
+                len(one),
+                one[anchors[0]].time,
+            ),
+        )
 
     def near(
         self, target: str, anchor: str, template: str, threads: int | None = None
@@ -142,7 +177,7 @@ class TuningStore:
             if known and threads in (None, record.threads):
                 tried[record.decision].append(record)
         return {
-            decision: min(records, key=lambda r: r.cost)
+            decision: _standing(records)
             for decision, records in tried.items()
             if len(records) >= _ATTEMPTS or records[0].error_kind not in RETRIED_ERRORS
         }
@@ -213,11 +248,7 @@ class TuningStore:
             counts = Counter(record.cpu for record in measured)
             most = max(measured or ran, key=lambda r: (counts[r.cpu], r.time)).cpu
             chosen = [record for record in measured or ran if record.cpu == most]
-        return min(
-            chosen,
-            key=lambda r: (threads is not None and r.threads != threads, r.cost),
-            default=None,
-        )
+        return _least(chosen, threads) if chosen else None
 
     def _path(self, target: str) -> Path:
         if self._writable is None:
@@ -313,10 +344,36 @@ def default_store(
     return TuningStore(*shipped, user, writable=writable, cpu=cpu, predicted=predicted)
 
 
+def _standing(records: Sequence[TuningRecord]) -> TuningRecord:
+    """Returns the record that counts of those of one decision and one processor.
+
+    The last that was timed in turn with another decision: such a one is repeated only to know
+    better. Where none was, the fastest, since a busy machine only ever adds time.
+    """
+    paced = [record for record in records if record.ok and record.pace is not None]
+    return paced[-1] if paced else min(records, key=lambda record: record.cost)
+
+
+def _least(records: Iterable[TuningRecord], threads: int | None) -> TuningRecord:
+    """Returns the fastest of some records of one processor; those on so many threads win."""
+    tried: dict[tuple[str, Decision, int], list[TuningRecord]] = defaultdict(list)
+    for record in records:
+        tried[record.fingerprint, record.decision, record.threads].append(record)
+    return min(
+        map(_standing, tried.values()),
+        key=lambda r: (threads is not None and r.threads != threads, r.cost),
+    )
+
+
 def _keep_best(records: Iterable[TuningRecord], keep: int) -> list[TuningRecord]:
+    tried: dict[tuple[str, int, str, Decision], list[TuningRecord]] = defaultdict(list)
+    for record in records:
+        if record.ok:
+            key = (record.fingerprint, record.threads, record.cpu, record.decision)
+            tried[key].append(record)
     groups: dict[tuple[str, int, str], dict[Decision, TuningRecord]] = defaultdict(dict)
-    for record in sorted((r for r in records if r.ok), key=lambda r: r.cost):
-        groups[record.fingerprint, record.threads, record.cpu].setdefault(record.decision, record)
+    for record in sorted(map(_standing, tried.values()), key=lambda r: r.cost):
+        groups[record.fingerprint, record.threads, record.cpu][record.decision] = record
     # By name and not by speed, so that a new run changes few lines of a committed log.
     ordered = sorted(
         groups.items(), key=lambda item: (min(r.anchor for r in item[1].values()), item[0])

@@ -5,7 +5,7 @@ What was measured wins over what was predicted, whoever's it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tvmdet.schedules.base import Decision
 from tvmdet.targets import Target
@@ -42,9 +42,17 @@ class TargetRecords:
         """Returns the fastest of an anchor and template; see :meth:`TuningStore.borrow`."""
         return self._first(lambda name: self._store.borrow(name, anchor, template, threads))
 
-    def fastest_of_anchor(self, anchor: str, threads: int | None = None) -> TuningRecord | None:
-        """Returns the fastest of an anchor; see :meth:`TuningStore.fastest_of_anchor`."""
-        return self._first(lambda name: self._store.fastest_of_anchor(name, anchor, threads))
+    def comparable(
+        self, anchors: Sequence[str], threads: int | None = None, *, at_least: int = 2
+    ) -> dict[str, TuningRecord]:
+        """Returns the fastest of each anchor; see :meth:`TuningStore.comparable`."""
+        every = [
+            self._store.comparable(name, anchors, threads, at_least=at_least)
+            for name in self._names
+        ]
+        answers = [found for found in every if found]
+        measured = [found for found in answers if not found[anchors[0]].predicted]
+        return next(iter(measured or answers), {})
 
     def near(self, anchor: str, template: str, threads: int | None = None) -> TuningRecord | None:
         """Returns that of the most similar workload; see :meth:`TuningStore.near`."""

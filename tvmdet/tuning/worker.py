@@ -16,6 +16,8 @@ import runpy
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -32,6 +34,9 @@ _FEWEST, _MOST = 5, 40  # timed calls of a candidate
 # A median so many times the minimum shows that other programs took part.
 _NOISY = 1.25
 _MORE_ROUNDS = 2
+# Two that are timed in turn: so many times each. A turn of a few milliseconds is short beside the
+# seconds in which a machine's speed changes, and long enough for its own caches and branches.
+_TURNS = 4
 
 
 def main() -> None:
@@ -89,32 +94,50 @@ def _pipeline(path: str) -> str:
     return str(runpy.run_path(path)["PIPELINE"])
 
 
+class _Arguments:
+    """The arguments of the kernels that were run last, by their shapes."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, list[Any]] = {}
+
+    def of(self, infos: list[Any], device: Any, keep: int) -> list[Any]:
+        """Returns arguments of the shapes given; of others ``keep`` less one stay."""
+        key = json.dumps(infos)
+        args = self._kept.pop(key, None)
+        while len(self._kept) >= keep:
+            del self._kept[next(iter(self._kept))]
+        if args is None:
+            args = [random_tensor(dtype, shape, i) for i, (dtype, shape) in enumerate(infos)]
+            if device != tvm.cpu():
+                args = [tvm.runtime.tensor(arg.numpy(), device) for arg in args]
+        self._kept[key] = args
+        return args
+
+
 class _Runner:
     """Measures libraries on one set of arguments, kept while the shapes stay the same."""
 
     def __init__(self) -> None:
-        self._key = ""
-        self._args: list[Any] = []
+        self._args = _Arguments()
         self._threads = 0
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Times one library on this machine."""
+        """Times one library on this machine, in turn with another if one is given."""
         self._set_threads(request["threads"])
-        args = self._arguments(request["args"])
-        return _time(tvm.runtime.load_module(request["path"]), tvm.cpu(), args, request)
+        timed = [
+            _Timed(
+                library=tvm.runtime.load_module(one["path"]),
+                device=tvm.cpu(),
+                args=self._args.of(one["args"], tvm.cpu(), len(request["kernels"])),
+            )
+            for one in request["kernels"]
+        ]
+        return _time(timed, request)
 
     def _set_threads(self, threads: int) -> None:
         if threads != self._threads:
             tvm.get_global_func("runtime.config_threadpool")(1, threads)
             self._threads = threads
-
-    def _arguments(self, infos: list[Any]) -> list[Any]:
-        key = json.dumps(infos)
-        if key != self._key:
-            self._args = []
-            self._args = [random_tensor(dtype, shape, i) for i, (dtype, shape) in enumerate(infos)]
-            self._key = key
-        return self._args
 
 
 class _BoardRunner:
@@ -122,33 +145,38 @@ class _BoardRunner:
 
     def __init__(self) -> None:
         self._session: Any = None
-        self._key = ""
-        self._args: list[Any] = []
+        self._args = _Arguments()
         self._uploads = 0
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Times one library.
+        """Times one library, in turn with another if one is given.
 
         Only what happens while it runs may be the candidate's fault: an error in it (``run``), or
         the end of the connection (``lost``), which an illegal instruction looks like. Everything
         else is of kind ``board``: nobody answers, no space for the library, a wrong kit.
         """
-        kind, name = "board", ""
+        kind = "board"
+        names: list[str] = []
         try:
             if self._session is None:
                 self._connect(request)
-            name = self._upload(request["path"])
-            library = self._session.load_module(name)
-            args = self._arguments(request["args"])
+            timed = []
+            for one in request["kernels"]:
+                names.append(self._upload(one["path"]))
+                device = self._session.cpu(0)
+                args = self._args.of(one["args"], device, len(request["kernels"]))
+                library = self._session.load_module(names[-1])
+                timed.append(_Timed(library=library, device=device, args=args))
             kind = "run"
-            return _time(library, self._session.cpu(0), args, request)
+            return _time(timed, request)
         except Exception as error:  # TVM raises anything
             if not self._is_alive() and kind == "run":
                 kind = self._why_gone(request)
             return {"error": _one_line(error), "error_kind": kind}
         finally:
-            if name and self._is_alive():
-                self._session.remove(name)
+            if names and self._is_alive():
+                for name in names:
+                    self._session.remove(name)
 
     def _upload(self, path: str) -> str:
         self._uploads += 1  # a file that is loaded must not be written again
@@ -156,18 +184,6 @@ class _BoardRunner:
         with open(path, "rb") as file:
             self._session.upload(bytearray(file.read()), name)
         return name
-
-    def _arguments(self, infos: list[Any]) -> list[Any]:
-        key = json.dumps(infos)
-        if key != self._key:
-            self._args, self._key = [], ""
-            device = self._session.cpu(0)
-            self._args = [
-                tvm.runtime.tensor(random_tensor(dtype, shape, i).numpy(), device)
-                for i, (dtype, shape) in enumerate(infos)
-            ]
-            self._key = key
-        return self._args
 
     def _connect(self, request: dict[str, Any]) -> None:
         from tvm import rpc
@@ -183,7 +199,7 @@ class _BoardRunner:
         try:
             self._session.get_function("runtime.NumThreads")()
         except Exception:  # TVM raises anything
-            self._session, self._args, self._key = None, [], ""
+            self._session, self._args = None, _Arguments()
             return False
         return True
 
@@ -197,24 +213,50 @@ class _BoardRunner:
         return "lost"
 
 
-def _time(library: Any, device: Any, args: list[Any], request: dict[str, Any]) -> dict[str, Any]:
-    """Times one library: a trial call first, then repeats that fill the time given."""
-    trial = library.time_evaluator("main", device, number=1, repeat=1, f_preproc=_FLUSH)
+@dataclass(frozen=True, kw_only=True)
+class _Timed:
+    """A loaded library and what it is called with."""
+
+    library: Any
+    device: Any
+    args: list[Any]
+
+    def call(self, repeat: int) -> list[float]:
+        """Returns the seconds of so many calls with cold weights."""
+        timer = self.library.time_evaluator(
+            "main", self.device, number=1, repeat=repeat, f_preproc=_FLUSH
+        )
+        return list(timer(*self.args).results)
+
+
+def _time(kernels: Sequence[_Timed], request: dict[str, Any]) -> dict[str, Any]:
+    """Times the first kernel, in turn with the second if there is one.
+
+    A trial call comes first, then repeats that fill the time given. What is aborted was called too
+    seldom to be compared: of a second kernel there is one figure then.
+    """
+    candidate, *others = kernels
     # The first call of all also loads the code and the scratch memory.
-    first = min(trial(*args).results[0], trial(*args).results[0])
+    first = min(candidate.call(1) + candidate.call(1))
+    beside = [min(other.call(1) + other.call(1)) for other in others]
     limit = request["abort_above_s"]
-    if limit is not None and first > limit:
-        # Twice, since a candidate may have met a busy moment.
-        first = min(first, trial(*args).results[0])
+    if limit is not None:
+        for now in beside:  # the limit is of another moment
+            limit *= now / request["beside_s"]
         if first > limit:
-            return {"latencies_s": [first], "aborted": True}
+            # Once more, since a candidate may have met a busy moment.
+            first = min(first, *candidate.call(1))
+            if first > limit:
+                return {"latencies_s": [[first], *([now] for now in beside)], "aborted": True}
     repeats = min(_MOST, max(_FEWEST, int(request["measure_s"] / max(first, 1e-9))))
-    timed = library.time_evaluator("main", device, number=1, repeat=repeats, f_preproc=_FLUSH)
-    latencies = list(timed(*args).results)
-    for _ in range(_MORE_ROUNDS):
-        if np.median(latencies) < _NOISY * min(latencies):
-            break
-        latencies += timed(*args).results  # the machine is busy: wait for quiet moments
+    turns = _TURNS if others else 1
+    latencies: list[list[float]] = [[] for _ in kernels]
+    for more in range(1 + _MORE_ROUNDS):
+        if more and np.median(latencies[0]) < _NOISY * min(latencies[0]):
+            break  # else the machine is busy: wait for quiet moments
+        for _ in range(turns):
+            for kernel, seconds in zip(kernels, latencies, strict=True):
+                seconds += kernel.call(-(-repeats // turns))
     return {"latencies_s": latencies, "aborted": False}
 
 
