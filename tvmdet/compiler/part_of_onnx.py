@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from tvmdet.frontend.onnx_tools import constants_of
+from tvmdet.frontend.onnx_tools import constants_of, named_tensor
 
 __all__ = ["anonymous", "halved", "take_part", "with_random_weights"]
 
@@ -48,18 +48,15 @@ def take_part(model: onnx.ModelProto, kept: Sequence[int]) -> onnx.ModelProto:
         "part",
         [known[name] for name in inputs if name in known],
         [known[name] for name in outputs if name not in constant_nodes],
-        [_named(constants[name], name) for name in read if name in constants and name not in made],
+        [
+            named_tensor(constants[name], name)
+            for name in read
+            if name in constants and name not in made
+        ],
     )
     part = helper.make_model(graph, opset_imports=model.opset_import)
     part.ir_version = model.ir_version
     return part
-
-
-def _named(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
-    copy = onnx.TensorProto()
-    copy.CopyFrom(tensor)
-    copy.name = name
-    return copy
 
 
 def _known_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
@@ -152,7 +149,7 @@ def anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
         "part",
         [_renamed(value, names) for value in graph.input],
         [_renamed(value, names) for value in graph.output],
-        [_named(tensor, names[tensor.name]) for tensor in graph.initializer],
+        [named_tensor(tensor, names[tensor.name]) for tensor in graph.initializer],
     )
     result = helper.make_model(
         made, opset_imports=model.opset_import, producer_name="tvmdet shrink"

@@ -24,6 +24,7 @@ __all__ = [
     "iter_tensors",
     "last_line",
     "name_nodes",
+    "named_tensor",
     "tensor_bytes",
     "unforeseen",
     "value_summary",
@@ -107,6 +108,14 @@ def iter_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
+
+
+def named_tensor(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    """Returns a copy of a tensor under a name."""
+    copy = onnx.TensorProto()
+    copy.CopyFrom(tensor)
+    copy.name = name
+    return copy
 
 
 def tensor_bytes(tensor: onnx.TensorProto) -> int | None:

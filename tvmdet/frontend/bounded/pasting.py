@@ -16,7 +16,7 @@ import onnx.reference
 from onnx import helper
 
 from tvmdet.frontend.bounded.attributes import attribute, graph_attribute
-from tvmdet.frontend.onnx_tools import constants_of
+from tvmdet.frontend.onnx_tools import constants_of, named_tensor
 from tvmdet.heads.base import BOX_MASKS
 
 __all__ = ["BOX_MASKS", "cut_pasting"]
@@ -93,12 +93,7 @@ def _fixed_value(
             return []
     order = {id(node): at for at, node in enumerate(model.graph.node)}
     nodes = sorted(nodes, key=lambda node: order[id(node)])
-    tensors = []
-    for key, tensor in weights.items():
-        named = onnx.TensorProto()
-        named.CopyFrom(tensor)
-        named.name = key
-        tensors.append(named)
+    tensors = [named_tensor(tensor, key) for key, tensor in weights.items()]
     output = helper.make_value_info(name, onnx.TypeProto())
     graph = helper.make_graph(nodes, "constant", [], [output], tensors)
     small = helper.make_model(graph, opset_imports=model.opset_import)

@@ -10,7 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from tvmdet.errors import ModelError
-from tvmdet.frontend.onnx_tools import constants_of
+from tvmdet.frontend.onnx_tools import constants_of, named_tensor
 from tvmdet.frontend.prove import Proof, differences, run_onnx
 from tvmdet.frontend.quantised.steps import (
     RANGES,
@@ -84,7 +84,7 @@ def prove_weights(quantised: onnx.ModelProto, folded: onnx.ModelProto) -> Proof:
             "weights",
             [],
             [helper.make_tensor_value_info(name, floats[name].data_type, None) for name in names],
-            [_named(constants[name], name) for name in sorted(read.intersection(constants))],
+            [named_tensor(constants[name], name) for name in sorted(read.intersection(constants))],
         ),
         opset_imports=quantised.opset_import,
         ir_version=quantised.ir_version,
@@ -98,13 +98,6 @@ def prove_weights(quantised: onnx.ModelProto, folded: onnx.ModelProto) -> Proof:
                 f"difference {difference:.3g}); this model cannot be used safely: please report it"
             )
     return Proof(rewrite=FOLDED, differences=dict.fromkeys(names, 0.0), inputs=("the weights",))
-
-
-def _named(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
-    copy = onnx.TensorProto()
-    copy.CopyFrom(tensor)
-    copy.name = name
-    return copy
 
 
 def _integers(
