@@ -423,25 +423,62 @@ def test_the_last_that_was_measured_in_turn_counts(tmp_path):
     assert costs == {1: 1.0, 2: 1.1}
 
 
+def test_the_last_is_the_last_in_time(tmp_path):
+    old, new = TuningStore(tmp_path / "old"), TuningStore(tmp_path / "new")
+    new.append(paced(1, 1.0, 1.0, time=9.0))
+    old.append(paced(1, 3.0, 1.0, time=2.0))
+    assert new.merge("x86-64-v4", tmp_path / "old") == 1
+    assert new.best("x86-64-v4", "00ff").cost == 1.0
+    new.append(paced(1, 4.0, 1.0, time=9.0))
+    assert new.best("x86-64-v4", "00ff").cost == 4.0
+
+
+DIRECT, FAST, FUSED = "conv", "winograd4_conv", "pair"
+
+
+def put(store, anchor, seconds, cpu="some chip", **more):
+    store.append(make_record(anchor=anchor, latencies_s=(seconds,), cpu=cpu, **more))
+
+
+def compared(store, threads=None):
+    found = store.comparable("x86-64-v4", [DIRECT, FAST, FUSED], threads)
+    return {anchor: (record.cpu, record.cost) for anchor, record in found.items()}
+
+
 def test_what_is_compared_was_measured_by_one_processor(tmp_path):
     store = TuningStore(tmp_path, cpu="some chip")
-    direct, fast, fused = "conv", "winograd4_conv", "pair"
+    put(store, FAST, 0.1, "a fast chip")
+    assert compared(store) == {}, "nobody knows the first"
+    put(store, DIRECT, 0.2, "a fast chip")
+    put(store, DIRECT, 3.0)
+    assert compared(store) == {DIRECT: ("a fast chip", 0.2), FAST: ("a fast chip", 0.1)}
+    put(store, FAST, 5.0)
+    assert compared(store) == {DIRECT: ("some chip", 3.0), FAST: ("some chip", 5.0)}
+    put(store, FUSED, 0.3, "a fast chip")
+    assert compared(store) == {DIRECT: ("some chip", 3.0), FAST: ("some chip", 5.0)}, (
+        "it has tried what the other found fastest"
+    )
+    put(store, FUSED, 0.05, "a fast chip")
+    assert {cpu for cpu, _ in compared(store).values()} == {"a fast chip"}
+    put(store, FUSED, 9.0, "")
+    assert compared(store)[FUSED] == ("", 9.0), "one without a name is this one's"
 
-    def put(anchor, seconds, cpu):
-        store.append(make_record(anchor=anchor, latencies_s=(seconds,), cpu=cpu))
 
-    def found(**more):
-        known = store.comparable("x86-64-v4", [direct, fast, fused], **more)
-        return {anchor: (record.cpu, record.cost) for anchor, record in known.items()}
+def test_what_is_compared_was_measured_on_one_number_of_threads(tmp_path):
+    store = TuningStore(tmp_path, cpu="some chip")
+    put(store, DIRECT, 1.0, threads=8)
+    put(store, DIRECT, 4.0)
+    put(store, FAST, 2.2)
+    assert compared(store, 8) == {DIRECT: ("some chip", 4.0), FAST: ("some chip", 2.2)}
+    put(store, FAST, 0.6, threads=8)
+    assert compared(store, 8) == {DIRECT: ("some chip", 1.0), FAST: ("some chip", 0.6)}
+    assert compared(store, 2) == {DIRECT: ("some chip", 4.0), FAST: ("some chip", 2.2)}
 
-    put(fast, 0.1, "a fast chip")
-    assert found() == {}, "nobody knows the first"
-    put(direct, 0.2, "a fast chip")
-    put(direct, 3.0, "some chip")
-    assert found() == {direct: ("a fast chip", 0.2), fast: ("a fast chip", 0.1)}
-    put(fast, 5.0, "some chip")
-    assert found() == {direct: ("some chip", 3.0), fast: ("some chip", 5.0)}
-    put(fused, 0.3, "a fast chip")
-    assert found() == {direct: ("some chip", 3.0), fast: ("some chip", 5.0)}
-    assert set(found(at_least=3)) == {direct, fast, fused}
-    assert {cpu for cpu, _ in found(at_least=3).values()} == {"a fast chip"}
+
+def test_what_was_measured_and_what_was_predicted_are_not_compared(tmp_path):
+    store = TuningStore(tmp_path, cpu="some chip")
+    for anchor, cycles in ((DIRECT, 5.0), (FAST, 3.0)):
+        store.append(dataclasses.replace(predicted(1, cycles), anchor=anchor))
+    assert {cost for _, cost in compared(store).values()} == {5.0, 3.0}
+    put(store, DIRECT, 1.0)
+    assert compared(store) == {DIRECT: ("some chip", 1.0)}

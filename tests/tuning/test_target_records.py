@@ -77,3 +77,22 @@ def test_what_was_measured_wins_over_what_was_predicted_for_the_target_itself(
     store.append(inherited)
     assert records.best("f") == inherited
     assert records.comparable(["conv2d n1 h8"]) == {"conv2d n1 h8": inherited}
+
+
+def test_the_target_that_knows_more_rivals_is_asked(tmp_path: Path) -> None:
+    store = TuningStore(tmp_path, writable=tmp_path, cpu="here")
+    direct, fast = "conv2d n1 h8", "winograd4_conv2d n1 h8"
+    inherited = {
+        anchor: dataclasses.replace(_record("x86-64-v4", FAST, seconds), anchor=anchor)
+        for anchor, seconds in ((direct, 2.0), (fast, 1.0))
+    }
+    own = {
+        anchor: dataclasses.replace(_record("zen4", SLOW, seconds), anchor=anchor)
+        for anchor, seconds in ((direct, 5.0), (fast, 6.0))
+    }
+    records = TargetRecords(store, ZEN4)
+    for record in (*inherited.values(), own[direct]):
+        store.append(record)
+    assert records.comparable([direct, fast]) == inherited
+    store.append(own[fast])
+    assert records.comparable([direct, fast]) == own

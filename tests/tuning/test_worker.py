@@ -1,5 +1,7 @@
 """Arguments that kernels are timed on."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -36,3 +38,68 @@ def test_an_error_is_one_line_of_bounded_length():
     text = worker._one_line(ValueError("the whole function\nError message: it\n  does not fit"))
     assert text == "ValueError: it does not fit"
     assert len(worker._one_line(ValueError("x" * 10_000))) < 700
+
+
+class Scripted:
+    """A kernel whose calls take what a list says, and that writes down whose turn it is."""
+
+    def __init__(self, name, turns, seconds):
+        self._name, self._turns, self._seconds = name, turns, iter(seconds)
+
+    def call(self, repeat):
+        self._turns.append((self._name, repeat))
+        return [next(self._seconds) for _ in range(repeat)]
+
+
+def timed(*seconds, beside_s=None, best=None, measure_s=0.03):
+    """Returns the answer and the turns; names are a for the candidate and b for its rival."""
+    turns = []
+    kernels = [Scripted(name, turns, each) for name, each in zip("ab", seconds, strict=False)]
+    request = {"abort_above_s": best, "beside_s": beside_s, "measure_s": measure_s}
+    return worker._time(kernels, request), turns
+
+
+def test_two_kernels_take_turns_and_go_first_by_turns():
+    answer, turns = timed(itertools.repeat(2e-3), itertools.repeat(1e-3), beside_s=1e-3)
+    assert "".join(name for name, _ in turns) == "aabb" + "abbaabba"
+    assert {repeat for _, repeat in turns[4:]} == {4}
+    assert answer == {"latencies_s": [[2e-3] * 16, [1e-3] * 16], "aborted": False}
+
+
+def test_a_slow_kernel_is_called_seldom():
+    _, turns = timed(itertools.repeat(0.2), itertools.repeat(0.3), beside_s=0.1)
+    assert [repeat for _, repeat in turns[4:]] == [2] * 8
+    noisy = itertools.cycle([0.2, 0.2, 0.5, 0.5, 0.5])
+    _, turns = timed(noisy, itertools.repeat(0.3), beside_s=0.1)
+    assert len(turns) == 12, "no further round after a second"
+
+
+@pytest.mark.parametrize("noisy", [0, 1])
+def test_a_busy_machine_is_waited_for_whichever_kernel_it_disturbs(noisy):
+    times = [itertools.repeat(1e-3), itertools.repeat(1e-3)]
+    times[noisy] = itertools.cycle([1e-3, 2e-3, 2e-3])
+    answer, _ = timed(*times, beside_s=1e-3)
+    assert [len(each) for each in answer["latencies_s"]] == [96, 96]
+
+
+def test_the_limit_is_that_of_the_moment():
+    """The rival takes ten times what it is recorded with: so may the candidate."""
+    answer, _ = timed(itertools.repeat(0.02), itertools.repeat(0.01), beside_s=1e-3, best=3e-3)
+    assert not answer["aborted"]
+    answer, turns = timed(itertools.repeat(0.04), itertools.repeat(0.01), beside_s=1e-3, best=3e-3)
+    assert answer == {"latencies_s": [[0.04], [0.01]], "aborted": True}
+    assert [name for name, _ in turns] == list("aabba"), "a last chance"
+    answer, _ = timed(itertools.repeat(0.02), best=0.01)
+    assert answer == {"latencies_s": [[0.02]], "aborted": True}
+
+
+def test_arguments_of_two_kernels_are_kept():
+    args = worker._Arguments()
+    cpu = worker.tvm.cpu()
+    small, large, other = [["float32", [4]]], [["float32", [8]]], [["int8", [3]]]
+    first, second = args.of(small, cpu, 2), args.of(large, cpu, 2)
+    assert args.of(small, cpu, 2) is first
+    assert args.of(large, cpu, 2) is second
+    assert args.of(other, cpu, 2)[0].shape == (3,)
+    assert args.of(large, cpu, 2) is second
+    assert args.of(small, cpu, 2) is not first

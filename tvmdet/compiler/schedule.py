@@ -102,7 +102,7 @@ def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algo
         near = records.near_anchors(prefix + layer.anchor)
         for anchor in (layer.anchor, *(other.removeprefix(prefix) for other in near)):
             known = costs(layer, anchor)
-            if usual in known and (anchor == layer.anchor or len(known) > 1):
+            if known and (anchor == layer.anchor or len(known) > 1):
                 return min(known, key=known.__getitem__)
         return usual
 
@@ -119,7 +119,7 @@ def measured_pairs(target: Target, store: TuningStore, threads: int) -> PairChoi
 
     def choose(pair: ConvPair) -> bool:
         anchors = (pair_anchor(pair.depthwise, pair.pointwise), pair.depthwise, pair.pointwise)
-        known = records.comparable(anchors, threads, at_least=len(anchors))
+        known = records.comparable(anchors, threads)
         if len(known) < len(anchors):
             return usual_pairs(pair)
         together, first, second = (known[anchor].cost for anchor in anchors)

@@ -31,7 +31,7 @@ from tvmdet.passes import cpu_pipeline
 from tvmdet.passes.lower import CODE_OPTIONS
 from tvmdet.targets import Target
 from tvmdet.tuning.pool import WorkerPool
-from tvmdet.tuning.record import rounded, typical_latency
+from tvmdet.tuning.record import cost_of, rounded, typical_latency
 
 __all__ = ["Built", "Failure", "MeasureOptions", "Measured", "Measurer", "Rival"]
 
@@ -44,7 +44,7 @@ class MeasureOptions:
     """How candidates are built and timed.
 
     Attributes:
-        measure_s: Seconds of timed calls per candidate.
+        measure_s: Seconds of timed calls per candidate, and of as many calls of its rival.
         abort_factor: A candidate whose first calls take this many times the best known is
             timed no further.
         build_timeout_s: Seconds after which a build is given up.
@@ -116,8 +116,8 @@ class Measured:
 
     @property
     def cost_s(self) -> float:
-        """Its typical latency, at the pace that its rival was recorded at."""
-        return typical_latency(self.latencies_s) / (self.pace or 1.0)
+        """What a record of it will cost, in seconds."""
+        return cost_of(self.latencies_s, self.pace)
 
 
 @dataclass(kw_only=True)

@@ -50,8 +50,9 @@ class TaskState:
     Attributes:
         task: What is tuned.
         roofline_s: Seconds that one call takes at the target's peak rate, 0 if unknown.
-        best_s: Best latency known, ``None`` before the first success.
-        start_s: The best latency of earlier runs, else that of the default.
+        best_s: Least cost known (:attr:`TuningRecord.cost`), ``None`` before the first success.
+        start_s: That of earlier runs, else of the first candidate, which is what other processors'
+            records or the template propose.
         tried: Candidates tried, earlier runs included.
         known: Whether an earlier run measured it.
         remaining: Decisions not tried yet.
@@ -73,12 +74,12 @@ class TaskState:
     error: str = ""
     failed: str = ""
 
-    def record(self, latency_s: float) -> None:
-        """Takes one measured latency."""
+    def record(self, cost_s: float) -> None:
+        """Takes the cost of one candidate."""
         if self.start_s is None:
-            self.start_s = latency_s
-        if self.best_s is None or latency_s < self.best_s:
-            self.best_s = latency_s
+            self.start_s = cost_s
+        if self.best_s is None or cost_s < self.best_s:
+            self.best_s = cost_s
 
     def give_up(self, reason: str) -> None:
         """Leaves the task as it is: what was measured stays, nothing more is tried."""

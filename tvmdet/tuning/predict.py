@@ -74,7 +74,7 @@ class Predictor(Measurer):
         rival: Rival | None = None,
         longer: float = 1.0,
     ) -> Measured | Failure:
-        """Predicts the cycles of one built candidate; what times are held against means nothing."""
+        """Predicts the cycles of one built candidate, which need no rival: they repeat."""
         try:
             counted = self._counted(built)
         except Exception as error:  # TVM raises anything; a kernel may end its board
@@ -83,8 +83,12 @@ class Predictor(Measurer):
             lines = str(error).strip().splitlines() or [type(error).__name__]
             return Failure(kind=kind, message=f"under emulation: {lines[-1]}")
         found = predict(counted.blocks, counted.caches, self.model)
-        cycles = found.busiest_thread(self._shares.pop(built.path))
-        return Measured(latencies_s=rounded([cycles]))
+        return Measured(latencies_s=rounded([found.busiest_thread(self._shares[built.path])]))
+
+    def discard(self, built: Built) -> None:
+        """Deletes a library and what is known of it."""
+        self._shares.pop(built.path, None)
+        super().discard(built)
 
     def _counted(self, built: Built) -> Counted:
         self._timed_out = False

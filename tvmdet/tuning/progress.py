@@ -24,7 +24,7 @@ class TuningProgress:
         task: Anchor of the task being measured.
         latency_s: Estimated latency of the tuned kernels of one inference with the best
             decisions known now; ``None`` until each has been measured once.
-        latency_start_s: The same as the run found it: best records, else the defaults.
+        latency_start_s: The same as the run found it: best records, else the first candidates.
         eta_s: Seconds until the run ends, at most.
         predicted_cycles: In place of ``latency_s`` where cycles are predicted and nothing measured.
         predicted_cycles_before: In place of ``latency_start_s``.

@@ -62,21 +62,21 @@ class Ranking:
         self,
         context: TuneContext,
         candidates: Sequence[MeasureCandidate],
-        latencies_s: Sequence[float | None],
+        costs: Sequence[float | None],
     ) -> None:
         """Adds measured candidates of one task and, now and then, trains anew.
 
         Args:
             context: Of the task.
             candidates: What was measured.
-            latencies_s: Typical latencies; ``None`` for a candidate that failed, which counts
+            costs: See :attr:`TuningRecord.cost`; ``None`` for a candidate that failed, which counts
                 as infinitely slow.
         """
-        if not candidates or all(latency is None for latency in latencies_s):
+        if not candidates or all(cost is None for cost in costs):
             return
         results = [
             RunnerResult([value], None) if value is not None else RunnerResult(None, "failed")
-            for value in latencies_s
+            for value in costs
         ]
         self._model.update(context, list(candidates), results)
         self._features.forget(candidates)

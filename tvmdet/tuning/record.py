@@ -16,6 +16,7 @@ __all__ = [
     "RETRIED_ERRORS",
     "OtherVersionError",
     "TuningRecord",
+    "cost_of",
     "rounded",
     "typical_latency",
 ]
@@ -34,6 +35,11 @@ RETRIED_ERRORS = frozenset({"timeout", "killed", "lost"})
 def rounded(values: Iterable[float]) -> tuple[float, ...]:
     """Returns four digits of each: beyond what a clock can tell, and logs are kept in git."""
     return tuple(float(f"{float(value):.4g}") for value in values)
+
+
+def cost_of(latencies_s: Sequence[float], pace: float | None) -> float:
+    """Returns what latencies measured at a pace amount to; see :attr:`TuningRecord.cost`."""
+    return typical_latency(latencies_s) / (pace or 1.0)
 
 
 def typical_latency(latencies_s: Sequence[float]) -> float:
@@ -99,12 +105,12 @@ class TuningRecord:
     def cost(self) -> float:
         """What records of one kind are compared by: seconds, or cycles of a prediction.
 
-        Seconds are :attr:`score_s` at the pace of the machine that the first of those it was held
-        against had: a machine's speed changes within seconds by more than decisions differ.
+        Seconds are those of the moment in which the first of its layer was timed: a machine's
+        speed changes within seconds by more than decisions differ.
         """
         if self.predicted_cycles is not None and not self.error:
             return self.predicted_cycles
-        return self.score_s / (self.pace or 1.0)
+        return cost_of(self.latencies_s, self.pace) if self._measured else float("inf")
 
     @property
     def score_s(self) -> float:

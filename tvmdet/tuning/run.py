@@ -3,14 +3,14 @@
 Each task is measured first with what another processor's records propose, or its default, many
 tasks in one round so that the builders stay busy; then slices of a few candidates go to the task
 with the largest expected gain, until the time is spent or nothing promises a gain worth a slice.
-Every candidate is timed in turn with the fastest that is known. The rest of the time goes to the
-leaders of each layer, which are timed again and for longer. Every trial is on disk before the next
-one runs, so the run can be killed at any moment and a later one goes on from there.
+Every candidate is timed in turn with a rival (:mod:`tvmdet.tuning.rivals`), and one that seems to
+be the fastest once more, for longer: that counts. The rest of the time goes to the leaders of each
+layer, which are timed again. Every trial is on disk before the next one runs, so the run can be
+killed at any moment and a later one goes on from there.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,6 @@ from tvmdet.passes.lower import tvm_target
 from tvmdet.schedules.base import Decision
 from tvmdet.targets import Target
 from tvmdet.tuning.interrupt import InterruptFlag
-from tvmdet.tuning.leaders import Leaders
 from tvmdet.tuning.measure import (
     Built,
     Failure,
@@ -50,6 +49,7 @@ from tvmdet.tuning.predict import Predictor
 from tvmdet.tuning.progress import TuningProgress, TuningReport
 from tvmdet.tuning.ranking import Ranking
 from tvmdet.tuning.record import TuningRecord
+from tvmdet.tuning.rivals import Rivals
 from tvmdet.tuning.search import BATCH, TaskSearch, one_line
 from tvmdet.tuning.store import TuningStore
 from tvmdet.tuning.target_records import TargetRecords
@@ -59,7 +59,9 @@ __all__ = ["TuningRun"]
 
 _STAGNANT = 3  # slices without an improvement after which a task's pool is dropped
 _RELEARN = 12  # records of an earlier run that the cost model is taught per task
-_LONGER = 4.0  # times the usual number of calls of the leaders at the end
+_LONGER = 4.0  # times the usual number of calls of those that seem to be the fastest
+# Failures that say nothing of a candidate, and so nothing of its rival either.
+_OF_THE_RUN = frozenset({"stopped", "board", "start", "setup"})
 
 Batch = list[tuple[Decision, MeasureCandidate]]
 
@@ -129,7 +131,7 @@ class TuningRun:
             self._interrupt,
             self._measurer() as measurer,
         ):
-            self._leaders = Leaders(measurer)
+            self._rivals = Rivals(measurer, self._states)
             try:
                 return self._loop(measurer)
             except KeyboardInterrupt:
@@ -199,19 +201,22 @@ class TuningRun:
     def _confirm(self, measurer: Measurer) -> None:
         """Times the leaders of each layer again and for longer, while time is left.
 
-        Each in turn with the fastest: what it costs now replaces what it was recorded with.
+        All in turn with one rival: what each costs now replaces what it was recorded with.
         """
         for race in close_races(self._states, self._seconds_of):
             if self._why_stop():
                 return
-            runners: list[tuple[TaskState, Decision, Built]] = []
-            for state, decision in race:
-                candidate = self._candidate(state, decision)
-                if candidate is None:
-                    continue
-                (built,) = measurer.build([candidate])
-                if isinstance(built, Built):
-                    runners.append((state, decision, built))
+            able = [
+                (state, decision, candidate)
+                for state, decision in race
+                if (candidate := self._candidate(state, decision)) is not None
+            ]
+            libraries = measurer.build([candidate for *_, candidate in able])
+            runners = [
+                (state, decision, built)
+                for (state, decision, _), built in zip(able, libraries, strict=True)
+                if isinstance(built, Built)
+            ]
             self._run_race(measurer, runners)
             for *_, built in runners:
                 measurer.discard(built)
@@ -219,20 +224,22 @@ class TuningRun:
     def _run_race(
         self, measurer: Measurer, runners: Sequence[tuple[TaskState, Decision, Built]]
     ) -> None:
-        """Times all but the first in turn with the fastest so far, which is the first."""
-        fastest: Rival | None = None
+        """Times all in turn with the rival of the first, which leads, or else with itself."""
+        if not runners:
+            return
+        leader, decision, built = runners[0]
+        rival = self._rivals.of(leader)
+        if rival is None:
+            rival = Rival(built=built, cost_s=self._seconds_of(leader)[decision])
+            runners = runners[1:]
         for state, decision, built in runners:
-            if fastest is None:
-                fastest = Rival(built=built, cost_s=self._seconds_of(state)[decision])
-                continue
             if self._why_stop():
-                return
-            result = measurer.run(built, rival=fastest, longer=_LONGER)
-            if isinstance(result, Failure):  # it ran before: what is known of it stands
-                continue
-            self._put_down(state, decision, result)
-            if result.cost_s < fastest.cost_s:
-                fastest = Rival(built=built, cost_s=result.cost_s)
+                break
+            result = measurer.run(built, rival=rival, longer=_LONGER)
+            if isinstance(result, Measured):  # else it ran before, and what is known stands
+                self._put_down(state, decision, result)
+        for state in {state for state, *_ in runners}:
+            state.best_s = min(self._seconds_of(state).values())
 
     def _seconds_of(self, state: TaskState) -> dict[Decision, float]:
         found = self._records.measured(state.task.fingerprint, self.threads)
@@ -240,9 +247,13 @@ class TuningRun:
         return {d: record.cost for d, record in found.items() if d in valid and record.ok}
 
     def _candidate(self, state: TaskState, decision: Decision) -> MeasureCandidate | None:
+        """Schedules a decision that has run before; None if that is not possible any more."""
         if state not in self._searches:
             self._searches[state] = self._make_search(state)
-        return self._searches[state].candidate(decision)
+        search = self._searches[state]
+        candidate = search.candidate(decision)
+        search.take_rejected()  # its record stands
+        return candidate
 
     def _defaults(self, measurer: Measurer) -> None:
         """Measures one decision of every task that no earlier run has measured.
@@ -353,15 +364,15 @@ class TuningRun:
 
     def _measure(self, measurer: Measurer, work: Sequence[tuple[TaskState, Batch]]) -> None:
         """Builds every candidate, then runs them one at a time, each on disk before the next."""
-        leaders = self._unbuilt_leaders([state for state, batch in work if batch])
+        known = self._unbuilt_rivals([state for state, batch in work if batch])
         candidates = [candidate for _, batch in work for _, candidate in batch]
         start = time.perf_counter()
-        libraries = measurer.build(candidates + [candidate for *_, candidate in leaders])
+        libraries = measurer.build(candidates + [candidate for *_, candidate in known])
         self._spent["build"] += time.perf_counter() - start
         built = iter(libraries)
-        for (state, cost, _), library in zip(leaders, libraries[len(candidates) :], strict=True):
-            if isinstance(library, Built):
-                self._leaders.hold(state, library, cost)
+        for (state, cost, _), library in zip(known, libraries[len(candidates) :], strict=True):
+            if isinstance(library, Built) and not self._rivals.offer(state, library, cost):
+                measurer.discard(library)
         for state, batch in work:
             measured: Batch = []
             costs: list[float | None] = []
@@ -369,21 +380,21 @@ class TuningRun:
                 result = self._run_one(measurer, state, next(built))
                 if isinstance(result, Failure):
                     self._refuse_unusable(result)
-                    if result.kind in ("stopped", "board"):  # says nothing of the candidate
+                    if result.kind in _OF_THE_RUN:
                         continue
                 self._put_down(state, decision, result)
                 measured.append((decision, candidate))
                 costs.append(None if isinstance(result, Failure) else result.cost_s)
             self._learn(state, measured, costs)
 
-    def _unbuilt_leaders(
+    def _unbuilt_rivals(
         self, states: Sequence[TaskState]
     ) -> list[tuple[TaskState, float, MeasureCandidate]]:
-        """Returns what earlier runs found fastest of tasks, to be built, and what it costs."""
+        """Returns what earlier runs found fastest, to be built, and what it costs."""
         if self.model is not None:  # predictions repeat: nothing needs to be run in turn
             return []
         found = []
-        for state in self._leaders.wanted(states):
+        for state in self._rivals.wanted(states):
             seconds = self._seconds_of(state)
             decision = min(seconds, key=seconds.__getitem__)
             candidate = self._candidate(state, decision)
@@ -397,17 +408,34 @@ class TuningRun:
         if isinstance(built, Failure):
             return built
         if self._why_stop():
+            measurer.discard(built)
             return Failure(kind="stopped", message="the run has ended")
         start = time.perf_counter()
-        rival = self._leaders.rival(state)
-        result = measurer.run(built, best_s=state.best_s, rival=rival)
+        result = self._run_in_turn(measurer, state, built)
+        if self.model is None and isinstance(result, Measured):
+            if state.best_s is not None and result.cost_s < state.best_s:
+                # Of many, the one that seems fastest has been lucky: the second time counts.
+                again = measurer.run(built, rival=self._rivals.of(state), longer=_LONGER)
+                result = again if isinstance(again, Measured) else result
+            if self._rivals.offer(state, built, result.cost_s):
+                self._spent["run"] += time.perf_counter() - start
+                return result
+        measurer.discard(built)
         self._spent["run"] += time.perf_counter() - start
-        leads = isinstance(result, Measured) and result.cost_s < (state.best_s or math.inf)
-        if isinstance(result, Measured) and leads and self.model is None:
-            self._leaders.hold(state, built, result.cost_s)
-        else:
-            measurer.discard(built)
         return result
+
+    def _run_in_turn(
+        self, measurer: Measurer, state: TaskState, built: Built
+    ) -> Measured | Failure:
+        """Times a candidate in turn with its rival, or alone where that one fails."""
+        rival = self._rivals.of(state) if self.model is None else None
+        result = measurer.run(built, best_s=state.best_s, rival=rival)
+        if rival is None or isinstance(result, Measured) or result.kind in _OF_THE_RUN:
+            return result
+        if isinstance(measurer.run(rival.built), Measured):
+            return result
+        self._rivals.drop(rival)
+        return measurer.run(built, best_s=state.best_s)
 
     def _refuse_unusable(self, failure: Failure) -> None:
         """Ends a run in which nothing can be measured."""

@@ -114,9 +114,9 @@ class TaskSearch:
                     waiting.remove(decision)
                     self._hints.append(decision)
 
-    def seen(self, decision: Decision, latency_s: float) -> None:
-        """Says how fast a decision is that an earlier run measured."""
-        self._scores[decision] = latency_s
+    def seen(self, decision: Decision, cost: float) -> None:
+        """Says what a decision costs that an earlier run measured."""
+        self._scores[decision] = cost
 
     def next_batch(self, size: int = BATCH) -> list[tuple[Decision, MeasureCandidate]]:
         """Returns the next candidates to measure, none when all have been tried."""

@@ -28,7 +28,7 @@ from tvmdet.targets import Target
 from tvmdet.tuning.nearness import NEAR, distance, skeleton
 from tvmdet.tuning.record import RETRIED_ERRORS, OtherVersionError, TuningRecord
 
-__all__ = ["TuningStore", "board_cpu", "default_store"]
+__all__ = ["TuningStore", "board_cpu", "default_store", "most_telling"]
 
 _FILE = "records.jsonl"
 _ATTEMPTS = 2  # of a candidate that a busy machine may have failed
@@ -106,41 +106,38 @@ class TuningStore:
         target: str,
         anchors: Sequence[str],
         threads: int | None = None,
-        *,
-        at_least: int = 2,
     ) -> dict[str, TuningRecord]:
         """Returns the fastest record of each anchor that has one, all of one processor.
 
-        Times of two do not compare. It is this processor where it has records of the first anchor
-        and so many at least, else the one with the first and most of the others. Predictions count
-        where nobody measured the first.
+        Times of two processors do not compare, nor those of two numbers of threads. Of those who
+        know the first anchor, who knows most of them is asked; this processor, on so many threads,
+        if it knows as many or tried what that one found fastest. Predictions count where nobody
+        measured the first.
         """
         found = {
             anchor: [r for r in self._index(target).by_anchor.get(anchor, ()) if r.ok]
             for anchor in anchors
         }
         first = [r for r in found[anchors[0]] if not r.predicted] or found[anchors[0]]
-        if not first:
-            return {}
-        predicted = first[0].predicted
 
-        def by(cpu: str) -> dict[str, TuningRecord]:
-            ours = (cpu, "") if cpu == self._cpu else (cpu,)
-            listed = {
-                anchor: [r for r in records if r.cpu in ours and r.predicted == predicted]
+        def of(who: tuple[str, int]) -> dict[str, TuningRecord]:
+            known = {
+                anchor: [
+                    r
+                    for r in records
+                    if (r.cpu or self._cpu, r.threads) == who and r.predicted == first[0].predicted
+                ]
                 for anchor, records in found.items()
             }
-            return {a: _least(records, threads) for a, records in listed.items() if records}
+            return {a: _least(records, threads) for a, records in known.items() if records}
 
-        known = [by(cpu) for cpu in {self._cpu, *(record.cpu for record in first)}]
-        return max(
-            (one for one in known if anchors[0] in one),
-            key=lambda one: (
-                one[anchors[0]].cpu in ("", self._cpu) and len(one) >= at_least,
-                len(one),
-                one[anchors[0]].time,
-            ),
+        asked = dict.fromkeys((r.cpu or self._cpu, r.threads) for r in first)
+        # The one that is believed where two know as much comes first.
+        order = sorted(
+            asked,
+            key=lambda who: (who[0] != self._cpu, threads is not None and who[1] != threads),
         )
+        return most_telling([of(who) for who in order])
 
     def near(
         self, target: str, anchor: str, template: str, threads: int | None = None
@@ -164,7 +161,7 @@ class TuningStore:
     def measured(
         self, target: str, fingerprint: str, threads: int | None = None
     ) -> dict[Decision, TuningRecord]:
-        """Returns what needs no measuring again: each decision tried, with its best record.
+        """Returns what needs no measuring again: each decision tried, with the record that counts.
 
         A candidate that timed out or was killed counts only after its second time, since a busy
         machine may have caused the first. Records of another processor, or on another number of
@@ -344,6 +341,23 @@ def default_store(
     return TuningStore(*shipped, user, writable=writable, cpu=cpu, predicted=predicted)
 
 
+def most_telling(answers: Sequence[dict[str, TuningRecord]]) -> dict[str, TuningRecord]:
+    """Returns whose records of some rivals say which is the fastest.
+
+    Args:
+        answers: The fastest records of the rivals, of one processor each; the one that is believed
+            most comes first.
+
+    Returns:
+        The first answer, unless another knows more rivals and the first has not tried the fastest.
+    """
+    if not answers:
+        return {}
+    fullest = max(answers, key=len)
+    winner = min(fullest, key=lambda rival: fullest[rival].cost)
+    return answers[0] if winner in answers[0] else fullest
+
+
 def _standing(records: Sequence[TuningRecord]) -> TuningRecord:
     """Returns the record that counts of those of one decision and one processor.
 
@@ -351,7 +365,9 @@ def _standing(records: Sequence[TuningRecord]) -> TuningRecord:
     better. Where none was, the fastest, since a busy machine only ever adds time.
     """
     paced = [record for record in records if record.ok and record.pace is not None]
-    return paced[-1] if paced else min(records, key=lambda record: record.cost)
+    if not paced:
+        return min(records, key=lambda record: record.cost)
+    return max(reversed(paced), key=lambda record: record.time)  # of two at once, the later line
 
 
 def _least(records: Iterable[TuningRecord], threads: int | None) -> TuningRecord:
@@ -371,14 +387,12 @@ def _keep_best(records: Iterable[TuningRecord], keep: int) -> list[TuningRecord]
         if record.ok:
             key = (record.fingerprint, record.threads, record.cpu, record.decision)
             tried[key].append(record)
-    groups: dict[tuple[str, int, str], dict[Decision, TuningRecord]] = defaultdict(dict)
+    groups: dict[tuple[str, int, str], list[TuningRecord]] = defaultdict(list)
     for record in sorted(map(_standing, tried.values()), key=lambda r: r.cost):
-        groups[record.fingerprint, record.threads, record.cpu][record.decision] = record
+        groups[record.fingerprint, record.threads, record.cpu].append(record)
     # By name and not by speed, so that a new run changes few lines of a committed log.
-    ordered = sorted(
-        groups.items(), key=lambda item: (min(r.anchor for r in item[1].values()), item[0])
-    )
-    return [record for _, group in ordered for record in list(group.values())[:keep]]
+    ordered = sorted(groups.items(), key=lambda item: (min(r.anchor for r in item[1]), item[0]))
+    return [record for _, group in ordered for record in group[:keep]]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from tvmdet.schedules.base import Decision
 from tvmdet.targets import Target
 from tvmdet.tuning.record import TuningRecord
-from tvmdet.tuning.store import TuningStore
+from tvmdet.tuning.store import TuningStore, most_telling
 
 __all__ = ["TargetRecords"]
 
@@ -43,16 +43,13 @@ class TargetRecords:
         return self._first(lambda name: self._store.borrow(name, anchor, template, threads))
 
     def comparable(
-        self, anchors: Sequence[str], threads: int | None = None, *, at_least: int = 2
+        self, anchors: Sequence[str], threads: int | None = None
     ) -> dict[str, TuningRecord]:
         """Returns the fastest of each anchor; see :meth:`TuningStore.comparable`."""
-        every = [
-            self._store.comparable(name, anchors, threads, at_least=at_least)
-            for name in self._names
-        ]
+        every = [self._store.comparable(name, anchors, threads) for name in self._names]
         answers = [found for found in every if found]
         measured = [found for found in answers if not found[anchors[0]].predicted]
-        return next(iter(measured or answers), {})
+        return most_telling(measured or answers)
 
     def near(self, anchor: str, template: str, threads: int | None = None) -> TuningRecord | None:
         """Returns that of the most similar workload; see :meth:`TuningStore.near`."""

@@ -34,9 +34,10 @@ _FEWEST, _MOST = 5, 40  # timed calls of a candidate
 # A median so many times the minimum shows that other programs took part.
 _NOISY = 1.25
 _MORE_ROUNDS = 2
-# Two that are timed in turn: so many times each. A turn of a few milliseconds is short beside the
-# seconds in which a machine's speed changes, and long enough for its own caches and branches.
+# Two that are timed in turn: so many times each at most. A turn of a few milliseconds is short
+# beside the seconds in which a machine's speed changes.
 _TURNS = 4
+_LONG_S = 1.0  # of calls, after which a busy machine is not waited for any more
 
 
 def main() -> None:
@@ -101,7 +102,7 @@ class _Arguments:
         self._kept: dict[str, list[Any]] = {}
 
     def of(self, infos: list[Any], device: Any, keep: int) -> list[Any]:
-        """Returns arguments of the shapes given; of others ``keep`` less one stay."""
+        """Returns arguments of the shapes given, new or kept; so many sets are kept in all."""
         key = json.dumps(infos)
         args = self._kept.pop(key, None)
         while len(self._kept) >= keep:
@@ -115,14 +116,14 @@ class _Arguments:
 
 
 class _Runner:
-    """Measures libraries on one set of arguments, kept while the shapes stay the same."""
+    """Measures libraries on this machine."""
 
     def __init__(self) -> None:
         self._args = _Arguments()
         self._threads = 0
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Times one library on this machine, in turn with another if one is given."""
+        """Times one library, in turn with another if one is given."""
         self._set_threads(request["threads"])
         timed = [
             _Timed(
@@ -249,15 +250,20 @@ def _time(kernels: Sequence[_Timed], request: dict[str, Any]) -> dict[str, Any]:
             if first > limit:
                 return {"latencies_s": [[first], *([now] for now in beside)], "aborted": True}
     repeats = min(_MOST, max(_FEWEST, int(request["measure_s"] / max(first, 1e-9))))
-    turns = _TURNS if others else 1
-    latencies: list[list[float]] = [[] for _ in kernels]
+    turns = min(_TURNS, repeats) if others else 1
+    pairs = [(kernel, list[float]()) for kernel in kernels]
     for more in range(1 + _MORE_ROUNDS):
-        if more and np.median(latencies[0]) < _NOISY * min(latencies[0]):
+        if more and (_is_quiet(pairs) or sum(sum(seconds) for _, seconds in pairs) > _LONG_S):
             break  # else the machine is busy: wait for quiet moments
-        for _ in range(turns):
-            for kernel, seconds in zip(kernels, latencies, strict=True):
+        for turn in range(turns):
+            # Who goes first is what a machine that slows down is kind to.
+            for kernel, seconds in pairs[:: -1 if turn % 2 else 1]:
                 seconds += kernel.call(-(-repeats // turns))
-    return {"latencies_s": latencies, "aborted": False}
+    return {"latencies_s": [seconds for _, seconds in pairs], "aborted": False}
+
+
+def _is_quiet(pairs: Sequence[tuple[_Timed, list[float]]]) -> bool:
+    return all(np.median(seconds) < _NOISY * min(seconds) for _, seconds in pairs)
 
 
 def random_tensor(dtype: str, shape: list[int], seed: int) -> Any:
