@@ -227,6 +227,10 @@ _SPEC_RULES = {
         accepts=lambda got: isinstance(got, tuple) and all(map(_is_name, got)),
         allowed="a list of class names, each text and not empty",
     ),
+    "outputs": _Rule(
+        accepts=lambda got: isinstance(got, tuple) and all(map(_is_name, got)),
+        allowed="a list of names of outputs",
+    ),
     "input": _Rule(accepts=lambda got: isinstance(got, InputSpec), allowed="an InputSpec"),
     "postprocess": _Rule(
         accepts=lambda got: isinstance(got, PostprocessSpec), allowed="a PostprocessSpec"
@@ -253,6 +257,7 @@ class DetectorSpec:
         postprocess: How scored boxes become detections.
         options: What the family needs beyond that (strides, ...), plain JSON values.
         masks: How its masks lie on the image; None for a detector without masks.
+        outputs: Those of the ONNX file that were kept; empty for all.
     """
 
     family: str
@@ -261,6 +266,7 @@ class DetectorSpec:
     postprocess: PostprocessSpec = field(default_factory=PostprocessSpec)
     options: Mapping[str, Any] = field(default_factory=dict)
     masks: MaskSpec | None = None
+    outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Rejects what is no name, label or table."""
@@ -294,6 +300,7 @@ class DetectorSpec:
             postprocess=_build(PostprocessSpec, "postprocess", data.get("postprocess", {})),
             options=data.get("options", {}),
             masks=_build(MaskSpec, "masks", data["masks"]) if _has_masks(data) else None,
+            outputs=data.get("outputs", ()),
         )
 
     def override(self, data: Mapping[str, Any]) -> DetectorSpec:

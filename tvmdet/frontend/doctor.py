@@ -36,6 +36,13 @@ from tvmdet.spec import DetectorSpec
 
 __all__ = ["diagnose"]
 
+# What rewriting turns into other nodes, or settles.
+_MAY_GO = frozenset(
+    {"Compress", "If", "Loop", "NonMaxSuppression", "NonZero"}
+    | {"Resize", "Scan", "TopK", "Unique", "Upsample"}
+)
+# How the rewriting of sizes begins an error about a node.
+_STOPPED = re.compile(r"node '(.*?)' \((\w+)\): ([^;]*); (.*)")
 _QUANTISERS = ("DequantizeLinear", "QuantizeLinear")
 
 _PROBED_BATCH = 2
@@ -73,7 +80,8 @@ def diagnose(
     limits = limits or Limits()
     beside = read_given(Path(path), spec)
     try:
-        loaded = load_onnx(path, limits, allow_foreign=True)
+        outputs = beside.given.get("outputs", ())
+        loaded = load_onnx(path, limits, outputs=outputs, allow_foreign=True)
     except ModelError as error:
         return Diagnosis(path=str(path), problems=(str(error),))
     size_hw = size_hw or size_beside(loaded, beside)
@@ -163,10 +171,9 @@ class _Examination:
         """Returns what blocks, by looking at the nodes and then by importing them."""
         converters = converter_map()
         if network is None or static is None:
-            # Shapes may be computed in nodes that would have been folded: only types count.
             known = find_blocks(self._loaded.proto.graph, converters)
-            folded = ("Resize", "TopK", "Upsample")
-            return [block for block in known if block.operator not in folded]
+            blocks = [block for block in known if block.operator not in _MAY_GO]
+            return [*blocks, *self._take_stopped()]
         blocks = find_blocks(static.graph, converters)
         if blocks:
             return blocks
@@ -180,6 +187,16 @@ class _Examination:
             node, operator, reason, fix = named.groups()
             return [Block(node=node, operator=operator, reason=reason, fix=fix)]
         return []
+
+    def _take_stopped(self) -> list[Block]:
+        """Returns the problems that name the node that stopped the rewriting, as blocks."""
+        found = [(problem, _STOPPED.fullmatch(problem)) for problem in self._problems]
+        self._problems = [problem for problem, named in found if named is None]
+        return [
+            Block(node=named[1], operator=named[2], reason=named[3], fix=named[4])
+            for _, named in found
+            if named is not None
+        ]
 
     def _describe(self, static: onnx.ModelProto) -> None:
         shapes = static_values(static)

@@ -61,9 +61,9 @@ def import_onnx(
         ShapeError: An input's rank, type or size does not fit.
         InputError: ``spec`` or ``size_hw`` is malformed.
     """
-    loaded = load_onnx(path, limits)
     beside = read_given(Path(path), spec)
     given = beside.given
+    loaded = load_onnx(path, limits, outputs=given.get("outputs", ()))
     raw = raw or given.get("family") == "raw"
     size_hw = size_hw or size_beside(loaded, beside)
     size_hw = choose_size(loaded, given, size_hw, raw=raw)
@@ -189,7 +189,8 @@ def raw_recognition(summary: GraphSummary, given: Mapping[str, Any]) -> Recognit
         family="raw", labels=(), input=InputSpec(size_hw=(int(height or 1), int(width or 1)))
     )
     spec.override({**given, "family": "raw"})  # refuses malformed values, used or not
-    overrides = {key: value for key, value in given.items() if key in ("input", "options")}
+    kept = ("input", "options", "outputs")
+    overrides = {key: value for key, value in given.items() if key in kept}
     reasons = (
         "raw: the network without a head, inputs and outputs as in the ONNX file",
         *(f"input {name} {value}" for name, value in summary.inputs.items()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tvmdet.errors import ModelError
 from tvmdet.frontend.custom_suppression import replace_custom_suppressions
 from tvmdet.frontend.external_data import embed_external_data
 from tvmdet.frontend.functions import inline_functions
+from tvmdet.frontend.keep_outputs import keep_outputs
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.match_types import match_types
 from tvmdet.frontend.onnx_tools import (
@@ -91,18 +92,24 @@ class LoadedModel:
 
 
 def load_onnx(
-    path: str | Path, limits: Limits | None = None, *, allow_foreign: bool = False
+    path: str | Path,
+    limits: Limits | None = None,
+    *,
+    outputs: Sequence[str] = (),
+    allow_foreign: bool = False,
 ) -> LoadedModel:
     """Reads and checks an ONNX file.
 
     Args:
         path: The file.
         limits: Bounds; the defaults of :class:`Limits` when None.
+        outputs: Names of the outputs to keep; none for all.
         allow_foreign: Return a model with operators of custom domains too, for a diagnosis.
 
     Raises:
         UnsupportedOperatorError: Nodes are no standard ONNX operators; names all of them.
         ModelError: The file cannot be read, is no ONNX model, is damaged or exceeds a limit.
+        InputError: ``outputs`` names what is no output.
     """
     limits = limits or Limits()
     path = Path(path)
@@ -115,6 +122,8 @@ def load_onnx(
     proto = inline_functions(path, proto, limits)
     sort_nodes(proto.graph)
     name_nodes(proto.graph)
+    if outputs:
+        keep_outputs(proto, outputs)
     proto = replace_custom_suppressions(proto)
     foreign = find_foreign(proto.graph)
     if not allow_foreign:

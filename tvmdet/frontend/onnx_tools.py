@@ -25,6 +25,7 @@ __all__ = [
     "last_line",
     "name_nodes",
     "named_tensor",
+    "names_read",
     "tensor_bytes",
     "unforeseen",
     "value_summary",
@@ -93,6 +94,17 @@ def iter_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                 if attribute.HasField("g"):
                     stack.append(attribute.g)
                 stack.extend(attribute.graphs)
+
+
+def names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Yields what a node reads, and what the graphs in it read, of around them or of themselves."""
+    yield from node.input
+    for attribute in node.attribute:
+        for body in [attribute.g] * attribute.HasField("g") + list(attribute.graphs):
+            for inner in iter_graphs(body):
+                for one in inner.node:
+                    yield from one.input
+                yield from (output.name for output in inner.output)
 
 
 def iter_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 
 from tvmdet.errors import UnsupportedOperatorError
+from tvmdet.frontend.keep_outputs import without
 from tvmdet.frontend.onnx_tools import DEFAULT_DOMAINS, constants_of, describe, iter_graphs
 
 __all__ = ["Block", "find_blocks", "find_foreign", "refuse"]
@@ -76,19 +77,26 @@ def find_blocks(graph: onnx.GraphProto, converters: Collection[str]) -> list[Blo
         converters: Operator types that the importer converts.
     """
     constants = set(constants_of(graph))
-    blocks = []
+    blocks, nodes = [], []
     for node in graph.node:
-        if node.op_type == "Constant":
-            continue
-        if node.op_type not in converters:
-            fix = _FIXES.get(node.op_type, "export the model without it")
-            blocks.append(_block(node, "TVM has no converter for it", fix))
-            continue
-        check = _CHECKS.get(node.op_type)
-        found = check(node, constants) if check else None
-        if found:
-            blocks.append(found)
-    return blocks
+        block = _find_block(node, converters, constants)
+        if block is not None:
+            blocks.append(block)
+            nodes.append(node)
+    way = without(graph, nodes)
+    return [replace(block, fix=f"{block.fix}; {way}") for block in blocks] if way else blocks
+
+
+def _find_block(
+    node: onnx.NodeProto, converters: Collection[str], constants: Collection[str]
+) -> Block | None:
+    if node.op_type == "Constant":
+        return None
+    if node.op_type not in converters:
+        fix = _FIXES.get(node.op_type, "export the model without it")
+        return _block(node, "TVM has no converter for it", fix)
+    check = _CHECKS.get(node.op_type)
+    return check(node, constants) if check else None
 
 
 def refuse(blocks: Sequence[Block], longest: int = 20) -> None:

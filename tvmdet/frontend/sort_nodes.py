@@ -7,11 +7,10 @@ whose nodes come before what they read.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
 
 import onnx
 
-from tvmdet.frontend.onnx_tools import iter_graphs
+from tvmdet.frontend.onnx_tools import iter_graphs, names_read
 
 __all__ = ["sort_nodes"]
 
@@ -42,7 +41,7 @@ def _order(nodes: list[onnx.NodeProto]) -> list[int]:
     readers: list[list[int]] = [[] for _ in nodes]
     waits = [0] * len(nodes)
     for index, node in enumerate(nodes):
-        for maker in {makers[name] for name in _reads(node) if name in makers}:
+        for maker in {makers[name] for name in names_read(node) if name in makers}:
             readers[maker].append(index)
             waits[index] += 1
     ready = [index for index, count in enumerate(waits) if not count]
@@ -55,14 +54,3 @@ def _order(nodes: list[onnx.NodeProto]) -> list[int]:
             if not waits[reader]:
                 heapq.heappush(ready, reader)
     return order if len(order) == len(nodes) else list(range(len(nodes)))
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Yields what a node reads, and what the graphs in it read from around them."""
-    yield from node.input
-    for attribute in node.attribute:
-        for body in [attribute.g] * attribute.HasField("g") + list(attribute.graphs):
-            for inner in iter_graphs(body):
-                for one in inner.node:
-                    yield from one.input
-                yield from (output.name for output in inner.output)

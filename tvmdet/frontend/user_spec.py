@@ -15,7 +15,8 @@ from tvmdet.spec import DetectorSpec
 __all__ = ["read_given", "read_spec"]
 
 _TABLES = ("input", "postprocess", "options", "masks")
-_KEYS = ("family", "labels", *_TABLES)
+_LISTS = {"labels": "a list of class names", "outputs": "a list of the outputs to keep"}
+_KEYS = ("family", *_LISTS, *_TABLES)
 
 
 def read_given(
@@ -95,10 +96,11 @@ def _check(given: dict[str, Any], where: str) -> dict[str, Any]:
             continue
         if key in _TABLES and not isinstance(value, Mapping):
             raise InputError(f"{where}: {key} is {value!r}; give a table of values")
-    labels = given.get("labels", [])
-    names = isinstance(labels, list | tuple)
-    if not names or not all(isinstance(label, str) and label.strip() for label in labels):
-        raise InputError(f"{where}: labels is {labels!r}; give a list of class names")
+    for key, what in _LISTS.items():
+        names = given.get(key, [])
+        listed = isinstance(names, list | tuple)
+        if not listed or not all(isinstance(name, str) and name.strip() for name in names):
+            raise InputError(f"{where}: {key} is {names!r}; give {what}")
     size = given.get("input", {}).get("size_hw")
     if size is not None and not (
         isinstance(size, list | tuple) and [type(side) for side in size] == [int, int]

@@ -38,14 +38,14 @@ class ReferenceDetector:
             ModelError: The file cannot be used.
         """
         compiled = Artifact.open(artifact)
-        loaded = load_onnx(onnx, Limits())
+        spec = read_spec(compiled)
+        loaded = load_onnx(onnx, Limits(), outputs=spec.outputs)
         got, promised = loaded.sha256, compiled.manifest["model"].get("sha256")
         if got != promised:
             raise InputError(
                 f"{artifact} was not compiled from {onnx}: its SHA-256 is {got}, and the artifact "
                 f"names {promised}; give --onnx the file that it was compiled from"
             )
-        spec = read_spec(compiled)
         # What the network is has been settled when it was compiled: nothing is recognised again.
         bound = bind_inputs(loaded, spec.input.size_hw, spec.to_dict())
         network = Network(bound.loaded, spec.input.size_hw, Limits())

@@ -19,9 +19,11 @@ from tvmdet.frontend.bounded import (  # noqa: F401
     suppression,
 )
 from tvmdet.frontend.bounded.demand import first_rows
+from tvmdet.frontend.bounded.errors import BlockedError
 from tvmdet.frontend.bounded.outputs import finish
 from tvmdet.frontend.bounded.pasting import cut_pasting
 from tvmdet.frontend.bounded.rewriter import SOURCES, Rewriter
+from tvmdet.frontend.keep_outputs import without
 from tvmdet.frontend.limits import Limits
 
 __all__ = ["Bounded", "bound_shapes", "depends_on_values"]
@@ -57,7 +59,13 @@ def bound_shapes(model: onnx.ModelProto, limits: Limits) -> Bounded:
     """
     model, cuts = cut_pasting(model)
     rewriter = Rewriter(model, limits, first_rows(model))
-    rewriter.run(model.graph.node, rewriter.values)
+    try:
+        rewriter.run(model.graph.node, rewriter.values)
+    except BlockedError as error:
+        way = without(model.graph, [error.node])
+        if not way:
+            raise
+        raise ShapeError(f"{error}; {way}") from error
     names = [value.name for value in model.graph.output]
     missing = [name for name in names if name not in rewriter.values]
     if missing:
