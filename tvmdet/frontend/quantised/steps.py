@@ -59,7 +59,8 @@ def is_node(node: onnx.NodeProto, operator: str) -> bool:
 
 def is_quantised(model: onnx.ModelProto) -> bool:
     """Returns whether a model has values that are integers for a while."""
-    return any(is_node(node, "DequantizeLinear") for node in model.graph.node)
+    operators = ("DequantizeLinear", "DynamicQuantizeLinear")
+    return any(is_node(node, one) for node in model.graph.node for one in operators)
 
 
 def read_steps(node: onnx.NodeProto, constants: Constants) -> Steps | None:
@@ -91,8 +92,8 @@ def drop_unread(model: onnx.ModelProto, candidates: Iterable[str]) -> None:
     reads.update(value.name for inner in iter_graphs(graph) for value in inner.output)
     waiting = set(candidates)
     for node in list(graph.node):
-        unread = is_node(node, "QuantizeLinear") and node.output[0] in waiting
-        if unread and not reads[node.output[0]]:
+        quantises = any(is_node(node, one) for one in ("QuantizeLinear", "DynamicQuantizeLinear"))
+        if quantises and waiting.issuperset(node.output) and not any(map(reads.get, node.output)):
             reads.subtract(node.input)
             waiting.update(node.input)
             graph.node.remove(node)
