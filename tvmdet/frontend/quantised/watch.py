@@ -79,7 +79,15 @@ class Watch:
                     self._known.add(name)
         places = {node.output[0]: place for place, node in enumerate(other.graph.node)}
         found.sort(key=lambda node: places.get(node.output[0], len(places)))
-        self._graph.node.extend(found)
+        for node in found:
+            self._graph.node.add().CopyFrom(node)
+            self._graph.node[-1].name = ""  # ONNX Runtime wants names to be different, or none
+
+    def limit(self, value: str, least: np.ndarray, greatest: np.ndarray) -> str:
+        """Adds what lies within limits of a value, and returns its name."""
+        # Clip takes them as inputs from opset 11 only.
+        above = self._add("Max", value, self._constant(least, f"{value}_least"))
+        return self._add("Min", above, self._constant(greatest, f"{value}_greatest"))
 
     def compare(
         self, result: str, now: str, most: float, *, kind: int = TensorProto.FLOAT, unit: str = ""
@@ -109,8 +117,7 @@ class Watch:
             most: How far they may be from each other.
         """
         greatest = self._add("ReduceMax", self._add("Abs", result), keepdims=0)
-        least = self._names.fresh(f"{result}_smallest")
-        self._graph.initializer.append(numpy_helper.from_array(np.asarray(_SMALLEST), least))
+        least = self._constant(np.asarray(_SMALLEST), f"{result}_smallest")
         self.compare(result, now, most, unit=self._add("Max", greatest, least))
 
     def run(
@@ -138,6 +145,11 @@ class Watch:
                 most = max(difference, self.largest.get(allowed.result, 0.0))
                 self.largest[allowed.result] = most
         return results
+
+    def _constant(self, value: np.ndarray, name: str) -> str:
+        name = self._names.fresh(name)
+        self._graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
 
     def _add(self, operator: str, *inputs: str, **attributes: int) -> str:
         name = self._names.fresh(f"{inputs[0]}_{operator.lower()}")
