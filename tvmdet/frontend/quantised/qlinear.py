@@ -33,6 +33,9 @@ PAIRED = "integer operators written as operators of floats between pairs"
 
 _MICROSOFT = "com.microsoft"
 
+_ROUNDED = 0.6
+"""Steps between a float and its integer: half of one, and a tenth for sums of floats."""
+
 _ONE_AXIS = 13
 """The opset from which Softmax is along its axis; before, along that and all later ones."""
 
@@ -46,7 +49,7 @@ class _Form:
         values: The inputs that are integers, each before its steps and zero point.
         result: The input that has the steps of the result, before its zero point.
         floats: Inputs that are no integers, the first ones of that of floats.
-        bias: The input of the type int32 whose steps are those of both values multiplied.
+        bias: The input of the type int32, which is added to the product of both values.
         axis: Of the last value, the weights: the axis that may have steps; None where none may.
         may_be_float: Whether the result is a float where its steps are left away.
         attributes: Those of the operator of floats; None where it has no such.
@@ -94,9 +97,8 @@ def write_pairs(model: onnx.ModelProto) -> int:
 def integers_left_out(integers: onnx.ModelProto, paired: onnx.ModelProto) -> str:
     """Checks every operator that was written between pairs, and says what was done, for people.
 
-    Within the network of integers, what an operator gives lies no further than a step from what
-    that of floats gives for the same integers. Half of it is the rounding; the rest is for tables
-    and sums that ONNX Runtime rounds on the way.
+    Within the network of integers, what an operator gives lies no further than half a step from
+    what that of floats gives for the same integers, but for the rounding of sums of floats.
 
     Args:
         integers: The network with integer operators, its inputs of static shapes.
@@ -125,16 +127,19 @@ def integers_left_out(integers: onnx.ModelProto, paired: onnx.ModelProto) -> str
         assert pair is not None  # _write saw to it
         watch.take(paired, [back, makers[made.input[0]]])
         now = watch.limit(made.input[0], pair.least, pair.greatest)
-        watch.compare(was, now, pair.furthest(1.0))
-    watch.run(list(probes(integers).values()), "what the integers meant than a step")
-    operators = ", ".join(sorted({node.op_type for node in written}))
+        watch.compare(was, now, pair.furthest(_ROUNDED))
+    watch.run(list(probes(integers).values()), "what its integers mean than their rounding")
+    kinds = ", ".join(sorted({node.op_type for node in written}))
+    many = "operators" if len(written) > 1 else "operator"
     return (
-        f"{len(written)} integer operators ({operators}) are taken as those of floats; by itself "
-        "each gives what it gave in ONNX Runtime to within a step"
+        f"{len(written)} integer {many} ({kinds}) taken as of floats; each by itself gives in ONNX "
+        "Runtime what it gave, but for the rounding to its steps"
     )
 
 
 def _form(node: onnx.NodeProto) -> _Form | None:
+    if len(node.output) != 1:
+        return None
     standard = node.domain in DEFAULT_DOMAINS
     return _FORMS.get(("" if standard else node.domain, node.op_type))
 
@@ -164,19 +169,27 @@ def _inputs(writer: PairWriter, node: onnx.NodeProto, form: _Form) -> list[str] 
         axes[-1] = form.axis(node)
     floats = [writer.floats(one, axis) for one, axis in zip(values, axes, strict=True)]
     if form.bias is not None and _input(node, form.bias):
-        floats.append(_bias(writer, _input(node, form.bias), values))
+        alpha = attribute(node, "alpha", 1.0)
+        floats.append(_bias(writer, _input(node, form.bias), values, alpha))
     found = [one for one in floats if one is not None]
+    if not all(whole for whole, *_ in values):
+        return None
     kept = [_input(node, at) for at in form.floats]
     return [*kept, *found] if found and len(found) == len(floats) else None
 
 
-def _bias(writer: PairWriter, bias: str, values: Sequence[Integers]) -> str | None:
-    """Writes what a bias means: its steps are those of picture and weights multiplied."""
+def _bias(writer: PairWriter, bias: str, values: Sequence[Integers], alpha: float) -> str | None:
+    """Writes what a bias means: its steps are those of picture and weights, and alpha, multiplied.
+
+    ONNX Runtime's QGemm adds it to the sum of integers, and takes alpha times both.
+    """
     steps, stored = [writer.steps(one) for one in values], writer.constants.get(bias)
     first, second = steps
     if first is None or second is None or stored is None or first.scale.size != 1:
         return None
-    product = first.scale.reshape(()) * second.scale
+    if not isinstance(alpha, float):
+        return None
+    product = np.float32(alpha) * first.scale.reshape(()) * second.scale
     if product.size == 1:
         product = product.reshape(())
     scale = writer.constant(product.astype(np.float32), f"{bias}_scale")
@@ -228,7 +241,8 @@ def _pool_attributes(node: onnx.NodeProto, _opset: int) -> Sequence[onnx.Attribu
 
 def _softmax_attributes(node: onnx.NodeProto, opset: int) -> Sequence[onnx.AttributeProto] | None:
     """Returns the axis; None where the node is of an opset that means another thing by it."""
-    if (attribute(node, "opset", opset) < _ONE_AXIS) != (opset < _ONE_AXIS):
+    said = attribute(node, "opset", opset)
+    if not isinstance(said, int) or (said < _ONE_AXIS) != (opset < _ONE_AXIS):
         return None
     return [helper.make_attribute("axis", attribute(node, "axis", -1))]
 

@@ -98,11 +98,10 @@ def _kept(fixed: int, each_picture: int) -> str:
         pairs = "pair" if fixed == 1 else "pairs"
         parts.append(f"{fixed} {pairs} of QuantizeLinear and DequantizeLinear as limits")
     if each_picture:
-        values = "value" if each_picture == 1 else "values"
-        parts.append(
-            f"{each_picture} {values} not as 1/255 of what each spans in a picture "
-            "(DynamicQuantizeLinear)"
-        )
+        values = "value not as 1/255 of what it spans"
+        if each_picture > 1:
+            values = "values not as 1/255 of what each spans"
+        parts.append(f"{each_picture} {values} in a picture (DynamicQuantizeLinear)")
     return "and " + ", and ".join(parts)
 
 
