@@ -132,7 +132,8 @@ def _only_moves(node: onnx.NodeProto) -> bool:
         return False
     if node.op_type == "Resize":
         how = attribute(node, "coordinate_transformation_mode", "half_pixel")
-        return attribute(node, "mode", "nearest") == "nearest" and how != "tf_crop_and_resize"
+        nearest: bool = attribute(node, "mode", "nearest") == "nearest"
+        return nearest and how != "tf_crop_and_resize"
     return node.op_type != "MaxPool" or not any(node.output[1:])
 
 

@@ -55,7 +55,7 @@ def drop_rounding(model: onnx.ModelProto) -> int:
         for name, limit in zip(limits, (pair.least, pair.greatest), strict=True):
             graph.initializer.append(numpy_helper.from_array(np.asarray(limit), name))
         nodes.append(helper.make_node("Clip", [value, *limits], [result], name=node.name))
-    count = sum(old.op_type != new.op_type for old, new in zip(graph.node, nodes, strict=True))
+    count: int = sum(old.op_type != new.op_type for old, new in zip(graph.node, nodes, strict=True))
     del graph.node[:]
     graph.node.extend(nodes)
     drop_unread(model, read)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -151,7 +152,7 @@ class Watch:
         self._graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def _add(self, operator: str, *inputs: str, **attributes: int) -> str:
+    def _add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         name = self._names.fresh(f"{inputs[0]}_{operator.lower()}")
         self._graph.node.append(
             helper.make_node(operator, list(inputs), [name], name=name, **attributes)

@@ -134,5 +134,7 @@ class PairWriter:
 
 def _dequantiser(integers: Integers, name: str, axis: int | None = None) -> onnx.NodeProto:
     inputs = [*integers[:2], *(one for one in integers[2:] if one)]
-    more = {} if axis is None else {"axis": axis}
-    return helper.make_node("DequantizeLinear", inputs, [name], name=name, **more)
+    node = helper.make_node("DequantizeLinear", inputs, [name], name=name)
+    if axis is not None:
+        node.attribute.append(helper.make_attribute("axis", axis))
+    return node
