@@ -306,6 +306,16 @@ def test_another_operator_is_refused(operator: str, name: str, value: list[int])
         integers_left_out(integers, model)
 
 
+def test_a_result_of_unknown_type_is_refused_by_name() -> None:
+    model = make(_convolution(), ARRAYS)
+    integers = copied(model)
+    assert write_pairs(model) == 1
+    (node,) = [node for node in model.graph.node if node.op_type == "Conv"]
+    node.attribute.append(helper.make_attribute("strides", [1, 2, 3]))  # inference fails
+    with pytest.raises(ModelError, match=r"QLinearConv.*the type of its result cannot be inferred"):
+        integers_left_out(integers, model)
+
+
 def test_another_bias_is_refused() -> None:
     model = make(_convolution(), ARRAYS)
     integers = copied(model)

@@ -16,9 +16,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from tvmdet.errors import ModelError
 from tvmdet.frontend.bounded.attributes import attribute
 from tvmdet.frontend.infer_shapes import element_types
-from tvmdet.frontend.onnx_tools import DEFAULT_DOMAINS, constants_of, drop_domains
+from tvmdet.frontend.onnx_tools import DEFAULT_DOMAINS, constants_of, describe, drop_domains
 from tvmdet.frontend.prove import TOLERANCE, probes
 from tvmdet.frontend.quantised.names import Names
 from tvmdet.frontend.quantised.pairs import read_pair
@@ -124,7 +125,12 @@ def integers_left_out(integers: onnx.ModelProto, paired: onnx.ModelProto) -> str
         was = names.fresh(f"{result}_was")
         back = helper.make_node("DequantizeLinear", [result, *made.input[1:]], [was], name=was)
         pair = read_pair(back, made, constants, types)
-        assert pair is not None  # _write saw to it
+        if pair is None:
+            raise ModelError(
+                f"{describe(node)} cannot be compared with its operator of floats: the type of its "
+                "result cannot be inferred; check the model with "
+                "onnx.checker.check_model(model, full_check=True) and export it again"
+            )
         watch.take(paired, [back, makers[made.input[0]]])
         now = watch.limit(made.input[0], pair.least, pair.greatest)
         watch.compare(was, now, pair.furthest(_ROUNDED))
