@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from tvmdet.frontend.operators import Block
+from tvmdet.frontend.operators import INTEGER_OPERATORS, Block
 
 __all__ = ["advised"]
 
@@ -38,7 +38,7 @@ _GROUPS: tuple[tuple[tuple[str, ...], Mapping[str, str]], ...] = (
     (("NonMaxSuppression", "EfficientNMS_TRT", "TRTBatchedNMS", "BatchedNMS_TRT"), _SUPPRESSION),
     (("NonZero", "Compress", "Unique"), {**_SUPPRESSION, **_STATIC}),
     (("If", "Loop", "Scan", "TopK", "Resize", "Upsample"), _STATIC),
-    (("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QLinearAdd"), _FLOAT),
+    (INTEGER_OPERATORS, _FLOAT),
 )
 # How exporters sign the files that they make (``producer_name``).
 _PRODUCERS = {

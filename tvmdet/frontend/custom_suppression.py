@@ -11,7 +11,7 @@ overlaps by more than the IoU threshold, and return the best K over all classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tvmdet.errors import UnsupportedOperatorError
 from tvmdet.frontend.bounded.attributes import attribute
-from tvmdet.frontend.onnx_tools import describe
+from tvmdet.frontend.onnx_tools import describe, drop_domains
 
 __all__ = ["CUSTOM_SUPPRESSIONS", "replace_custom_suppressions"]
 
@@ -78,7 +78,7 @@ def replace_custom_suppressions(model: onnx.ModelProto) -> onnx.ModelProto:
         replace(builder, node)
         copy.graph.node.extend(builder.nodes)
         copy.graph.initializer.extend(builder.weights)
-    _drop_domains(copy)
+    drop_domains(copy)
     return copy
 
 
@@ -305,11 +305,3 @@ def _refused(node: onnx.NodeProto, reason: str) -> UnsupportedOperatorError:
         f"{describe(node)} cannot be rewritten in standard ONNX: {reason}; export the detector "
         "without its non-maximum suppression"
     )
-
-
-def _drop_domains(model: onnx.ModelProto) -> None:
-    """Removes the operator sets that no node uses any more, in place."""
-    used = {node.domain for node in model.graph.node} | {"", "ai.onnx"}
-    kept: Sequence[onnx.OperatorSetIdProto] = [o for o in model.opset_import if o.domain in used]
-    del model.opset_import[:]
-    model.opset_import.extend(kept)

@@ -24,7 +24,7 @@ from tvmdet.frontend.load import LoadedModel, load_onnx
 from tvmdet.frontend.model import Model
 from tvmdet.frontend.network import Network
 from tvmdet.frontend.onnx_tools import first_line, graph_inputs, input_summary, value_summary
-from tvmdet.frontend.operators import Block, find_blocks, find_foreign
+from tvmdet.frontend.operators import INTEGER_OPERATORS, Block, find_blocks, find_foreign
 from tvmdet.frontend.prove import TOLERANCE, Proof
 from tvmdet.frontend.recognise import recognise
 from tvmdet.frontend.sidecar import Sidecar
@@ -43,8 +43,6 @@ _MAY_GO = frozenset(
 )
 # How the rewriting of sizes begins an error about a node.
 _STOPPED = re.compile(r"node '(.*?)' \((\w+)\): ([^;]*); (.*)")
-_QUANTISERS = ("DequantizeLinear", "QuantizeLinear")
-
 _PROBED_BATCH = 2
 
 
@@ -325,7 +323,7 @@ def _passed(
     node: onnx.NodeProto, left: dict[str, str] | None, difference: float | None
 ) -> NodeVerdict:
     name, operator = node.name, node.op_type
-    if operator in _QUANTISERS and left is not None and left.get(name) != operator:
+    if operator in INTEGER_OPERATORS and left is not None and left.get(name) != operator:
         detail = "taken as float32: weights exactly, and rounding left out"
         return NodeVerdict(node=name, operator=operator, verdict="rewritten", detail=detail)
     if left is not None and left.get(name) != operator:

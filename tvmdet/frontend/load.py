@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,18 @@ from tvmdet.frontend.onnx_tools import (
 from tvmdet.frontend.operators import find_foreign, refuse
 from tvmdet.frontend.quantised import (
     FOLDED,
+    MOVED,
+    MULTIPLIED,
+    PAIRED,
     ROUNDED,
     drop_rounding,
     fold_weights,
+    has_integer_operators,
     is_quantised,
+    move_integers,
     prove_weights,
+    write_pairs,
+    write_products,
 )
 from tvmdet.frontend.raise_opset import OLDEST_READ, RAISED, raise_opset
 from tvmdet.frontend.shape_lengths import check_shape_lengths
@@ -125,6 +132,11 @@ def load_onnx(
     if outputs:
         keep_outputs(proto, outputs)
     proto = replace_custom_suppressions(proto)
+    earlier: list[Earlier] = []
+    if has_integer_operators(proto):
+        check_shape_lengths(proto)
+        _check_model(path, proto)
+        earlier += _rewritten(proto, write_pairs, PAIRED)
     foreign = find_foreign(proto.graph)
     if not allow_foreign:
         refuse(foreign)
@@ -132,7 +144,6 @@ def load_onnx(
         check_shape_lengths(proto)
         _check_model(path, proto)
         match_types(proto)
-    earlier: list[Earlier] = []
     exported = None
     if not foreign and opset < OLDEST_READ:
         earlier.append(Earlier(model=proto, rewrite=RAISED))
@@ -154,14 +165,24 @@ def load_onnx(
 
 def _unquantise(proto: onnx.ModelProto) -> Iterator[Earlier]:
     """Makes a quantised model one of floats, in place; yields what it was before each rewrite."""
+    yield from _rewritten(proto, write_products, MULTIPLIED)
+    yield from _rewritten(proto, move_integers, MOVED)
+    yield from _rewritten(proto, fold_weights, FOLDED, prove_weights)
+    yield from _rewritten(proto, drop_rounding, ROUNDED)
+
+
+def _rewritten(
+    proto: onnx.ModelProto,
+    rewrite: Callable[[onnx.ModelProto], int],
+    what: str,
+    prove: Callable[[onnx.ModelProto, onnx.ModelProto], Proof] | None = None,
+) -> Iterator[Earlier]:
+    """Rewrites a model in place; yields what it was, where the rewrite counts anything."""
     before = onnx.ModelProto()
     before.CopyFrom(proto)
-    if fold_weights(proto):
-        yield Earlier(model=before, rewrite=FOLDED, proof=prove_weights(before, proto))
-        before = onnx.ModelProto()
-        before.CopyFrom(proto)
-    if drop_rounding(proto):
-        yield Earlier(model=before, rewrite=ROUNDED)
+    if rewrite(proto):
+        proof = None if prove is None else prove(before, proto)
+        yield Earlier(model=before, rewrite=what, proof=proof)
 
 
 def _read(path: Path, limits: Limits) -> bytes:

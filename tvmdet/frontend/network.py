@@ -16,7 +16,14 @@ from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.load import LoadedModel
 from tvmdet.frontend.onnx_tools import graph_inputs, input_summary, unforeseen, value_summary
 from tvmdet.frontend.prove import Proof, prove_equal
-from tvmdet.frontend.quantised import ROUNDED, rounding_left_out
+from tvmdet.frontend.quantised import (
+    MULTIPLIED,
+    PAIRED,
+    ROUNDED,
+    integers_left_out,
+    prove_products,
+    rounding_left_out,
+)
 from tvmdet.frontend.rebatch import prove_batch, rewrite_batch
 from tvmdet.frontend.specialise import (
     input_shapes,
@@ -189,6 +196,10 @@ class Network:
                 self._proofs.append(one.proof)
             elif one.rewrite == ROUNDED:
                 self._notes.append(rounding_left_out(before, after))
+            elif one.rewrite == PAIRED:
+                self._notes.append(integers_left_out(before, after))
+            elif one.rewrite == MULTIPLIED:
+                self._proofs.append(prove_products(before, after))
             else:
                 self._proofs.append(prove_equal(one.rewrite, before, after, names))
         self.loaded = replace(loaded, earlier=())

@@ -17,6 +17,7 @@ __all__ = [
     "constant_values",
     "constants_of",
     "describe",
+    "drop_domains",
     "first_line",
     "graph_inputs",
     "input_summary",
@@ -192,3 +193,11 @@ def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
 def constant_values(tensor: onnx.TensorProto) -> np.ndarray:
     """Returns the values of a constant tensor."""
     return np.asarray(numpy_helper.to_array(tensor))
+
+
+def drop_domains(model: onnx.ModelProto) -> None:
+    """Removes the operator sets that no node uses, in place; the default one stays."""
+    used = {node.domain for graph in iter_graphs(model.graph) for node in graph.node}
+    kept = [one for one in model.opset_import if one.domain in used.union(DEFAULT_DOMAINS)]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)

@@ -11,19 +11,38 @@ from tvmdet.errors import UnsupportedOperatorError
 from tvmdet.frontend.keep_outputs import without
 from tvmdet.frontend.onnx_tools import DEFAULT_DOMAINS, constants_of, describe, iter_graphs
 
-__all__ = ["Block", "find_blocks", "find_foreign", "refuse"]
+__all__ = ["INTEGER_OPERATORS", "Block", "find_blocks", "find_foreign", "refuse"]
 
 _EXPORT_OFF = "export the detector without its non-maximum suppression (Ultralytics: nms=False)"
 _QDQ = "export the float model, or quantise it to QuantizeLinear and DequantizeLinear (QDQ)"
 _FIXES = {
-    "ConvInteger": _QDQ,
     "DeformConv": "choose a model without deformable convolution",
     "If": "export with constant conditions (torch: eval mode and static shapes)",
     "Loop": f"{_EXPORT_OFF}, or without the loop",
-    "QLinearConv": _QDQ,
-    "QLinearMatMul": _QDQ,
     "Scan": "export without the loop",
 }
+INTEGER_OPERATORS = (
+    "ConvInteger",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "QGemm",
+    "QLinearAdd",
+    "QLinearAveragePool",
+    "QLinearConcat",
+    "QLinearConv",
+    "QLinearGlobalAveragePool",
+    "QLinearLeakyRelu",
+    "QLinearMatMul",
+    "QLinearMul",
+    "QLinearSigmoid",
+    "QLinearSoftmax",
+    "QLinearWhere",
+    "QuantizeLinear",
+)
+"""What :mod:`tvmdet.frontend.quantised` writes as operators of floats, in whatever domain."""
+
+_INTEGERS = "its integers cannot be taken as floats: their steps are not known, or not one for all"
 _DATA_DEPENDENT = {
     "Compress": "export fixed-size outputs (TopK, or masks by multiplication)",
     "NonMaxSuppression": _EXPORT_OFF,
@@ -58,7 +77,9 @@ def find_foreign(graph: onnx.GraphProto) -> list[Block]:
     blocks = []
     for inner in iter_graphs(graph):
         for node in inner.node:
-            if node.domain not in DEFAULT_DOMAINS:
+            if node.domain not in DEFAULT_DOMAINS and node.op_type in INTEGER_OPERATORS:
+                blocks.append(_block(node, _INTEGERS, _QDQ))
+            elif node.domain not in DEFAULT_DOMAINS:
                 reason = f"an operator of the custom domain {node.domain!r}"
                 fix = "export with standard ONNX operators, or cut the model before this node"
                 blocks.append(_block(node, reason, fix))
@@ -92,6 +113,8 @@ def _find_block(
 ) -> Block | None:
     if node.op_type == "Constant":
         return None
+    if node.op_type not in converters and node.op_type in INTEGER_OPERATORS:
+        return _block(node, _INTEGERS, _QDQ)
     if node.op_type not in converters:
         fix = _FIXES.get(node.op_type, "export the model without it")
         return _block(node, "TVM has no converter for it", fix)

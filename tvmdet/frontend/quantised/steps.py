@@ -14,7 +14,16 @@ from onnx import numpy_helper
 
 from tvmdet.frontend.onnx_tools import DEFAULT_DOMAINS, iter_graphs
 
-__all__ = ["RANGES", "Constants", "Steps", "drop_unread", "is_node", "is_quantised", "read_steps"]
+__all__ = [
+    "RANGES",
+    "Constants",
+    "Steps",
+    "drop_unread",
+    "drop_unread_nodes",
+    "is_node",
+    "is_quantised",
+    "read_steps",
+]
 
 Constants = Mapping[str, onnx.TensorProto]
 
@@ -59,7 +68,8 @@ def is_node(node: onnx.NodeProto, operator: str) -> bool:
 
 def is_quantised(model: onnx.ModelProto) -> bool:
     """Returns whether a model has values that are integers for a while."""
-    return any(is_node(node, "DequantizeLinear") for node in model.graph.node)
+    operators = ("DequantizeLinear", "DynamicQuantizeLinear")
+    return any(is_node(node, one) for node in model.graph.node for one in operators)
 
 
 def read_steps(node: onnx.NodeProto, constants: Constants) -> Steps | None:
@@ -84,18 +94,15 @@ def read_steps(node: onnx.NodeProto, constants: Constants) -> Steps | None:
 
 def drop_unread(model: onnx.ModelProto, candidates: Iterable[str]) -> None:
     """Removes the quantisers and initializers among some values that nobody reads any more."""
-    graph = model.graph
-    reads = Counter(
-        name for inner in iter_graphs(graph) for node in inner.node for name in node.input
-    )
-    reads.update(value.name for inner in iter_graphs(graph) for value in inner.output)
-    waiting = set(candidates)
-    for node in list(graph.node):
-        unread = is_node(node, "QuantizeLinear") and node.output[0] in waiting
-        if unread and not reads[node.output[0]]:
-            reads.subtract(node.input)
-            waiting.update(node.input)
-            graph.node.remove(node)
+    graph, waiting = model.graph, set(candidates)
+    quantisers = [
+        node
+        for node in graph.node
+        if any(is_node(node, one) for one in ("QuantizeLinear", "DynamicQuantizeLinear"))
+    ]
+    made = {name for node in quantisers for name in node.output}
+    waiting.update(drop_unread_nodes(graph, waiting & made))
+    reads = _reads(graph)
     stored = {tensor.name for tensor in graph.initializer}
     gone = {name for name in waiting & stored if not reads[name]}
     # Before IR version 4 every initializer is among the inputs too.
@@ -103,3 +110,26 @@ def drop_unread(model: onnx.ModelProto, candidates: Iterable[str]) -> None:
         kept = [one for one in listed if one.name not in gone]
         del listed[:]
         listed.extend(kept)
+
+
+def drop_unread_nodes(graph: onnx.GraphProto, candidates: Iterable[str]) -> set[str]:
+    """Removes the nodes that make some values only, and none that is read any more.
+
+    Returns:
+        What the nodes have read.
+    """
+    reads, waiting, read = _reads(graph), set(candidates), set[str]()
+    for node in reversed(list(graph.node)):
+        if waiting.issuperset(node.output) and not any(map(reads.get, node.output)):
+            reads.subtract(node.input)
+            read.update(node.input)
+            graph.node.remove(node)
+    return read
+
+
+def _reads(graph: onnx.GraphProto) -> Counter[str]:
+    """Returns how often each value is read, as an output too."""
+    graphs = list(iter_graphs(graph))
+    reads = Counter(name for inner in graphs for node in inner.node for name in node.input)
+    reads.update(value.name for inner in graphs for value in inner.output)
+    return reads
