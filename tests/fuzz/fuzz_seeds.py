@@ -199,6 +199,40 @@ def _quantised(graph: Graph) -> str:
     return graph.node("Relu", graph.conv(value, (3, 4), 3))
 
 
+def _integers(graph: Graph) -> str:
+    """As ONNX Runtime quantises: its own operators between standard ones."""
+    scale, zero = graph.constant(0.1), graph.constant(3, np.uint8)
+    steps = (scale, zero)
+    weights = graph.constant(graph.rng.integers(-99, 99, (4, 3, 3, 3)), np.int8)
+    of_weights = (graph.constant(np.full(4, 0.01)), graph.constant(np.zeros(4), np.int8))
+    bias = graph.constant(graph.rng.integers(-99, 99, 4), np.int32)
+    codes = graph.node("QuantizeLinear", "images", *steps)
+    value = graph.node(
+        "QLinearConv", codes, *steps, weights, *of_weights, *steps, bias, pads=[1, 1, 1, 1]
+    )
+    value = graph.node("MaxPool", value, kernel_shape=[2, 2], strides=[2, 2])
+    own = {"domain": "com.microsoft"}
+    other = graph.node("QLinearSigmoid", value, *steps, *steps, **own)
+    value = graph.node("QLinearMul", value, *steps, other, *steps, *steps, **own)
+    joined = graph.node("QLinearConcat", *steps, value, *steps, other, *steps, axis=1, **own)
+    return graph.node("DequantizeLinear", joined, *steps)
+
+
+def _integer_detector() -> onnx.ModelProto:
+    model = _operators(_integers)()
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
+def _dynamic(graph: Graph) -> str:
+    codes = graph.node("DynamicQuantizeLinear", "images", outputs=3)
+    weights = graph.constant(graph.rng.integers(0, 255, (4, 3, 3, 3)), np.uint8)
+    of_weights = graph.constant(0.01), graph.constant(128, np.uint8)
+    sums = graph.node("ConvInteger", codes, weights, f"{codes}.2", of_weights[1])
+    step = graph.node("Mul", f"{codes}.1", of_weights[0])
+    return graph.node("Mul", graph.node("Cast", sums, to=TensorProto.FLOAT), step)
+
+
 def _recurrent(graph: Graph) -> str:
     flat = graph.node("Reshape", "images", graph.constant([16, 1, 48], np.int64))
     weights = graph.constant(graph.rng.normal(0, 0.1, (1, 16, 48)))
@@ -283,6 +317,8 @@ SEEDS: dict[str, Seed] = {
     "suppressed": _operators(_suppressed),
     "regions": _operators(_regions),
     "quantised": _operators(_quantised),
+    "integers": _integer_detector,
+    "dynamic integers": _operators(_dynamic),
     "recurrent": _operators(_recurrent),
     "branch": _operators(_branch),
     "loop": _operators(_loop),
