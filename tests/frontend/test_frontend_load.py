@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx_models
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from tvmdet.errors import InputError, ModelError, UnsupportedOperatorError
 from tvmdet.frontend.limits import Limits
@@ -210,3 +210,49 @@ def test_functions_that_call_themselves_are_refused(tmp_path: Path) -> None:
     path = onnx_models.save(_with_functions(3, 2, circular=True), tmp_path / "f.onnx")
     with pytest.raises(ModelError, match="calls itself"):
         load_onnx(path)
+
+
+def _small(node: onnx.NodeProto, **arrays: np.ndarray) -> onnx.ModelProto:
+    weights = [numpy_helper.from_array(value, name) for name, value in arrays.items()]
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "xy"]
+    values[0].CopyFrom(helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 8, 8]))
+    graph = helper.make_graph([node], "g", values[:1], values[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def _regions(samples: int) -> onnx.ModelProto:
+    node = helper.make_node("RoiAlign", ["x", "b", "i"], ["y"], sampling_ratio=samples)
+    return _small(node, b=np.zeros((1, 4), np.float32), i=np.zeros(1, np.int64))
+
+
+def _tiled(*repeats: int) -> onnx.ModelProto:
+    node = helper.make_node("Tile", ["a", "r"], ["y"])
+    return _small(node, a=np.zeros((2, 2), np.float32), r=np.array(repeats, np.int64))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (_regions(2**40), "sampling_ratio 1099511627776; allowed: up to 1024"),
+        (_tiled(100_000, 3, 64, 64), "repeats other dimensions than its input has"),
+    ],
+)
+def test_what_native_code_would_not_come_back_from_is_refused(
+    model: onnx.ModelProto, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_onnx(onnx_models.save(model, tmp_path / "m.onnx"))
+
+
+@pytest.mark.parametrize("model", [_regions(2), _tiled(2, 3)])
+def test_what_is_like_it_and_right_is_read(model: onnx.ModelProto, tmp_path: Path) -> None:
+    assert load_onnx(onnx_models.save(model, tmp_path / "m.onnx")).ir_version == 8
+
+
+def test_the_version_of_the_format_is_that_of_the_file(tmp_path: Path) -> None:
+    model = _tiled(2, 3)
+    for name, kind, shape in (("a", onnx.TensorProto.FLOAT, [2, 2]), ("r", 7, [2])):
+        model.graph.input.append(helper.make_tensor_value_info(name, kind, shape))
+    model.ir_version = 3
+    loaded = load_onnx(onnx_models.save(model, tmp_path / "m.onnx"))
+    assert (loaded.ir_version, loaded.proto.ir_version) == (3, 4)

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tvmdet import untrusted
 from tvmdet.errors import InputError, ShapeError
 from tvmdet.frontend import import_onnx
 from tvmdet.frontend.doctor import diagnose
@@ -68,6 +69,20 @@ def test_what_no_kept_output_needs_goes() -> None:
     assert [weight.name for weight in model.graph.initializer] == ["first"]
 
 
+def test_inputs_that_only_others_need_go(tmp_path: Path) -> None:
+    """Of weights that are listed among the inputs too, as before IR version 4, and of others."""
+    model = _model()
+    for name in ("first", "second"):
+        model.graph.input.append(_value(name))
+    model.graph.input.append(_value("mask", 1, 3, 8, 8))
+    model.graph.node.append(helper.make_node("Mul", ["lost", "mask"], ["masked"]))
+    model.graph.output.append(_value("masked", 1, 3, 8, 8))
+    model.ir_version = 3
+    onnx.save(model, tmp_path / "old.onnx")
+    loaded = import_onnx(tmp_path / "old.onnx", raw=True, spec={"outputs": ["kept"]})
+    assert (loaded.input_names, loaded.output_names) == (("x",), ("kept",))
+
+
 def test_what_a_body_reads_stays_and_outputs_keep_their_order() -> None:
     model = _model()
     keep_outputs(model, ["kept", "lost"])
@@ -113,6 +128,25 @@ def test_a_network_whose_other_outputs_are_refused_is_imported(path: Path) -> No
     assert model.output_names == ("kept",)
     assert model.spec.outputs == ("kept",)
     assert DetectorSpec.from_dict(model.spec.to_dict()) == model.spec
+
+
+def test_an_error_about_a_node_crosses_to_this_process(path: Path) -> None:
+    """Also where no output does without it, so that there is nothing to write."""
+    spec = {"family": "raw", "outputs": ["lost"]}
+    with pytest.raises(ShapeError, match="'turns'") as caught:
+        untrusted.import_onnx(path, raw=True, spec=spec)
+    assert "or keep" not in str(caught.value)
+
+
+def test_what_may_be_bounded_is_not_counted_as_lost(tmp_path: Path) -> None:
+    """The boxes of a suppression do without a node that nothing converts."""
+    graph = _model().graph
+    del graph.node[3:], graph.output[:]
+    for name, operator in (("boxes", "TopK"), ("extra", "Det")):
+        graph.node.append(helper.make_node(operator, ["x"], [name]))
+        graph.output.append(_value(name))
+    (block,) = find_blocks(graph, {"Mul", "ReduceMax", "Cast"}, but={"TopK"})
+    assert block.fix.endswith('outputs = ["boxes"] in a spec')
 
 
 def test_the_doctor_counts_the_node_that_blocks_alone(path: Path) -> None:

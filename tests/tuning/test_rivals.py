@@ -231,6 +231,7 @@ def test_a_rival_stays_until_one_is_clearly_faster() -> None:
     assert held is not None
     rivals.drop(held)
     assert rivals.of(state) is None
+    assert rivals.wanted([state]) == [state], "built again"
     assert set(machine.kept) == {Path("second")}
 
 
@@ -238,7 +239,48 @@ def test_a_known_task_is_wanted_once() -> None:
     known, slower = state_of(DIRECT, 1.0), state_of("winograd2_conv2d n1 h8", 2.0)
     new, stranger = state_of(WINOGRAD, None), state_of("conv2d n1 h9", None)
     rivals, machine = rivals_of(known, slower, new, stranger)
+    known.failed = "it broke"
+    assert rivals.wanted([new]) == [slower]
+    known.failed = ""
     assert rivals.wanted([new, stranger]) == [known]
     assert rivals.wanted([new, stranger, known]) == []
     rivals.offer(slower, library(machine, "slower"), 2.0)
     assert rivals.wanted([new, slower]) == []
+
+
+def test_a_task_that_breaks_in_a_later_run_ends_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    direct, winograd = task_of([1.0, 1.1], DIRECT), task_of([0.9, 1.0], WINOGRAD)
+    tune(tmp_path, monkeypatch, UnevenMachine(), direct)
+
+    def broken(run: TuningRun, state: TaskState) -> object:
+        if state.task is direct:
+            raise ValueError("no features")
+        return make(run, state)
+
+    make = TuningRun._make_search
+    monkeypatch.setattr(TuningRun, "_make_search", broken)
+    store = tune(tmp_path, monkeypatch, UnevenMachine(), direct, winograd)
+    assert sum(record.fingerprint == WINOGRAD for record in store.records(TARGET.name)) == 2
+
+
+@pytest.mark.parametrize("kind", ["board", "stopped"])
+def test_a_rival_is_kept_where_nothing_can_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A board that is away for a call says nothing of a rival, and the scale stays."""
+    machine, costs = UnevenMachine(quick=4), [1.0 + 0.02 * n for n in range(20)]
+    run, calls = machine.run, itertools.count()
+
+    def away(built: Built, **more: Any) -> Measured | Failure:
+        at = next(calls)
+        if at in (10, 11):
+            return Failure(kind="crash" if at == 10 else kind, message="gone")
+        return run(built, **more)
+
+    monkeypatch.setattr(machine, "run", away)
+    store = tune(tmp_path, monkeypatch, machine, task_of(costs), confirm=0.0)
+    records = [record for record in store.records(TARGET.name) if record.ok]
+    assert len(records) == len(costs) - 1
+    assert [record.pace for record in records].count(None) == 1, "the first alone"

@@ -110,7 +110,7 @@ class _Examination:
         producer = f"{loaded.proto.producer_name} {loaded.proto.producer_version}"
         self.found: dict[str, Any] = {
             "producer": producer.strip(),
-            "ir_version": int(loaded.proto.ir_version),
+            "ir_version": loaded.ir_version,
             "opset": loaded.exported_opset or loaded.opset,
             "sha256": loaded.sha256,
             "inputs": {
@@ -169,8 +169,7 @@ class _Examination:
         """Returns what blocks, by looking at the nodes and then by importing them."""
         converters = converter_map()
         if network is None or static is None:
-            known = find_blocks(self._loaded.proto.graph, converters)
-            blocks = [block for block in known if block.operator not in _MAY_GO]
+            blocks = find_blocks(self._loaded.proto.graph, converters, but=_MAY_GO)
             return [*blocks, *self._take_stopped()]
         blocks = find_blocks(static.graph, converters)
         if blocks:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+import onnx.checker
 import onnx.inliner
 
 from tvmdet.errors import ModelError
@@ -53,7 +54,7 @@ def inline_functions(path: Path, model: onnx.ModelProto, limits: Limits) -> onnx
         return model
     try:
         return onnx.inliner.inline_local_functions(model)
-    except (ValueError, RuntimeError) as error:
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"{path}: its functions cannot be written out: {first_line(error)}; "
             "export it again without functions"

@@ -14,7 +14,7 @@ __all__ = ["keep_outputs", "without"]
 
 
 def keep_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
-    """Removes every other output, in place, and the nodes and weights that none of these needs.
+    """Removes every other output, in place, and what none of these needs, inputs too.
 
     The outputs stay in the order of the file.
 
@@ -42,6 +42,13 @@ def keep_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
     _replace(graph.node, nodes[::-1])
     _replace(graph.output, [value for value in graph.output if value.name in names])
     _replace(graph.initializer, [one for one in graph.initializer if one.name in needed])
+    sparse = [one for one in graph.sparse_initializer if one.values.name in needed]
+    _replace(graph.sparse_initializer, sparse)
+    # Before IR version 4 every initializer is among the inputs too.
+    _replace(graph.input, [value for value in graph.input if value.name in needed])
+    _replace(graph.value_info, [value for value in graph.value_info if value.name in needed])
+    annotations = [one for one in graph.quantization_annotation if one.tensor_name in needed]
+    _replace(graph.quantization_annotation, annotations)
 
 
 def without(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> str:

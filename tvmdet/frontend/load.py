@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.match_types import match_types
 from tvmdet.frontend.onnx_tools import (
     DEFAULT_DOMAINS,
+    constants_of,
+    describe,
     first_line,
+    iter_graphs,
     iter_tensors,
     name_nodes,
     tensor_bytes,
@@ -51,6 +55,9 @@ from tvmdet.steps import reached
 
 __all__ = ["Earlier", "LoadedModel", "load_onnx"]
 
+_MOST_SAMPLES = 1024  # of a RoiAlign, along each axis of a cell
+_LEAST_IR = 4  # before, every initializer is an input too, and new ones are none
+
 
 @dataclass(frozen=True, kw_only=True)
 class Earlier:
@@ -77,6 +84,7 @@ class LoadedModel:
         proto: The model, external data embedded, every node named. Not to be changed.
         sha256: Digest of the file and its external data files.
         opset: Version of the default operator set.
+        ir_version: Version of the file's format.
         exported_opset: That of the file, where its operators were brought to a later one.
         earlier: What it was when it was read, and after each rewrite but the last; empty when
             that is proven.
@@ -88,6 +96,7 @@ class LoadedModel:
     proto: onnx.ModelProto
     sha256: str
     opset: int
+    ir_version: int
     exported_opset: int | None = None
     earlier: tuple[Earlier, ...] = ()
     one_image: bool = False
@@ -127,6 +136,8 @@ def load_onnx(
     files = embed_external_data(proto, path.parent, limits)
     _check_tensors(path, proto)
     proto = inline_functions(path, proto, limits)
+    ir_version = int(proto.ir_version)
+    proto.ir_version = max(ir_version, _LEAST_IR)
     sort_nodes(proto.graph)
     name_nodes(proto.graph)
     if outputs:
@@ -142,6 +153,7 @@ def load_onnx(
         refuse(foreign)
     if not foreign:
         check_shape_lengths(proto)
+        _check_operands(path, proto)
         _check_model(path, proto)
         match_types(proto)
     exported = None
@@ -158,6 +170,7 @@ def load_onnx(
         proto=proto,
         sha256=digest,
         opset=opset,
+        ir_version=ir_version,
         exported_opset=exported,
         earlier=tuple(earlier),
     )
@@ -264,6 +277,30 @@ def _check_tensors(path: Path, model: onnx.ModelProto) -> None:
                 f"{path}: tensor {tensor.name!r} of shape {list(tensor.dims)} holds {stored} "
                 f"bytes and needs {expected}; the file is damaged: export or copy it again"
             )
+
+
+def _check_operands(path: Path, model: onnx.ModelProto) -> None:
+    """Refuses what no checker minds, and what ONNX Runtime or folding would not come back from."""
+    for graph in iter_graphs(model.graph):
+        constants = constants_of(graph)
+        for node in graph.node:
+            said = [a.i for a in node.attribute if a.name == "sampling_ratio"]
+            if node.op_type == "RoiAlign" and max(said, default=0) > _MOST_SAMPLES:
+                wrong = f"has sampling_ratio {max(said)}; allowed: up to {_MOST_SAMPLES}"
+            elif node.op_type == "Tile" and not _fits_tile(node, constants):
+                wrong = "repeats other dimensions than its input has"
+            else:
+                continue
+            raise ModelError(
+                f"{path}: {describe(node)} {wrong}; the file is damaged: export or copy it again"
+            )
+
+
+def _fits_tile(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
+    known = [constants.get(name) for name in node.input]
+    if len(known) != 2 or known[0] is None or known[1] is None:
+        return True
+    return math.prod(known[1].dims) == len(known[0].dims)
 
 
 def _check_model(path: Path, model: onnx.ModelProto) -> None:

@@ -55,7 +55,10 @@ class Network:
     @classmethod
     def of_static(cls, static: onnx.ModelProto, opset: int) -> Network:
         """Returns a network that is taken as it is: static, simplified, every node named."""
-        loaded = LoadedModel(name="network", proto=static, sha256="", opset=opset)
+        version = int(static.ir_version)
+        loaded = LoadedModel(
+            name="network", proto=static, sha256="", opset=opset, ir_version=version
+        )
         network = cls(loaded, None, Limits())
         network._made[1] = static
         return network

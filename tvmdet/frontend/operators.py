@@ -42,7 +42,10 @@ INTEGER_OPERATORS = (
 )
 """What :mod:`tvmdet.frontend.quantised` writes as operators of floats, in whatever domain."""
 
-_INTEGERS = "its integers cannot be taken as floats: their steps are not known, or not one for all"
+_INTEGERS = (
+    "its integers cannot be taken as floats: their steps are not constants of the file, or no "
+    "operator of floats has this form"
+)
 _DATA_DEPENDENT = {
     "Compress": "export fixed-size outputs (TopK, or masks by multiplication)",
     "NonMaxSuppression": _EXPORT_OFF,
@@ -90,17 +93,20 @@ def find_foreign(graph: onnx.GraphProto) -> list[Block]:
     return blocks
 
 
-def find_blocks(graph: onnx.GraphProto, converters: Collection[str]) -> list[Block]:
+def find_blocks(
+    graph: onnx.GraphProto, converters: Collection[str], *, but: Collection[str] = ()
+) -> list[Block]:
     """Returns the nodes that block the import of a simplified graph.
 
     Args:
         graph: The graph, with static shapes and constants folded.
         converters: Operator types that the importer converts.
+        but: Operator types that are left out.
     """
     constants = set(constants_of(graph))
     blocks, nodes = [], []
     for node in graph.node:
-        block = _find_block(node, converters, constants)
+        block = None if node.op_type in but else _find_block(node, converters, constants)
         if block is not None:
             blocks.append(block)
             nodes.append(node)

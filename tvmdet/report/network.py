@@ -137,7 +137,8 @@ def import_network(
     if spec.family == "raw":
         # A network that takes no picture has the size 1x1 in its spec.
         size_hw = None if spec.input.size_hw == (1, 1) else spec.input.size_hw
-        model = import_onnx(onnx, raw=True, size_hw=size_hw)
+        kept = {"outputs": list(spec.outputs)}
+        model = import_onnx(onnx, spec=kept, raw=True, size_hw=size_hw)
     else:
         # As the detector has it, with one input; then without its head.
         model = import_onnx(onnx, spec=spec)

@@ -49,7 +49,8 @@ class Rivals:
             if state.best_s is not None:
                 found[state] = None
             elif self.of(state) is None:
-                known = [(s.best_s, s) for s in self._groups[state] if s.best_s is not None]
+                able = [s for s in self._groups[state] if not s.failed]
+                known = [(s.best_s, s) for s in able if s.best_s is not None]
                 if known:
                     found[min(known, key=lambda entry: entry[0])[1]] = None
         new = [state for state in found if state not in self._sought and state not in self._held]
@@ -84,8 +85,11 @@ class Rivals:
         return True
 
     def drop(self, rival: Rival) -> None:
-        """Forgets a rival that does not work any more."""
-        self._held = {state: held for state, held in self._held.items() if held is not rival}
+        """Forgets a rival that does not work any more; another may be built in its place."""
+        lost = [state for state, held in self._held.items() if held is rival]
+        for state in lost:
+            del self._held[state]
+        self._sought.difference_update(lost)
         self._measurer.discard(rival.built)
 
 

@@ -248,8 +248,12 @@ class TuningRun:
 
     def _candidate(self, state: TaskState, decision: Decision) -> MeasureCandidate | None:
         """Schedules a decision that has run before; None if that is not possible any more."""
-        if state not in self._searches:
-            self._searches[state] = self._make_search(state)
+        try:
+            if state not in self._searches:
+                self._searches[state] = self._make_search(state)
+        except Exception as error:  # see _next_batch
+            state.give_up(one_line(error))
+            return None
         search = self._searches[state]
         candidate = search.candidate(decision)
         search.take_rejected()  # its record stands
@@ -415,9 +419,8 @@ class TuningRun:
         if self.model is None and isinstance(result, Measured):
             if state.best_s is not None and result.cost_s < state.best_s:
                 # Of many, the one that seems fastest has been lucky: the second time counts.
-                again = measurer.run(built, rival=self._rivals.of(state), longer=_LONGER)
-                result = again if isinstance(again, Measured) else result
-            if self._rivals.offer(state, built, result.cost_s):
+                result = measurer.run(built, rival=self._rivals.of(state), longer=_LONGER)
+            if isinstance(result, Measured) and self._rivals.offer(state, built, result.cost_s):
                 self._spent["run"] += time.perf_counter() - start
                 return result
         measurer.discard(built)
@@ -432,10 +435,13 @@ class TuningRun:
         result = measurer.run(built, best_s=state.best_s, rival=rival)
         if rival is None or isinstance(result, Measured) or result.kind in _OF_THE_RUN:
             return result
-        if isinstance(measurer.run(rival.built), Measured):
+        check = measurer.run(rival.built)
+        if isinstance(check, Measured):
             return result
+        if check.kind in _OF_THE_RUN:
+            return check
         self._rivals.drop(rival)
-        return measurer.run(built, best_s=state.best_s)
+        return measurer.run(built, best_s=state.best_s, rival=self._rivals.of(state))
 
     def _refuse_unusable(self, failure: Failure) -> None:
         """Ends a run in which nothing can be measured."""

@@ -91,6 +91,15 @@ def test_convolutions(
     assert "2 pairs of QuantizeLinear and DequantizeLinear as limits" in made.notes[1]
 
 
+def test_files_that_list_every_initializer_as_an_input(tmp_path: Path) -> None:
+    model = make(_convolution(), ARRAYS)
+    for tensor in model.graph.initializer:
+        value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        model.graph.input.append(value)
+    model.ir_version = 3
+    assert largest_change(model, network(model, tmp_path).at(1)) <= OUT
+
+
 def test_weights_are_proven_exactly(tmp_path: Path) -> None:
     made = network(make(_convolution(), ARRAYS), tmp_path)
     (proof,) = [proof for proof in made.proofs if proof.rewrite == FOLDED]
@@ -120,17 +129,18 @@ def _binary(operator: str, second: str = "w") -> list[onnx.NodeProto]:
 _SIGNED = {"z": np.uint8(128), "s": np.float32(0.01), "os": np.float32(0.01)}
 _ROW = {"w": RNG.integers(0, 255, (4, 1, 8)).astype(np.uint8), "wz": np.uint8(90)}
 _POOL = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
-_TENTH = {"os": np.float32(1 / 256), "oz": np.uint8(0)}
+_SHARES = {"os": np.float32(1 / 256), "oz": np.uint8(0)}
 
 
 @pytest.mark.parametrize(
     ("nodes", "arrays", "left"),
     [
-        (_unary("QLinearSigmoid"), _TENTH, "Sigmoid"),
+        (_unary("QLinearSigmoid"), _SHARES, "Sigmoid"),
         (_unary("QLinearLeakyRelu", alpha=0.2), _SIGNED, "LeakyRelu"),
         (_unary("QLinearLeakyRelu"), _SIGNED, "LeakyRelu"),
-        (_unary("QLinearSoftmax", opset=17, axis=1), _TENTH, "Softmax"),
-        (_unary("QLinearSoftmax", opset=17), _TENTH, "Softmax"),
+        (_unary("QLinearSoftmax", opset=17, axis=1), _SHARES, "Softmax"),
+        (_unary("QLinearSoftmax", opset=17), _SHARES, "Softmax"),
+        (_unary("QLinearSoftmax", opset=17), {**_SHARES, "os": np.float32(1 / 255)}, "Softmax"),
         (_unary("QLinearAveragePool", **_POOL), {}, "AveragePool"),
         (_unary("QLinearAveragePool", count_include_pad=1, **_POOL), {}, "AveragePool"),
         (_unary("QLinearGlobalAveragePool", channels_last=0), {}, "GlobalAveragePool"),
@@ -196,7 +206,7 @@ _COLUMNS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("opset", [11, 13, 21])
-@pytest.mark.parametrize("arrays", [_COLUMNS, {"w": _COLUMNS["w"]}])
+@pytest.mark.parametrize("arrays", [_COLUMNS, {"w": _COLUMNS["w"]}, {**_COLUMNS, "wz": np.int8(3)}])
 def test_matrix_products(arrays: dict[str, Any], opset: int, tmp_path: Path) -> None:
     inputs = ["q", "s", "z", "w", "ws", "wz", "os", "oz"]
     nodes = [
@@ -244,7 +254,7 @@ def test_a_value_that_two_operators_read_is_written_once() -> None:
         ),
         dequantised("m", "y"),
     ]
-    model = make(nodes, {**ARRAYS, **_TENTH})
+    model = make(nodes, {**ARRAYS, **_SHARES})
     assert write_pairs(model) == 2
     assert not has_integer_operators(model)
     assert operators(model).count("DequantizeLinear") == 3

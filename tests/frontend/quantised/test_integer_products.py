@@ -91,7 +91,12 @@ def test_convolutions(
 
 @pytest.mark.parametrize("opset", [11, 13, 21])
 @pytest.mark.parametrize(
-    "arrays", [COLUMNS, {**COLUMNS, "ws": np.float32(0.003), "wz": np.uint8(99)}]
+    "arrays",
+    [
+        COLUMNS,
+        {**COLUMNS, "ws": np.float32(0.003), "wz": np.uint8(99)},
+        {**COLUMNS, "wz": COLUMNS["wz"].dtype.type(5)},
+    ],
 )
 def test_matrix_products(arrays: dict[str, Any], opset: int, tmp_path: Path) -> None:
     model = make([QUANTISER, *_product("MatMulInteger")], arrays, (1, 5, 8), opset=opset)

@@ -63,9 +63,8 @@ def bound_shapes(model: onnx.ModelProto, limits: Limits) -> Bounded:
         rewriter.run(model.graph.node, rewriter.values)
     except BlockedError as error:
         way = without(model.graph, [error.node])
-        if not way:
-            raise
-        raise ShapeError(f"{error}; {way}") from error
+        # Without the node: errors cross to other processes.
+        raise ShapeError(f"{error}; {way}" if way else str(error)) from error
     names = [value.name for value in model.graph.output]
     missing = [name for name in names if name not in rewriter.values]
     if missing:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx
 
+from tvmdet.frontend.onnx_tools import iter_graphs
+
 __all__ = ["Names"]
 
 
@@ -12,9 +14,12 @@ class Names:
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         """Collects the names that are taken."""
-        self._taken = {name for node in graph.node for name in (*node.input, *node.output)}
-        self._taken.update(node.name for node in graph.node)
-        self._taken.update(one.name for one in (*graph.initializer, *graph.input, *graph.output))
+        self._taken: set[str] = set()
+        for inner in iter_graphs(graph):
+            for node in inner.node:
+                self._taken.update((node.name, *node.input, *node.output))
+            values = (*inner.initializer, *inner.input, *inner.output)
+            self._taken.update(value.name for value in values)
 
     def fresh(self, name: str) -> str:
         """Returns a name that nothing has yet, and takes it."""

@@ -87,7 +87,8 @@ def prove_products(integers: onnx.ModelProto, written: onnx.ModelProto) -> Proof
     Raises:
         ModelError: A product is another, or ONNX Runtime cannot run the network.
     """
-    watch, names = Watch(model=with_unsigned_weights(integers)), Names(written.graph)
+    watch = Watch(model=with_unsigned_weights(integers), other=written)
+    names = Names(written.graph)
     makers, now = _makers(integers.graph), _makers(written.graph)
     for node in integers.graph.node:
         result = node.output[0]
@@ -95,7 +96,7 @@ def prove_products(integers: onnx.ModelProto, written: onnx.ModelProto) -> Proof
             continue
         made = onnx.NodeProto.FromString(now[result].SerializeToString())
         made.output[0] = names.fresh(f"{result}_now")
-        watch.take(written, [made])
+        watch.take([made])
         watch.compare_sizes(result, made.output[0], TOLERANCE)
     feeds = probes(integers)
     watch.run(list(feeds.values()), "the product of its integers than floats round")
@@ -151,6 +152,7 @@ def _write(writer: PairWriter, node: onnx.NodeProto, product: _Product) -> bool:
         return False
     whole, scale, start = product.quantiser.output
     picture = writer.dequantise((whole, scale, start))
-    attributes, name = product.node.attribute, product.node.name
+    # The product may stay, or be taken twice: its name is taken.
+    attributes, name = product.node.attribute, writer.fresh(product.node.name)
     writer.add(operator, [picture, weights], node.output[0], attributes, name=name)
     return True

@@ -86,8 +86,8 @@ def rounding_left_out(rounded: onnx.ModelProto, model: onnx.ModelProto) -> str:
     return (
         f"the file is quantised: its weights are taken as float32, {_kept(fixed, each_picture)}; "
         f"without their rounding outputs {moved} "
-        "on random values and smooth shapes; compare with `tvmdet eval --onnx`, and prefer the "
-        "float export where there is one"
+        "on random values and smooth shapes; measure it with `tvmdet eval`, and prefer the float "
+        "export where there is one"
     )
 
 
@@ -118,7 +118,7 @@ def _watched(rounded: onnx.ModelProto, model: onnx.ModelProto) -> tuple[Watch, i
     Returns:
         The network, and how many pairs have fixed steps, and steps of each picture.
     """
-    watch, names = Watch(model=rounded), Names(rounded.graph)
+    watch, names = Watch(model=rounded, other=model), Names(rounded.graph)
     constants, types = constants_of(rounded.graph), element_types(rounded)
     replaced = {node.output[0]: node for node in model.graph.node if len(node.output) == 1}
     makers = {name: node for node in rounded.graph.node for name in node.output}
@@ -129,7 +129,7 @@ def _watched(rounded: onnx.ModelProto, model: onnx.ModelProto) -> tuple[Watch, i
             continue
         result, quantiser = node.output[0], makers[node.input[0]]
         value = names.fresh(f"{result}_now")
-        watch.take(model, [helper.make_node(now.op_type, list(now.input), [value], name=value)])
+        watch.take([helper.make_node(now.op_type, list(now.input), [value], name=value)])
         pair = read_pair(node, quantiser, constants, types)
         if pair is not None:
             fixed += 1

@@ -87,9 +87,10 @@ def read_steps(node: onnx.NodeProto, constants: Constants) -> Steps | None:
     if tensor is None or tensor.data_type not in RANGES:
         return None
     zero = numpy_helper.to_array(tensor).astype(np.int64)
-    if zero.size != scale.size:
+    if zero.size not in (1, scale.size):
         return None
-    return Steps(scale=scale, zero=zero.reshape(scale.shape), kind=tensor.data_type)
+    zero = np.broadcast_to(zero.reshape(-1), scale.shape or (1,)).reshape(scale.shape)
+    return Steps(scale=scale, zero=zero, kind=tensor.data_type)
 
 
 def drop_unread(model: onnx.ModelProto, candidates: Iterable[str]) -> None:

@@ -38,10 +38,12 @@ class Watch:
 
     Attributes:
         model: The network, of static input shapes; a copy, to which outputs are added.
+        other: The network that is to take its place.
         largest: Of each value the largest difference so far.
     """
 
     model: onnx.ModelProto
+    other: onnx.ModelProto
     largest: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -53,16 +55,17 @@ class Watch:
         self._known = {name for node in self._graph.node for name in node.output}
         self._known |= {one.name for one in (*self._graph.input, *self._graph.initializer)}
         self._allowed: dict[str, _Allowed] = {}
+        graph = self.other.graph
+        self._constants = constants_of(graph)
+        self._makers = {name: node for node in graph.node for name in node.output}
+        self._places = {node.output[0]: place for place, node in enumerate(graph.node)}
 
-    def take(self, other: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> None:
-        """Adds nodes of another network, and what computes their inputs from values of both.
+    def take(self, nodes: Sequence[onnx.NodeProto]) -> None:
+        """Adds nodes like those of the other network, and what computes their inputs there.
 
         Args:
-            other: That network.
             nodes: Nodes whose results this network does not have.
         """
-        constants = constants_of(other.graph)
-        makers = {name: node for node in other.graph.node for name in node.output}
         waiting, found = list(nodes), list[onnx.NodeProto]()
         while waiting:
             node = waiting.pop()
@@ -73,13 +76,13 @@ class Watch:
             for name in node.input:
                 if not name or name in self._known:
                     continue
-                if name in makers:
-                    waiting.append(makers[name])
+                if name in self._makers:
+                    waiting.append(self._makers[name])
                 else:
-                    self._graph.initializer.add().CopyFrom(constants[name])
+                    self._graph.initializer.add().CopyFrom(self._constants[name])
                     self._known.add(name)
-        places = {node.output[0]: place for place, node in enumerate(other.graph.node)}
-        found.sort(key=lambda node: places.get(node.output[0], len(places)))
+        last = len(self._places)
+        found.sort(key=lambda node: self._places.get(node.output[0], last))
         for node in found:
             self._graph.node.add().CopyFrom(node)
             self._graph.node[-1].name = ""  # ONNX Runtime wants names to be different, or none

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,7 +106,7 @@ class PairWriter:
         if shape is None:
             return None
         if self.opset >= _STEPS_ALONG_AXES:
-            return self.dequantise(integers, axis)
+            return self.dequantise(self._with_zeros(integers, steps), axis)
         return self._spelled(integers, steps, shape, axis)
 
     def dequantise(self, integers: Integers, axis: int | None = None) -> str:
@@ -116,6 +117,15 @@ class PairWriter:
             self.nodes.append(_dequantiser(integers, name, axis))
             self._floats[key] = name
         return self._floats[key]
+
+    def _with_zeros(self, integers: Integers, steps: Steps) -> Integers:
+        """Returns integers with a zero point for each step, as DequantizeLinear wants them."""
+        whole, scale, zero = integers
+        stored = self.constants.get(zero)
+        if stored is None or math.prod(stored.dims) == steps.scale.size:
+            return integers
+        dtype = helper.tensor_dtype_to_np_dtype(stored.data_type)
+        return whole, scale, self.constant(steps.zero.astype(dtype), f"{zero}_each")
 
     def _spelled(self, integers: Integers, steps: Steps, shape: tuple[int, ...], axis: int) -> str:
         """Writes what a DequantizeLinear computes, where it takes no axis."""
