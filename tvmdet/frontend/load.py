@@ -300,7 +300,8 @@ def _fits_tile(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) 
     known = [constants.get(name) for name in node.input]
     if len(known) != 2 or known[0] is None or known[1] is None:
         return True
-    return math.prod(known[1].dims) == len(known[0].dims)
+    repeats: int = math.prod(known[1].dims)
+    return repeats == len(known[0].dims)
 
 
 def _check_model(path: Path, model: onnx.ModelProto) -> None:
