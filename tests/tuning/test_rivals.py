@@ -62,7 +62,7 @@ class UnevenMachine:
         lasts: Runs of one library before it breaks.
     """
 
-    parallel = 2
+    parallel, repeats = 2, False
 
     def __init__(
         self, quick: int = 12, noise: float = 0.02, in_turn: bool = True, lasts: int = 10**6

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from tvmdet.diagnosis import Proof
 from tvmdet.errors import ModelError
+from tvmdet.frontend.check_operands import check_operands
 from tvmdet.frontend.custom_suppression import replace_custom_suppressions
 from tvmdet.frontend.external_data import embed_external_data
 from tvmdet.frontend.functions import inline_functions
@@ -23,10 +23,7 @@ from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.match_types import match_types
 from tvmdet.frontend.onnx_tools import (
     DEFAULT_DOMAINS,
-    constants_of,
-    describe,
     first_line,
-    iter_graphs,
     iter_tensors,
     name_nodes,
     tensor_bytes,
@@ -55,7 +52,6 @@ from tvmdet.steps import reached
 
 __all__ = ["Earlier", "LoadedModel", "load_onnx"]
 
-_MOST_SAMPLES = 1024  # of a RoiAlign, along each axis of a cell
 _LEAST_IR = 4  # before, every initializer is an input too, and new ones are none
 
 
@@ -153,7 +149,7 @@ def load_onnx(
         refuse(foreign)
     if not foreign:
         check_shape_lengths(proto)
-        _check_operands(path, proto)
+        check_operands(path, proto)
         _check_model(path, proto)
         match_types(proto)
     exported = None
@@ -277,31 +273,6 @@ def _check_tensors(path: Path, model: onnx.ModelProto) -> None:
                 f"{path}: tensor {tensor.name!r} of shape {list(tensor.dims)} holds {stored} "
                 f"bytes and needs {expected}; the file is damaged: export or copy it again"
             )
-
-
-def _check_operands(path: Path, model: onnx.ModelProto) -> None:
-    """Refuses what no checker minds, and what ONNX Runtime or folding would not come back from."""
-    for graph in iter_graphs(model.graph):
-        constants = constants_of(graph)
-        for node in graph.node:
-            said = [a.i for a in node.attribute if a.name == "sampling_ratio"]
-            if node.op_type == "RoiAlign" and max(said, default=0) > _MOST_SAMPLES:
-                wrong = f"has sampling_ratio {max(said)}; allowed: up to {_MOST_SAMPLES}"
-            elif node.op_type == "Tile" and not _fits_tile(node, constants):
-                wrong = "repeats other dimensions than its input has"
-            else:
-                continue
-            raise ModelError(
-                f"{path}: {describe(node)} {wrong}; the file is damaged: export or copy it again"
-            )
-
-
-def _fits_tile(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
-    known = [constants.get(name) for name in node.input]
-    if len(known) != 2 or known[0] is None or known[1] is None:
-        return True
-    repeats: int = math.prod(known[1].dims)
-    return repeats == len(known[0].dims)
 
 
 def _check_model(path: Path, model: onnx.ModelProto) -> None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import tvm
 from tvm.s_tir.meta_schedule.arg_info import ArgInfo
@@ -127,6 +127,7 @@ class Measurer:
     Use as a context manager.
 
     Attributes:
+        repeats: Whether a second run gives the same, so that nothing needs a rival.
         target: What candidates are compiled for; this machine, or the board, must be able to
             run it.
         threads: Threads that kernels run on.
@@ -135,6 +136,8 @@ class Measurer:
         board: Where candidates run; None for this machine.
         give_up: Asked while a board that is gone is waited for; once true, it is not any more.
     """
+
+    repeats: ClassVar[bool] = False
 
     target: Target
     threads: int

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy.typing as npt
 from tvm import s_tir, tirx
@@ -39,6 +39,8 @@ class Predictor(Measurer):
     Attributes:
         model: Of the core.
     """
+
+    repeats: ClassVar[bool] = True
 
     model: PipelineModel
 

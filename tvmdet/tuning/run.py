@@ -3,10 +3,9 @@
 Each task is measured first with what another processor's records propose, or its default, many
 tasks in one round so that the builders stay busy; then slices of a few candidates go to the task
 with the largest expected gain, until the time is spent or nothing promises a gain worth a slice.
-Every candidate is timed in turn with a rival (:mod:`tvmdet.tuning.rivals`), and one that seems to
-be the fastest once more, for longer: that counts. The rest of the time goes to the leaders of each
-layer, which are timed again. Every trial is on disk before the next one runs, so the run can be
-killed at any moment and a later one goes on from there.
+How a candidate is timed is in :mod:`tvmdet.tuning.timing`. The rest of the time goes to the leaders
+of each layer, which are timed again. Every trial is on disk before the next one runs, so the run
+can be killed at any moment and a later one goes on from there.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ from tvmdet.tuning.measure import (
     Measured,
     MeasureOptions,
     Measurer,
-    Rival,
 )
 from tvmdet.tuning.nearness import fitted
 from tvmdet.tuning.planner import (
@@ -49,19 +47,16 @@ from tvmdet.tuning.predict import Predictor
 from tvmdet.tuning.progress import TuningProgress, TuningReport
 from tvmdet.tuning.ranking import Ranking
 from tvmdet.tuning.record import TuningRecord
-from tvmdet.tuning.rivals import Rivals
 from tvmdet.tuning.search import BATCH, TaskSearch, one_line
 from tvmdet.tuning.store import TuningStore
 from tvmdet.tuning.target_records import TargetRecords
 from tvmdet.tuning.task import Task
+from tvmdet.tuning.timing import OF_THE_RUN, Timing
 
 __all__ = ["TuningRun"]
 
 _STAGNANT = 3  # slices without an improvement after which a task's pool is dropped
 _RELEARN = 12  # records of an earlier run that the cost model is taught per task
-_LONGER = 4.0  # times the usual number of calls of those that seem to be the fastest
-# Failures that say nothing of a candidate, and so nothing of its rival either.
-_OF_THE_RUN = frozenset({"stopped", "board", "start", "setup"})
 
 Batch = list[tuple[Decision, MeasureCandidate]]
 
@@ -131,7 +126,7 @@ class TuningRun:
             self._interrupt,
             self._measurer() as measurer,
         ):
-            self._rivals = Rivals(measurer, self._states)
+            self._timing = Timing(measurer, self._states, self._why_stop)
             try:
                 return self._loop(measurer)
             except KeyboardInterrupt:
@@ -201,7 +196,7 @@ class TuningRun:
     def _confirm(self, measurer: Measurer) -> None:
         """Times the leaders of each layer again and for longer, while time is left.
 
-        All in turn with one rival: what each costs now replaces what it was recorded with.
+        What each costs now replaces what it was recorded with.
         """
         for race in close_races(self._states, self._seconds_of):
             if self._why_stop():
@@ -217,27 +212,15 @@ class TuningRun:
                 for (state, decision, _), built in zip(able, libraries, strict=True)
                 if isinstance(built, Built)
             ]
-            self._run_race(measurer, runners)
-            for *_, built in runners:
-                measurer.discard(built)
+            if runners:
+                self._race(runners)
 
-    def _run_race(
-        self, measurer: Measurer, runners: Sequence[tuple[TaskState, Decision, Built]]
-    ) -> None:
-        """Times all in turn with the rival of the first, which leads, or else with itself."""
-        if not runners:
-            return
-        leader, decision, built = runners[0]
-        rival = self._rivals.of(leader)
-        if rival is None:
-            rival = Rival(built=built, cost_s=self._seconds_of(leader)[decision])
-            runners = runners[1:]
-        for state, decision, built in runners:
-            if self._why_stop():
-                break
-            result = measurer.run(built, rival=rival, longer=_LONGER)
-            if isinstance(result, Measured):  # else it ran before, and what is known stands
-                self._put_down(state, decision, result)
+    def _race(self, runners: Sequence[tuple[TaskState, Decision, Built]]) -> None:
+        leader, decision, _ = runners[0]
+        libraries = [(state, built) for state, _, built in runners]
+        for place, result in self._timing.race(libraries, self._seconds_of(leader)[decision]):
+            state, decision, _ = runners[place]
+            self._put_down(state, decision, result)
         for state in {state for state, *_ in runners}:
             state.best_s = min(self._seconds_of(state).values())
 
@@ -345,11 +328,13 @@ class TuningRun:
         """Asks for candidates and puts down the decisions that cannot be scheduled."""
         task, records = state.task, self._records
         name = task.template.name
-        borrowed = (
+        known = (
             records.best(task.fingerprint, self.threads),
             records.borrow(task.anchor, name, self.threads),
         )
-        hints = [record.decision for record in borrowed if record is not None]
+        borrowed = [record for record in known if record is not None]
+        borrowed.sort(key=lambda record: record.predicted)  # as the compiler takes them
+        hints = [record.decision for record in borrowed]
         near = records.near(task.anchor, name, self.threads)
         if near is not None:
             hints.append(fitted(near.decision, task.decisions))
@@ -368,23 +353,27 @@ class TuningRun:
 
     def _measure(self, measurer: Measurer, work: Sequence[tuple[TaskState, Batch]]) -> None:
         """Builds every candidate, then runs them one at a time, each on disk before the next."""
-        known = self._unbuilt_rivals([state for state, batch in work if batch])
+        known = []
+        if not measurer.repeats:
+            known = self._unbuilt_rivals([state for state, batch in work if batch])
         candidates = [candidate for _, batch in work for _, candidate in batch]
         start = time.perf_counter()
         libraries = measurer.build(candidates + [candidate for *_, candidate in known])
         self._spent["build"] += time.perf_counter() - start
         built = iter(libraries)
         for (state, cost, _), library in zip(known, libraries[len(candidates) :], strict=True):
-            if isinstance(library, Built) and not self._rivals.offer(state, library, cost):
+            if isinstance(library, Built) and not self._timing.rivals.offer(state, library, cost):
                 measurer.discard(library)
         for state, batch in work:
             measured: Batch = []
             costs: list[float | None] = []
             for decision, candidate in batch:
-                result = self._run_one(measurer, state, next(built))
+                start = time.perf_counter()
+                result = self._timing.time(state, next(built))
+                self._spent["run"] += time.perf_counter() - start
                 if isinstance(result, Failure):
                     self._refuse_unusable(result)
-                    if result.kind in _OF_THE_RUN:
+                    if result.kind in OF_THE_RUN:
                         continue
                 self._put_down(state, decision, result)
                 measured.append((decision, candidate))
@@ -395,53 +384,14 @@ class TuningRun:
         self, states: Sequence[TaskState]
     ) -> list[tuple[TaskState, float, MeasureCandidate]]:
         """Returns what earlier runs found fastest, to be built, and what it costs."""
-        if self.model is not None:  # predictions repeat: nothing needs to be run in turn
-            return []
         found = []
-        for state in self._rivals.wanted(states):
+        for state in self._timing.rivals.wanted(states):
             seconds = self._seconds_of(state)
             decision = min(seconds, key=seconds.__getitem__)
             candidate = self._candidate(state, decision)
             if candidate is not None:
                 found.append((state, seconds[decision], candidate))
         return found
-
-    def _run_one(
-        self, measurer: Measurer, state: TaskState, built: Built | Failure
-    ) -> Measured | Failure:
-        if isinstance(built, Failure):
-            return built
-        if self._why_stop():
-            measurer.discard(built)
-            return Failure(kind="stopped", message="the run has ended")
-        start = time.perf_counter()
-        result = self._run_in_turn(measurer, state, built)
-        if self.model is None and isinstance(result, Measured):
-            if state.best_s is not None and result.cost_s < state.best_s:
-                # Of many, the one that seems fastest has been lucky: the second time counts.
-                result = measurer.run(built, rival=self._rivals.of(state), longer=_LONGER)
-            if isinstance(result, Measured) and self._rivals.offer(state, built, result.cost_s):
-                self._spent["run"] += time.perf_counter() - start
-                return result
-        measurer.discard(built)
-        self._spent["run"] += time.perf_counter() - start
-        return result
-
-    def _run_in_turn(
-        self, measurer: Measurer, state: TaskState, built: Built
-    ) -> Measured | Failure:
-        """Times a candidate in turn with its rival, or alone where that one fails."""
-        rival = self._rivals.of(state) if self.model is None else None
-        result = measurer.run(built, best_s=state.best_s, rival=rival)
-        if rival is None or isinstance(result, Measured) or result.kind in _OF_THE_RUN:
-            return result
-        check = measurer.run(rival.built)
-        if isinstance(check, Measured):
-            return result
-        if check.kind in _OF_THE_RUN:
-            return check
-        self._rivals.drop(rival)
-        return measurer.run(built, best_s=state.best_s, rival=self._rivals.of(state))
 
     def _refuse_unusable(self, failure: Failure) -> None:
         """Ends a run in which nothing can be measured."""
