@@ -18,10 +18,11 @@ from tvmdet.targets import get_target
 from tvmdet.tuning import MeasureOptions, TuningStore, tune_tasks
 from tvmdet.tuning.measure import Built, Failure, Measured, Rival
 from tvmdet.tuning.planner import TaskState
-from tvmdet.tuning.record import rounded, typical_latency
+from tvmdet.tuning.record import TuningRecord, rounded, typical_latency
 from tvmdet.tuning.rivals import Rivals
 from tvmdet.tuning.run import TuningRun
 from tvmdet.tuning.task import Task
+from tvmdet.tuning.timing import Timing
 
 TARGET = get_target("host")
 FALLING = [1.0 + 0.01 * n for n in range(39, -1, -1)]
@@ -126,7 +127,13 @@ def tune(
     monkeypatch.setattr(TuningRun, "_measurer", lambda _run: machine)
     store = TuningStore(folder)
     options = MeasureOptions(confirm_share=confirm)
-    tune_tasks(tasks, target=TARGET, store=store, budget_s=100.0, min_gain=0.0, options=options)
+    report = tune_tasks(
+        tasks, target=TARGET, store=store, budget_s=100.0, min_gain=0.0, options=options
+    )
+    if len(tasks) == 1:
+        best = store.best(TARGET.name, tasks[0].fingerprint)
+        assert best is not None
+        assert report.latency_after_s == best.cost, "after the races as well"
     assert len(machine.kept) <= len(tasks), "the rivals' libraries alone"
     return store
 
@@ -185,6 +192,46 @@ def test_a_rival_that_breaks_takes_no_candidate_with_it(
     records = store.records(TARGET.name)
     assert len(records) == len(costs)
     assert all(record.ok for record in records)
+
+
+def test_the_second_time_of_what_seems_fastest_counts() -> None:
+    state = state_of(DIRECT, best_s=1.0e-3)
+    lucky, true = (Measured(latencies_s=(seconds,)) for seconds in (0.8e-3, 1.1e-3))
+    machine = UnevenMachine()
+    answers = iter([lucky, true, true])
+    machine.run = lambda *_, **__: next(answers)  # type: ignore[method-assign]
+    timing = Timing(machine, [state], lambda: "")  # type: ignore[arg-type]
+    assert timing.time(state, library(machine, "seems fast")) is true
+    assert timing.time(state, library(machine, "slower")) is true, "once is enough"
+    assert next(answers, None) is None
+
+
+def test_what_was_measured_is_tried_before_what_was_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, store = task_of([1.0] * 9, DIRECT), TuningStore(tmp_path)
+    said = TuningRecord(
+        target=TARGET.name,
+        fingerprint=DIRECT,
+        anchor=DIRECT,
+        decision=task.decisions[5],
+        predicted_cycles=1.0,
+        threads=1,
+        cpu="a model",
+    )
+    measured = dataclasses.replace(
+        said,
+        fingerprint="of another epilogue",
+        decision=task.decisions[7],
+        predicted_cycles=None,
+        latencies_s=(1.0,),
+        cpu="another",
+    )
+    for record in (said, measured):
+        store.append(record)
+    tune(tmp_path, monkeypatch, UnevenMachine(), task, confirm=0.0)
+    _, _, *own = TuningStore(tmp_path).records(TARGET.name)
+    assert [record.decision for record in own[:2]] == [task.decisions[7], task.decisions[5]]
 
 
 def state_of(anchor: str, best_s: float | None = 1.0) -> TaskState:
