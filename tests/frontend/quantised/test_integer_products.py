@@ -118,6 +118,20 @@ def test_a_picture_that_two_products_read_is_written_once() -> None:
     assert "1 value not as" in rounding_left_out(rounded, model)
 
 
+def test_a_product_that_is_taken_twice_has_two_names() -> None:
+    first, second = _product(result="a"), _product(result="b")
+    second[3].input[1] = "af"  # the sums of the first
+    nodes = [QUANTISER, *first, *second[2:], helper.make_node("Add", ["a", "b"], ["y"])]
+    for index, node in enumerate(nodes):
+        node.name = f"node_{index}"
+    model = make(nodes, {**ARRAYS, "ws": np.float32(0.002)})
+    dynamic = copied(model)
+    assert write_products(model) == 2
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names)
+    assert len(prove_products(dynamic, model).differences) == 2
+
+
 def test_integers_that_others_read_stay() -> None:
     nodes = [QUANTISER, *_product(result="a")]
     nodes = [*nodes, helper.make_node("ReduceMax", ["as"], ["m"])]
