@@ -194,6 +194,27 @@ def test_a_rival_that_breaks_takes_no_candidate_with_it(
     assert all(record.ok for record in records)
 
 
+def test_what_races_find_is_what_the_run_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels that take more when they are timed for longer; the helper compares."""
+    machine = UnevenMachine(noise=0.0)
+    run = machine.run
+
+    def tiring(built: Built, *, longer: float = 1.0, **more: Any) -> Measured | Failure:
+        result = run(built, longer=longer, **more)
+        if isinstance(result, Failure) or longer == 1.0:
+            return result
+        slower = rounded(1.05 * seconds for seconds in result.latencies_s)
+        return dataclasses.replace(result, latencies_s=slower)
+
+    monkeypatch.setattr(machine, "run", tiring)
+    store = tune(tmp_path, monkeypatch, machine, task_of([1.0] * 4))
+    best = store.best(TARGET.name, "numbered")
+    assert best is not None
+    assert best.cost == pytest.approx(1.05e-3, rel=0.01)
+
+
 def test_the_second_time_of_what_seems_fastest_counts() -> None:
     state = state_of(DIRECT, best_s=1.0e-3)
     lucky, true = (Measured(latencies_s=(seconds,)) for seconds in (0.8e-3, 1.1e-3))
