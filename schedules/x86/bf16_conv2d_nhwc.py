@@ -2,22 +2,24 @@
 
 The strategy is that of :mod:`tvmdet.schedules.common.conv2d_nhwc`, with two differences:
 
-1. The rows of a task are always copied: the copy rounds float32 to bfloat16, so that pictures stay
-   float32 between kernels and each layer can be computed as is fastest for it.
+1. The rows of a task are copied, and rounded to bfloat16 as they are, unless the picture is
+   bfloat16 already, is not padded and has an even number of channels: then it is read in place.
 2. The innermost step multiplies a broadcast pair of channels with a vector of weight pairs, 32
    products an instruction, twice as many as an FMA.
 
-Why not bfloat16 pictures: a detector's hot pictures lie in L2 or L3, halving them gains less than
-the depthwise and Winograd layers, which compute in float32, would lose by converting.
+Which pictures are bfloat16: :mod:`tvmdet.passes.store_rounded`.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+import tvm_ffi
+from tvm import s_tir, tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import SBlockRV
-from tvmdet.schedules.base import Workload
+from tvmdet.schedules.base import Decision, Workload, schedule_of
+from tvmdet.schedules.blocks import annotated_block, buffer_shape, is_border, is_view
 from tvmdet.schedules.common.conv2d_nhwc import Conv2dNhwc, copy_channels
 from tvmdet.schedules.x86.bf16_dot import BF16_DOT_LLVM, bf16_dot
 
@@ -31,10 +33,17 @@ class Bf16Conv2dNhwc(Conv2dNhwc):
     mark: ClassVar[str] = "tvmdet.bf16_conv2d"
     slices: ClassVar[bool] = False
 
+    def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
+        """Applies one register tile; see :class:`Template`."""
+        return super().apply(_read_in_place(func, self.mark), workload, decision)
+
     def _place_padding(
         self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload
     ) -> None:
         self.prepare_task(schedule, task)
+        if is_view(schedule, pad):
+            schedule.compute_inline(pad)
+            return
         schedule.compute_at(pad, task)
         copy_channels(schedule, pad, 2 * workload["lanes"])
 
@@ -55,3 +64,28 @@ class Bf16Conv2dNhwc(Conv2dNhwc):
         schedule.vectorize(vector)
         schedule.unroll(blocks)
         schedule.unroll(wi)
+
+
+def _read_in_place(func: tirx.PrimFunc, mark: str) -> tirx.PrimFunc:
+    """Returns a function whose picture is not copied, if it is bfloat16 and nothing is around it.
+
+    The condition of its padding then only cuts the slack off, of which no tile computes anything,
+    and the dot product wants the picture without one.
+    """
+    schedule = schedule_of(func)
+    conv = annotated_block(schedule, mark)
+    pad = schedule.get_producers(conv)[0]
+    block = schedule.get(pad)
+    if not is_border(schedule, pad) or "p0.0.0.0" not in str(schedule.get(conv).annotations[mark]):
+        return func
+    _, picture, _ = block.body.value.args
+    if int(picture.source.shape[-1]) != buffer_shape(schedule, pad)[-1]:
+        return func
+
+    def plain(found: s_tir.SBlock) -> s_tir.SBlock:
+        if found.name_hint != block.name_hint:
+            return found
+        body = tirx.BufferStore(found.body.buffer, found.body.value.args[1], found.body.indices)
+        return s_tir.SBlock(found.iter_vars, found.reads, found.writes, found.name_hint, body)
+
+    return func.with_body(tvm_ffi.structural_map(func.body, (s_tir.SBlock, plain)))

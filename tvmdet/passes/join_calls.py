@@ -7,7 +7,7 @@ pass that knows better names the calls to join, and TVM's FuseTIR joins their fu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import tvm
@@ -16,7 +16,7 @@ from tvm.s_tir import Schedule
 
 from tvmdet.passes.relax_tools import is_call_to
 
-__all__ = ["Calls", "Find", "blocks_of", "join_calls"]
+__all__ = ["Calls", "Find", "blocks_of", "fuse_kernels", "is_kernel_call", "join_calls"]
 
 _NAME = 120  # characters of a joined function's name, which would grow with every join
 
@@ -51,7 +51,7 @@ class Calls:
         if not isinstance(variable, relax.Var):
             return None
         value = self._values.get(variable)
-        return value if value is not None and _is_kernel_call(value) else None
+        return value if value is not None and is_kernel_call(value) else None
 
     def is_read_once(self, variable: Any) -> bool:
         """Returns whether a variable has one reader."""
@@ -100,7 +100,7 @@ class _Joiner(relax.PyExprMutator):  # type: ignore[misc]
         return self.visit_expr(func)
 
     def visit_call_(self, call: Any) -> Any:
-        if _is_kernel_call(call):
+        if is_kernel_call(call):
             while (found := self._find(self._calls, call)) is not None:
                 first, at = found
                 args = list(call.args[1])
@@ -130,7 +130,7 @@ def blocks_of(func: Any) -> list[Any]:
     return [schedule.get(block) for block in schedule.get_child_blocks(root)]
 
 
-def _is_kernel_call(expr: Any) -> bool:
+def is_kernel_call(expr: Any) -> bool:
     """Returns whether an expression calls a kernel with one result."""
     return is_call_to(expr, "relax.call_tir") and isinstance(expr.ty_args[0], relax.TensorType)
 
@@ -147,15 +147,15 @@ def _variables(exprs: Any) -> list[Any]:
     return found
 
 
-def _join(functions: dict[str, Any], first: Any, second: Any, at: int) -> tirx.PrimFunc:
-    """Returns the function of two calls; its parameters are the first's, then the second's."""
+def fuse_kernels(types: Sequence[Any], emit: Callable[[Any, list[Any]], Any]) -> tirx.PrimFunc:
+    """Returns one function of several kernels.
+
+    Args:
+        types: Of its parameters but the last, which is its result.
+        emit: Gets a block builder and the parameters; emits calls of kernels that it adds to the
+            builder's module, and returns the last one.
+    """
     builder = relax.BlockBuilder()
-    one, two = (
-        builder.add_func(functions[call.args[0].name_hint], f"part{i}")
-        for i, call in enumerate((first, second))
-    )
-    outer, inner = list(first.args[1]), list(second.args[1])
-    types = [arg.ty for arg in (*outer, *inner[:at], *inner[at + 1 :])]
 
     def variables() -> list[Any]:
         return [relax.Var(f"p{i}", type_) for i, type_ in enumerate(types)]
@@ -163,10 +163,7 @@ def _join(functions: dict[str, Any], first: Any, second: Any, at: int) -> tirx.P
     params = variables()
     with builder.function("joined", params, attrs={"Primitive": True}):
         with builder.dataflow():
-            between = builder.emit(relax.call_tir(one, params[: len(outer)], first.ty_args[0]))
-            rest = params[len(outer) :]
-            args = [*rest[:at], between, *rest[at:]]
-            result = builder.emit_output(relax.call_tir(two, args, second.ty_args[0]))
+            result = builder.emit_output(emit(builder, params))
         builder.emit_func_output(result)
     joined = builder.get().get_global_var("joined")
     params = variables()
@@ -186,3 +183,20 @@ def _join(functions: dict[str, Any], first: Any, second: Any, at: int) -> tirx.P
     )
     (call,) = calls
     return module[call.args[0]]
+
+
+def _join(functions: dict[str, Any], first: Any, second: Any, at: int) -> tirx.PrimFunc:
+    """Returns the function of two calls; its parameters are the first's, then the second's."""
+    outer, inner = list(first.args[1]), list(second.args[1])
+    types = [arg.ty for arg in (*outer, *inner[:at], *inner[at + 1 :])]
+
+    def emit(builder: Any, params: list[Any]) -> Any:
+        one, two = (
+            builder.add_func(functions[call.args[0].name_hint], f"part{i}")
+            for i, call in enumerate((first, second))
+        )
+        between = builder.emit(relax.call_tir(one, params[: len(outer)], first.ty_args[0]))
+        rest = params[len(outer) :]
+        return relax.call_tir(two, [*rest[:at], between, *rest[at:]], second.ty_args[0])
+
+    return fuse_kernels(types, emit)

@@ -35,6 +35,7 @@ from tvmdet.passes.lower_scatter import LowerScatter
 from tvmdet.passes.lower_sorting import LowerSorting
 from tvmdet.passes.pack_conv2d import Conv2dPacker
 from tvmdet.passes.rewrite_dense import RewriteDense
+from tvmdet.passes.store_rounded import StoreRounded
 from tvmdet.steps import reached
 from tvmdet.targets import Target
 
@@ -74,6 +75,9 @@ def lowering_phases(
         # What TVM's fusion leaves: reads through an index, two convolutions in one kernel.
         ("fuse_reads", FuseReads()),
         ("fuse_pairs", FuseConvPairs(pairs)),
+        ("drop_joined", relax.transform.DeadCodeElimination()),
+        # What is left knows who reads what.
+        ("store_rounded", StoreRounded()),
         # A reshape that nothing fused with is a new view of the same bytes.
         ("view_reshapes", relax.transform.RewriteDataflowReshape()),
         ("remove_dead_code", relax.transform.DeadCodeElimination()),

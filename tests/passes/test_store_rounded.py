@@ -1,0 +1,237 @@
+"""Pictures that are only multiplied in bfloat16 are written in bfloat16; the numbers stay."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_models
+import pytest
+import tvm
+from assertions import assert_close
+from scheduled_kernels import (
+    Kernel,
+    conv2d_reference,
+    kernels_of,
+    lower_network,
+    nearest_bf16,
+    run_decisions,
+)
+from tvm import relax
+from tvmdet.targets import get_target
+
+from tvmdet.passes import store_rounded
+from tvmdet.passes.bf16_conv2d import round_to_bf16
+
+BF16 = get_target("x86-64-v4").at_precision("bf16")
+LAYOUTS = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+X, WEIGHT = (1, 8, 10, 16), (16, 1, 1, 16)
+
+
+def _noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+def _conv(builder: relax.BlockBuilder, x: Any, *weight: int, seed: int = 1, **more: Any) -> Any:
+    made = relax.const(_noise(*weight, seed=seed))
+    return builder.emit(relax.op.nn.conv2d(x, made, **LAYOUTS, **more))
+
+
+def _depthwise(builder: relax.BlockBuilder, x: Any) -> Any:
+    channels = int(x.ty.shape[3])
+    return _conv(builder, x, channels, 3, 3, 1, groups=channels, padding=[1] * 4)
+
+
+def _relu(builder: relax.BlockBuilder, x: Any) -> Any:
+    return builder.emit(relax.op.nn.relu(x))
+
+
+def _plain(builder: relax.BlockBuilder, x: Any) -> Any:
+    return _conv(builder, _relu(builder, _conv(builder, x, *WEIGHT)), *WEIGHT, seed=2)
+
+
+def _padded(builder: relax.BlockBuilder, x: Any) -> Any:
+    first = _relu(builder, _conv(builder, x, *WEIGHT))
+    return _conv(builder, first, 24, 3, 3, 16, padding=[1, 0, 1, 2], strides=[2, 1])
+
+
+def _odd(builder: relax.BlockBuilder, x: Any) -> Any:
+    return _conv(builder, _conv(builder, x, 7, 1, 1, 16), 5, 1, 1, 7)
+
+
+def _two_readers(builder: relax.BlockBuilder, x: Any) -> Any:
+    first = _conv(builder, x, *WEIGHT)
+    return [_conv(builder, first, *WEIGHT, seed=2), _conv(builder, first, 8, 3, 3, 16)]
+
+
+def _sliced(builder: relax.BlockBuilder, x: Any) -> Any:
+    first = _conv(builder, x, *WEIGHT)
+    halves = [
+        builder.emit(relax.op.strided_slice(first, axes=[3], begin=[at], end=[at + 8]))
+        for at in (0, 8)
+    ]
+    return [_conv(builder, half, 8, 1, 1, 8) for half in halves]
+
+
+def _gathered(builder: relax.BlockBuilder, x: Any) -> Any:
+    first, second = _conv(builder, x, *WEIGHT), _conv(builder, x, 24, 1, 1, 16)
+    joined = builder.emit(relax.op.concat([first, second, x], axis=3))
+    return _conv(builder, joined, 8, 1, 1, 56)
+
+
+def _before_depthwise(builder: relax.BlockBuilder, x: Any) -> Any:
+    return _conv(builder, _depthwise(builder, _conv(builder, x, *WEIGHT)), *WEIGHT, seed=2)
+
+
+def _after_float32(builder: relax.BlockBuilder, x: Any) -> Any:
+    return _depthwise(builder, _relu(builder, _depthwise(builder, x)))
+
+
+def _residual(builder: relax.BlockBuilder, x: Any) -> Any:
+    first = _conv(builder, x, *WEIGHT)
+    return builder.emit(relax.op.add(_conv(builder, first, *WEIGHT, seed=2), first))
+
+
+def _pooled(builder: relax.BlockBuilder, x: Any) -> Any:
+    first = _conv(builder, x, *WEIGHT)
+    pool = builder.emit(relax.op.nn.max_pool2d(first, (2, 2), layout="NHWC"))
+    return [pool, _conv(builder, first, *WEIGHT)]
+
+
+def _returned(builder: relax.BlockBuilder, x: Any) -> Any:
+    first = _conv(builder, x, *WEIGHT)
+    return [first, _conv(builder, first, *WEIGHT)]
+
+
+def _of_a_pool(builder: relax.BlockBuilder, x: Any) -> Any:
+    pool = builder.emit(relax.op.nn.max_pool2d(x, (2, 2), layout="NHWC"))
+    return _conv(builder, pool, *WEIGHT)
+
+
+Emit = Callable[..., Any]
+EXACT: list[tuple[str, Emit, int]] = [
+    ("pointwise convolutions", _plain, 1),
+    ("a padded one with strides reads", _padded, 1),
+    ("an odd number of channels", _odd, 1),
+    ("two readers", _two_readers, 1),
+    ("two readers of a part each", _sliced, 1),
+    ("one of three is no kernel's result", _gathered, 2),
+    ("the sum of a residual is read too", _residual, 0),
+    ("a pool reads it too", _pooled, 0),
+    ("it is returned too", _returned, 0),
+    ("a pool writes it", _of_a_pool, 0),
+    ("nothing is bfloat16 but could be read as that", _after_float32, 0),
+]
+"""Why, the network, and how many of its pictures become bfloat16."""
+NAMES = [why for why, *_ in EXACT]
+
+
+def _module(emit: Emit) -> tvm.IRModule:
+    return lower_network(emit, [_noise(*X)], BF16, "bf16")
+
+
+def _rounded(module: tvm.IRModule) -> int:
+    calls = [b.value for block in module["main"].body.blocks for b in block.bindings]
+    made = [call.ty_args[0] for call in calls if isinstance(call, relax.Call) and call.ty_args]
+    return Counter(str(type_.dtype) for type_ in made)["uint16"]
+
+
+@pytest.mark.parametrize(("emit", "count"), [row[1:] for row in EXACT], ids=NAMES)
+def test_results_are_the_same_bits(emit: Emit, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _noise(*X, seed=5)
+    module = _module(emit)
+    assert _rounded(module) == count
+    got = onnx_models.run_relax(module, data)
+    monkeypatch.setattr(store_rounded, "_rounded_pictures", lambda *_: set())
+    before = _module(emit)
+    assert _rounded(before) == 0
+    for one, other in zip(got, onnx_models.run_relax(before, data), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_depthwise_convolution_reads_what_bfloat16_products_made() -> None:
+    data = _noise(*X, seed=5)
+    module = _module(_before_depthwise)
+    assert _rounded(module) == 2
+    (got,) = onnx_models.run_relax(module, data)
+    weights = [_noise(*WEIGHT), _noise(16, 3, 3, 1), _noise(*WEIGHT, seed=2)]
+    first = conv2d_reference(nearest_bf16(data), nearest_bf16(_noise(*WEIGHT, seed=1)))
+    middle = conv2d_reference(
+        nearest_bf16(first.astype("float32")),
+        _noise(16, 3, 3, 1, seed=1),
+        padding=(1, 1, 1, 1),
+        groups=16,
+    )
+    wanted = conv2d_reference(nearest_bf16(middle.astype("float32")), nearest_bf16(weights[2]))
+    # Sums of another order may round to the neighbour: a few of 2 ** -9 of a factor.
+    assert_close(got, wanted, rtol=0, atol=2**-8 * np.abs(wanted).max())
+    assert np.abs(got - wanted).mean() < 2**-14 * np.abs(wanted).max()
+
+
+def test_float32_networks_are_left_alone() -> None:
+    module = lower_network(_plain, [_noise(*X)], get_target("x86-64-v4"))
+    assert store_rounded.StoreRounded()(module).same_as(module) or _rounded(module) == 0
+
+
+@pytest.mark.parametrize("width", [1, 10, 11])
+@pytest.mark.parametrize(
+    ("channels", "kernel"), [(16, 1), (34, 1), (7, 1), (16, 3), (5, 3)], ids=str
+)
+def test_every_decision_reads_and_writes_bfloat16(channels: int, kernel: int, width: int) -> None:
+    data = _noise(1, 6, width, channels)
+
+    def emit(builder: relax.BlockBuilder, x: Any) -> Any:
+        first = _conv(builder, x, channels, 1, 1, channels)
+        second = _conv(builder, first, 24, kernel, kernel, channels, padding=[kernel // 2] * 4)
+        return _conv(builder, second, 8, 1, 1, 24)
+
+    _, middle, _ = kernels_of(emit, [data], BF16, "bf16")
+    picture = round_to_bf16(_noise(1, 6, width, channels, seed=7))
+    wanted = conv2d_reference(
+        nearest_bf16(_noise(1, 6, width, channels, seed=7)),
+        nearest_bf16(_noise(24, kernel, kernel, channels, seed=1)),
+        padding=(kernel // 2,) * 4,
+    )
+    decisions = middle.decisions[:: max(1, len(middle.decisions) // 6)]
+    for decision, (got,) in zip(decisions, _run(middle, decisions, picture), strict=True):
+        assert got.dtype == np.uint16
+        assert_close(_floats(got), wanted, rtol=2**-7, atol=1e-3, name=str(decision))
+
+
+@pytest.mark.parametrize("size", [(6, 11), (1, 1), (9, 16)], ids=str)
+def test_every_decision_of_a_depthwise_one(size: tuple[int, int]) -> None:
+    data = _noise(1, *size, 48)
+
+    def emit(builder: relax.BlockBuilder, x: Any) -> Any:
+        first = _conv(builder, x, 48, 1, 1, 48)
+        return _conv(builder, _depthwise(builder, first), 8, 1, 1, 48)
+
+    _, middle, _ = kernels_of(emit, [data], BF16, "bf16")
+    picture = _noise(1, *size, 48, seed=7)
+    weight = _noise(48, 3, 3, 1, seed=1)
+    wanted = conv2d_reference(nearest_bf16(picture), weight, padding=(1, 1, 1, 1), groups=48)
+    decisions = middle.decisions[:: max(1, len(middle.decisions) // 6)]
+    for decision, (got,) in zip(
+        decisions, _run(middle, decisions, round_to_bf16(picture)), strict=True
+    ):
+        assert_close(_floats(got), wanted, rtol=2**-7, atol=1e-3, name=str(decision))
+
+
+def test_a_picture_is_not_copied_that_is_bfloat16_already() -> None:
+    _, second = kernels_of(_plain, [_noise(*X)], BF16, "bf16")
+    (decision, *_) = second.decisions
+    text = second.template.apply(second.func, second.workload, decision).mod.script()
+    assert "pad" not in text
+    _, second = kernels_of(_odd, [_noise(*X)], BF16, "bf16")
+    text = second.template.apply(second.func, second.workload, second.decisions[0]).mod.script()
+    assert "pad" in text
+
+
+def _run(kernel: Kernel, decisions: Any, picture: np.ndarray) -> list[list[np.ndarray]]:
+    return run_decisions(kernel, decisions, BF16, instead={0: picture})
+
+
+def _floats(bits: np.ndarray) -> np.ndarray:
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
