@@ -79,7 +79,7 @@ def test_saturates_far_out(name: str, target: Target) -> None:
         "silu": (0, None),
         "tanh": (-1, 1),
     }[name]
-    # The smallest that fast_exp gives is 1.2e-38, and 3e38 times that is still 4.
+    # The smallest that exp gives is 1.2e-38, and 3e38 times that is still 4.
     assert np.all(np.abs(got[1:4] - low) <= 1e-30)
     np.testing.assert_allclose(got[4:], x[4:] if high is None else high, rtol=1e-6)
     assert np.all(np.isfinite(got))

@@ -13,6 +13,8 @@ from typing import Any
 
 from tvm import te, tirx, topi
 
+from tvmdet.passes.exponential import exp
+
 __all__ = ["erf", "gelu", "gelu_tanh"]
 
 _BORDER = 0.927734375  # 475 / 512
@@ -44,7 +46,7 @@ def erf(x: te.Tensor) -> te.Tensor:
     exponent = te.compute(
         x.shape, lambda *i: _polynomial(_OUTSIDE, size(*i)) * size(*i) - size(*i), name="exponent"
     )
-    tail = topi.fast_exp(exponent)
+    tail = exp(exponent)
 
     def either(*i: Any) -> Any:
         value, t = x(*i), size(*i)
@@ -71,7 +73,7 @@ def gelu_tanh(x: te.Tensor) -> te.Tensor:
     inner = te.compute(
         x.shape, lambda *i: factor * x(*i) * (1.0 + 0.044715 * x(*i) * x(*i)), name="inner"
     )
-    exponential = topi.fast_exp(inner)
+    exponential = exp(inner)
     return te.compute(x.shape, lambda *i: x(*i) / (1.0 + exponential(*i)), name="gelu_tanh")
 
 

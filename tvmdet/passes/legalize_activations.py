@@ -1,8 +1,7 @@
 """Activations in a form that vectorises: exponentials as a polynomial, not as a library call.
 
 LLVM does not vectorise ``expf``; a sigmoid per output then costs as much as the convolution
-before it. ``topi.fast_exp`` is a degree-6 polynomial on the reduced argument with a relative
-error below 2e-7 (after Cephes' ``expf``), and becomes plain vector arithmetic.
+before it. :func:`tvmdet.passes.exponential.exp` is plain vector arithmetic.
 """
 
 from __future__ import annotations
@@ -13,17 +12,14 @@ import numpy as np
 from tvm import relax, te, tirx, topi
 
 from tvmdet.passes.error_function import erf, gelu, gelu_tanh
+from tvmdet.passes.exponential import exp
 from tvmdet.passes.relax_tools import constant_array, is_constant, legalize_as_usual
 
 __all__ = ["ACTIVATIONS"]
 
 
-def _exp(x: Any) -> te.Tensor:
-    return topi.fast_exp(x)
-
-
 def _sigmoid(x: te.Tensor) -> te.Tensor:
-    exponential = _exp(topi.negative(x))
+    exponential = exp(topi.negative(x))
     return te.compute(x.shape, lambda *i: 1.0 / (1.0 + exponential(*i)), name="sigmoid")
 
 
@@ -33,7 +29,7 @@ def _silu(x: te.Tensor) -> te.Tensor:
 
 def _tanh(x: te.Tensor) -> te.Tensor:
     # tanh(x) = 2 sigmoid(2x) - 1
-    exponential = _exp(topi.multiply(x, tirx.const(-2.0, x.dtype)))
+    exponential = exp(topi.multiply(x, tirx.const(-2.0, x.dtype)))
     return te.compute(x.shape, lambda *i: 2.0 / (1.0 + exponential(*i)) - 1.0, name="tanh")
 
 
@@ -62,7 +58,7 @@ def _legalize_divide(builder: relax.BlockBuilder, call: Any) -> Any:
 ACTIVATIONS = {
     "relax.divide": _legalize_divide,
     "relax.erf": _unary(erf),
-    "relax.exp": _unary(_exp),
+    "relax.exp": _unary(exp),
     "relax.sigmoid": _unary(_sigmoid),
     "relax.nn.gelu": _unary(gelu),
     "relax.nn.gelu_tanh": _unary(gelu_tanh),

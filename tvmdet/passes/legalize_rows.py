@@ -10,6 +10,7 @@ from typing import Any
 
 from tvm import relax, te, topi
 
+from tvmdet.passes.exponential import exp
 from tvmdet.passes.relax_tools import legalize_as_usual, static_shape
 from tvmdet.passes.row_expressions import layer_norm, reduce_rows, softmax
 from tvmdet.targets import Target
@@ -77,5 +78,5 @@ def _is_float32(call: Any) -> bool:
 
 def _softmax_across(x: te.Tensor, axis: int) -> te.Tensor:
     greatest = topi.max(x, axis=axis, keepdims=True)
-    exponential = topi.fast_exp(topi.subtract(x, greatest))
+    exponential = exp(topi.subtract(x, greatest))
     return topi.divide(exponential, topi.sum(exponential, axis=axis, keepdims=True))

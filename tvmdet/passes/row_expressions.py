@@ -12,7 +12,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from tvm import te, tirx, topi
+from tvm import te, tirx
+
+from tvmdet.passes.exponential import exp
 
 __all__ = ["MARK", "layer_norm", "reduce_rows", "softmax"]
 
@@ -143,7 +145,7 @@ def softmax(x: te.Tensor, lanes: int) -> te.Tensor:
             values.shape, lambda *i: values(*i) - greatest(*i[:-1], 0), name="shifted"
         )
         # What the rest was filled up with becomes 1e-38 each, beside a sum of at least one.
-        powers = topi.fast_exp(shifted)
+        powers = exp(shifted)
         return te.compute(powers.shape, lambda *i: powers(*i), name="power", attrs=_PART)
 
     kept = rows.values.map(power)
