@@ -1,6 +1,6 @@
 """Direct convolution with both factors of every product rounded to bfloat16, summed in float32.
 
-Weights are rounded once, at compile time; pictures are float32 in memory and are rounded by each
+Weights are rounded once, at compile time; a picture that is float32 in memory is rounded by each
 kernel as it copies the padded rows it needs. Values are kept as uint16, the upper half of a
 float32: TVM widens its own bfloat16 type before LLVM sees it, and dot product instructions are then
 out of reach.

@@ -24,7 +24,8 @@ def _sigmoid(x: te.Tensor) -> te.Tensor:
 
 
 def _silu(x: te.Tensor) -> te.Tensor:
-    return topi.multiply(x, _sigmoid(x))
+    exponential = exp(topi.negative(x))
+    return te.compute(x.shape, lambda *i: x(*i) / (1.0 + exponential(*i)), name="silu")
 
 
 def _tanh(x: te.Tensor) -> te.Tensor:

@@ -20,6 +20,7 @@ from tvmdet.passes.cuda.use_device_kernels import UseDeviceKernels
 from tvmdet.passes.fold_channel_order import FoldChannelOrder
 from tvmdet.passes.fold_conv2d_affine import FoldConv2dAffine
 from tvmdet.passes.fold_flatten_order import FoldFlattenOrder
+from tvmdet.passes.fold_silu import FoldSilu
 from tvmdet.passes.fuse_pairs import FuseConvPairs, PairChoice, separately
 from tvmdet.passes.fuse_reads import FuseReads
 from tvmdet.passes.legalize_activations import ACTIVATIONS
@@ -59,6 +60,7 @@ def lowering_phases(
         ("fold_flatten_order", FoldFlattenOrder()),
         ("lower_grid_sample", LowerGridSample()),
         ("lower_roi_align", LowerRoiAlign()),
+        ("fold_silu", FoldSilu()),
         ("fold_constants", relax.transform.FoldConstant()),
         # Kernels: every operator a TIR function, weights packed, neighbours fused.
         ("lower_sorting", LowerSorting()),

@@ -11,7 +11,7 @@ template recognises it after fusion.
 A convolution may be computed in several ways, its algorithms: directly, by Winograd's algorithm, or
 directly with both factors of every product rounded to bfloat16 or float16, where the target's
 precision allows it. Pictures are float32 between kernels whichever is chosen, so the choice is each
-layer's own.
+layer's own; :mod:`~tvmdet.passes.store_rounded` then finds those that need not be.
 """
 
 from __future__ import annotations
