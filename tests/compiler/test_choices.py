@@ -123,3 +123,24 @@ def test_a_kernel_of_another_size_is_scheduled_like_its_neighbour(store: TuningS
     assert done.sources == {"near": 1}
     (decision,) = done.decisions.values()
     assert (decision["order"], decision["rows"]) == ("wo_inner", 2)
+
+
+def test_the_best_decision_that_there_still_is(store: TuningStore) -> None:
+    weight = np.zeros((32, 3, 3, 16), "float32")
+
+    def emit(builder: relax.BlockBuilder, x: Any) -> Any:
+        layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+        return builder.emit(relax.op.nn.conv2d(x, relax.const(weight), **layouts))
+
+    data = np.zeros((1, 20, 20, 16), "float32")
+    (kernel,) = kernels_of(emit, [data], V4)
+    second = kernel.decisions[-1]
+    gone = Decision.of(second.template, oc_blocks=1, tile_w=99, order="co_inner", rows=1)
+    _put(store, kernel.workload.anchor, 1.0, decision=gone)
+    _put(store, kernel.workload.anchor, 3.0, decision=kernel.decisions[1])
+    _put(store, kernel.workload.anchor, 2.0, decision=second)
+    done = schedule_kernels(lower_network(emit, [data], V4), V4, store, 2)
+    assert done.sources == {"borrowed": 1}
+    assert list(done.decisions.values()) == [second]
+    (why,) = done.fallbacks.values()
+    assert "is not one that" in why and "99" in why

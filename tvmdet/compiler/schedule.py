@@ -220,17 +220,35 @@ def _known(
     threads: int,
     valid: Sequence[Decision],
 ) -> list[tuple[Decision, str]]:
-    """Returns what the records propose, the best first, and where each comes from."""
+    """Returns what the records propose, the best first, and where each comes from.
+
+    Where the best are no decisions any more, those that still are come after them.
+    """
     if len(valid) < 2:
         return []
-    exact = records.best(key, threads)
-    same = records.borrow(anchor, template, threads)
-    found = [(r, name) for r, name in ((exact, "tuned"), (same, "borrowed")) if r is not None]
-    found.sort(key=lambda pair: pair[0].predicted)
-    listed = [(r.decision, "predicted" if r.predicted else name) for r, name in found]
+    allowed = frozenset(valid)
+    listed = _fastest(records, key, anchor, template, threads)
+    if any(decision not in allowed for decision, _ in listed):
+        listed += _fastest(records, key, anchor, template, threads, allowed)
     if not listed and (like := records.near(anchor, template, threads)) is not None:
         listed = [(fitted(like.decision, valid), "predicted" if like.predicted else "near")]
     return listed
+
+
+def _fastest(
+    records: TargetRecords,
+    key: str,
+    anchor: str,
+    template: str,
+    threads: int,
+    among: frozenset[Decision] | None = None,
+) -> list[tuple[Decision, str]]:
+    """Returns the fastest of the kernel itself and of its operator, measured ones first."""
+    exact = records.best(key, threads, among)
+    same = records.borrow(anchor, template, threads, among)
+    found = [(r, name) for r, name in ((exact, "tuned"), (same, "borrowed")) if r is not None]
+    found.sort(key=lambda pair: pair[0].predicted)
+    return [(r.decision, "predicted" if r.predicted else name) for r, name in found]
 
 
 def _general(template: Template, target: Target) -> list[Template]:

@@ -328,9 +328,10 @@ class TuningRun:
         """Asks for candidates and puts down the decisions that cannot be scheduled."""
         task, records = state.task, self._records
         name = task.template.name
+        allowed = frozenset(task.decisions)
         known = (
-            records.best(task.fingerprint, self.threads),
-            records.borrow(task.anchor, name, self.threads),
+            records.best(task.fingerprint, self.threads, allowed),
+            records.borrow(task.anchor, name, self.threads, allowed),
         )
         borrowed = [record for record in known if record is not None]
         borrowed.sort(key=lambda record: record.predicted)  # as the compiler takes them

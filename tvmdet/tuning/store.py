@@ -18,7 +18,7 @@ import logging
 import os
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tvmdet.cpus import cpu_identity
@@ -81,7 +81,11 @@ class TuningStore:
         return tuple(self._index(target).records)
 
     def best(
-        self, target: str, fingerprint: str, threads: int | None = None
+        self,
+        target: str,
+        fingerprint: str,
+        threads: int | None = None,
+        among: Collection[Decision] | None = None,
     ) -> TuningRecord | None:
         """Returns the fastest record of a function; a predicted one only where none is measured.
 
@@ -90,16 +94,26 @@ class TuningStore:
             fingerprint: Of the function.
             threads: Records measured on so many threads win over all others, whose order
                 says less about this machine. ``None`` takes them as equals.
+            among: The decisions that count, all of them without.
         """
         found = self._index(target).by_fingerprint.get(fingerprint, ())
-        return self._fastest(found, threads)
+        return self._fastest(_of(found, among), threads)
 
     def borrow(
-        self, target: str, anchor: str, template: str, threads: int | None = None
+        self,
+        target: str,
+        anchor: str,
+        template: str,
+        threads: int | None = None,
+        among: Collection[Decision] | None = None,
     ) -> TuningRecord | None:
-        """Returns the fastest record of the same anchor and template, whatever the epilogue."""
+        """Returns the fastest record of the same anchor and template, whatever the epilogue.
+
+        Arguments are those of :meth:`best`.
+        """
         found = self._index(target).by_anchor.get(anchor, ())
-        return self._fastest((r for r in found if r.decision.template == template), threads)
+        same = (r for r in _of(found, among) if r.decision.template == template)
+        return self._fastest(same, threads)
 
     def comparable(
         self,
@@ -356,6 +370,12 @@ def most_telling(answers: Sequence[dict[str, TuningRecord]]) -> dict[str, Tuning
     fullest = max(answers, key=len)
     winner = min(fullest, key=lambda rival: fullest[rival].cost)
     return answers[0] if winner in answers[0] else fullest
+
+
+def _of(
+    records: Iterable[TuningRecord], decisions: Collection[Decision] | None
+) -> Iterable[TuningRecord]:
+    return records if decisions is None else (r for r in records if r.decision in decisions)
 
 
 def _standing(records: Sequence[TuningRecord]) -> TuningRecord:

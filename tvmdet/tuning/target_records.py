@@ -5,7 +5,7 @@ What was measured wins over what was predicted, whoever's it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from tvmdet.schedules.base import Decision
 from tvmdet.targets import Target
@@ -34,13 +34,24 @@ class TargetRecords:
         self._name = target.name
         self._names = tuple(dict.fromkeys((target.name, target.records)))
 
-    def best(self, fingerprint: str, threads: int | None = None) -> TuningRecord | None:
+    def best(
+        self,
+        fingerprint: str,
+        threads: int | None = None,
+        among: Collection[Decision] | None = None,
+    ) -> TuningRecord | None:
         """Returns the fastest record of a function; see :meth:`TuningStore.best`."""
-        return self._first(lambda name: self._store.best(name, fingerprint, threads))
+        return self._first(lambda name: self._store.best(name, fingerprint, threads, among))
 
-    def borrow(self, anchor: str, template: str, threads: int | None = None) -> TuningRecord | None:
+    def borrow(
+        self,
+        anchor: str,
+        template: str,
+        threads: int | None = None,
+        among: Collection[Decision] | None = None,
+    ) -> TuningRecord | None:
         """Returns the fastest of an anchor and template; see :meth:`TuningStore.borrow`."""
-        return self._first(lambda name: self._store.borrow(name, anchor, template, threads))
+        return self._first(lambda name: self._store.borrow(name, anchor, template, threads, among))
 
     def comparable(
         self, anchors: Sequence[str], threads: int | None = None
