@@ -2,8 +2,9 @@
 
 The strategies are those of the float32 templates, with these differences:
 
-1. The rows of a task are always copied: the copy rounds float32 to float16, so that pictures stay
-   float32 between kernels and each layer can be computed as is fastest for it.
+1. The rows of a task are copied, and rounded to float16 as they are, unless a dense convolution's
+   picture is float16 already, is not padded and has channels in whole blocks: then it is read in
+   place. Which pictures are float16: :mod:`tvmdet.passes.store_rounded`.
 2. A dense convolution has a register tile of float16 sums, which is emptied into float32 sums on
    the stack after each block of products: for each vector two conversions, two additions, and the
    load and the store of a pair of registers, after 64 multiplications where a layer has as many.
@@ -18,13 +19,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvmdet.schedules.arm.by_lane import ByLane
-from tvmdet.schedules.base import Workload
-from tvmdet.schedules.blocks import buffer_shape
+from tvmdet.schedules.base import Decision, Workload
+from tvmdet.schedules.blocks import buffer_shape, is_view
 from tvmdet.schedules.common.conv2d_nhwc import Conv2dNhwc, copy_channels
 from tvmdet.schedules.common.depthwise_conv2d_nhwc import DepthwiseConv2dNhwc
+from tvmdet.schedules.common.read_in_place import read_in_place
 from tvmdet.targets import Target
 
 __all__ = ["ArmFp16Conv2dNhwc", "ArmFp16DepthwiseConv2dNhwc"]
@@ -54,9 +57,16 @@ class ArmFp16Conv2dNhwc(ByLane, Conv2dNhwc):
         (sums,) = schedule.get_consumers(conv)
         return sums
 
+    def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
+        """Applies one register tile; see :class:`Template`."""
+        return super().apply(read_in_place(func, self.mark), workload, decision)
+
     def _place_padding(
         self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload
     ) -> None:
+        if is_view(schedule, pad):
+            schedule.compute_inline(pad)
+            return
         schedule.compute_at(pad, task)
         # Channels of zeros are no picture's: the last vector is copied in part.
         whole = f"c{buffer_shape(schedule, pad)[-1]}" in workload.anchor.split()

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import tvm_ffi
-from tvm import s_tir, tirx
+from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import SBlockRV
-from tvmdet.schedules.base import Decision, Workload, schedule_of
-from tvmdet.schedules.blocks import annotated_block, buffer_shape, is_border, is_view
+from tvmdet.schedules.base import Decision, Workload
+from tvmdet.schedules.blocks import is_view
 from tvmdet.schedules.common.conv2d_nhwc import Conv2dNhwc, copy_channels
+from tvmdet.schedules.common.read_in_place import read_in_place
 from tvmdet.schedules.x86.bf16_dot import BF16_DOT_LLVM, bf16_dot
 
 __all__ = ["Bf16Conv2dNhwc"]
@@ -35,7 +35,7 @@ class Bf16Conv2dNhwc(Conv2dNhwc):
 
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
         """Applies one register tile; see :class:`Template`."""
-        return super().apply(_read_in_place(func, self.mark), workload, decision)
+        return super().apply(read_in_place(func, self.mark), workload, decision)
 
     def _place_padding(
         self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload
@@ -64,28 +64,3 @@ class Bf16Conv2dNhwc(Conv2dNhwc):
         schedule.vectorize(vector)
         schedule.unroll(blocks)
         schedule.unroll(wi)
-
-
-def _read_in_place(func: tirx.PrimFunc, mark: str) -> tirx.PrimFunc:
-    """Returns a function whose picture is not copied, if it is bfloat16 and nothing is around it.
-
-    The condition of its padding then only cuts the slack off, of which no tile computes anything,
-    and the dot product wants the picture without one.
-    """
-    schedule = schedule_of(func)
-    conv = annotated_block(schedule, mark)
-    pad = schedule.get_producers(conv)[0]
-    block = schedule.get(pad)
-    if not is_border(schedule, pad) or "p0.0.0.0" not in str(schedule.get(conv).annotations[mark]):
-        return func
-    _, picture, _ = block.body.value.args
-    if int(picture.source.shape[-1]) != buffer_shape(schedule, pad)[-1]:
-        return func
-
-    def plain(found: s_tir.SBlock) -> s_tir.SBlock:
-        if found.name_hint != block.name_hint:
-            return found
-        body = tirx.BufferStore(found.body.buffer, found.body.value.args[1], found.body.indices)
-        return s_tir.SBlock(found.iter_vars, found.reads, found.writes, found.name_hint, body)
-
-    return func.with_body(tvm_ffi.structural_map(func.body, (s_tir.SBlock, plain)))

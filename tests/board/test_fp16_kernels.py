@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from arm_kernels import Board, core_of, run_on_board
 from assertions import assert_close
-from scheduled_kernels import only_kernel
+from scheduled_kernels import kernels_of, only_kernel
 from tvm import relax
 from tvmdet.targets import Target, get_target, list_targets
 
@@ -199,3 +199,51 @@ def test_errors_do_not_grow_with_the_number_of_products(
     )
     error = float(np.sqrt(np.mean((result - expected) ** 2)) / expected.std())
     assert 3e-4 < error < 1.5e-3, f"blocks of {MOST_PRODUCTS}"
+
+
+@pytest.mark.parametrize("width", [7, 8])
+@pytest.mark.parametrize(
+    ("channels", "filter_side", "in_place"),
+    [(16, 1, True), (128, 1, True), (68, 1, False), (7, 1, False), (16, 3, False)],
+    ids=str,
+)
+def test_pictures_that_are_float16_already(
+    channels: int,
+    filter_side: int,
+    in_place: bool,
+    width: int,
+    boards: Callable[[str], Board],
+    tmp_path: Path,
+) -> None:
+    """Between convolutions: what is read and what is written."""
+    case = conv_cases.Conv(
+        why="float16 in memory",
+        size=(5, width),
+        channels=channels,
+        filters=24,
+        kernel=(filter_side, filter_side),
+        padding=(filter_side // 2,) * 4,
+    )
+    data, weight = case.arrays()
+    layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+    square = relax.const(np.eye(channels, dtype="float32").reshape(channels, 1, 1, channels))
+    last = relax.const(np.ones((8, 1, 1, 24), "float32"))
+
+    def emit(builder: Any, x: Any) -> Any:
+        x = builder.emit(relax.op.nn.conv2d(x, square, **layouts))
+        y = relax.op.nn.conv2d(x, relax.const(weight), padding=case.padding, **layouts)
+        return builder.emit(relax.op.nn.conv2d(builder.emit(y), last, **layouts))
+
+    target = get_target("cortex-a76").at_precision("fp16")
+    _, middle, _ = kernels_of(emit, [data], target, "fp16")
+    assert middle.outputs[0][1] == "float16"
+    given = (data.astype(np.float16), *middle.arguments[1:])
+    chosen = [middle.decisions[i] for i in {0, len(middle.decisions) // 2}]
+    text = middle.template.apply(middle.func, middle.workload, chosen[0]).mod.script()
+    assert ("pad" in text) != in_place  # 68 channels are filled up to two blocks of 36
+    kernel = dataclasses.replace(middle, arguments=given)
+    results = run_on_board(kernel, chosen, target, boards(core_of(target)), tmp_path)
+    expected = _expected(case, data, weight)
+    for decision, (result,) in zip(chosen, results, strict=True):
+        # The sums are rounded as they are stored, to one of two neighbours.
+        assert_close(result.astype("f4"), expected, rtol=2**-10, atol=1e-6, name=str(decision))

@@ -1,6 +1,6 @@
 """Convolutions on vectors of float16, whose sums are carried on in float32.
 
-Weights are rounded once, at compile time; pictures are float32 in memory and are rounded by each
+Weights are rounded once, at compile time; a picture that is float32 in memory is rounded by each
 kernel as it copies the padded rows it needs. A vector holds twice as many float16 as float32.
 
 A product is added to a float16 sum of at most :data:`MOST_PRODUCTS`, and each such sum to a float32
