@@ -16,6 +16,7 @@ from tvmdet.tuning import worker
         ("float64", 0.1, 1.0),
         ("uint8", 0, 255),
         ("int8", -128, 127),
+        ("uint16", 0x3DCC, 0x3F7F),  # bfloat16: 0.0996 and 0.996
         ("int32", 0, 1),
         ("int64", 0, 1),
         ("bool", False, True),

@@ -270,8 +270,8 @@ def random_tensor(dtype: str, shape: list[int], seed: int) -> Any:
     """Returns an array that is safe to run any kernel on.
 
     Floats lie in [0.1, 1): never zero, denormal or negative, so that no division, root or
-    logarithm of them is slow or sets off a data-dependent loop. Wide integers may be indices:
-    0 and 1 are within any axis that is worth gathering from.
+    logarithm of them is slow or sets off a data-dependent loop. So do uint16, which are bfloat16.
+    Wide integers may be indices: 0 and 1 are within any axis that is worth gathering from.
     """
     rng = np.random.default_rng(seed)
     size = int(np.prod(shape, dtype=np.int64))
@@ -281,6 +281,9 @@ def random_tensor(dtype: str, shape: list[int], seed: int) -> Any:
     elif dtype in ("uint8", "int8"):
         bounds = np.iinfo(dtype)
         block = rng.integers(bounds.min, bounds.max, count, dtype=dtype, endpoint=True)
+    elif dtype == "uint16":
+        floats = rng.random(count, dtype="float32") * 0.9 + 0.1
+        block = (floats.view("uint32") >> 16).astype(dtype)
     elif dtype.startswith(("int", "uint")):
         block = rng.integers(0, 2, count).astype(dtype)
     elif dtype.startswith("float") and hasattr(np, dtype):
