@@ -20,7 +20,7 @@ __all__ = ["targets"]
 
 def targets(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show one target; host is this machine.")
+        str | None, typer.Argument(metavar="NAME", help="Show one target; host is this machine.")
     ] = None,
     logs: Logs = None,
     json: Json = False,
