@@ -310,7 +310,7 @@ def _arithmetic(combine: Callable[[float, float], float]) -> Callable[[_Step], l
 
 
 def _product(left: float, right: float) -> float:
-    """Returns a product of ends; 0 times what has no bound is 0, as values themselves are finite."""
+    """Returns a product of ends; 0 times no bound is 0, as values themselves are finite."""
     return 0.0 if 0 in (left, right) else left * right
 
 
