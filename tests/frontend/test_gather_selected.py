@@ -95,6 +95,7 @@ def test_rows_of_a_suppression_are_detections(opset: int, tmp_path: Path) -> Non
     with pytest.raises(ModelError, match="nothing says of selected_boxes in which order"):
         tvmdet.import_onnx(path)
     found = tvmdet.import_onnx(path, spec=SPEC)
+    assert any("which of them a suppression chose" in line for line in found.recognition)
     assert found.spec.labels == ("class_0", "class_1", "class_2")
     assert found.output_names[:3] == ("selected_boxes", "selected_scores", "selected_classes")
 

@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tvmdet.errors import InputError, ModelError
-from tvmdet.frontend.gather_selected import gather_selected
+from tvmdet.frontend.gather_selected import LOOKED_UP, gather_selected
 from tvmdet.frontend.image_input import ImageInput, find_image_input, input_summaries
 from tvmdet.frontend.load import LoadedModel
 from tvmdet.frontend.onnx_tools import iter_graphs
@@ -79,8 +79,11 @@ def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[st
             to write.
         InputError: A constant of the spec does not fit its input.
     """
-    loaded = gather_selected(loaded)
-    bound = _bind(loaded, size_hw, given)
+    gathered = gather_selected(loaded)
+    bound = _bind(gathered, size_hw, given)
+    if gathered is not loaded:
+        bound = replace(bound, reasons=(*bound.reasons, LOOKED_UP))
+    loaded = gathered
     if not loaded.earlier:
         return bound
     earlier = tuple(

@@ -18,7 +18,12 @@ from tvmdet.frontend.keep_outputs import keep_outputs
 from tvmdet.frontend.load import LoadedModel
 from tvmdet.heads.names import SELECTED_BOXES, SELECTED_CLASSES, SELECTED_SCORES
 
-__all__ = ["gather_selected"]
+__all__ = ["LOOKED_UP", "gather_selected"]
+
+LOOKED_UP = (
+    "the outputs were all boxes, all scores and which of them a suppression chose: the chosen ones "
+    f"are {SELECTED_BOXES}, {SELECTED_SCORES} and {SELECTED_CLASSES}"
+)
 
 _MOVERS = ("Cast", "Identity", "Squeeze", "Transpose", "Unsqueeze")
 _OUTPUTS = {
