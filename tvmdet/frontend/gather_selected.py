@@ -9,6 +9,7 @@ outputs are a box, a score and a class number for each row.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -78,7 +79,7 @@ class _Lookup:
         self._graph = graph
         self._count = 0
 
-    def add(self, operator: str, *inputs: str, output: str = "", **attributes: int) -> str:
+    def add(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         output = output or self._fresh()
         node = helper.make_node(operator, list(inputs), [output], name=output, **attributes)
         self._graph.node.append(node)
