@@ -85,6 +85,9 @@ ROWS = ((-INF, INF, False),) * 4 + ((0, 1, False), (0, 5, True))
         (lambda g: g.node("Sub", g.constant(1.0), g.node("Sigmoid", "x")), ((0, 1, False),)),
         (lambda g: g.node("Mul", g.node("Sigmoid", "x"), g.constant([1.0, 2, 3, 4, 5, 6])),
          tuple((0, top, False) for top in range(1, 7))),
+        # Zeros like the scores, and the number of a class: TensorFlow's class numbers.
+        (lambda g: g.node("Add", g.node("Mul", g.node("Relu", "x"), g.constant(0.0)),
+         g.constant(3.0)), ((3, 3, True),)),
         (lambda g: g.node("Div", _index(g), g.constant(2.0)), ((0, 2.5, False),)),
         (lambda g: g.node("Floor", g.node("Div", _index(g), g.constant(2.0))), ((0, 3, True),)),
         (lambda g: g.node("Clip", "x", g.constant(0.0), g.constant(96.0)), ((0, 96, False),)),

@@ -21,6 +21,7 @@ from tvmdet.heads.base import Normalisation
 
 PERCEPTRON = ("Sigmoid", "Gemm(4x32,4)", "Relu")
 SPLIT_PERCEPTRON = ("Sigmoid", "Add(4)", "MatMul(32x4)", "Relu")
+UNBIASED_PERCEPTRON = ("Sigmoid", "MatMul(32x4)", "Relu")  # zeros are not added
 REFERENCE = ("Sigmoid", "ScatterND*")
 OUTPUTS = {"logits": (1, 9, 4), "pred_boxes": (1, 9, 4)}
 NAMES = {"names": "['a', 'b', 'c']"}
@@ -41,7 +42,7 @@ def _claim(summary: GraphSummary, given: Mapping[str, Any] | None = None) -> Rec
     return found
 
 
-@pytest.mark.parametrize("trace", [PERCEPTRON, SPLIT_PERCEPTRON])
+@pytest.mark.parametrize("trace", [PERCEPTRON, SPLIT_PERCEPTRON, UNBIASED_PERCEPTRON])
 def test_boxes_of_a_perceptron_mean_a_softmax(trace: tuple[str, ...]) -> None:
     spec = _claim(_detr(output_traces={"pred_boxes": trace})).spec
     assert spec.options == {

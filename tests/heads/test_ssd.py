@@ -12,6 +12,7 @@ from dense_summaries import assert_decodes, claim, reference, summary, zeros
 
 from tvmdet.errors import ModelError
 from tvmdet.heads import GraphSummary, Question, get_head
+from tvmdet.heads.base import Range
 
 SIZE_HW = (320, 320)
 GRIDS = ((20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))
@@ -163,3 +164,24 @@ def test_mmdetections_ssdlite_is_fed_as_its_config_says() -> None:
     assert claim(SSD300, (300, 300), **given).spec.input.std == (1.0, 1.0, 1.0)
     with pytest.raises(ModelError, match="300x300 or 512x512"):
         claim(_levels((6,) * 6, 3), SIZE_HW, **given)
+
+
+def test_retinaface_is_claimed_by_its_landmarks() -> None:
+    # 2 boxes at each of 12 x 16, 6 x 8 and 3 x 4 cells.
+    outputs = {"output0": (1, 504, 4), "585": (1, 504, 2), "586": (1, 504, 10)}
+    ranges = {"585": (Range(low=0.0, high=1.0),)}
+    faces = replace(summary(outputs, size_hw=(96, 128)), output_ranges=ranges)
+    spec = claim(faces, (96, 128)).spec
+    assert spec.options["style"] == "retinaface"
+    assert spec.options["strides"] == [8, 16, 32]
+    assert spec.options["anchors"][1] == [[64, 64], [128, 128]]
+    assert spec.options["score_activation"] == "none"
+    assert spec.labels == ("class_0",)
+    assert (spec.input.color, spec.input.mean) == ("bgr", (104.0, 117.0, 123.0))
+    asked = get_head("ssd").examine(
+        replace(faces, outputs={n: v for n, v in faces.outputs.items() if n != "586"}),
+        (96, 128),
+        {},
+    )
+    assert isinstance(asked, Question)
+    assert "retinaface" in asked.spec_text

@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tvmdet.errors import InputError, ModelError
+from tvmdet.frontend.gather_selected import LOOKED_UP, gather_selected
 from tvmdet.frontend.image_input import ImageInput, find_image_input, input_summaries
 from tvmdet.frontend.load import LoadedModel
 from tvmdet.frontend.onnx_tools import iter_graphs
@@ -65,7 +66,8 @@ def find_picture(loaded: LoadedModel, given: Mapping[str, Any]) -> ImageInput:
 def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[str, Any]) -> Bound:
     """Returns the network with the picture as its only input.
 
-    What the file was before each rewrite of loading is bound alike.
+    What the file was before each rewrite of loading is bound alike. Rows that a suppression chose
+    become their boxes, scores and class numbers (:mod:`tvmdet.frontend.gather_selected`).
 
     Args:
         loaded: The model as exported; it is left as it is.
@@ -77,7 +79,11 @@ def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[st
             to write.
         InputError: A constant of the spec does not fit its input.
     """
-    bound = _bind(loaded, size_hw, given)
+    gathered = gather_selected(loaded)
+    bound = _bind(gathered, size_hw, given)
+    if gathered is not loaded:
+        bound = replace(bound, reasons=(*bound.reasons, LOOKED_UP))
+    loaded = gathered
     if not loaded.earlier:
         return bound
     earlier = tuple(

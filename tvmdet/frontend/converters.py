@@ -17,6 +17,7 @@ import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
+from tvmdet.frontend.convert_deform_conv import DeformConv
 from tvmdet.frontend.convert_einsum import Einsum
 from tvmdet.frontend.convert_gather import Gather
 from tvmdet.frontend.convert_roi_align import RoiAlign
@@ -133,6 +134,7 @@ OWN_CONVERTERS: dict[str, type] = {
     "BoundedNonMaxSuppression": BoundedNonMaxSuppression,
     "Clip": _Clip,
     "Conv": _Conv,
+    "DeformConv": DeformConv,
     "Einsum": Einsum,
     "Gather": Gather,
     "HardSigmoid": _HardSigmoid,

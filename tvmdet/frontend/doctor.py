@@ -105,6 +105,7 @@ class _Examination:
         self._limits = limits
         self._problems: list[str] = []
         self._constants: Mapping[str, Any] = {}
+        self._bound: tuple[str, ...] = ()
         graph = loaded.exported.graph
         counts = Counter(node.op_type for node in graph.node)
         producer = f"{loaded.proto.producer_name} {loaded.proto.producer_version}"
@@ -154,6 +155,7 @@ class _Examination:
                 assert self._size_hw is not None  # choose_size raises for images without a size
                 bound = bind_inputs(loaded, self._size_hw, self._given)
                 loaded, self._constants = bound.loaded, bound.constants
+                self._bound = bound.reasons
         except (ModelError, InputError) as error:
             self._problems.append(str(error))
         try:
@@ -216,7 +218,7 @@ class _Examination:
             except TvmdetError as error:
                 self._problems.append(str(error))
             else:
-                reasons = (*found.reasons, *self._beside.reasons)
+                reasons = (*found.reasons, *self._bound, *self._beside.reasons)
                 self.found.update(family=found.family, recognition=reasons)
                 return found
         try:

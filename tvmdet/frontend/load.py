@@ -23,6 +23,7 @@ from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.match_types import match_types
 from tvmdet.frontend.onnx_tools import (
     DEFAULT_DOMAINS,
+    describe,
     first_line,
     iter_tensors,
     name_nodes,
@@ -285,9 +286,26 @@ def _check_model(path: Path, model: onnx.ModelProto) -> None:
         ValueError,
         RuntimeError,
     ) as error:
-        raise ModelError(
-            f"{path} breaks the ONNX standard: {first_line(error)}; export it again"
-        ) from error
+        why = _missing_value(model.graph) or first_line(error)
+        raise ModelError(f"{path} breaks the ONNX standard: {why}; export it again") from error
+
+
+def _missing_value(graph: onnx.GraphProto) -> str:
+    """Says which node reads what nothing gives, or ''; the checker says that nodes are not sorted.
+
+    torch's dynamo exporter leaves such values away at times.
+    """
+    known = {value.name for value in graph.input} | {one.name for one in graph.initializer}
+    known |= {one.values.name for one in graph.sparse_initializer}
+    known |= {name for node in graph.node for name in node.output}
+    for node in graph.node:
+        for name in node.input:
+            if name and name not in known:
+                return (
+                    f"{describe(node)} reads {name!r}, which is no input or weight of the file, "
+                    "and no node computes it"
+                )
+    return ""
 
 
 def _with_output_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -16,7 +16,6 @@ __all__ = ["INTEGER_OPERATORS", "Block", "find_blocks", "find_foreign", "refuse"
 _EXPORT_OFF = "export the detector without its non-maximum suppression (Ultralytics: nms=False)"
 _QDQ = "export the float model, or quantise it to QuantizeLinear and DequantizeLinear (QDQ)"
 _FIXES = {
-    "DeformConv": "choose a model without deformable convolution",
     "If": "export with constant conditions (torch: eval mode and static shapes)",
     "Loop": f"{_EXPORT_OFF}, or without the loop",
     "Scan": "export without the loop",

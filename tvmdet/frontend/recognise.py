@@ -8,6 +8,7 @@ from typing import Any
 
 from tvmdet.errors import InputError, ModelError
 from tvmdet.heads import AtOdds, GraphSummary, Question, Recognition, all_heads, get_head
+from tvmdet.heads.no_detector import refuse_without_boxes
 from tvmdet.heads.ultralytics import refuse_task
 
 __all__ = ["recognise"]
@@ -115,6 +116,11 @@ def _ask_all(
         if at_odds and not asking:
             raise ModelError("\n".join([head_line, *lines, "Correct the spec"]))
     questions = [answer for answer in answers.values() if isinstance(answer, Question)]
+    if not claims and not questions and (refusal := refuse_without_boxes(summary)):
+        raise ModelError(
+            f"{refusal} ({outputs}); compile the network without a head (--raw) and keep your own "
+            "post-processing"
+        )
     advice = _advice(size_hw) if claims or not questions else _choice(questions)
     raise ModelError("\n".join([head_line, *lines, advice]))
 

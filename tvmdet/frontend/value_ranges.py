@@ -301,10 +301,17 @@ def _arithmetic(combine: Callable[[float, float], float]) -> Callable[[_Step], l
         corners = [combine(a, b) for a in (left.low, left.high) for b in (right.low, right.high)]
         if any(math.isnan(corner) for corner in corners):
             return Range(low=-math.inf, high=math.inf, whole=left.whole and right.whole)
-        whole = left.whole and right.whole
-        return Range(low=min(corners), high=max(corners), whole=whole)
+        low, high = min(corners), max(corners)
+        # Zeros like some scores are these times 0: one number, whatever it was made of.
+        whole = (left.whole and right.whole) or (low == high and low.is_integer())
+        return Range(low=low, high=high, whole=whole)
 
     return rule
+
+
+def _product(left: float, right: float) -> float:
+    """Returns a product of ends; 0 times no bound is 0, as values themselves are finite."""
+    return 0.0 if 0 in (left, right) else left * right
 
 
 def _divided(step: _Step) -> list[Columns]:
@@ -359,7 +366,7 @@ _RULES: dict[str, Callable[[_Step], list[Columns]]] = {
     "Max": _extreme(max),
     "Min": _extreme(min),
     "Mod": _remainder,
-    "Mul": _arithmetic(lambda a, b: a * b),
+    "Mul": _arithmetic(_product),
     "NonMaxSuppression": _suppressed,
     "NonZero": _non_zero,
     "Range": _counted,

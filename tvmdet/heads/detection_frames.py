@@ -13,12 +13,12 @@ from typing import Any
 
 from tvmdet.heads.base import GraphSummary, Question, Range
 from tvmdet.heads.detection_outputs import BOX_COLUMNS, DetectionOutputs
-from tvmdet.heads.names import plain_name
+from tvmdet.heads.names import SELECTED_BOXES, plain_name
 from tvmdet.heads.options import choice
-from tvmdet.heads.size_inputs import SCALES_CORNERS
+from tvmdet.heads.size_inputs import KERAS_YOLO, SCALES_CORNERS
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 
-__all__ = ["SUPPRESSION", "box_frame", "ends_in_scores", "proven_frame"]
+__all__ = ["SUPPRESSION", "box_frame", "ends_in_scores", "is_keras_yolo", "proven_frame"]
 
 _FRAMES = ("normalized", "pixels")
 _CORNERS = BOX_COLUMNS["corners"]
@@ -113,6 +113,8 @@ def _convention(
             who = "as in the TensorFlow Object Detection API"
             return ("y1", "x1", "y2", "x2"), "normalized", who
         return None
+    if is_keras_yolo(summary, found):
+        return ("y1", "x1", "y2", "x2"), "pixels", "as keras-yolo3 and the ONNX model zoo's YOLOv3"
     if {"num_dets", "det_boxes", "det_scores", "det_classes"} <= names and name == "det_boxes":
         return _CORNERS, "pixels", "as YOLO's exports for TensorRT"
     if {"num_predictions", "pred_boxes", "pred_scores", "pred_classes"} <= names:
@@ -126,6 +128,12 @@ def _convention(
         if rank == 2 and _is_whole_detector(summary, found, proven):
             return _CORNERS, "pixels", "as torchvision and Detectron2"
     return None
+
+
+def is_keras_yolo(summary: GraphSummary, found: DetectionOutputs) -> bool:
+    """Returns whether boxes are scaled to ``image_shape``, and a suppression chose their rows."""
+    sized = any(plain_name(name) == KERAS_YOLO for name in summary.constants)
+    return sized and found.boxes == SELECTED_BOXES
 
 
 def _is_whole_detector(summary: GraphSummary, found: DetectionOutputs, proven: str | None) -> bool:

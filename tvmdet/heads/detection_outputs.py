@@ -14,7 +14,12 @@ from typing import Any
 
 from tvmdet.errors import InputError
 from tvmdet.heads.base import ANYTHING, GraphSummary, Question, Range, TensorSummary
-from tvmdet.heads.names import plain_name
+from tvmdet.heads.names import (
+    SELECTED_BOXES,
+    SELECTED_CLASSES,
+    SELECTED_SCORES,
+    plain_name,
+)
 from tvmdet.heads.options import choice
 from tvmdet.heads.ultralytics import is_ultralytics
 
@@ -29,6 +34,7 @@ _ROLES = {
         "detection_boxes",
         "nmsed_boxes",
         "pred_boxes",
+        SELECTED_BOXES,
     ),
     "scores": (
         "scores",
@@ -37,6 +43,7 @@ _ROLES = {
         "nmsed_scores",
         "pred_scores",
         "score",
+        SELECTED_SCORES,
     ),
     "classes": (
         "labels",
@@ -46,6 +53,7 @@ _ROLES = {
         "nmsed_classes",
         "pred_classes",
         "class_ids",
+        SELECTED_CLASSES,
     ),
     "count": (
         "num_dets",

@@ -12,7 +12,7 @@ from tvmdet.heads.detection_decoding import (
     decode_detections,
     decode_detections_reference,
 )
-from tvmdet.heads.detection_frames import SUPPRESSION, box_frame
+from tvmdet.heads.detection_frames import SUPPRESSION, box_frame, is_keras_yolo
 from tvmdet.heads.detection_outputs import (
     DetectionOutputs,
     class_range,
@@ -186,6 +186,9 @@ def _input(
     if is_ultralytics(summary.metadata):
         line = "input RGB / 255, letterbox with grey 114: as Ultralytics' exports"
         return fed_input(summary, UNIT, line, "detections", given)
+    if is_keras_yolo(summary, found):
+        line = "input RGB / 255, letterbox with grey 128: as keras-yolo3"
+        return fed_input(summary, {**UNIT, "pad_value": 128}, line, "detections", given)
     if found.columns[:1] == ("batch",):
         line = "input RGB / 255, letterbox with grey 114: as YOLOv7"
         return fed_input(summary, UNIT, line, "detections", given)

@@ -182,7 +182,8 @@ def _structure(summary: GraphSummary, found: QueryOutputs) -> dict[str, str]:
         return {"sigmoid": "features are sampled at reference points: one sigmoid a class"}
     if trace[:1] != ("Sigmoid",) or len(trace) < 2:
         return {}
-    linear = trace[1].startswith("Gemm(") or (
+    # A bias of zeros, which no training leaves, is simplified away.
+    linear = trace[1].startswith(("Gemm(", "MatMul(")) or (
         trace[1] == "Add(4)" and trace[2:3] and trace[2].startswith(("MatMul(", "Gemm("))
     )
     if linear and not trace[1].endswith("*"):

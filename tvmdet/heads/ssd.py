@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from tvmdet.heads.anchors import ssd_shapes
@@ -32,6 +33,11 @@ _SIZES_300 = (21, 45, 99, 153, 207, 261, 315)
 _SIZES_512 = (20, 51, 133, 215, 296, 378, 460, 542)
 _SIZES_LITE = (48, 100, 150, 202, 253, 304, 320)
 _STRIDES_LITE = (16, 32, 64, 107, 160, 320)
+# Pytorch_Retinaface's data/config.py: squares in pixels, two at a cell.
+_SIZES_RETINAFACE = ((16, 32), (64, 128), (256, 512))
+_STRIDES_RETINAFACE = (8, 16, 32)
+_CELLS_RETINAFACE = (2, 2, 2)
+_LANDMARKS = 10  # x and y of eyes, nose and corners of the mouth
 _STRIDES_TENSORFLOW = (16, 32, 64, 128, 256, 512)  # 19, 10, 5, 3, 2 and 1 cells at 300
 
 
@@ -152,9 +158,36 @@ def _tensorflow(
     }
 
 
+def _retinaface(
+    found: FoundOutputs, size_hw: tuple[int, int], given: Mapping[str, Any]
+) -> Options | str:
+    """Options of biubug6's Pytorch_Retinaface (layers/functions/prior_box.py, utils/box_utils.py).
+
+    The network has the softmax.
+    """
+    if found.grids != covering_grids(size_hw, [(step, step) for step in _STRIDES_RETINAFACE]):
+        return f"its strides are {', '.join(map(str, _STRIDES_RETINAFACE))}"
+    return {
+        "anchors": [[[side, side] for side in level] for level in _SIZES_RETINAFACE],
+        "background": "first",
+        "box_stds": _STDS,
+        "offset": 0.5,
+        "strides": list(_STRIDES_RETINAFACE),
+    }
+
+
 def _even_strides(found: FoundOutputs, size_hw: tuple[int, int]) -> list[list[float]]:
     """Returns strides that divide the image evenly among the cells."""
     return [[size_hw[0] / grid[0], size_hw[1] / grid[1]] for grid in found.grids]
+
+
+def _landmarks(summary: GraphSummary) -> str:
+    """Returns the output of a face's landmarks beside boxes and two class values, or ''."""
+    widths = {
+        value.shape[-1]: name for name, value in summary.outputs.items() if len(value.shape) == 3
+    }
+    beside = len(summary.outputs) == len(widths) == 3 and set(widths) == {2, 4, _LANDMARKS}
+    return widths[_LANDMARKS] if beside else ""
 
 
 def _counts(per_cell: Sequence[int]) -> str:
@@ -191,6 +224,7 @@ class SSDHead(DenseHead):
         (_STRIDES_LITE, _CELLS_LITE),
         (_STRIDES_LITE, _CELLS_TENSORFLOW),
         (_STRIDES_TENSORFLOW, _CELLS_TENSORFLOW),
+        (_STRIDES_RETINAFACE, _CELLS_RETINAFACE),
     )
     activation = "softmax"
     styles: ClassVar[Mapping[str, Style]] = {
@@ -238,11 +272,33 @@ class SSDHead(DenseHead):
             postprocess=_postprocess(0.6, 100),
             options=_tensorflow,
         ),
+        "retinaface": Style(
+            about="Pytorch_Retinaface, faces",
+            # detect.py: BGR less a mean, not resized; its border is that of the mean.
+            input={
+                "color": "bgr",
+                "mean": (104.0, 117.0, 123.0),
+                "std": (1.0, 1.0, 1.0),
+                "resize": "letterbox",
+                "pad_position": "top_left",
+                "pad_value": (104, 117, 123),
+            },
+            postprocess=_postprocess(0.4, 300),
+            options=_retinaface,
+        ),
     }
+
+    def find(self, summary: GraphSummary, given: Mapping[str, Any]) -> FoundOutputs | str:
+        """Implements :meth:`tvmdet.heads.dense.DenseHead.find`; a face's landmarks are no boxes."""
+        landmarks = _landmarks(summary)
+        kept = {name: value for name, value in summary.outputs.items() if name != landmarks}
+        return super().find(replace(summary, outputs=kept), given)
 
     def misfit(self, found: FoundOutputs, size_hw: tuple[int, int]) -> str:
         """Implements :meth:`tvmdet.heads.dense.DenseHead.misfit`."""
         counts = found.per_cell
+        if counts == _CELLS_RETINAFACE and found.columns == 2:
+            return ""
         if len(counts) < 2 or not set(counts) <= {3, 4, 5, 6} or max(counts) < 4:
             return (
                 f"its cells have {_counts(counts)} boxes; this family's have 3 to 6, such as "
@@ -254,6 +310,8 @@ class SSDHead(DenseHead):
         self, summary: GraphSummary, found: FoundOutputs, size_hw: tuple[int, int]
     ) -> tuple[str, str] | None:
         """Implements :meth:`tvmdet.heads.dense.DenseHead.proven_style`."""
+        if _landmarks(summary) and found.per_cell == _CELLS_RETINAFACE:
+            return "retinaface", "by five landmarks a box, and two boxes a cell"
         if found.names != {"class": ("cls_logits",), "box": ("bbox_regression",)}:
             return None
         if found.per_cell == _CELLS_300 and size_hw == (300, 300):

@@ -80,23 +80,3 @@ def test_branches_of_different_rank_are_refused() -> None:
     output = graph.node("If", condition, then_branch=wide, else_branch=narrow)
     with pytest.raises(ShapeError, match=r"\(If\): its branches return values of different rank"):
         bound_shapes(make(graph, [output]), Limits())
-
-
-def test_other_loops_are_refused_by_name() -> None:
-    graph = Graph()
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["go"], ["on"]),
-            helper.make_node("Cast", ["at"], ["out"], to=1),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("at", onnx.TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", onnx.TensorProto.BOOL, []),
-        ],
-        [helper.make_empty_tensor_value_info(name) for name in ("on", "out")],
-    )
-    count = graph.node("Squeeze", graph.node("Shape", chosen(graph)), ints(graph, 0))
-    output = graph.node("Loop", count, "", body=body)
-    with pytest.raises(ShapeError, match=r"node 'loop_\d+' \(Loop\): the size of its output"):
-        bound_shapes(make(graph, [output]), Limits())

@@ -65,6 +65,18 @@ def test_sizes_are_compared_as_floats(operator: str, opset: int) -> None:
     check(make(graph, [graph.node("TopK", source, chosen_k, outputs=2)], opset=opset), _seen())
 
 
+def test_least_of_joined_sizes_is_a_size() -> None:
+    """The least of a list, as TorchScript writes min([rows, 3]) for runtimes of opset 10."""
+    graph = Graph()
+    found = graph.node("NonZero", graph.node("Greater", "x", graph.constant(0.0)))
+    values = graph.node("Gather", "x", graph.node("Reshape", found, ints(graph, -1)))
+    joined = graph.node("Concat", graph.node("Shape", values), ints(graph, 3), axis=0)
+    floats = graph.node("Cast", joined, to=TensorProto.FLOAT)
+    least = graph.node("ReduceMin", floats, axes=[0], keepdims=1)
+    best = graph.node("TopK", values, graph.node("Cast", least, to=7), outputs=2)
+    check(make(graph, [best], opset=11), _seen())
+
+
 def test_floats_computed_of_sizes_stay_floats() -> None:
     graph = Graph()
     rows = chosen(graph)

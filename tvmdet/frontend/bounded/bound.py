@@ -15,6 +15,7 @@ from tvmdet.frontend.bounded import (  # noqa: F401
     elementwise,
     indexing,
     layout,
+    loops,
     selection,
     suppression,
 )

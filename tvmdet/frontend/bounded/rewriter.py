@@ -141,7 +141,7 @@ class Rewriter:
                 f"{describe(node)} takes a value whose size depends on the image, and is not "
                 "among the operators that tvmdet can bound; export with fixed-size outputs"
             )
-        if operator == "If":
+        if operator in ("If", "Loop"):
             self.scope = scope
         return found(self, node, inputs)
 

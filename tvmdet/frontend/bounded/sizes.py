@@ -26,9 +26,21 @@ __all__ = ["compute_sizes"]
 _UNKNOWN = object()
 _INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 # Before opset 12 Min and Max took no whole numbers: exporters compare sizes as floats, which are
-# whole again after that. No other arithmetic of floats is followed.
+# whole again after that. What only moves such floats is followed, and no other arithmetic.
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
-_FLOAT_OPERATORS = ("Cast", "Identity", "Max", "Min")
+_FLOAT_OPERATORS = (
+    "Cast",
+    "Concat",
+    "Gather",
+    "Identity",
+    "Max",
+    "Min",
+    "ReduceMax",
+    "ReduceMin",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+)
 _LARGEST_WHOLE = 1 << 24  # every whole number up to it is a float32
 
 
