@@ -19,15 +19,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvmdet.schedules.arm.by_lane import ByLane
-from tvmdet.schedules.base import Decision, Workload
-from tvmdet.schedules.blocks import buffer_shape, is_view
-from tvmdet.schedules.common.conv2d_nhwc import Conv2dNhwc, copy_channels
+from tvmdet.schedules.base import Workload
+from tvmdet.schedules.blocks import buffer_shape
+from tvmdet.schedules.common.conv2d_nhwc import copy_channels
 from tvmdet.schedules.common.depthwise_conv2d_nhwc import DepthwiseConv2dNhwc
-from tvmdet.schedules.common.read_in_place import read_in_place
+from tvmdet.schedules.common.read_in_place import ReadsInPlace
 from tvmdet.targets import Target
 
 __all__ = ["ArmFp16Conv2dNhwc", "ArmFp16DepthwiseConv2dNhwc"]
@@ -36,7 +35,7 @@ _MOST_PIXELS = 10
 """Of the 16 registers that lanes can be taken from: with 11 LLVM 22 moves pixels about."""
 
 
-class ArmFp16Conv2dNhwc(ByLane, Conv2dNhwc):
+class ArmFp16Conv2dNhwc(ByLane, ReadsInPlace):
     """Direct convolution with float16 products by lane; see the module's text."""
 
     name: ClassVar[str] = "arm.fp16_conv2d_nhwc"
@@ -57,17 +56,8 @@ class ArmFp16Conv2dNhwc(ByLane, Conv2dNhwc):
         (sums,) = schedule.get_consumers(conv)
         return sums
 
-    def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
-        """Applies one register tile; see :class:`Template`."""
-        return super().apply(read_in_place(func, self.mark), workload, decision)
-
-    def _place_padding(
-        self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload
-    ) -> None:
-        if is_view(schedule, pad):
-            schedule.compute_inline(pad)
-            return
-        schedule.compute_at(pad, task)
+    def copy_rows(self, schedule: Schedule, pad: SBlockRV, workload: Workload) -> None:
+        """Copies vectors of channels."""
         # Channels of zeros are no picture's: the last vector is copied in part.
         whole = f"c{buffer_shape(schedule, pad)[-1]}" in workload.anchor.split()
         copy_channels(schedule, pad, workload["lanes"], ragged=not whole)

@@ -1,13 +1,40 @@
-"""Pictures of 16 bits that a pointwise convolution multiplies where they lie."""
+"""Convolutions of 16 bits: pictures that are so already are multiplied where they lie."""
 
 from __future__ import annotations
 
+import abc
+
 import tvm_ffi
 from tvm import s_tir, tirx
-from tvmdet.schedules.base import schedule_of
-from tvmdet.schedules.blocks import annotated_block, buffer_shape, is_border
+from tvm.s_tir import Schedule
+from tvm.s_tir.schedule import SBlockRV
+from tvmdet.schedules.base import Decision, Workload, schedule_of
+from tvmdet.schedules.blocks import annotated_block, buffer_shape, is_border, is_view
+from tvmdet.schedules.common.conv2d_nhwc import Conv2dNhwc
 
-__all__ = ["read_in_place"]
+__all__ = ["ReadsInPlace", "read_in_place"]
+
+
+class ReadsInPlace(Conv2dNhwc):
+    """Copies the rows of a task, rounded, unless the picture is as the products want it."""
+
+    def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
+        """Applies one register tile; see :class:`Template`."""
+        return super().apply(read_in_place(func, self.mark), workload, decision)
+
+    @abc.abstractmethod
+    def copy_rows(self, schedule: Schedule, pad: SBlockRV, workload: Workload) -> None:
+        """Vectorises the copy of a task's rows."""
+
+    def _place_padding(
+        self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload
+    ) -> None:
+        self.prepare_task(schedule, task)
+        if is_view(schedule, pad):
+            schedule.compute_inline(pad)
+            return
+        schedule.compute_at(pad, task)
+        self.copy_rows(schedule, pad, workload)
 
 
 def read_in_place(func: tirx.PrimFunc, mark: str) -> tirx.PrimFunc:

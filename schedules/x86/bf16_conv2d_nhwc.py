@@ -14,37 +14,25 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import SBlockRV
-from tvmdet.schedules.base import Decision, Workload
-from tvmdet.schedules.blocks import is_view
-from tvmdet.schedules.common.conv2d_nhwc import Conv2dNhwc, copy_channels
-from tvmdet.schedules.common.read_in_place import read_in_place
+from tvmdet.schedules.base import Workload
+from tvmdet.schedules.common.conv2d_nhwc import copy_channels
+from tvmdet.schedules.common.read_in_place import ReadsInPlace
 from tvmdet.schedules.x86.bf16_dot import BF16_DOT_LLVM, bf16_dot
 
 __all__ = ["Bf16Conv2dNhwc"]
 
 
-class Bf16Conv2dNhwc(Conv2dNhwc):
+class Bf16Conv2dNhwc(ReadsInPlace):
     """Direct convolution with bfloat16 dot products; see the module's text."""
 
     name: ClassVar[str] = "x86.bf16_conv2d_nhwc"
     mark: ClassVar[str] = "tvmdet.bf16_conv2d"
     slices: ClassVar[bool] = False
 
-    def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
-        """Applies one register tile; see :class:`Template`."""
-        return super().apply(read_in_place(func, self.mark), workload, decision)
-
-    def _place_padding(
-        self, schedule: Schedule, pad: SBlockRV, task: object, workload: Workload
-    ) -> None:
-        self.prepare_task(schedule, task)
-        if is_view(schedule, pad):
-            schedule.compute_inline(pad)
-            return
-        schedule.compute_at(pad, task)
+    def copy_rows(self, schedule: Schedule, pad: SBlockRV, workload: Workload) -> None:
+        """Copies vectors of pairs."""
         copy_channels(schedule, pad, 2 * workload["lanes"])
 
     def prepare_task(self, schedule: Schedule, task: object) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scheduled_kernels import kernels_of, lower_network
 from tvm import relax
-from tvmdet.schedules.base import Decision
+from tvmdet.schedules.base import Decision, fingerprint
 from tvmdet.targets import get_target
 
 from tvmdet.compiler.schedule import measured_algorithm, measured_pairs, schedule_kernels
@@ -144,3 +144,24 @@ def test_the_best_decision_that_there_still_is(store: TuningStore) -> None:
     assert list(done.decisions.values()) == [second]
     (why,) = done.fallbacks.values()
     assert "is not one that" in why and "99" in why
+    # Its own second best counts for more than another's best, as if the first had never been.
+    own = kernel.decisions[2]
+    _put(store, kernel.workload.anchor, 9.0, decision=own, fingerprint=fingerprint(kernel.func))
+    _put(store, kernel.workload.anchor, 0.5, decision=gone, fingerprint=fingerprint(kernel.func))
+    done = schedule_kernels(lower_network(emit, [data], V4), V4, store, 2)
+    assert (done.sources, list(done.decisions.values())) == ({"tuned": 1}, [own])
+
+
+def test_a_neighbour_serves_where_nothing_of_its_own_is_left(store: TuningStore) -> None:
+    weight = np.zeros((32, 3, 3, 16), "float32")
+
+    def emit(builder: relax.BlockBuilder, x: Any) -> Any:
+        layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+        return builder.emit(relax.op.nn.conv2d(x, relax.const(weight), **layouts))
+
+    known, new = (np.zeros((1, side, side, 16), "float32") for side in (20, 26))
+    (near,), (kernel,) = (kernels_of(emit, [data], V4) for data in (known, new))
+    _put(store, near.workload.anchor, 1.0, decision=near.decisions[3])
+    gone = Decision.of(SOME.template, oc_blocks=1, tile_w=99, order="co_inner", rows=1)
+    _put(store, kernel.workload.anchor, 1.0, decision=gone)
+    assert schedule_kernels(lower_network(emit, [new], V4), V4, store, 2).sources == {"near": 1}

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from onnx_models import Graph
 
 import tvmdet
@@ -113,3 +113,11 @@ def test_keras_yolo_is_known_by_its_second_input(tmp_path: Path) -> None:
     assert spec.options["columns"] == ["y1", "x1", "y2", "x2"]
     assert spec.options["box_frame"] == "pixels"
     assert (spec.input.pad_value, spec.input.resize) == (128, "letterbox")
+
+
+@pytest.mark.parametrize(("center", "first"), [(0, "selected_boxes"), (1, "boxes")], ids=str)
+def test_centres_are_not_taken_for_corners(center: int, first: str, tmp_path: Path) -> None:
+    model = _model("boxes", "scores", "rows")
+    (node,) = (one for one in model.graph.node if one.op_type == "NonMaxSuppression")
+    node.attribute.append(helper.make_attribute("center_point_box", center))
+    assert _loaded(model, tmp_path).graph.output[0].name == first

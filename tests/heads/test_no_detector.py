@@ -17,6 +17,7 @@ from tvmdet.frontend.recognise import recognise
         ({"masks": (1, 20, 16, 24), "classes": (1, 20, 6)}, "a mask, and no box"),
         ({"logits": (1, 1000)}, "for classification"),
         ({"features": (1, 512, 1)}, "or for features"),
+        ({"flat": (1, 1470)}, "if the row holds boxes"),
     ],
 )  # fmt: skip
 def test_what_has_no_boxes_is_said(outputs: dict[str, tuple[int, ...]], message: str) -> None:
@@ -31,8 +32,12 @@ def test_what_has_no_boxes_is_said(outputs: dict[str, tuple[int, ...]], message:
     [
         {"a": (1, 20, 4), "b": (1, 20, 16, 24)},  # may be boxes and masks
         {"a": (1, 20, 6), "b": (1, 32, 16, 24)},
+        {"rows": (100, 5)},
+        {"rows": (None, 9)},
+        {"row": (1, 1, 9)},
+        {"flat": (1, 1, 38001)},
     ],
-    ids=["boxes and masks", "other numbers"],
+    ids=str,
 )
 def test_what_may_have_boxes_is_told_of_every_family(outputs: dict[str, tuple[int, ...]]) -> None:
     with pytest.raises(ModelError, match=r"(?s)no known detector family.*picodet: "):

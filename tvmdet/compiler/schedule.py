@@ -222,17 +222,17 @@ def _known(
 ) -> list[tuple[Decision, str]]:
     """Returns what the records propose, the best first, and where each comes from.
 
-    Where the best are no decisions any more, those that still are come after them.
+    Those that were faster but are no decisions any more come before them all.
     """
     if len(valid) < 2:
         return []
     allowed = frozenset(valid)
-    listed = _fastest(records, key, anchor, template, threads)
-    if any(decision not in allowed for decision, _ in listed):
-        listed += _fastest(records, key, anchor, template, threads, allowed)
-    if not listed and (like := records.near(anchor, template, threads)) is not None:
-        listed = [(fitted(like.decision, valid), "predicted" if like.predicted else "near")]
-    return listed
+    usable = _fastest(records, key, anchor, template, threads, allowed)
+    every = _fastest(records, key, anchor, template, threads)
+    gone = [pair for pair in every if pair[0] not in allowed]
+    if not usable and (like := records.near(anchor, template, threads)) is not None:
+        usable = [(fitted(like.decision, valid), "predicted" if like.predicted else "near")]
+    return [*gone, *usable]
 
 
 def _fastest(

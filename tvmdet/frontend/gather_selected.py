@@ -114,6 +114,8 @@ def _ends_in_suppression(graph: onnx.GraphProto) -> onnx.NodeProto | None:
     if len(found) != 1:
         return None
     (node,) = found
+    if any(one.name == "center_point_box" and one.i for one in node.attribute):
+        return None  # centres and sides, which nothing that reads the outputs is told
     given = {_source(name, makers) for name in node.input[:2]}
     return node if set(sources) <= {node.output[0], *given} else None
 

@@ -303,7 +303,7 @@ def _arithmetic(combine: Callable[[float, float], float]) -> Callable[[_Step], l
             return Range(low=-math.inf, high=math.inf, whole=left.whole and right.whole)
         low, high = min(corners), max(corners)
         # Zeros like some scores are these times 0: one number, whatever it was made of.
-        whole = (left.whole and right.whole) or (low == high and low.is_integer())
+        whole = (left.whole and right.whole) or (low == high and float(low).is_integer())
         return Range(low=low, high=high, whole=whole)
 
     return rule

@@ -20,10 +20,11 @@ def refuse_without_boxes(summary: GraphSummary) -> str:
             "each query has class values and a mask, and no box: this is a network for "
             "segmentation, such as MaskFormer or Mask2Former, and no detector"
         )
-    if len(outputs) == 1 and len(_sizes(outputs[0])) == 1:
+    if len(outputs) == 1 and _is_one_row(outputs[0]):
         return (
-            "a picture gets one row of numbers: this is a network for classification, or for "
-            "features, and no detector"
+            "a picture gets one row of numbers: this looks like a network for classification, or "
+            "for features, and no detector; if the row holds boxes, cut it into rows of one box "
+            "each in the exporter"
         )
     return ""
 
@@ -37,6 +38,6 @@ def _are_masks_of_queries(outputs: list[TensorSummary]) -> bool:
     return alike and classes[2] != _SIDES and 1 not in masks[2:]
 
 
-def _sizes(output: TensorSummary) -> list[int | None]:
-    """Returns the dimensions after the batch that are not 1."""
-    return [size for size in output.shape[1:] if size != 1]
+def _is_one_row(output: TensorSummary) -> bool:
+    """Returns whether an output is ``[1, C]``, maybe with more dimensions of 1 behind."""
+    return len(output.shape) > 1 and output.shape[0] == 1 and set(output.shape[2:]) <= {1}

@@ -38,9 +38,10 @@ _MANTISSA_BITS: Final = 23
 
 
 def exp(x: te.Tensor) -> te.Tensor:
-    """Returns the exponential of a float32 tensor, within 4e-7 of its value.
+    """Returns the exponential of a float32 tensor.
 
-    Beyond what float32 holds it is 1.2e-38 or 2.4e38.
+    From -87.33 to 88.37 it is within 4e-7 of the value where products and sums are fused, else
+    within 4e-6 near the ends. Below and above it stays 1.2e-38 and 2.4e38; NaN becomes one of them.
     """
     return te.compute(x.shape, lambda *i: _exp(x(*i)), name="exp")
 

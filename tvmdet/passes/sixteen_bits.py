@@ -25,6 +25,7 @@ class SixteenBits:
 
     Attributes:
         dtype: Of a picture that is written so.
+        holds_float32: Whether every float32 has a neighbour in it: float16 ends at 65504.
         name: Part of the names of kernels that read or write such pictures.
         marks: Of convolutions that round what they read.
         narrow: Makes the expression of 16 bits of a float32 one.
@@ -34,6 +35,7 @@ class SixteenBits:
     """
 
     dtype: str
+    holds_float32: bool
     name: str
     marks: frozenset[str]
     narrow: Callable[[Any], Any]
@@ -58,6 +60,7 @@ class SixteenBits:
 
 BF16: Final = SixteenBits(
     dtype="uint16",
+    holds_float32=True,
     name="bf16",
     marks=frozenset({"tvmdet.bf16_conv2d"}),
     narrow=round_to_bits,
@@ -67,6 +70,7 @@ BF16: Final = SixteenBits(
 )
 FP16: Final = SixteenBits(
     dtype="float16",
+    holds_float32=False,
     name="fp16",
     marks=frozenset({"tvmdet.fp16_conv2d", "tvmdet.fp16_depthwise_conv2d"}),
     narrow=lambda value: value.astype("float16"),

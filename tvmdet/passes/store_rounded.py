@@ -5,12 +5,15 @@ every reader of a picture does that, the kernel that writes it rounds instead, o
 takes half the memory, and a pointwise convolution multiplies it where it lies. The results are the
 same, bit for bit.
 
-A depthwise convolution may multiply in float32. It reads rounded pictures too, if what writes them
-has rounded factors of its own: its picture is a factor of products as well, behind a layer whose
-error is that of 16 bits anyway.
+A depthwise convolution may multiply in float32. It reads bfloat16 pictures too, if what writes them
+has bfloat16 products of its own: its picture is a factor of products as well, behind a layer whose
+error is that of 16 bits anyway. Of float16, which ends at 65504, it would read infinity.
 
 Sums go on in float32: a picture that something is added to, that is concatenated in a kernel of its
 own, resized, pooled or transformed for Winograd's products, stays as it is.
+
+The anchor of a kernel, by which algorithms are compared and records borrowed, does not say how its
+picture is kept: which pictures are rounded depends on the algorithms that were chosen.
 """
 
 from __future__ import annotations
@@ -50,11 +53,11 @@ class StoreRounded:
             }
             kernels = _Kernels(functions, kept_as)
             if any(map(kernels.rounds, functions)):
-                mod = _rounded(mod, kernels)
+                mod = _module_rounded(mod, kernels)
         return mod
 
 
-def _rounded(mod: tvm.IRModule, kernels: _Kernels) -> tvm.IRModule:
+def _module_rounded(mod: tvm.IRModule, kernels: _Kernels) -> tvm.IRModule:
     mutator = _Rounder(mod, kernels)
     for var, func in mod.functions_items():
         if isinstance(func, relax.Function):
@@ -84,8 +87,13 @@ class _Kernels:
         return not self.kept_as.marks.isdisjoint(self.marks(name))
 
     def can_round(self, name: str) -> bool:
-        """Returns whether a kernel writes its result once, a block that sums nothing up."""
+        """Returns whether a kernel writes its result once, a block that sums nothing up.
+
+        A reshape writes nothing: it becomes a new view of the same bytes.
+        """
         func = self._functions[name]
+        if relax.analysis.has_reshape_pattern(func):
+            return False
         blocks = blocks_of(func)
         result = func.params[-1]
         writers = [b for b in blocks if any(w.source.same_as(result) for w in b.writes)]
@@ -111,7 +119,10 @@ class _Kernels:
         readers = [b for b in blocks_of(func) if any(r.source.same_as(picture) for r in b.reads)]
         if [block.name_hint for block in readers] != ["pad"]:
             return None
-        return _is_widened(readers[0], picture)
+        if not _is_widened(readers[0], picture):
+            return False
+        rounds_again = str(readers[0].writes[0].source.dtype) == self.kept_as.dtype
+        return None if rounds_again or not self.kept_as.holds_float32 else True
 
     def variant(self, call: Any, reads: tuple[int, ...], *, stores: bool) -> Any:
         """Returns a called kernel with arguments, and maybe its result, in 16 bits."""

@@ -54,9 +54,11 @@ def test_loop_over_pictures_is_written_out(images: int) -> None:
     assert "Loop" not in [node.op_type for node in bounded.model.graph.node]
 
 
-def test_while_loop_ends_by_its_own_counter() -> None:
-    # tf.while_loop: no number of rounds; the body carries a counter and compares it.
+@pytest.mark.parametrize("trips", [None, 3, 2**63 - 1], ids=str)
+def test_while_loop_ends_by_its_own_counter(trips: int | None) -> None:
+    # tf.while_loop: no number of rounds, or a very large one; the body compares a counter.
     graph = Graph()
+    most = "" if trips is None else graph.constant(trips, np.int64)
     counter = graph.constant(0, np.int32)
     limit = graph.node("Identity", graph.constant(2, np.int32))
     begins = graph.node("Less", counter, limit)
@@ -70,7 +72,7 @@ def test_while_loop_ends_by_its_own_counter() -> None:
         {goes_on: TensorProto.BOOL, counted: TensorProto.INT32, result: TensorProto.FLOAT},
         start,
     )
-    last = graph.node("Loop", "", begins, counter, outputs=2, body=body)
+    last = graph.node("Loop", most, begins, counter, outputs=2, body=body)
     bounded = check(make(graph, [last, f"{last}.1"], {"x": [2, 7]}))
     assert any("its 2 rounds are written out" in note for note in bounded.notes)
 

@@ -7,6 +7,7 @@ import onnx
 
 from tvmdet.frontend.bounded.attributes import graph_attribute
 from tvmdet.frontend.bounded.errors import blocked
+from tvmdet.frontend.bounded.inner_graph import run_inner_graph
 from tvmdet.frontend.bounded.rewriter import Rewriter, rule
 from tvmdet.frontend.bounded.values import Symbol, Value
 
@@ -22,22 +23,13 @@ def _if(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> list[
     if known is not None and isinstance(known.reshape(-1)[0], bool):
         taken = "then_branch" if known.reshape(-1)[0] else "else_branch"
         rw.notes.append(f"If {node.name!r}: always its {taken}")
-        return _branch(rw, graph_attribute(node, taken), scope)
-    then = _branch(rw, graph_attribute(node, "then_branch"), scope)
-    other = _branch(rw, graph_attribute(node, "else_branch"), scope)
+        return run_inner_graph(rw, graph_attribute(node, taken), scope)
+    then = run_inner_graph(rw, graph_attribute(node, "then_branch"), scope)
+    other = run_inner_graph(rw, graph_attribute(node, "else_branch"), scope)
     name = rw.tensor(condition)
     if rw.emit.shape(name):
         name = rw.emit.node("Reshape", name, rw.emit.constant([]))
     return [_selected(rw, node, name, *pair) for pair in zip(then, other, strict=True)]
-
-
-def _branch(rw: Rewriter, graph: onnx.GraphProto, scope: dict[str, Value]) -> list[Value]:
-    inner = dict(scope)
-    for tensor in graph.initializer:
-        array = onnx.numpy_helper.to_array(tensor)
-        inner[tensor.name] = rw.plain(rw.emit.constant(array, array.dtype))
-    rw.run(graph.node, inner, inner=True)
-    return [inner[value.name] for value in graph.output]
 
 
 def _selected(

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from tvmdet.frontend.bounded.attributes import graph_attribute
 from tvmdet.frontend.bounded.errors import blocked
+from tvmdet.frontend.bounded.inner_graph import run_inner_graph
 from tvmdet.frontend.bounded.rewriter import Rewriter, rule
 from tvmdet.frontend.bounded.values import Value
 from tvmdet.frontend.onnx_tools import iter_graphs
@@ -29,14 +29,15 @@ def _loop(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> lis
     most = None if trips is None else _known(rw, node, trips, "number of rounds")
     carried = [value for value in inputs[_HEAD:] if value is not None]
     stacks: list[list[Value]] = [[] for _ in range(len(body.output) - 1 - len(carried))]
+    counts_on = condition is None and _hands_condition_on(body)
     count = 0
     while (most is None or count < most) and _continues(rw, node, condition):
         count += 1
-        _check_length(rw, node, body, count if most is None else most)
+        _check_length(rw, node, body, most if most is not None and counts_on else count)
         number = rw.plain(rw.emit.constant(count - 1))
         held = rw.plain(rw.emit.constant(True, np.bool_)) if condition is None else condition
-        results = _round(rw, body, scope, [number, held, *carried])
-        # Without a condition at its input a loop still ends by that of its body.
+        results = run_inner_graph(rw, body, scope, [number, held, *carried])
+        # ONNX Runtime ends a loop by the condition of its body, also without one at its input.
         condition, carried = results[0], results[1 : 1 + len(carried)]
         for stack, value in zip(stacks, results[1 + len(carried) :], strict=True):
             stack.append(value)
@@ -46,17 +47,13 @@ def _loop(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> lis
     return [*carried, *(_stacked(rw, node, stack) for stack in stacks)]
 
 
-def _round(
-    rw: Rewriter, body: onnx.GraphProto, scope: dict[str, Value], given: list[Value]
-) -> list[Value]:
-    """Runs a body once and returns its outputs."""
-    inner = dict(scope)
-    for tensor in body.initializer:
-        array = numpy_helper.to_array(tensor)
-        inner[tensor.name] = rw.plain(rw.emit.constant(array, array.dtype))
-    inner.update((value.name, one) for value, one in zip(body.input, given, strict=True))
-    rw.run(body.node, inner, inner=True)
-    return [inner[value.name] for value in body.output]
+def _hands_condition_on(body: onnx.GraphProto) -> bool:
+    """Returns whether a body says what it was told: only the number of rounds ends the loop."""
+    makers = {name: node for node in body.node for name in node.output}
+    name = body.output[0].name
+    while name in makers and makers[name].op_type in ("Cast", "Identity"):
+        name = makers[name].input[0]
+    return bool(name == body.input[1].name)
 
 
 def _continues(rw: Rewriter, node: onnx.NodeProto, condition: Value | None) -> bool:
