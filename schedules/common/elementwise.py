@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tvm_ffi
 from tvm import tirx
+from tvm.ir import TensorLoad
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvmdet.schedules.base import Decision, Template, Workload, schedule_of
@@ -82,7 +83,8 @@ class Elementwise(Template):
             rows = math.prod(extents[:-1])
             pointwise = _is_pointwise(schedule, block)
             if rows > 1 and extents[-1] >= lanes and not pointwise:
-                _vectorize_rows(schedule, loops, lanes, math.prod(extents))
+                indirect = _is_indirect(schedule, block)
+                _vectorize_rows(schedule, loops, lanes, math.prod(extents), is_indirect=indirect)
                 continue
             if rows > 1 and extents[-1] <= _FEW and extents[-2] >= lanes and not pointwise:
                 _interleave(schedule, loops, math.prod(extents))
@@ -112,13 +114,30 @@ def _is_pointwise(schedule: Schedule, block: SBlockRV) -> bool:
     )
 
 
-def _vectorize_rows(schedule: Schedule, loops: Sequence[LoopRV], lanes: int, elements: int) -> None:
+def _is_indirect(schedule: Schedule, block: SBlockRV) -> bool:
+    """Returns whether a tensor says where another is read, as in a gather."""
+    found: list[object] = []
+
+    def look(load: Any) -> None:
+        found.extend(index for index in load.indices if isinstance(index, TensorLoad))
+
+    tvm_ffi.structural_walk(schedule.get(block).body, (TensorLoad, look))
+    return bool(found)
+
+
+def _vectorize_rows(
+    schedule: Schedule, loops: Sequence[LoopRV], lanes: int, elements: int, *, is_indirect: bool
+) -> None:
     """Cuts rows into vectors where they end or another tensor begins, and shares the rows.
 
     Rows of odd length begin anywhere: LLVM's own vectors of such a loop are better.
     """
     *lead, row = loops
-    if int(schedule.get(row).extent) % 4 == 0:
+    extent = int(schedule.get(row).extent)
+    if extent % lanes and is_indirect:
+        # TVM fails to cut off a last vector whose places are read from a tensor.
+        split_vector(schedule, row, lanes)
+    elif extent % 4 == 0:
         split_ragged_vector(schedule, row, lanes)
     outer = schedule.fuse(*lead) if len(lead) > 1 else lead[0]
     if elements >= PARALLEL_GRAIN:

@@ -342,3 +342,17 @@ def test_a_function_of_plain_loops_is_taken_as_it_is(target: Target) -> None:
     rows = ((1, 3), "int32")
     shapes = [((1, 3, 4), "float32"), ((1, 3), "float32"), rows, rows, ((1,), "int32")]
     assert not any(np.any(out) for out in call_guarded(library["k0"], zeros, shapes))
+
+
+@pytest.mark.parametrize("channels", [8, 40, 44, 48])
+def test_rows_that_a_tensor_chooses(channels: int, target: Target) -> None:
+    """The queries of a transformer: some rows, whose last vector may be cut off."""
+    (data,) = _draw((1, 60, channels))
+    places = np.random.default_rng(1).integers(0, 60, (1, 30, channels))
+
+    def emit(builder: relax.BlockBuilder, x: Any, at: Any) -> Any:
+        return builder.emit(relax.op.gather_elements(x, at, axis=1))
+
+    kernel, (got,) = run_default(emit, [data, places], target)
+    assert kernel.template.name == ELEMENTWISE
+    np.testing.assert_array_equal(got, np.take_along_axis(data, places, axis=1))
