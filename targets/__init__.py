@@ -64,18 +64,19 @@ def _list_targets(users_folder: str) -> tuple[Target, ...]:
     return tuple(sorted(found.values(), key=lambda target: -target.rank))
 
 
-def get_target(name: str) -> Target:
+def get_target(name: str, precision: str = "fp32") -> Target:
     """Returns the target of that name.
 
     Args:
         name: A name; or ``host``, the best that this machine's CPU can run; or ``cuda``, the best
             that its GPU can; or the path of a target file, which ends in ``.toml``.
+        precision: What ``host`` is to compute in: some CPUs are worth code of their own in one.
 
     Raises:
         TargetError: No target has that name, the file cannot be read, or this machine can run none.
     """
     if name in _ALIASES:
-        return _best_here(_ALIASES[name])
+        return _best_here(_ALIASES[name], precision)
     if name.endswith(".toml"):
         return read_target(Path(name))
     for target in list_targets():
@@ -88,16 +89,25 @@ def get_target(name: str) -> Target:
     )
 
 
-def resolve_target(target: str | Target) -> Target:
-    """Returns ``target`` itself, or the target of that name.
+def resolve_target(target: str | Target, precision: str | None = None) -> Target:
+    """Returns ``target`` itself, or the target of that name, with what it may compute in.
+
+    Args:
+        target: A target, or what :func:`get_target` takes.
+        precision: As :meth:`Target.at_precision` takes it; None leaves it as it is.
 
     Raises:
-        TargetError: No target has that name.
+        TargetError: No target has that name, or it cannot compute in that precision.
     """
-    return target if isinstance(target, Target) else get_target(target)
+    found = target if isinstance(target, Target) else get_target(target, precision or "fp32")
+    return found.at_precision(precision) if precision else found
 
 
-def _best_here(kind: str) -> Target:
+def _best_here(kind: str, precision: str) -> Target:
+    for target in list_targets():
+        asked = target.kind == kind and precision in target.host_at
+        if asked and not target.at_precision(precision).missing_features():
+            return target
     fitting = [t for t in list_targets() if t.kind == kind and not t.named_only]
     for target in fitting:
         if not target.missing_features():

@@ -21,17 +21,34 @@ _ARM_HWCAP2 = (
     "svebf16 i8mm bf16 dgh rng bti"
 )
 
+# Linux, arch/x86/include/uapi/asm/prctl.h and the system call on x86-64; the state's number is that
+# of Intel's manual, volume 1, section 13.1.
+_ARCH_PRCTL, _ARCH_GET_XCOMP_SUPP, _XTILEDATA = 158, 0x1021, 18
+_TILE_FLAGS = frozenset({"amx_tile", "amx_bf16", "amx_int8", "amx_fp16", "amx_complex"})
+
 
 @functools.cache
 def host_features() -> frozenset[str]:
-    """Returns the CPU flags of this machine, as the kernel names them."""
+    """Returns the CPU flags of this machine that a process may use, as the kernel names them."""
     if platform.machine() == "aarch64":
         # What the process may use, also where /proc/cpuinfo is another machine's: under emulation.
         return _arm_features()
     for key, value in cpuinfo():
         if key in ("flags", "Features"):
-            return frozenset(value.split())
+            flags = frozenset(value.split())
+            return flags if _tiles_granted() else flags - _TILE_FLAGS
     return frozenset()
+
+
+def _tiles_granted() -> bool:
+    """Returns whether a process may use the registers of Intel AMX, if the CPU has them.
+
+    The CPU's flags do not say: Linux before 5.16 and some sandboxes do not let programs use them.
+    """
+    states = ctypes.c_uint64(0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    refused = libc.syscall(_ARCH_PRCTL, _ARCH_GET_XCOMP_SUPP, ctypes.byref(states))
+    return not refused and bool(states.value >> _XTILEDATA & 1)
 
 
 def _arm_features() -> frozenset[str]:

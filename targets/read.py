@@ -16,7 +16,7 @@ from tvmdet.errors import TargetError
 __all__ = ["nearest", "read_target"]
 
 _TOP: Final = {"description": str, "kind": str, "arch": str, "rank": int, "tvm": dict, "cpu": dict}
-_TOP_OPTIONAL: Final = {"records": str, "named_only": bool}
+_TOP_OPTIONAL: Final = {"records": str, "named_only": bool, "host_at": list}
 _CPU: Final = {
     "required_features": list,
     "vector_lanes_f32": int,
@@ -117,7 +117,8 @@ def _gpu_target(path: Path, data: Mapping[str, Any]) -> Target:
 
 def _common(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("description", "kind", "arch", "rank", "tvm", "records", "named_only")
-    return {"name": path.stem, **{key: data[key] for key in keys if key in data}}
+    found = {"name": path.stem, **{key: data[key] for key in keys if key in data}}
+    return {**found, "host_at": tuple(data.get("host_at", ()))}
 
 
 def _check_tvm(path: Path, kind: str, table: Mapping[str, Any]) -> None:

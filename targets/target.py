@@ -84,7 +84,8 @@ class Target:
         gpu: What only a GPU has; None for a CPU.
         records: A target whose tuning records speak for it where it has none of its own; itself by
             default.
-        named_only: Whether it is compiled for only when it is named: ``host`` never means it.
+        named_only: Whether it is compiled for only when it is named: ``host`` does not mean it.
+        host_at: Precisions in which ``host`` means it all the same.
         precision: ``bf16``, ``fp16`` or ``tf32`` when layers may round the factors of their
             products so.
     """
@@ -109,6 +110,7 @@ class Target:
     gpu: GpuFacts | None = None
     records: str = ""
     named_only: bool = False
+    host_at: tuple[str, ...] = ()
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
@@ -131,6 +133,11 @@ class Target:
     def precisions(self) -> tuple[str, ...]:
         """What the target can compute in, and has templates for."""
         return ("fp32", *(p for p in _TEMPLATES_FOR.get(self.family, ()) if getattr(self, p)))
+
+    @property
+    def has_amx(self) -> bool:
+        """Whether its code may use matrix tiles of bfloat16, Intel AMX."""
+        return "+amx-bf16" in self.tvm.get("mattr", ())
 
     def at_precision(self, precision: str) -> Target:
         """Returns the target with what it may compute in.

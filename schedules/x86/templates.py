@@ -10,6 +10,7 @@ from tvmdet.schedules.common.conv2d_nhwc import Conv2dNhwc
 from tvmdet.schedules.common.depthwise_conv2d_nhwc import DepthwiseConv2dNhwc
 from tvmdet.schedules.common.depthwise_pointwise_nhwc import DepthwisePointwiseNhwc
 from tvmdet.schedules.common.winograd_conv2d_nhwc import WinogradConv2dNhwc
+from tvmdet.schedules.x86.amx_conv2d_nhwc import AmxConv2dNhwc
 from tvmdet.schedules.x86.bf16_conv2d_nhwc import Bf16Conv2dNhwc
 
 __all__ = ["X86_TEMPLATES"]
@@ -50,6 +51,7 @@ X86_TEMPLATES: Final[tuple[Template, ...]] = (
     X86Conv2dNhwc(),
     X86WinogradConv2dNhwc(),
     Bf16Conv2dNhwc(),
+    AmxConv2dNhwc(),
     X86DepthwiseConv2dNhwc(),
     X86DepthwisePointwiseNhwc(),
     X86BatchMatmul(),

@@ -16,7 +16,7 @@ from tvmdet.passes.conv_algorithms import (
 )
 
 ALL: tuple[AlgorithmName, ...] = tuple(ALGORITHMS)
-FLOAT32: tuple[AlgorithmName, ...] = tuple(name for name in ALL if name != "bf16")
+FLOAT32: tuple[AlgorithmName, ...] = tuple(name for name in ALL if name not in ("bf16", "amx"))
 
 
 def guess(

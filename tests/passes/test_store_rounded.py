@@ -27,6 +27,7 @@ from tvmdet.passes.bf16_conv2d import round_to_bf16
 
 BF16 = get_target("x86-64-v4").at_precision("bf16")
 FP16 = get_target("cortex-a76").at_precision("fp16")
+AMX = get_target("sapphirerapids").at_precision("bf16")
 LAYOUTS = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
 X, WEIGHT = (1, 8, 10, 16), (16, 1, 1, 16)
 
@@ -147,8 +148,12 @@ EXACT: list[tuple[str, Emit, int]] = [
 NAMES = [why for why, *_ in EXACT]
 
 
+def _algorithm(target: Target) -> str:
+    return "amx" if target.has_amx else target.precision
+
+
 def _module(emit: Emit, target: Target = BF16) -> tvm.IRModule:
-    return lower_network(emit, [_noise(*X)], target, target.precision)
+    return lower_network(emit, [_noise(*X)], target, _algorithm(target))
 
 
 def _rounded(module: tvm.IRModule) -> int:
@@ -158,7 +163,7 @@ def _rounded(module: tvm.IRModule) -> int:
     return kinds["uint16"] + kinds["float16"]
 
 
-@pytest.mark.parametrize("target", [BF16, FP16], ids=["bf16", "fp16"])
+@pytest.mark.parametrize("target", [BF16, AMX, FP16], ids=["bf16", "amx", "fp16"])
 @pytest.mark.parametrize(("emit", "count"), [row[1:] for row in EXACT], ids=NAMES)
 def test_results_are_the_same_bits(
     emit: Emit, count: int, target: Target, monkeypatch: pytest.MonkeyPatch
@@ -219,11 +224,14 @@ def test_float32_networks_are_left_alone() -> None:
     assert store_rounded.StoreRounded().transform_module(module, None).same_as(module)
 
 
+@pytest.mark.parametrize("target", [BF16, AMX], ids=["bf16", "amx"])
 @pytest.mark.parametrize("width", [1, 10, 11])
 @pytest.mark.parametrize(
     ("channels", "kernel"), [(16, 1), (34, 1), (7, 1), (16, 3), (5, 3)], ids=str
 )
-def test_every_decision_reads_and_writes_bfloat16(channels: int, kernel: int, width: int) -> None:
+def test_every_decision_reads_and_writes_bfloat16(
+    channels: int, kernel: int, width: int, target: Target
+) -> None:
     data = _noise(1, 6, width, channels)
 
     def emit(builder: relax.BlockBuilder, x: Any) -> Any:
@@ -231,7 +239,7 @@ def test_every_decision_reads_and_writes_bfloat16(channels: int, kernel: int, wi
         second = _conv(builder, first, 24, kernel, kernel, channels, padding=[kernel // 2] * 4)
         return _conv(builder, second, 8, 1, 1, 24)
 
-    _, middle, _ = kernels_of(emit, [data], BF16, "bf16")
+    _, middle, _ = kernels_of(emit, [data], target, _algorithm(target))
     picture = round_to_bf16(_noise(1, 6, width, channels, seed=7))
     wanted = conv2d_reference(
         nearest_bf16(_noise(1, 6, width, channels, seed=7)),
@@ -239,7 +247,8 @@ def test_every_decision_reads_and_writes_bfloat16(channels: int, kernel: int, wi
         padding=(kernel // 2,) * 4,
     )
     decisions = middle.decisions[:: max(1, len(middle.decisions) // 6)]
-    for decision, (got,) in zip(decisions, _run(middle, decisions, picture), strict=True):
+    results = run_decisions(middle, decisions, target, instead={0: picture})
+    for decision, (got,) in zip(decisions, results, strict=True):
         assert got.dtype == np.uint16
         assert_close(_floats(got), wanted, rtol=2**-7, atol=1e-3, name=str(decision))
 
@@ -263,12 +272,14 @@ def test_every_decision_of_a_depthwise_one(size: tuple[int, int]) -> None:
         assert_close(_floats(got), wanted, rtol=2**-7, atol=1e-3, name=str(decision))
 
 
-def test_a_picture_is_not_copied_that_is_bfloat16_already() -> None:
-    _, second = kernels_of(_plain, [_noise(*X)], BF16, "bf16")
+@pytest.mark.parametrize("target", [BF16, AMX], ids=["bf16", "amx"])
+def test_a_picture_is_not_copied_that_is_bfloat16_already(target: Target) -> None:
+    algorithm = _algorithm(target)
+    _, second = kernels_of(_plain, [_noise(*X)], target, algorithm)
     (decision, *_) = second.decisions
     text = second.template.apply(second.func, second.workload, decision).mod.script()
     assert "pad" not in text
-    _, second = kernels_of(_odd, [_noise(*X)], BF16, "bf16")
+    _, second = kernels_of(_odd, [_noise(*X)], target, algorithm)
     text = second.template.apply(second.func, second.workload, second.decisions[0]).mod.script()
     assert "pad" in text
 

@@ -31,6 +31,7 @@ TARGETS = ("x86-64-v3", "x86-64-v4")
 DENSE, DEPTHWISE = "x86.conv2d_nhwc", "x86.depthwise_conv2d_nhwc"
 WINOGRAD = "x86.winograd_conv2d_nhwc"
 BF16 = "x86.bf16_conv2d_nhwc"
+AMX = "x86.amx_conv2d_nhwc"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,10 +256,18 @@ def bf16_target() -> Target:
     return found
 
 
+@pytest.fixture
+def amx_target() -> Target:
+    found = get_target("sapphirerapids").at_precision("bf16")
+    if missing := found.missing_features():
+        pytest.skip(f"this machine lacks {', '.join(missing)}")
+    return found
+
+
 def _network(case: Conv, algorithm: str) -> tuple[Emit, list[np.ndarray], np.ndarray, float]:
     """What emits a case, its inputs, the right answer and how far off rounding may be."""
     data, weight = case.arrays()
-    if algorithm == "bf16":  # exact but for the order of the sums, once the factors are rounded
+    if algorithm in ("bf16", "amx"):  # once the factors are rounded, exact but for the sums' order
         data, weight = nearest_bf16(data), nearest_bf16(weight)
     plain = conv2d_reference(data, weight, **case.geometry)
     shapes, emitter, meaning = EPILOGUES[case.epilogue]
@@ -288,8 +297,8 @@ def _check(
 ) -> None:
     emit, inputs, expected, atol = _network(case, algorithm)
     kernel = only_kernel(emit, inputs, target, algorithm)
-    if algorithm == "bf16":
-        assert kernel.template.name == BF16
+    if algorithm in ("bf16", "amx"):
+        assert kernel.template.name == {"bf16": BF16, "amx": AMX}[algorithm]
     elif algorithm in WINOGRAD_SIDES:
         assert kernel.template.name == WINOGRAD
     else:
@@ -408,6 +417,44 @@ def test_bf16_is_right(case: Conv, bf16_target: Target) -> None:
 @pytest.mark.parametrize("case", BF16_CASES, ids=lambda case: case.why)
 def test_every_bf16_decision_is_right(case: Conv, bf16_target: Target) -> None:
     _check(case, bf16_target, lambda n: list(range(n)), "bf16")
+
+
+TILE_CASES = [
+    *BF16_CASES,
+    Conv(why="two tiles of pixels by two of filters", size=(8, 12), channels=64, filters=64),
+    Conv(why="filters of several blocks, cut off", size=(7, 16), channels=96, filters=72),
+    Conv(why="a last step that starts earlier", size=(6, 9), channels=80, filters=32),
+    Conv(why="the same of joined taps", size=(6, 9), channels=40, filters=32, epilogue="silu"),
+    Conv(why="joined taps of vectors, stride 2", size=(10, 14), channels=48, strides=(2, 2)),
+    Conv(why="joined taps, stride beyond the kernel", size=(9, 12), channels=6, strides=(4, 4)),
+    Conv(why="joined taps, dilated rows", size=(9, 12), channels=5, dilation=(2, 1)),
+    Conv(why="not joined: dilated columns", size=(9, 12), channels=5, dilation=(1, 2)),
+    Conv(why="dilated with strides", size=(13, 15), channels=34, dilation=(2, 2), strides=(2, 2)),
+    Conv(why="a prime number of rows", size=(19, 19), channels=64, filters=48, epilogue="residual"),
+    Conv(why="batch 3 of little pictures", size=(3, 3), channels=72, filters=64, batch=3),
+]
+
+
+@pytest.mark.parametrize("case", TILE_CASES[::4], ids=lambda case: case.why)
+def test_matrix_tiles_are_compiled_where_they_cannot_run(case: Conv) -> None:
+    target = get_target("sapphirerapids").at_precision("bf16")
+    emit, inputs, *_ = _network(case, "amx")
+    kernel = only_kernel(emit, inputs, target, "amx")
+    assert kernel.template.name == AMX
+    chosen = [kernel.template.apply(kernel.func, kernel.workload, d) for d in kernel.decisions[:3]]
+    assert all("llvm.x86.tdpbf16ps" in schedule.mod.script() for schedule in chosen)
+    build([schedule.mod["main"] for schedule in chosen], target)
+
+
+@pytest.mark.parametrize("case", TILE_CASES, ids=lambda case: case.why)
+def test_matrix_tiles_are_right(case: Conv, amx_target: Target) -> None:
+    _check(case, amx_target, lambda n: sorted({0, n // 4, n // 2, n - 1}), "amx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TILE_CASES, ids=lambda case: case.why)
+def test_every_decision_of_matrix_tiles_is_right(case: Conv, amx_target: Target) -> None:
+    _check(case, amx_target, lambda n: list(range(n)), "amx")
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tvm
@@ -131,6 +133,51 @@ def test_named_only_targets_are_never_the_host(monkeypatch: pytest.MonkeyPatch) 
     assert not zen4.missing_features()
     assert get_target("host").name == "x86-64-v4"
     assert zen4.records == "x86-64-v4"
+
+
+@pytest.mark.parametrize(
+    ("lost", "expected"),
+    [("", "sapphirerapids"), ("amx_bf16", "x86-64-v4"), ("avx512_fp16", "x86-64-v4")],
+    ids=["all of it", "AMX is not granted", "an older CPU"],
+)
+def test_the_host_in_bfloat16_has_matrix_tiles(
+    lost: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = get_target("sapphirerapids").at_precision("bf16").required_features
+    monkeypatch.setattr(machine, "host_features", lambda: frozenset(flags) - {lost})
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert resolve_target("host", "bf16").name == expected
+    assert resolve_target("host", "bf16").precision == "bf16"
+    assert resolve_target("host", "fp32").name == "x86-64-v4"
+    assert resolve_target("x86-64-v4", "bf16").name == "x86-64-v4"
+
+
+@pytest.mark.parametrize(("states", "granted"), [(0x602E7, True), (0xE7, False)])
+def test_tiles_count_where_the_kernel_grants_them(
+    states: int, granted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flags of a CPU do not say what a process may use."""
+
+    def arch_prctl(_number: int, _code: int, found: Any) -> int:
+        found._obj.value = states
+        return 0
+
+    libc = SimpleNamespace(syscall=arch_prctl)
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda *_args, **_options: libc)
+    monkeypatch.setattr(machine.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(machine, "cpuinfo", lambda: [("flags", "avx2 amx_tile amx_bf16")])
+    flags = machine.host_features.__wrapped__()
+    assert flags == {"avx2", *(("amx_tile", "amx_bf16") if granted else ())}
+
+
+def test_tiles_do_not_count_where_the_kernel_does_not_know_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    libc = SimpleNamespace(syscall=lambda *_args: -1)
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda *_args, **_options: libc)
+    monkeypatch.setattr(machine.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(machine, "cpuinfo", lambda: [("flags", "avx2 amx_tile amx_bf16")])
+    assert machine.host_features.__wrapped__() == {"avx2"}
 
 
 def _gpus(capabilities: tuple[int, ...], driver: int = 13000) -> Gpu:

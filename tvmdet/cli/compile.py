@@ -134,7 +134,7 @@ def _check(model: Path, destination: Path, targets: Sequence[str], precision: st
     from tvmdet.targets import resolve_target
 
     for name in targets:
-        resolve_target(name).at_precision(precision)
+        resolve_target(name, precision)
     check_writable(destination, "-o")
     check_model_file(model)
 

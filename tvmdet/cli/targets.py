@@ -39,6 +39,7 @@ def targets(
         return 0
     every = [_describe(target) for target in list_targets()]
     best = next((entry["name"] for entry in every if _may_be_host(entry)), None)
+    hosts = _hosts_at()
     if json:
         output.print_json({"host": best, "targets": every})
         return 0
@@ -48,7 +49,8 @@ def targets(
             (
                 entry["name"],
                 f"{entry['kind']}, {entry['arch']}",
-                _verdict(entry) + (" (host)" if entry["name"] == best else ""),
+                _verdict(entry)
+                + (" (host)" if entry["name"] == best else hosts.get(entry["name"], "")),
                 entry["description"],
             )
             for entry in every
@@ -72,6 +74,17 @@ def _describe(target: Target) -> dict[str, Any]:
 
 def _may_be_host(entry: dict[str, Any]) -> bool:
     return entry["runs_here"] and entry["kind"] == "cpu" and not entry["named_only"]
+
+
+def _hosts_at() -> dict[str, str]:
+    """Returns what is said of targets that ``host`` means in some precisions only."""
+    from tvmdet.targets import list_targets
+
+    at = {
+        target.name: [p for p in target.host_at if not target.at_precision(p).missing_features()]
+        for target in list_targets()
+    }
+    return {name: f" (host in {' and '.join(found)})" for name, found in at.items() if found}
 
 
 def _records(name: str, logs: Path | None) -> dict[str, int]:

@@ -117,7 +117,7 @@ def tune(
         find_predictor(resolve_target(target), cast("CostModel", cost_model), board)
     from tvmdet.targets import resolve_target
 
-    resolve_target(target).at_precision(precision)
+    resolve_target(target, precision)
     check_model_file(model)
     try:
         with Phases() as phase:

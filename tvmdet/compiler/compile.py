@@ -178,7 +178,7 @@ def _pictures(model: Any, images: str | os.PathLike[str] | None) -> Sequence[Nam
 
 
 def _at_precision(entry: str | Target, precision: str) -> Target:
-    target = resolve_target(entry).at_precision(precision)
+    target = resolve_target(entry, precision)
     missing = target.missing_features()
     if entry == "host" and missing:
         raise TargetError(

@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 AlgorithmName: TypeAlias = Literal[
-    "direct", "winograd2", "winograd4", "winograd6", "bf16", "fp16", "tf32"
+    "direct", "winograd2", "winograd4", "winograd6", "bf16", "amx", "fp16", "tf32"
 ]
 
 ALGORITHMS: dict[AlgorithmName, str] = {
@@ -27,13 +27,14 @@ ALGORITHMS: dict[AlgorithmName, str] = {
     "winograd4": "winograd4_",
     "winograd6": "winograd6_",
     "bf16": "bf16_",
+    "amx": "amx_",
     "fp16": "fp16_",
     "tf32": "tf32_",
 }
 """What each algorithm puts before the anchor of the direct convolution ("conv2d n1 h80 ...")."""
 
 
-ROUNDED: frozenset[AlgorithmName] = frozenset({"bf16", "fp16", "tf32"})
+ROUNDED: frozenset[AlgorithmName] = frozenset({"bf16", "amx", "fp16", "tf32"})
 """The algorithms that round the factors of their products."""
 
 WINOGRAD_SIDES: dict[AlgorithmName, int] = {"winograd2": 2, "winograd4": 4, "winograd6": 6}
@@ -47,6 +48,9 @@ _TRANSFORM_CYCLES = 6
 
 _BF16_SPEED = 1.8
 """Of bfloat16 dot products, compared with float32."""
+
+_AMX_SPEED = 8.0
+"""Of products of bfloat16 matrix tiles, compared with float32: half of their peak."""
 
 _FP16_SPEED = 1.8
 """Of float16 vectors, compared with float32, by the instructions of a convolution: twice the lanes,
@@ -116,6 +120,8 @@ def promising_algorithms(
     }
     if "bf16" in possible:
         cycles["bf16"] = multiplied / _BF16_SPEED + taps * weight_bytes / 2 / _BYTES_PER_CYCLE
+    if "amx" in possible:
+        cycles["amx"] = multiplied / _AMX_SPEED + taps * weight_bytes / 2 / _BYTES_PER_CYCLE
     if "fp16" in possible:
         cycles["fp16"] = multiplied / _FP16_SPEED + taps * weight_bytes / 2 / _BYTES_PER_CYCLE
     winograd: dict[AlgorithmName, float] = {}

@@ -18,15 +18,18 @@ from tvmdet.passes.join_calls import Calls, blocks_of, join_calls
 
 __all__ = ["FuseReads"]
 
-_CONVOLUTIONS = (
+_GATHERING = (
     "tvmdet.conv2d",
     "tvmdet.bf16_conv2d",
+    "tvmdet.amx_conv2d",
     "tvmdet.fp16_conv2d",
+)
+_CONVOLUTIONS = (
+    *_GATHERING,
     "tvmdet.depthwise_conv2d",
     "tvmdet.fp16_depthwise_conv2d",
     "tvmdet.winograd_conv2d",
 )
-_GATHERING = _CONVOLUTIONS[:3]
 _POINTWISE = {"k1x1", "s1x1", "p0.0.0.0", "g1"}
 
 

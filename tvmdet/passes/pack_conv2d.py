@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, te
 
+from tvmdet.passes.amx_conv2d import amx_conv2d, pack_amx_weights
 from tvmdet.passes.bf16_conv2d import bf16_conv2d, pack_bf16_weights
 from tvmdet.passes.conv2d_expressions import (
     dense_anchor,
@@ -88,6 +89,7 @@ class Conv2dPacker:
         """
         self._lanes = target.vector_lanes_f32
         self._precision = target.precision
+        self._has_amx = target.has_amx
         self._algorithm = algorithm
         self._packed: dict[tuple[str, str, int], Any] = {}
 
@@ -111,6 +113,8 @@ class Conv2dPacker:
             if chosen in WINOGRAD_SIDES:
                 anchor = ALGORITHMS[chosen] + layer.anchor
                 return self._winograd(builder, call, anchor, VARIANTS[WINOGRAD_SIDES[chosen]])
+            if chosen == "amx":
+                return self._amx(builder, call)
             if chosen == "bf16":
                 return self._bf16(builder, call)
             if chosen == "fp16":
@@ -126,7 +130,7 @@ class Conv2dPacker:
         if self._winograd_fits(call):
             possible += WINOGRAD_SIDES
         if self._bf16_fits(call):
-            possible.append("bf16")
+            possible += ["amx", "bf16"] if self._has_amx else ["bf16"]
         if self._fp16_fits(call):
             possible.append("fp16")
         return ConvLayer(
@@ -170,6 +174,23 @@ class Conv2dPacker:
             return bf16_conv2d(data, packed, filters, **_geometry(call.attrs))
 
         return _fusable(builder, call, kernel, compute, "bf16_conv2d")
+
+    def _amx(self, builder: relax.BlockBuilder, call: Any) -> Any:
+        lanes = self._lanes
+        geometry = _geometry(call.attrs)
+        dilation = geometry["dilation"]
+        kernel = self._constant(
+            f"amx {dilation[1]}",
+            lanes,
+            call.args[1],
+            lambda array: pack_amx_weights(array, lanes, dilation),
+        )
+        filters, *size, _ = static_shape(call.args[1])
+
+        def compute(data: te.Tensor, packed: te.Tensor) -> te.Tensor:
+            return amx_conv2d(data, packed, filters, (size[0], size[1]), **geometry)
+
+        return _fusable(builder, call, kernel, compute, "amx_conv2d")
 
     def _fp16_fits(self, call: Any) -> bool:
         groups, channels = int(call.attrs.groups), static_shape(call.args[0])[3]

@@ -73,7 +73,7 @@ def tune(
             at the board's address.
         TuningError: xgboost is missing, or the store cannot be written.
     """
-    chosen = resolve_target(target).at_precision(precision)
+    chosen = resolve_target(target, precision)
     predictor = find_predictor(chosen, cost_model, board)
     _check(chosen, budget_s, threads, board, predictor)
     if not batch_sizes or min(batch_sizes) < 1:

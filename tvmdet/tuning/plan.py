@@ -122,7 +122,7 @@ def make_plan(
         raise InputError(
             f"candidates is {candidates} and batch sizes are {tuple(batch_sizes)}; give 1 or more"
         )
-    chosen = resolve_target(target).at_precision(precision)
+    chosen = resolve_target(target, precision)
     path = _empty_folder(folder)
     store = default_store(logs)
     tasks = [t for t in tasks_of(model, tuple(batch_sizes), chosen) if t.tunable]
