@@ -28,7 +28,8 @@ import itertools
 from collections.abc import Sequence
 from typing import ClassVar
 
-from tvm import tirx
+import tvm_ffi
+from tvm import sym, tirx
 from tvm.ir import TensorLoad
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import SBlockRV
@@ -42,8 +43,9 @@ from tvmdet.schedules.blocks import (
     loop_extents,
     split_ragged_vector,
 )
-from tvmdet.schedules.common.conv2d_nhwc import MIN_TASKS, copy_channels
+from tvmdet.schedules.common.conv2d_nhwc import copy_channels
 from tvmdet.schedules.common.overlap import overlap_tiles, split_overlapping
+from tvmdet.schedules.x86.amx_estimate import estimated_cycles, positions
 from tvmdet.schedules.x86.amx_tiles import TILE, Tiles, mark_products, use_tiles
 from tvmdet.targets import Target
 
@@ -54,16 +56,6 @@ _SHAPES = ((2, 2), (1, 4), (4, 1), (1, 3), (3, 1), (1, 2), (2, 1), (1, 1))
 """Tiles of sums by pixels and filters."""
 _LEAST_VECTOR = 8
 """Of fewer channels, whatever follows one another is copied (:mod:`tvmdet.passes.amx_conv2d`)."""
-_CYCLES = 16
-"""Of the products of a tile."""
-_LOAD_CYCLES = 8
-"""Of the load of a tile from L1."""
-_COPY_CYCLES = 4
-"""Of a vector of the picture that is copied."""
-_LAUNCH_CYCLES = 10_000
-"""From when one thread gives tasks to others until all have ended, without the tasks."""
-_L2_BYTES, _FAR_BYTES = 48, 8
-"""A cycle, that a core reads from its own cache and from beyond it."""
 _MOST_DECISIONS = 40
 
 
@@ -86,12 +78,13 @@ class AmxConv2dNhwc(Template):
             return None
         notes = schedule.get(conv).annotations
         row = int(notes["tvmdet.row"])
-        batch, positions, padded_filters = buffer_shape(schedule, conv)
+        batch, pixels, padded_filters = buffer_shape(schedule, conv)
         shape = buffer_shape(schedule, blocks[-1])[-4:]
-        if len(shape) != 4 or shape[:2] != (batch, positions // row):
+        if len(shape) != 4 or shape[:2] != (batch, pixels // row):
             return None
         steps = loop_extents(schedule, conv)[3:]
         pad = schedule.get_producers(conv)[0]
+        inline_between(schedule, (pad, conv, blocks[-1]))
         return Workload(
             anchor=str(notes[self.mark]),
             flop=int(notes["tvmdet.flop"]),
@@ -107,6 +100,7 @@ class AmxConv2dNhwc(Template):
                 ("pairs", steps[3]),
                 ("copied", buffer_shape(schedule, pad)[1:]),
                 ("joined", int(notes["tvmdet.joined"])),
+                ("in place", is_in_place(schedule, pad, row)),
             ),
         )
 
@@ -127,54 +121,21 @@ class AmxConv2dNhwc(Template):
             decision = Decision.of(
                 self.name, pixels=pixels, filters=filters, order=order, rows=rows
             )
-            cycles = self._cycles(workload, tiles, order, rows, target)
+            cycles = estimated_cycles(workload, tiles, order, rows, target)
             ranked.append((cycles, len(ranked), decision))
         ranked.sort()
         return [decision for *_, decision in ranked[:_MOST_DECISIONS]]
 
     def _tiles(self, workload: Workload, pixels: int, filters: int, rows: int) -> Tiles:
-        positions = self._positions(workload, rows)
-        if pixels * TILE > positions:
+        held = positions(workload, rows)
+        if pixels * TILE > held:
             pixels = 1
         return Tiles(
             pixels=pixels,
             filters=filters,
-            rows=min(TILE, positions),
+            rows=min(TILE, held),
             pairs=workload["pairs"],
         )
-
-    def _positions(self, workload: Workload, rows: int) -> int:
-        """Returns the pixels of a task, those at the end of a row that are not used included."""
-        return int((rows - 1) * workload["row"] + workload["width"])
-
-    def _cycles(
-        self, workload: Workload, tiles: Tiles, order: str, rows: int, target: Target
-    ) -> float:
-        """Returns how long the whole convolution should take, on :data:`MIN_TASKS` cores."""
-        blocks: int = workload["blocks"] // tiles.filters
-        parts: int = workload["batch"] * -(-workload["height"] // rows)
-        together = -(-self._positions(workload, rows) // (tiles.pixels * tiles.rows))
-        taps_h, taps_w = workload["taps"]
-        steps = taps_h * taps_w * workload["steps"]
-        loads = (tiles.pixels + tiles.filters) * _LOAD_CYCLES
-        step = max(tiles.sums * _CYCLES, loads) + 0.2 * loads
-        store = tiles.sums * 3 * _CYCLES
-        work = parts * blocks * together * (steps * step + store)
-        sums_bytes = self._positions(workload, rows) * tiles.filters * TILE * 4
-        if sums_bytes > target.l1d_bytes // 2:
-            work += parts * blocks * sums_bytes / _L2_BYTES
-        weight_bytes = steps * workload["pairs"] * 4 * workload["blocks"] * TILE
-        times = {"co_inner": parts, "wo_inner": parts, "filters": workload["batch"]}[order]
-        near = weight_bytes / (blocks if order == "filters" else 1) < target.l2_bytes // 2
-        work += times * weight_bytes / (_L2_BYTES if near and times > 1 else _FAR_BYTES)
-        tasks = {"co_inner": parts, "wo_inner": parts * blocks, "filters": blocks}[order]
-        phases, places, channels = workload["copied"]
-        copied: float = phases * places * channels / TILE * _COPY_CYCLES
-        if order == "filters":
-            return float((work + copied) / min(tasks, MIN_TASKS) + 2 * _LAUNCH_CYCLES)
-        share = (rows + taps_h - 1) * workload["row"] / places
-        work += tasks * min(share, 1) * copied
-        return float(work / min(tasks, MIN_TASKS) + (_LAUNCH_CYCLES if tasks > 1 else 0))
 
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
         """Applies one block of tiles; see :class:`Template`."""
@@ -199,7 +160,7 @@ class AmxConv2dNhwc(Template):
             task, block = schedule.fuse(n, co), ho
         schedule.parallel(task)
         schedule.compute_at(conv, block, preserve_unit_loops=True)
-        if is_in_place(schedule, pad, workload):
+        if workload["in place"]:
             schedule.compute_inline(pad)
         else:
             if order != "filters":
@@ -239,20 +200,40 @@ class AmxConv2dNhwc(Template):
         schedule.unroll(outer)
 
 
-def is_in_place(schedule: Schedule, pad: SBlockRV, workload: Workload) -> bool:
+def is_in_place(schedule: Schedule, pad: SBlockRV, row: int) -> bool:
     """Returns whether the tiles of a convolution can be loaded from the picture itself.
 
     That is where the copy would change nothing: the picture is bfloat16 already, nothing is around
-    it, and its pixels follow one another as those of the result do.
+    it, and its pixels follow one another as those of the copy do.
+
+    Args:
+        schedule: In which nothing is left between the picture and the copy.
+        pad: The block that copies.
+        row: Pixels in a row of the copy.
     """
     block = schedule.get(pad)
-    store = block.body
-    if not isinstance(store, tirx.BufferStore) or not isinstance(store.value, TensorLoad):
+    load, (_, phases, places, channels) = block.body.value, buffer_shape(schedule, pad)
+    if not isinstance(load, TensorLoad) or phases > 1:
         return False
-    picture = store.value.source
-    height, width = (int(extent) for extent in picture.shape[-3:-1])
-    return (
-        workload["taps"] == (1, 1)
-        and (height, width) == (workload["height"], workload["width"])
-        and any(picture.same_as(param) for param in schedule.mod["main"].params)
+    if not any(load.source.same_as(param) for param in schedule.mod["main"].params):
+        return False
+    variables = [one.var for one in block.iter_vars]
+    analyzer = sym.Analyzer()
+
+    def element(*at: int) -> int:
+        known = {
+            variable: tirx.IntImm("int32", i) for variable, i in zip(variables, at, strict=True)
+        }
+        found = (tirx.Var, lambda one: known.get(one, one))
+        flat = 0
+        for extent, index in zip(load.source.shape, load.indices, strict=True):
+            flat = flat * int(extent) + int(analyzer.simplify(tvm_ffi.structural_map(index, found)))
+        return flat
+
+    stride, first = int(load.source.shape[-1]), element(0, 0, 0, 0)
+    looked_at = {min(place, places - 1) for place in (1, row - 1, row, row + 1, places - 1)}
+    return all(
+        element(0, 0, place, channel) == first + place * stride + channel
+        for place in looked_at
+        for channel in (0, channels - 1)
     )
