@@ -19,6 +19,7 @@ __all__ = [
     "is_border",
     "is_reduction",
     "is_view",
+    "is_widened",
     "loop_extents",
     "output_blocks",
     "split_ragged_vector",
@@ -57,6 +58,24 @@ def is_border(schedule: Schedule, block: SBlockRV) -> bool:
         return False
     _, inside, outside = call.args
     return isinstance(inside, TensorLoad) and isinstance(outside, tirx.FloatImm | tirx.IntImm)
+
+
+def is_widened(schedule: Schedule, block: SBlockRV) -> bool:
+    """Returns whether a block makes float32 of numbers kept in 16 bits, maybe with a border."""
+    body = schedule.get(block).body
+    if not isinstance(body, tirx.BufferStore) or str(body.buffer.dtype) != "float32":
+        return False
+    value = body.value
+    if isinstance(value, Call) and value.op == Op.get("prim.if_then_else"):
+        _, value, outside = value.args
+        if not isinstance(outside, tirx.FloatImm):
+            return False
+    if isinstance(value, Call) and value.op == Op.get("tirx.reinterpret"):
+        (shifted,) = value.args
+        value = getattr(shifted, "a", shifted)
+    if not isinstance(value, tirx.Cast) or not isinstance(value.value, TensorLoad):
+        return False
+    return str(value.value.source.dtype) in ("uint16", "float16")
 
 
 def is_view(schedule: Schedule, block: SBlockRV) -> bool:

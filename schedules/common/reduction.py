@@ -27,6 +27,7 @@ from tvmdet.schedules.blocks import (
     child_blocks,
     is_border,
     is_reduction,
+    is_widened,
     loop_extents,
     output_blocks,
     split_vector,
@@ -86,8 +87,9 @@ class Reduction(Template):
 def _inline_producers(schedule: Schedule) -> None:
     """Inlines elementwise blocks that feed a single elementwise block, and some into reductions.
 
-    A producer of which a reduction reads elements more than once is kept, unless it is a border:
-    it would be computed each time. So is what the function returns.
+    A producer of which a reduction reads elements more than once is kept: it would be computed each
+    time, which is only little for a border, and for a number kept in 16 bits. So is what the
+    function returns.
     """
     returned = {schedule.get(block).name_hint for block in output_blocks(schedule)}
     for block in child_blocks(schedule)[:-1]:
@@ -98,7 +100,8 @@ def _inline_producers(schedule: Schedule) -> None:
         once = len(consumers) == 1 and math.prod(loop_extents(schedule, consumers[0])) <= math.prod(
             loop_extents(schedule, block)
         )
-        if consumers and (not reductions or once or is_border(schedule, block)):
+        again = is_border(schedule, block) or is_widened(schedule, block)
+        if consumers and (not reductions or once or again):
             schedule.compute_inline(block)
 
 

@@ -61,7 +61,7 @@ def estimated_cycles(
         cycles += parts * blocks * 2 * read(sums_bytes)
     weight_bytes = steps * workload["pairs"] * 4 * workload["blocks"] * TILE
     phases, places, channels = workload["copied"]
-    copied = 0.0 if workload["in place"] else phases * places * channels / TILE * _COPY
+    copied: float = 0.0 if workload["in place"] else phases * places * channels / TILE * _COPY
     if order == "filters":
         cycles += weight_bytes / _FAR + blocks * read(2 * phases * places * channels)
         tasks, copies = workload["batch"] * blocks, float(workload["batch"])
@@ -73,4 +73,4 @@ def estimated_cycles(
         tasks = parts * blocks if order == "wo_inner" else parts
         copies = tasks * min(1.0, (rows + taps_h - 1) * workload["row"] / places)
     launches = (tasks > 1) + (order == "filters" and copied > 0)
-    return (cycles + copies * copied) / min(tasks, _CORES) + launches * _LAUNCH
+    return float((cycles + copies * copied) / min(tasks, _CORES) + launches * _LAUNCH)

@@ -128,6 +128,45 @@ def _of_a_pool(builder: relax.BlockBuilder, x: Any) -> Any:
     return _conv(builder, pool, *WEIGHT)
 
 
+def _pool_between(builder: relax.BlockBuilder, x: Any) -> Any:
+    pool = relax.op.nn.max_pool2d(
+        _conv(builder, x, *WEIGHT), (3, 3), strides=(2, 2), padding=(1, 1), layout="NHWC"
+    )
+    return _conv(builder, builder.emit(pool), *WEIGHT, seed=2)
+
+
+def _averaged(builder: relax.BlockBuilder, x: Any) -> Any:
+    pool = relax.op.nn.avg_pool2d(_conv(builder, x, *WEIGHT), (2, 2), layout="NHWC")
+    return _conv(builder, builder.emit(pool), *WEIGHT, seed=2)
+
+
+def _resized(builder: relax.BlockBuilder, x: Any, method: str) -> Any:
+    size = relax.ShapeExpr((16, 20))
+    resized = relax.op.image.resize2d(
+        _conv(builder, x, *WEIGHT),
+        size,
+        layout="NHWC",
+        method=method,
+        coordinate_transformation_mode="asymmetric",
+        rounding_method="floor" if method == "nearest_neighbor" else "",
+    )
+    return _conv(builder, builder.emit(resized), *WEIGHT, seed=2)
+
+
+def _nearest_between(builder: relax.BlockBuilder, x: Any) -> Any:
+    return _resized(builder, x, "nearest_neighbor")
+
+
+def _linear_between(builder: relax.BlockBuilder, x: Any) -> Any:
+    return _resized(builder, x, "linear")
+
+
+def _concatenated(builder: relax.BlockBuilder, x: Any) -> Any:
+    first, second = _conv(builder, x, *WEIGHT), _conv(builder, x, 24, 1, 1, 16)
+    joined = builder.emit(relax.op.concat([first, second, x], axis=3))
+    return _conv(builder, joined, 8, 3, 3, 56, padding=[1] * 4)
+
+
 Emit = Callable[..., Any]
 EXACT: list[tuple[str, Emit, int]] = [
     ("pointwise convolutions", _plain, 1),
@@ -139,7 +178,12 @@ EXACT: list[tuple[str, Emit, int]] = [
     ("the sum of a residual is read too", _residual, 0),
     ("a pool reads it too", _pooled, 0),
     ("it is returned too", _returned, 0),
-    ("a pool writes it", _of_a_pool, 0),
+    ("a pool writes it", _of_a_pool, 1),
+    ("a pool between two", _pool_between, 2),
+    ("the nearest pixels of it", _nearest_between, 2),
+    ("pixels between its pixels", _linear_between, 1),
+    ("parts of two, padded", _concatenated, 3),
+    ("a mean of a window", _averaged, 0),
     ("it is scaled before it is read", _scaled_before, 0),
     ("a view of a sum", _reshaped, 0),
     ("nothing is bfloat16 but could be read as that", _after_float32, 0),

@@ -9,8 +9,12 @@ A depthwise convolution may multiply in float32. It reads bfloat16 pictures too,
 has bfloat16 products of its own: its picture is a factor of products as well, behind a layer whose
 error is that of 16 bits anyway. Of float16, which ends at 65504, it would read infinity.
 
-Sums go on in float32: a picture that something is added to, that is concatenated in a kernel of its
-own, resized, pooled or transformed for Winograd's products, stays as it is.
+A kernel may only select: the greatest value of a window, the nearest pixel, the parts of a
+concatenation. It commutes with rounding. Where its result is rounded, its picture may be, and both
+are written in 16 bits.
+
+Sums go on in float32: a picture that something is added to, that is averaged, resized between its
+pixels, or transformed for Winograd's products, stays as it is.
 
 The anchor of a kernel, by which algorithms are compared and records borrowed, does not say how its
 picture is kept: which pictures are rounded depends on the algorithms that were chosen.
@@ -30,6 +34,7 @@ from tvm.s_tir import Schedule
 
 from tvmdet.passes.join_calls import blocks_of, fuse_kernels, is_kernel_call
 from tvmdet.passes.relax_tools import static_shape
+from tvmdet.passes.selecting import selects
 from tvmdet.passes.sixteen_bits import BF16, FP16, SixteenBits
 
 __all__ = ["StoreRounded"]
@@ -72,6 +77,7 @@ class _Kernels:
         self.kept_as = kept_as
         self._functions = functions
         self._marks: dict[str, set[str]] = {}
+        self._selects: dict[str, bool] = {}
         self._variants: dict[tuple[str, tuple[int, ...], bool], Any] = {}
         self._losses: dict[tuple[str, int], bool | None] = {}
 
@@ -86,6 +92,12 @@ class _Kernels:
         """Returns whether a kernel has products of 16 bits."""
         return not self.kept_as.marks.isdisjoint(self.marks(name))
 
+    def selects(self, name: str) -> bool:
+        """Returns whether each element that a kernel writes is one that it reads."""
+        if name not in self._selects:
+            self._selects[name] = selects(self._functions[name])
+        return self._selects[name]
+
     def can_round(self, name: str) -> bool:
         """Returns whether a kernel writes its result once, a block that sums nothing up.
 
@@ -94,6 +106,8 @@ class _Kernels:
         func = self._functions[name]
         if relax.analysis.has_reshape_pattern(func):
             return False
+        if self.selects(name):
+            return True
         blocks = blocks_of(func)
         result = func.params[-1]
         writers = [b for b in blocks if any(w.source.same_as(result) for w in b.writes)]
@@ -131,7 +145,9 @@ class _Kernels:
         if key not in self._variants:
             kept_as = self.kept_as
             func = _with_bits(self._functions[name], call, reads, kept_as, stores=stores)
-            self._variants[key] = _round_where_read(func, kept_as) if reads else func
+            if reads and not self.selects(name):
+                func = _round_where_read(func, kept_as)
+            self._variants[key] = func
         return self._variants[key]
 
 
@@ -185,7 +201,7 @@ class _Rounder(relax.PyExprMutator):  # type: ignore[misc]
 
 def _rounded_pictures(func: relax.Function, kernels: _Kernels) -> set[Any]:
     """Returns the variables of a function that are to be 16 bits."""
-    readers: dict[Any, list[tuple[Any, int]]] = defaultdict(list)
+    readers: dict[Any, list[tuple[Any, Any, int]]] = defaultdict(list)
     written: dict[Any, Any] = {}
     others: set[Any] = set()
 
@@ -201,22 +217,27 @@ def _rounded_pictures(func: relax.Function, kernels: _Kernels) -> set[Any]:
                     continue
                 written[binding.var] = value
                 for at, arg in enumerate(value.args[1]):
-                    readers[arg].append((value, at))
+                    readers[arg].append((binding.var, value, at))
 
     relax.analysis.post_order_visit(func, look)
-    return {
-        var
-        for var, call in written.items()
-        if var not in others
-        and readers[var]
-        and str(var.ty.dtype) == "float32"
-        and _may_round(call, readers[var], kernels)
-    }
+    rounded: set[Any] = set()
+    # Readers first: what is selected from is rounded where the selection is.
+    for var, call in reversed(written.items()):
+        if var in others or not readers[var] or str(var.ty.dtype) != "float32":
+            continue
+        losses = {
+            (False if result in rounded else None)
+            if kernels.selects(reader.args[0].name_hint)
+            else kernels.loses(reader, at)
+            for result, reader, at in readers[var]
+        }
+        if _may_round(call, losses, kernels):
+            rounded.add(var)
+    return rounded
 
 
-def _may_round(call: Any, readers: list[tuple[Any, int]], kernels: _Kernels) -> bool:
+def _may_round(call: Any, losses: set[bool | None], kernels: _Kernels) -> bool:
     name = call.args[0].name_hint
-    losses = {kernels.loses(reader, at) for reader, at in readers}
     if None in losses or (True in losses and not kernels.rounds(name)):
         return False
     return kernels.can_round(name)
