@@ -1,7 +1,7 @@
 """How long a convolution by matrix tiles should take: which of its schedules to try first.
 
-The constants were fitted to 950 measurements of 28 convolutions, on one core of a Xeon with AMX:
-between them the best guess took 1.04 times as long as the best of what was measured.
+The constants were fitted to 950 measurements of 28 convolutions on one core of a Xeon with AMX:
+the best guess took 1.04 times as long as the best of what was measured, in the geometric mean.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ _COPY = 3
 """Cycles of a vector of the picture that is copied."""
 _NEAR, _FAR = 64, 11
 """Bytes a cycle from L2, and from beyond it."""
+_LINE = 64
+"""Bytes of a cache line: a pixel's results of two tiles, at least."""
 _OWN_SHARE = 0.3
 """Of L2, what something may take that is read again and again, beside all else."""
 _CORES = 4
@@ -57,13 +59,16 @@ def estimated_cycles(
     turns = -(-pixels // (tiles.pixels * tiles.rows))
     cycles = parts * blocks * turns * (steps * step + tiles.sums * _STORE)
     sums_bytes = pixels * tiles.filters * TILE * 4
-    if sums_bytes > target.l1d_bytes // 2:
+    if sums_bytes > target.l1d_bytes:
         cycles += parts * blocks * 2 * read(sums_bytes)
     weight_bytes = steps * workload["pairs"] * 4 * workload["blocks"] * TILE
     phases, places, channels = workload["copied"]
     copied: float = 0.0 if workload["in place"] else phases * places * channels / TILE * _COPY
     if order == "filters":
         cycles += weight_bytes / _FAR + blocks * read(2 * phases * places * channels)
+        # Lines of the result are written in as many parts as they have tiles.
+        lines = parts * rows * workload["width"] * blocks * max(1, tiles.filters / 2)
+        cycles += lines * _LINE / _FAR
         tasks, copies = workload["batch"] * blocks, float(workload["batch"])
     else:
         cycles += parts * read(weight_bytes)
