@@ -243,6 +243,41 @@ def test_a_depthwise_convolution_reads_what_bfloat16_products_made() -> None:
     assert np.abs(got - wanted).mean() < 2**-14 * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize("target", [BF16, AMX], ids=["bf16", "amx"])
+def test_residuals_of_bfloat16_products_are_kept_in_bfloat16(target: Target) -> None:
+    def emit(builder: relax.BlockBuilder, x: Any) -> Any:
+        first = _conv(builder, x, *WEIGHT)
+        second = _conv(builder, _relu(builder, _conv(builder, first, *WEIGHT, seed=2)), *WEIGHT)
+        return _conv(builder, builder.emit(relax.op.add(second, first)), *WEIGHT, seed=3)
+
+    data = _noise(*X, seed=5)
+    module = lower_network(emit, [data], target, _algorithm(target))
+    assert _rounded(module) == 3, "the first, the second and the sum"
+    (got,) = onnx_models.run_relax(module, data)
+
+    def conv(picture: np.ndarray, seed: int) -> np.ndarray:
+        weight = nearest_bf16(_noise(*WEIGHT, seed=seed))
+        return conv2d_reference(nearest_bf16(picture), weight).astype("float32")
+
+    first = conv(data, 1)
+    wanted = conv(conv(np.maximum(conv(first, 2), 0), 1) + nearest_bf16(first), 3)
+    # Sums of another order may round to the neighbour: a few of 2 ** -9 of a factor.
+    assert_close(got, wanted, rtol=0, atol=2**-8 * np.abs(wanted).max())
+    assert np.abs(got - wanted).mean() < 2**-13 * np.abs(wanted).max()
+
+
+def test_residuals_stay_float32_in_float16() -> None:
+    """Sums of residuals may grow beyond what float16 holds."""
+
+    def emit(builder: relax.BlockBuilder, x: Any) -> Any:
+        first = _conv(builder, x, *WEIGHT)
+        second = _conv(builder, _conv(builder, first, *WEIGHT, seed=2), *WEIGHT)
+        return _conv(builder, builder.emit(relax.op.add(second, first)), *WEIGHT, seed=3)
+
+    module = lower_network(emit, [_noise(*X)], FP16, "fp16")
+    assert _rounded(module) == 2, "not what is added"
+
+
 def test_float16_does_not_hold_what_a_float32_depthwise_convolution_reads() -> None:
     """Products of 128 channels: 89600, of which float16 makes infinity."""
 

@@ -7,14 +7,15 @@ same, bit for bit.
 
 A depthwise convolution may multiply in float32. It reads bfloat16 pictures too, if what writes them
 has bfloat16 products of its own: its picture is a factor of products as well, behind a layer whose
-error is that of 16 bits anyway. Of float16, which ends at 65504, it would read infinity.
+error is that of 16 bits anyway. So does what adds a picture to its own bfloat16 products, the sum of
+a residual. Of float16, which ends at 65504, they would read infinity.
 
 A kernel may only select: the greatest value of a window, the nearest pixel, the parts of a
 concatenation. It commutes with rounding. Where its result is rounded, its picture may be, and both
 are written in 16 bits.
 
-Sums go on in float32: a picture that something is added to, that is averaged, resized between its
-pixels, or transformed for Winograd's products, stays as it is.
+A picture that is added to, averaged, resized between its pixels or transformed for Winograd's
+products by a kernel without products of 16 bits stays as it is.
 
 The anchor of a kernel, by which algorithms are compared and records borrowed, does not say how its
 picture is kept: which pictures are rounded depends on the algorithms that were chosen.
@@ -118,7 +119,10 @@ class _Kernels:
         return _sums_nothing(writers[0]) and (plain or tiled)
 
     def loses(self, call: Any, at: int) -> bool | None:
-        """Returns whether a rounded argument changes a convolution; None of any other reader."""
+        """Returns whether a rounded argument changes a convolution's result.
+
+        None of other readers, and where the change is not one of those that are allowed.
+        """
         key = (call.args[0].name_hint, at)
         if key not in self._losses:
             self._losses[key] = self._find_loss(call, at)
@@ -131,8 +135,10 @@ class _Kernels:
         func = self.variant(call, (at,), stores=False)
         picture = func.params[at]
         readers = [b for b in blocks_of(func) if any(r.source.same_as(picture) for r in b.reads)]
-        if [block.name_hint for block in readers] != ["pad"]:
-            return None
+        names = [block.name_hint for block in readers]
+        if names != ["pad"]:
+            added = "pad" not in names and self.rounds(name) and self.kept_as.holds_float32
+            return True if added else None
         if not _is_widened(readers[0], picture):
             return False
         rounds_again = str(readers[0].writes[0].source.dtype) == self.kept_as.dtype
