@@ -7,8 +7,8 @@ same, bit for bit.
 
 A depthwise convolution may multiply in float32. It reads bfloat16 pictures too, if what writes them
 has bfloat16 products of its own: its picture is a factor of products as well, behind a layer whose
-error is that of 16 bits anyway. So does what adds a picture to its own bfloat16 products, the sum of
-a residual. Of float16, which ends at 65504, they would read infinity.
+error is that of 16 bits anyway. So does what adds a picture to its own bfloat16 products, as a
+residual. Of float16, which ends at 65504, they would read infinity.
 
 A kernel may only select: the greatest value of a window, the nearest pixel, the parts of a
 concatenation. It commutes with rounding. Where its result is rounded, its picture may be, and both
