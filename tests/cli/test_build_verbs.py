@@ -194,7 +194,7 @@ def test_tune_passes_its_options_on(
     }
     assert "40 to tune, 31 of them already known" in done.out
     assert "20 ms -> 10 ms (2.00x)" in done.out
-    same = f"--batch 4,1 --size 32x48 --logs {tmp_path}"
+    same = f"--batch 4,1 --size 32x48 --precision bf16 --logs {tmp_path}"
     assert f"next: tvmdet compile x.onnx --target toy {same} -o x.tvmdet" in done.out
 
 
@@ -341,7 +341,9 @@ def test_compile_says_when_most_kernels_are_untuned(
     monkeypatch.setattr(compiler, "compile", Recorder(report))
     told = run("compile", "x.onnx").err
     assert "12 of 13 kernels are not tuned for toy" in told
-    assert "tvmdet tune x.onnx --target toy" in told
+    assert "tvmdet tune x.onnx --target toy, and compile again" in told
+    told = run("compile", "x.onnx", "--precision", "bf16", "--target", "x86-64-v4").err
+    assert "tvmdet tune x.onnx --target toy --precision bf16, and compile again" in told
 
 
 @pytest.mark.parametrize("verb", ["tune", "compile"])

@@ -118,7 +118,8 @@ def compile_(
         output.print_json(report.to_dict())
         return 0
     _print(report, imported.spec.family, imported.recognition)
-    _advise(report, model, given_again(batch=batch, size=size, spec=spec, raw=raw))
+    again = given_again(batch=batch, size=size, spec=spec, raw=raw, precision=precision)
+    _advise(report, model, again)
     if all("skipped" in one or "emulated" in one for one in report.parity.values()):
         # None of it runs on this machine.
         output.next_step("tvmdet", "inspect", report.output, "--here")

@@ -128,7 +128,12 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 
 def given_again(
-    *, batch: str = "1", size: str | None = None, spec: Path | None = None, raw: bool = False
+    *,
+    batch: str = "1",
+    size: str | None = None,
+    spec: Path | None = None,
+    raw: bool = False,
+    precision: str = "fp32",
 ) -> list[str]:
     """Returns what of a model's options the next command must be given too."""
     return [
@@ -136,6 +141,7 @@ def given_again(
         *([] if size is None else ["--size", size]),
         *([] if spec is None else ["--spec", str(spec)]),
         *(["--raw"] if raw else []),
+        *(["--precision", precision] if precision != "fp32" else []),
     ]
 
 

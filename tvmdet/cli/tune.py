@@ -156,10 +156,9 @@ def tune(
         output.error(f"interrupted after {report.trials} trials. {_RESUME}")
         return _INTERRUPTED
     if not json:
-        options = given_again(batch=batch, size=size, spec=spec, raw=raw)
+        options = given_again(batch=batch, size=size, spec=spec, raw=raw, precision=precision)
         options += [] if logs is None else ["--logs", str(logs)]
         options += ["-o", f"{model.stem}.tvmdet"]
-        options += ["--precision", precision] if precision != "fp32" else []
         output.next_step("tvmdet", "compile", model, "--target", report.target, *options)
     return 0
 

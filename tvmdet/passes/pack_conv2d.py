@@ -10,8 +10,9 @@ template recognises it after fusion.
 
 A convolution may be computed in several ways, its algorithms: directly, by Winograd's algorithm, or
 directly with both factors of every product rounded to bfloat16 or float16, where the target's
-precision allows it. Pictures are float32 between kernels whichever is chosen, so the choice is each
-layer's own; :mod:`~tvmdet.passes.store_rounded` then finds those that need not be.
+precision allows it; in bfloat16 as products of matrix tiles where the target has them. Pictures are
+float32 between kernels whichever is chosen, so the choice is each layer's own;
+:mod:`~tvmdet.passes.store_rounded` then finds those that need not be.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class Conv2dPacker:
         if self._winograd_fits(call):
             possible += WINOGRAD_SIDES
         if self._bf16_fits(call):
-            possible += ["amx", "bf16"] if self._has_amx else ["bf16"]
+            possible.append("amx" if self._has_amx else "bf16")
         if self._fp16_fits(call):
             possible.append("fp16")
         return ConvLayer(
