@@ -86,9 +86,11 @@ class Template(abc.ABC):
 
     Attributes:
         name: ``family.pattern``, unique, part of every tuning record.
+        rate: Operations a cycle at the very most, as a multiple of those of float32 vectors.
     """
 
     name: ClassVar[str]
+    rate: ClassVar[int] = 1
 
     @abc.abstractmethod
     def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:

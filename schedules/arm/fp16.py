@@ -39,6 +39,7 @@ class ArmFp16Conv2dNhwc(ByLane, ReadsInPlace):
     """Direct convolution with float16 products by lane; see the module's text."""
 
     name: ClassVar[str] = "arm.fp16_conv2d_nhwc"
+    rate: ClassVar[int] = 2
     mark: ClassVar[str] = "tvmdet.fp16_conv2d"
     slices: ClassVar[bool] = False
 
@@ -97,6 +98,7 @@ class ArmFp16DepthwiseConv2dNhwc(DepthwiseConv2dNhwc):
     """Depthwise convolution in float16: a filter's few products are one sum."""
 
     name: ClassVar[str] = "arm.fp16_depthwise_conv2d_nhwc"
+    rate: ClassVar[int] = 2
     mark: ClassVar[str] = "tvmdet.fp16_depthwise_conv2d"
 
     def lanes_of(self, target: Target) -> int:

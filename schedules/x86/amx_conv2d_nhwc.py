@@ -63,6 +63,7 @@ class AmxConv2dNhwc(Template):
     """Convolution by matrix tiles; see the module's text."""
 
     name: ClassVar[str] = "x86.amx_conv2d_nhwc"
+    rate: ClassVar[int] = 16
     mark: ClassVar[str] = "tvmdet.amx_conv2d"
 
     def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:

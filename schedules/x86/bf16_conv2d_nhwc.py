@@ -28,6 +28,7 @@ class Bf16Conv2dNhwc(ReadsInPlace):
     """Direct convolution with bfloat16 dot products; see the module's text."""
 
     name: ClassVar[str] = "x86.bf16_conv2d_nhwc"
+    rate: ClassVar[int] = 2
     mark: ClassVar[str] = "tvmdet.bf16_conv2d"
     slices: ClassVar[bool] = False
 

@@ -6,7 +6,7 @@ import pytest
 
 from tvmdet.report.machine import CpuClock, describe_machine
 from tvmdet.report.peak import Peak
-from tvmdet.report.per_layer import Layer, LayerTable
+from tvmdet.report.per_layer import Layer, LayerTable, layer_of
 
 PEAK = Peak(threads=2, flop_per_s=100e9, bytes_per_s={1 << 20: 50e9, 1 << 25: 10e9})
 
@@ -48,6 +48,23 @@ def test_a_profile_adds_up() -> None:
     described = table.to_dict()["layers"]
     assert described[0]["gflops"] == pytest.approx(0.17, abs=0.01)
     assert layer(1.0, 0.5, None).to_dict()["gflops"] is None
+
+
+@pytest.mark.parametrize(
+    ("template", "seconds"),
+    [
+        ("x86.conv2d_nhwc", 0.01),
+        ("x86.bf16_conv2d_nhwc", 0.005),
+        ("arm.fp16_conv2d_nhwc", 0.005),
+        ("x86.amx_conv2d_nhwc", 0.01 / 16),
+        ("of another version", 0.01),
+    ],
+)
+def test_products_of_16_bits_may_hope_for_more(template: str, seconds: float) -> None:
+    measured = {"calls": 3, "seconds": 0.1, "bytes": 3000}
+    found = layer_of("k", measured, {"flop": 10**9, "template": template}, PEAK)
+    assert found.attainable_s == pytest.approx(3 * seconds)
+    assert found.flop == 3 * 10**9
 
 
 def test_machine_is_described() -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tvmdet.artifact import Artifact
+from tvmdet.errors import TuningError
 from tvmdet.report.environments import environment_variables
 from tvmdet.report.peak import Peak
 from tvmdet.report.worker import Worker
 
-__all__ = ["Layer", "LayerTable", "profile_layers"]
+__all__ = ["Layer", "LayerTable", "layer_of", "profile_layers"]
 
 _SERVED = Path(__file__).with_name("serve_profile.py")
 
@@ -143,7 +144,7 @@ def profile_layers(
     entries = {entry["name"]: entry for entry in artifact.manifest["targets"]}
     facts = entries[target].get("kernels", {})
     layers = [
-        _layer(name, measured, facts.get(name, {}), peak)
+        layer_of(name, measured, facts.get(name, {}), peak)
         for name, measured in found["kernels"].items()
     ]
     return LayerTable(
@@ -155,10 +156,29 @@ def profile_layers(
     )
 
 
-def _layer(name: str, measured: Mapping[str, Any], facts: Mapping[str, Any], peak: Peak) -> Layer:
+def _rate(template: str) -> int:
+    """Returns the operations a cycle of a template, as a multiple of those of float32 vectors."""
+    from tvmdet.schedules import get_template
+
+    try:
+        return get_template(template).rate
+    except TuningError:  # of a file that another version compiled
+        return 1
+
+
+def layer_of(name: str, measured: Mapping[str, Any], facts: Mapping[str, Any], peak: Peak) -> Layer:
+    """Returns one kernel with what it may hope for.
+
+    Args:
+        name: Of the compiled function.
+        measured: Its ``calls``, and ``seconds`` and ``bytes`` of them all.
+        facts: What the file says of it.
+        peak: Of this machine.
+    """
     calls = measured["calls"]
     flop = facts.get("flop")
-    each = peak.attainable_s(flop or 0, measured["bytes"] // calls)
+    rate = _rate(facts.get("template", ""))
+    each = peak.attainable_s((flop or 0) / rate, measured["bytes"] // calls)
     return Layer(
         name=name,
         calls=calls,
