@@ -7,6 +7,7 @@ from typing import Any
 
 from tvm import s_tir, tirx
 from tvm.ir import Call, Op, TensorLoad
+from tvm.ir.prim import LShift
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
@@ -71,8 +72,10 @@ def is_widened(schedule: Schedule, block: SBlockRV) -> bool:
         if not isinstance(outside, tirx.FloatImm):
             return False
     if isinstance(value, Call) and value.op == Op.get("tirx.reinterpret"):
-        (shifted,) = value.args
-        value = getattr(shifted, "a", shifted)
+        (value,) = value.args
+        if not isinstance(value, LShift):
+            return False
+        value = value.a
     if not isinstance(value, tirx.Cast) or not isinstance(value.value, TensorLoad):
         return False
     return str(value.value.source.dtype) in ("uint16", "float16")

@@ -26,6 +26,7 @@ __all__ = [
     "Target",
     "get_target",
     "host_features",
+    "host_targets",
     "list_targets",
     "resolve_target",
 ]
@@ -103,15 +104,32 @@ def resolve_target(target: str | Target, precision: str | None = None) -> Target
     return found.at_precision(precision) if precision else found
 
 
-def _best_here(kind: str, precision: str) -> Target:
+def host_targets() -> dict[str, Target]:
+    """Returns what ``host`` means, in float32 and in what else it means something of its own.
+
+    Empty on a machine that no target fits.
+    """
+    precisions = ["fp32", *sorted({p for target in list_targets() for p in target.host_at})]
+    found = {precision: _first_here("cpu", precision) for precision in precisions}
+    return {precision: target for precision, target in found.items() if target is not None}
+
+
+def _fitting(kind: str) -> list[Target]:
+    return [target for target in list_targets() if target.kind == kind and not target.named_only]
+
+
+def _first_here(kind: str, precision: str) -> Target | None:
     for target in list_targets():
         asked = target.kind == kind and precision in target.host_at
         if asked and not target.at_precision(precision).missing_features():
             return target
-    fitting = [t for t in list_targets() if t.kind == kind and not t.named_only]
-    for target in fitting:
-        if not target.missing_features():
-            return target
+    return next((target for target in _fitting(kind) if not target.missing_features()), None)
+
+
+def _best_here(kind: str, precision: str) -> Target:
+    if (found := _first_here(kind, precision)) is not None:
+        return found
+    fitting = _fitting(kind)
     if kind == "cuda":
         here = [t for t in fitting if t.arch == platform.machine()]
         lacks = [" and ".join(t.missing_features()) for t in here]

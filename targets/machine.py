@@ -23,7 +23,7 @@ _ARM_HWCAP2 = (
 
 # Linux, arch/x86/include/uapi/asm/prctl.h and the system call on x86-64; the state's number is that
 # of Intel's manual, volume 1, section 13.1.
-_ARCH_PRCTL, _ARCH_GET_XCOMP_SUPP, _XTILEDATA = 158, 0x1021, 18
+_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA = 158, 0x1023, 18
 _TILE_FLAGS = frozenset({"amx_tile", "amx_bf16", "amx_int8", "amx_fp16", "amx_complex"})
 
 
@@ -36,19 +36,19 @@ def host_features() -> frozenset[str]:
     for key, value in cpuinfo():
         if key in ("flags", "Features"):
             flags = frozenset(value.split())
-            return flags if _tiles_granted() else flags - _TILE_FLAGS
+            if not flags & _TILE_FLAGS:
+                return flags
+            return flags if _may_use_tiles() else flags - _TILE_FLAGS
     return frozenset()
 
 
-def _tiles_granted() -> bool:
-    """Returns whether a process may use the registers of Intel AMX, if the CPU has them.
+def _may_use_tiles() -> bool:
+    """Asks for the registers of Intel AMX; returns whether this process may use them.
 
-    The CPU's flags do not say: Linux before 5.16 and some sandboxes do not let programs use them.
+    The CPU's flags do not say: Linux before 5.16, some sandboxes, and a process with a small stack
+    for signals do not get them.
     """
-    states = ctypes.c_uint64(0)
-    libc = ctypes.CDLL(None, use_errno=True)
-    refused = libc.syscall(_ARCH_PRCTL, _ARCH_GET_XCOMP_SUPP, ctypes.byref(states))
-    return not refused and bool(states.value >> _XTILEDATA & 1)
+    return not ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA)
 
 
 def _arm_features() -> frozenset[str]:

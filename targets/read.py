@@ -79,7 +79,13 @@ def read_target(path: Path) -> Target:
             if name in data:
                 _check(path, f"[{name}]", data[name], _ABILITY)
     _check_tvm(path, kind, data["tvm"])
-    return _gpu_target(path, data) if kind == "cuda" else _cpu_target(path, data)
+    target = _gpu_target(path, data) if kind == "cuda" else _cpu_target(path, data)
+    if unknown := [precision for precision in target.host_at if precision not in target.precisions]:
+        raise _bad(
+            path,
+            f"host_at names {unknown[0]!r}; the target computes in {', '.join(target.precisions)}",
+        )
+    return target
 
 
 def nearest(word: str, known: Collection[str]) -> str:

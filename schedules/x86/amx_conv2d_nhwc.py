@@ -30,7 +30,7 @@ from typing import ClassVar
 
 import tvm_ffi
 from tvm import sym, tirx
-from tvm.ir import TensorLoad
+from tvm.ir import Range, TensorLoad
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import SBlockRV
 from tvmdet.schedules.base import Decision, Template, Workload, schedule_of
@@ -51,7 +51,6 @@ from tvmdet.targets import Target
 
 __all__ = ["AmxConv2dNhwc"]
 
-_LANES = 16
 _SHAPES = ((2, 2), (1, 4), (4, 1), (1, 3), (3, 1), (1, 2), (2, 1), (1, 1))
 """Tiles of sums by pixels and filters."""
 _LEAST_VECTOR = 8
@@ -95,13 +94,13 @@ class AmxConv2dNhwc(Template):
                 ("width", shape[2]),
                 ("filters", shape[3]),
                 ("row", row),
-                ("blocks", padded_filters // _LANES),
+                ("blocks", padded_filters // TILE),
                 ("taps", (steps[0], steps[1])),
                 ("steps", steps[2]),
                 ("pairs", steps[3]),
                 ("copied", buffer_shape(schedule, pad)[1:]),
                 ("joined", int(notes["tvmdet.joined"])),
-                ("in place", is_in_place(schedule, pad, row)),
+                ("in place", _is_in_place(schedule, pad)),
             ),
         )
 
@@ -183,25 +182,25 @@ class AmxConv2dNhwc(Template):
             n, phase = schedule.get_loops(pad)[-5:-3]
             schedule.parallel(schedule.fuse(n, phase, rows))
         if workload["joined"] % _LEAST_VECTOR:
-            split_ragged_vector(schedule, schedule.fuse(places, channels), 2 * _LANES)
+            split_ragged_vector(schedule, schedule.fuse(places, channels), 2 * TILE)
             return
         if workload["joined"]:
             schedule.split(channels, [None, workload["joined"]])
-        copy_channels(schedule, pad, 2 * _LANES)
+        copy_channels(schedule, pad, 2 * TILE)
 
     def _vectorise(
         self, schedule: Schedule, last: SBlockRV, workload: Workload, tiles: Tiles
     ) -> None:
         channels = schedule.get_loops(last)[-1]
         if workload["filters"] % (tiles.filters * TILE):
-            split_ragged_vector(schedule, channels, _LANES)
+            split_ragged_vector(schedule, channels, TILE)
             return
-        outer, inner = schedule.split(channels, [None, _LANES])
+        outer, inner = schedule.split(channels, [None, TILE])
         schedule.vectorize(inner)
         schedule.unroll(outer)
 
 
-def is_in_place(schedule: Schedule, pad: SBlockRV, row: int) -> bool:
+def _is_in_place(schedule: Schedule, pad: SBlockRV) -> bool:
     """Returns whether the tiles of a convolution can be loaded from the picture itself.
 
     That is where the copy would change nothing: the picture is bfloat16 already, nothing is around
@@ -210,7 +209,6 @@ def is_in_place(schedule: Schedule, pad: SBlockRV, row: int) -> bool:
     Args:
         schedule: In which nothing is left between the picture and the copy.
         pad: The block that copies.
-        row: Pixels in a row of the copy.
     """
     block = schedule.get(pad)
     load, (_, phases, places, channels) = block.body.value, buffer_shape(schedule, pad)
@@ -218,23 +216,15 @@ def is_in_place(schedule: Schedule, pad: SBlockRV, row: int) -> bool:
         return False
     if not any(load.source.same_as(param) for param in schedule.mod["main"].params):
         return False
-    variables = [one.var for one in block.iter_vars]
+    n, phase, place, channel = (one.var for one in block.iter_vars)
     analyzer = sym.Analyzer()
-
-    def element(*at: int) -> int:
-        known = {
-            variable: tirx.IntImm("int32", i) for variable, i in zip(variables, at, strict=True)
-        }
-        found = (tirx.Var, lambda one: known.get(one, one))
-        flat = 0
-        for extent, index in zip(load.source.shape, load.indices, strict=True):
-            flat = flat * int(extent) + int(analyzer.simplify(tvm_ffi.structural_map(index, found)))
-        return flat
-
-    stride, first = int(load.source.shape[-1]), element(0, 0, 0, 0)
-    looked_at = {min(place, places - 1) for place in (1, row - 1, row, row + 1, places - 1)}
-    return all(
-        element(0, 0, place, channel) == first + place * stride + channel
-        for place in looked_at
-        for channel in (0, channels - 1)
-    )
+    analyzer.bind(place, Range(0, places))
+    analyzer.bind(channel, Range(0, channels))
+    zero = tirx.const(0, str(place.ty))
+    first = {n: zero, phase: zero}
+    element = zero
+    for extent, index in zip(load.source.shape, load.indices, strict=True):
+        of_first = tvm_ffi.structural_map(index, (tirx.Var, lambda one: first.get(one, one)))
+        element = element * int(extent) + of_first
+    beyond = analyzer.simplify(element - place * int(load.source.shape[-1]) - channel)
+    return isinstance(beyond, tirx.IntImm)

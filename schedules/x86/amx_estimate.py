@@ -23,7 +23,8 @@ _LINE = 64
 _OWN_SHARE = 0.3
 """Of L2, what something may take that is read again and again, beside all else."""
 _CORES = 4
-"""That tasks are shared out to."""
+"""That tasks are shared out to, as few as an inference server may give one detector: with more, the
+guess has enough tasks all the same, and tuning counts the threads that there are."""
 _LAUNCH = 10_000
 """Cycles from when one thread gives tasks to others until all have ended, without the tasks."""
 

@@ -39,8 +39,8 @@ _FILTERS, _PIXELS, _STEPS, _DEPTH = "filters", "pixels", "steps", "depth"
 
 
 # A process may use the registers after it asked for them: 158 is arch_prctl, 4131 its
-# ARCH_REQ_XCOMP_PERM, 18 the state of the tiles. The first task of a library asks, so that whoever
-# loads it need not know; that the kernel grants it was found out before (targets/machine.py).
+# ARCH_REQ_XCOMP_PERM, 18 the state of the tiles. Whoever chooses a library's code has asked
+# (targets/machine.py); others load libraries too, the processes that tune, so the first task asks.
 _ASK = """
 @tvmdet_tiles_asked = linkonce_odr hidden global i32 0
 define void @tvmdet_ask_for_tiles() {
@@ -50,6 +50,9 @@ define void @tvmdet_ask_for_tiles() {
 ask:
   %r = call i64 asm sideeffect "syscall", "={rax},{rax},{rdi},{rsi},~{rcx},~{r11},~{memory}"(
     i64 158, i64 4131, i64 18)
+  %granted = icmp eq i64 %r, 0
+  br i1 %granted, label %remember, label %done
+remember:
   store atomic i32 1, ptr @tvmdet_tiles_asked monotonic, align 4
   br label %done
 done:
@@ -79,10 +82,10 @@ class Tiles:
         """Registers of sums."""
         return self.pixels * self.filters
 
-    @property
-    def fit(self) -> bool:
-        """Whether there are registers for all sums, and for one of each factor at least."""
-        return self.sums + 2 <= _REGISTERS
+    def __post_init__(self) -> None:
+        """There are registers for all sums, and for one tile of each factor at least."""
+        if self.sums + 2 > _REGISTERS:
+            raise ValueError(f"{self.sums} tiles of sums leave no registers for their factors")
 
     def factors(self) -> tuple[list[int], list[int]]:
         """Returns the registers of the tiles of pixels, and of those of weights.

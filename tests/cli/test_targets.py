@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from tvmdet.targets import list_targets
+import pytest
+from tvmdet.targets import get_target, list_targets, machine
 
 
 def test_table_names_every_target_and_the_next_command(run: Callable) -> None:
@@ -24,6 +25,19 @@ def test_json_says_what_runs_here(run: Callable) -> None:
     usual = [t for t in list_targets() if not t.named_only]
     runnable = [t.name for t in usual if not t.missing_features()]
     assert found["host"] == (runnable[0] if runnable else None)
+
+
+def test_what_the_host_is_in_bfloat16(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = get_target("sapphirerapids").at_precision("bf16").required_features
+    monkeypatch.setattr(machine, "host_features", lambda: frozenset(flags))
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    found = json.loads(run("targets", "--json").out)
+    assert found["host"] == "x86-64-v4"
+    assert found["host_at"] == {"bf16": "sapphirerapids"}
+    lines = run("targets").out.splitlines()
+    told = {line.split()[0]: line for line in lines if "(host" in line}
+    assert "(host in bf16)" in told.pop("sapphirerapids")
+    assert list(told) == ["x86-64-v4"] and "(host)" in told["x86-64-v4"]
 
 
 def test_one_target_with_its_records(run: Callable, tmp_path: Path) -> None:

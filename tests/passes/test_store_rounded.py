@@ -167,6 +167,31 @@ def _concatenated(builder: relax.BlockBuilder, x: Any) -> Any:
     return _conv(builder, joined, 8, 3, 3, 56, padding=[1] * 4)
 
 
+def _pixels_at(builder: relax.BlockBuilder, x: Any) -> Any:
+    """Nearest pixels at places that are computed: of rounded ones they are others."""
+    first = builder.emit(relax.op.permute_dims(_conv(builder, x, *WEIGHT), [0, 3, 1, 2]))
+    places = builder.emit(relax.op.permute_dims(_conv(builder, x, 2, 1, 1, 16), [0, 3, 1, 2]))
+    sample = relax.op.image.grid_sample(first, places, method="nearest", layout="NCHW")
+    found = builder.emit(relax.op.permute_dims(builder.emit(sample), [0, 2, 3, 1]))
+    return _conv(builder, found, *WEIGHT, seed=2)
+
+
+def _exponential(builder: relax.BlockBuilder, x: Any) -> Any:
+    first = _conv(builder, x, *WEIGHT)
+    grown = builder.emit(relax.op.exp(first))
+    second = _conv(builder, x, *WEIGHT, seed=2)
+    return [builder.emit(relax.op.multiply(second, grown)), _conv(builder, first, *WEIGHT)]
+
+
+def _coordinates(builder: relax.BlockBuilder, x: Any) -> Any:
+    """Refined twice: added to, never multiplied."""
+    grid = relax.const(np.arange(80 * 16, dtype="float32").reshape(1, 8, 10, 16))
+    first = builder.emit(relax.op.add(_conv(builder, x, *WEIGHT), grid))
+    return [
+        builder.emit(relax.op.add(_conv(builder, x, *WEIGHT, seed=seed), first)) for seed in (2, 3)
+    ]
+
+
 Emit = Callable[..., Any]
 EXACT: list[tuple[str, Emit, int]] = [
     ("pointwise convolutions", _plain, 1),
@@ -184,6 +209,9 @@ EXACT: list[tuple[str, Emit, int]] = [
     ("pixels between its pixels", _linear_between, 1),
     ("parts of two, padded", _concatenated, 3),
     ("a mean of a window", _averaged, 0),
+    ("places of pixels are computed of it", _pixels_at, 2),
+    ("its exponential is multiplied", _exponential, 0),
+    ("it is only added to", _coordinates, 0),
     ("it is scaled before it is read", _scaled_before, 0),
     ("a view of a sum", _reshaped, 0),
     ("nothing is bfloat16 but could be read as that", _after_float32, 0),

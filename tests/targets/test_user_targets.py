@@ -77,6 +77,10 @@ REFUSED = {
         BOARD.replace('mattr = ["+fullfp16"]\n', ""),
         "[fp16] lacks mattr",
     ),
+    "host in a precision that it has not": (
+        'host_at = ["bf16"]\n' + BOARD,
+        "host_at names 'bf16'; the target computes in fp32, fp16",
+    ),
     "text for a number": (
         BOARD.replace("vector_lanes_f32 = 4", 'vector_lanes_f32 = "4"'),
         "vector_lanes_f32 in [cpu] is '4'; it must be a whole number",

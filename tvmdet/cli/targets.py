@@ -27,7 +27,7 @@ def targets(
     debug: Debug = False,
 ) -> int:
     """List the targets, or show one."""
-    from tvmdet.targets import get_target, list_targets
+    from tvmdet.targets import get_target, host_targets, list_targets
 
     if name is not None:
         target = get_target(name)
@@ -38,19 +38,21 @@ def targets(
             _print_one(described)
         return 0
     every = [_describe(target) for target in list_targets()]
-    best = next((entry["name"] for entry in every if _may_be_host(entry)), None)
-    hosts = _hosts_at()
+    hosts = {precision: target.name for precision, target in host_targets().items()}
+    best = hosts.pop("fp32", None)
     if json:
-        output.print_json({"host": best, "targets": every})
+        output.print_json({"host": best, "host_at": hosts, "targets": every})
         return 0
+    labels = {name: f" (host in {precision})" for precision, name in hosts.items()}
+    if best is not None:
+        labels[best] = " (host)"
     output.table(
         ("target", "kind", "this machine", "description"),
         [
             (
                 entry["name"],
                 f"{entry['kind']}, {entry['arch']}",
-                _verdict(entry)
-                + (" (host)" if entry["name"] == best else hosts.get(entry["name"], "")),
+                _verdict(entry) + labels.get(entry["name"], ""),
                 entry["description"],
             )
             for entry in every
@@ -70,21 +72,6 @@ def _describe(target: Target) -> dict[str, Any]:
         "runs_here": not missing,
         "missing": list(missing),
     }
-
-
-def _may_be_host(entry: dict[str, Any]) -> bool:
-    return entry["runs_here"] and entry["kind"] == "cpu" and not entry["named_only"]
-
-
-def _hosts_at() -> dict[str, str]:
-    """Returns what is said of targets that ``host`` means in some precisions only."""
-    from tvmdet.targets import list_targets
-
-    at = {
-        target.name: [p for p in target.host_at if not target.at_precision(p).missing_features()]
-        for target in list_targets()
-    }
-    return {name: f" (host in {' and '.join(found)})" for name, found in at.items() if found}
 
 
 def _records(name: str, logs: Path | None) -> dict[str, int]:

@@ -110,14 +110,13 @@ def tune(
             f"{target!r} names several targets; tune one at a time, on a machine that has it",
             param_hint="--target",
         )
-    if cost_model != "measured":  # what is wrong with it is told before the model is read
-        from tvmdet.targets import resolve_target
-        from tvmdet.tuning.driver import find_predictor
-
-        find_predictor(resolve_target(target), cast("CostModel", cost_model), board)
     from tvmdet.targets import resolve_target
 
-    resolve_target(target, precision)
+    chosen = resolve_target(target, precision)
+    if cost_model != "measured":  # what is wrong with it is told before the model is read
+        from tvmdet.tuning.driver import find_predictor
+
+        find_predictor(chosen, cast("CostModel", cost_model), board)
     check_model_file(model)
     try:
         with Phases() as phase:

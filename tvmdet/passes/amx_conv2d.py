@@ -14,6 +14,9 @@ filters wants them (``TDPBF16PS``):
   32 channels are one short step.
 - Where that saves steps, a row of taps is gone through as one, its pixels' channels being
   neighbours in memory: three taps of 3 channels are one step, of 16 channels two.
+
+A weight of zero keeps out what is read without being wanted, as long as it is finite: infinity in a
+picture becomes NaN, and may reach the result left of it.
 """
 
 from __future__ import annotations
@@ -28,10 +31,10 @@ from tvm import te, tirx
 from tvmdet.passes.bf16_conv2d import float_of_bits, round_to_bf16, round_to_bits
 from tvmdet.passes.conv2d_expressions import dense_anchor, out_size
 
-__all__ = ["AMX_MARK", "amx_conv2d", "pack_amx_weights"]
+__all__ = ["amx_conv2d", "pack_amx_weights"]
 
-AMX_MARK = "tvmdet.amx_conv2d"
-"""Annotation of the main block."""
+_TILE = 16
+"""Filters of a tile."""
 
 _PAIR = 2
 _STEP = 32
@@ -41,9 +44,9 @@ _VECTOR = 8
 
 
 def pack_amx_weights(
-    weight: npt.NDArray[np.float32], lanes: int, dilation: tuple[int, int] = (1, 1)
+    weight: npt.NDArray[np.float32], dilation: tuple[int, int] = (1, 1)
 ) -> npt.NDArray[np.uint16]:
-    """Returns rounded weights ``[ceil(OC/v), KH, KW, S, P, v, 2]`` of OHWI weights.
+    """Returns rounded weights ``[ceil(OC/16), KH, KW, S, P, 16, 2]`` of OHWI weights.
 
     S are the steps through the channels, of P pairs each. KW is 1 where a row of taps is gone
     through as one.
@@ -52,14 +55,14 @@ def pack_amx_weights(
     if _joins_taps(width, depth, dilation):
         width, depth = 1, width * depth
     channels = _even(depth)
-    blocks, steps, pairs = -(-filters // lanes), _steps(channels), min(channels, _STEP) // _PAIR
-    padded = np.zeros((blocks * lanes, height, width, channels), np.float32)
+    blocks, steps, pairs = -(-filters // _TILE), _steps(channels), min(channels, _STEP) // _PAIR
+    padded = np.zeros((blocks * _TILE, height, width, channels), np.float32)
     padded[:filters, ..., :depth] = weight.reshape(filters, height, width, depth)
-    split = np.zeros((blocks * lanes, height, width, steps, pairs * _PAIR), np.float32)
+    split = np.zeros((blocks * _TILE, height, width, steps, pairs * _PAIR), np.float32)
     for step in range(steps):
         first, start = step * _STEP, min(step * _STEP, channels - pairs * _PAIR)
         split[..., step, first - start :] = padded[..., first : first + _STEP]
-    rounded = round_to_bf16(split).reshape(blocks, lanes, height, width, steps, pairs, _PAIR)
+    rounded = round_to_bf16(split).reshape(blocks, _TILE, height, width, steps, pairs, _PAIR)
     return np.ascontiguousarray(rounded.transpose(0, 2, 3, 4, 5, 1, 6))
 
 
@@ -144,7 +147,7 @@ def amx_conv2d(
         product,
         name="conv2d",
         attrs={
-            AMX_MARK: f"amx_{anchor}",
+            "tvmdet.amx_conv2d": f"amx_{anchor}",
             "tvmdet.flop": 2 * batch * out_h * out_w * filters * kernel[0] * kernel[1] * depth,
             "tvmdet.row": planes.width,
             "tvmdet.joined": depth if planes.joined else 0,

@@ -177,14 +177,13 @@ class Conv2dPacker:
         return _fusable(builder, call, kernel, compute, "bf16_conv2d")
 
     def _amx(self, builder: relax.BlockBuilder, call: Any) -> Any:
-        lanes = self._lanes
         geometry = _geometry(call.attrs)
         dilation = geometry["dilation"]
         kernel = self._constant(
             f"amx {dilation[1]}",
-            lanes,
+            1,
             call.args[1],
-            lambda array: pack_amx_weights(array, lanes, dilation),
+            lambda array: pack_amx_weights(array, dilation),
         )
         filters, *size, _ = static_shape(call.args[1])
 

@@ -8,7 +8,8 @@ same, bit for bit.
 A depthwise convolution may multiply in float32. It reads bfloat16 pictures too, if what writes them
 has bfloat16 products of its own: its picture is a factor of products as well, behind a layer whose
 error is that of 16 bits anyway. So does what adds a picture to its own bfloat16 products, as a
-residual. Of float16, which ends at 65504, they would read infinity.
+residual, if the picture is multiplied somewhere too: coordinates are not, and would be off by
+pixels. Of float16, which ends at 65504, they would read infinity.
 
 A kernel may only select: the greatest value of a window, the nearest pixel, the parts of a
 concatenation. It commutes with rounding. Where its result is rounded, its picture may be, and both
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import tvm
 import tvm_ffi
@@ -43,6 +44,10 @@ __all__ = ["StoreRounded"]
 _DEPTHWISE = "tvmdet.depthwise_conv2d"
 _WRITE_BY_TILES = {_DEPTHWISE, "tvmdet.conv2d", "tvmdet.winograd_conv2d"}
 _WIDEN, _ROUND = "widen", "round"
+
+Loss: TypeAlias = Literal["nothing", "a factor", "a residual", "too much"]
+"""What rounding a picture changes in a reader: nothing, since it rounds the picture itself; the
+picture as a factor of float32 products; as what is added to products of 16 bits; or more."""
 
 
 @tvm.ir.transform.module_pass(opt_level=0, name="StoreRounded")
@@ -80,7 +85,7 @@ class _Kernels:
         self._marks: dict[str, set[str]] = {}
         self._selects: dict[str, bool] = {}
         self._variants: dict[tuple[str, tuple[int, ...], bool], Any] = {}
-        self._losses: dict[tuple[str, int], bool | None] = {}
+        self._losses: dict[tuple[str, int], Loss] = {}
 
     def marks(self, name: str) -> set[str]:
         """Returns the annotations of a kernel's blocks."""
@@ -118,31 +123,31 @@ class _Kernels:
         tiled = self.rounds(name) or not _WRITE_BY_TILES.isdisjoint(self.marks(name))
         return _sums_nothing(writers[0]) and (plain or tiled)
 
-    def loses(self, call: Any, at: int) -> bool | None:
-        """Returns whether a rounded argument changes a convolution's result.
-
-        None of other readers, and where the change is not one of those that are allowed.
-        """
+    def loses(self, call: Any, at: int) -> Loss:
+        """Returns what a rounded argument changes in a kernel's result."""
         key = (call.args[0].name_hint, at)
         if key not in self._losses:
             self._losses[key] = self._find_loss(call, at)
         return self._losses[key]
 
-    def _find_loss(self, call: Any, at: int) -> bool | None:
+    def _find_loss(self, call: Any, at: int) -> Loss:
         name = call.args[0].name_hint
         if not self.rounds(name) and _DEPTHWISE not in self.marks(name):
-            return None
+            return "too much"
         func = self.variant(call, (at,), stores=False)
         picture = func.params[at]
         readers = [b for b in blocks_of(func) if any(r.source.same_as(picture) for r in b.reads)]
-        names = [block.name_hint for block in readers]
-        if names != ["pad"]:
-            added = "pad" not in names and self.rounds(name) and self.kept_as.holds_float32
-            return True if added else None
-        if not _is_widened(readers[0], picture):
-            return False
+        if len(readers) != 1:
+            return "too much"
+        if readers[0].name_hint == "pad" and not _is_widened(readers[0], picture):
+            return "nothing"
+        if not self.kept_as.holds_float32:
+            return "too much"
+        if readers[0].name_hint != "pad":
+            added = self.rounds(name) and _is_added(readers[0], picture, self.kept_as)
+            return "a residual" if added else "too much"
         rounds_again = str(readers[0].writes[0].source.dtype) == self.kept_as.dtype
-        return None if rounds_again or not self.kept_as.holds_float32 else True
+        return "too much" if rounds_again else "a factor"
 
     def variant(self, call: Any, reads: tuple[int, ...], *, stores: bool) -> Any:
         """Returns a called kernel with arguments, and maybe its result, in 16 bits."""
@@ -231,8 +236,8 @@ def _rounded_pictures(func: relax.Function, kernels: _Kernels) -> set[Any]:
     for var, call in reversed(written.items()):
         if var in others or not readers[var] or str(var.ty.dtype) != "float32":
             continue
-        losses = {
-            (False if result in rounded else None)
+        losses: set[Loss] = {
+            ("nothing" if result in rounded else "too much")
             if kernels.selects(reader.args[0].name_hint)
             else kernels.loses(reader, at)
             for result, reader, at in readers[var]
@@ -242,11 +247,12 @@ def _rounded_pictures(func: relax.Function, kernels: _Kernels) -> set[Any]:
     return rounded
 
 
-def _may_round(call: Any, losses: set[bool | None], kernels: _Kernels) -> bool:
+def _may_round(call: Any, losses: set[Loss], kernels: _Kernels) -> bool:
     name = call.args[0].name_hint
-    if None in losses or (True in losses and not kernels.rounds(name)):
+    if "too much" in losses or losses == {"a residual"}:
         return False
-    return kernels.can_round(name)
+    exact = losses == {"nothing"}
+    return (exact or kernels.rounds(name)) and kernels.can_round(name)
 
 
 def _variables(expr: Any) -> list[Any]:
@@ -306,6 +312,23 @@ def _round_where_read(func: Any, kept_as: SixteenBits) -> Any:
         return cast if value is None else kept_as.bits_of(value)
 
     return func.with_body(tvm_ffi.structural_map(func.body, (tirx.Cast, simplified)))
+
+
+def _is_added(block: Any, picture: Any, kept_as: SixteenBits) -> bool:
+    """Returns whether a block adds a picture as it is to something else."""
+    total = block.body.value
+    if not isinstance(total, tirx.Add):
+        return False
+    reads = []
+    for operand in (total.a, total.b):
+        found: list[Any] = []
+        tvm_ffi.structural_walk(operand, (TensorLoad, found.append))
+        reads.append([load for load in found if load.source.same_as(picture)])
+    (mine,) = reads[0] or reads[1] or [None]
+    if mine is None or (reads[0] and reads[1]):
+        return False
+    operand = total.a if reads[0] else total.b
+    return bool(tvm_ffi.structural_equal(operand, kept_as.widen(mine)))
 
 
 def _is_widened(block: Any, picture: Any) -> bool:
