@@ -53,8 +53,6 @@ __all__ = ["AmxConv2dNhwc"]
 
 _SHAPES = ((2, 2), (1, 4), (4, 1), (1, 3), (3, 1), (1, 2), (2, 1), (1, 1))
 """Tiles of sums by pixels and filters."""
-_LEAST_VECTOR = 8
-"""Of fewer channels, whatever follows one another is copied (:mod:`tvmdet.passes.amx_conv2d`)."""
 _MOST_DECISIONS = 40
 
 
@@ -99,7 +97,7 @@ class AmxConv2dNhwc(Template):
                 ("steps", steps[2]),
                 ("pairs", steps[3]),
                 ("copied", buffer_shape(schedule, pad)[1:]),
-                ("joined", int(notes["tvmdet.joined"])),
+                ("copied channels", int(notes["tvmdet.copied_channels"])),
                 ("in place", _is_in_place(schedule, pad)),
             ),
         )
@@ -175,17 +173,17 @@ class AmxConv2dNhwc(Template):
     def _copy(
         self, schedule: Schedule, pad: SBlockRV, workload: Workload, *, parallel: bool
     ) -> None:
-        """Copies row by row: vectors of channels, or of whatever follows one another in a row."""
+        """Copies row by row: vectors of a pixel's channels, or of whatever follows in a row."""
         places, channels = schedule.get_loops(pad)[-2:]
         rows, places = schedule.split(places, [None, workload["row"]])
         if parallel:
             n, phase = schedule.get_loops(pad)[-5:-3]
             schedule.parallel(schedule.fuse(n, phase, rows))
-        if workload["joined"] % _LEAST_VECTOR:
+        if not workload["copied channels"]:
             split_ragged_vector(schedule, schedule.fuse(places, channels), 2 * TILE)
             return
-        if workload["joined"]:
-            schedule.split(channels, [None, workload["joined"]])
+        if int(schedule.get(channels).extent) > workload["copied channels"] + 1:  # several pixels
+            schedule.split(channels, [None, workload["copied channels"]])
         copy_channels(schedule, pad, 2 * TILE)
 
     def _vectorise(

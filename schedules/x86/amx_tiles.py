@@ -211,10 +211,14 @@ class _Writer:
             loops[str(inner.annotations[_MARK])].append(inner)
             inner = inner.body
         if isinstance(inner, tirx.IfThenElse):
-            inner = inner.then_case  # of pixels behind the last: overlapping tiles have none
+            # The guard of rows behind the last one, which overlapping tasks do not have.
+            inner = inner.then_case
         sums = inner.seq[-1] if isinstance(inner, tirx.SeqStmt) else inner
         if not isinstance(sums, tirx.BufferStore):
             self.problem = f"{loop.loop_var} is no loop over sums of products"
+            return loop
+        if int(loop.extent) != self._tiles.filters * TILE:
+            self.problem = f"{loop.loop_var} is no loop over {self._tiles.filters} tiles of filters"
             return loop
         # A loop of one round is gone.
         pixels = int(loops[_PIXELS][0].extent) if loops[_PIXELS] else 1
@@ -318,13 +322,13 @@ def _configured(body: Any, tiles: Tiles, products: list[Any]) -> Any:
             loop.min,
             loop.extent,
             loop.kind,
-            _between(loop.body, tiles),
+            _with_registers(loop.body, tiles),
             annotations=loop.annotations,
         )
 
     changed = tvm_ffi.structural_map(body, (tirx.For, configured_task))
     if not found:
-        changed = _between(body, tiles)
+        changed = _with_registers(body, tiles)
     return tirx.AttrStmt(_number(0), "pragma_import_llvm", tvm.ir.StringImm(_ASK), changed)
 
 
@@ -335,7 +339,7 @@ def _holds(loop: Any, variables: list[Any]) -> bool:
     return any(one.loop_var.same_as(variable) for one in found for variable in variables)
 
 
-def _between(body: Any, tiles: Tiles) -> Any:
+def _with_registers(body: Any, tiles: Tiles) -> Any:
     words = struct.unpack("<8q", tiles.configuration())
     sizes = tirx.decl_buffer((len(words),), "int64", name="tile_sizes", scope="local")
     stores = [

@@ -21,6 +21,7 @@ picture becomes NaN, and may reach the result left of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,26 +113,7 @@ def amx_conv2d(
         groups: 1.
     """
     batch, height, width, depth = (int(d) for d in data.shape)
-    blocks, kernel_h, _, steps, pairs, lanes, _ = (int(d) for d in packed.shape)
     planes = _Planes.of(data, kernel, strides, padding, dilation)
-    pad = planes.copied(data)
-    kh = te.reduce_axis((0, kernel_h), name="kh")
-    kw = te.reduce_axis((0, int(packed.shape[2])), name="kw")
-    step = te.reduce_axis((0, steps), name="step")
-    pair = te.reduce_axis((0, pairs), name="pair")
-    half = te.reduce_axis((0, _PAIR), name="half")
-
-    def product(n: Any, p: Any, c: Any) -> Any:
-        row, column = kh * dilation[0], kw * dilation[1]
-        phase = row % strides[0] * planes.phases_w + column % strides[1]
-        place = p + row // strides[0] * planes.width + column // strides[1]
-        channel = _first_channel(step.var, planes.depth) + pair * _PAIR + half
-        if planes.joined:
-            place, channel = place + channel // planes.unit, channel % planes.unit
-        picture = float_of_bits(pad[n, phase, place, channel])
-        weight = float_of_bits(packed[c // lanes, kh, kw, step, pair, c % lanes, half])
-        return te.sum(picture * weight, axis=[kh, kw, step, pair, half])
-
     anchor = dense_anchor(
         (batch, height, width, depth),
         (filters, *kernel, depth),
@@ -143,14 +125,14 @@ def amx_conv2d(
     )
     out_h, out_w = planes.out
     conv = te.compute(
-        (batch, out_h * planes.width, blocks * lanes),
-        product,
+        (batch, out_h * planes.width, int(packed.shape[0]) * _TILE),
+        _products(planes, planes.copied(data), packed, dilation),
         name="conv2d",
         attrs={
             "tvmdet.amx_conv2d": f"amx_{anchor}",
             "tvmdet.flop": 2 * batch * out_h * out_w * filters * kernel[0] * kernel[1] * depth,
             "tvmdet.row": planes.width,
-            "tvmdet.joined": depth if planes.joined else 0,
+            "tvmdet.copied_channels": depth if planes.copies_pixels else 0,
         },
     )
     return te.compute(
@@ -158,6 +140,32 @@ def amx_conv2d(
         lambda n, h, w, c: conv[n, h * planes.width + w, c],
         name="cut",
     )
+
+
+def _products(
+    planes: _Planes, pad: te.Tensor, packed: te.Tensor, dilation: tuple[int, int]
+) -> Callable[..., Any]:
+    """Returns the sum of products of a pixel and a filter, as an expression of their indices."""
+    _, kernel_h, kernel_w, steps, pairs, _, _ = (int(d) for d in packed.shape)
+    kh = te.reduce_axis((0, kernel_h), name="kh")
+    kw = te.reduce_axis((0, kernel_w), name="kw")
+    step = te.reduce_axis((0, steps), name="step")
+    pair = te.reduce_axis((0, pairs), name="pair")
+    half = te.reduce_axis((0, _PAIR), name="half")
+    stride_h, stride_w = planes.strides
+
+    def product(n: Any, p: Any, c: Any) -> Any:
+        row, column = kh * dilation[0], kw * dilation[1]
+        phase = row % stride_h * planes.phases_w + column % stride_w
+        place = p + row // stride_h * planes.width + column // stride_w
+        channel = _first_channel(step.var, planes.depth) + pair * _PAIR + half
+        if planes.joined:
+            place, channel = place + channel // planes.unit, channel % planes.unit
+        picture = float_of_bits(pad[n, phase, place, channel])
+        weight = float_of_bits(packed[c // _TILE, kh, kw, step, pair, c % _TILE, half])
+        return te.sum(picture * weight, axis=[kh, kw, step, pair, half])
+
+    return product
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +231,11 @@ class _Planes:
             depth=depth,
         )
 
+    @property
+    def copies_pixels(self) -> bool:
+        """Whether vectors of a pixel's channels are copied, or of whatever follows in a row."""
+        return not self.joined or self.channels % _VECTOR == 0
+
     def copied(self, data: te.Tensor) -> te.Tensor:
         """Returns the picture, padded and rounded, with zeros where nothing is to be read.
 
@@ -250,8 +263,7 @@ class _Planes:
         if self.joined:
             element = place % self.width * self.unit + unit - left * channels
             w, c = element // channels, element % channels
-            # Whether vectors of a pixel's channels are copied, or of whatever follows.
-            at, pixel = (w, 1) if channels % _VECTOR == 0 else (element, channels)
+            at, pixel = (w, 1) if self.copies_pixels else (element, channels)
             if left:
                 inside.append(at >= 0)
             if self.width * stride_w - left > width:
