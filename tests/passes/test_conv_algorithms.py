@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -59,6 +60,16 @@ def test_a_dilated_picture_has_the_tiles_of_its_phases() -> None:
     plain, dilated = (guess(12, 256, 256, FLOAT32, dilation=(d, d)) for d in (1, 6))
     assert "winograd4" in plain
     assert "winograd2" in dilated and "winograd4" not in dilated
+
+
+def test_matrix_tiles_are_not_compared() -> None:
+    possible: tuple[AlgorithmName, ...] = ("direct", "winograd4", "amx")
+    tried = guess(40, 64, 64, possible)
+    assert tried[0] == "amx" and "direct" in tried, "for layers that are kept in float32"
+    layer = ConvLayer(anchor="conv2d", weights_sha256="", possible=possible, algorithms=tried)
+    assert layer.compared == ("amx",)
+    others = dataclasses.replace(layer, algorithms=tried[1:])
+    assert others.compared == tried[1:]
 
 
 def test_the_usual_one_is_the_best_guess() -> None:

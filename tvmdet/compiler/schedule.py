@@ -92,7 +92,7 @@ def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algo
 
     def costs(layer: ConvLayer, anchor: str) -> dict[AlgorithmName, float]:
         usual = usual_algorithm(layer)
-        names = {ALGORITHMS[name] + anchor: name for name in (usual, *layer.algorithms)}
+        names = {ALGORITHMS[name] + anchor: name for name in (usual, *layer.compared)}
         found = records.comparable(list(names), threads)
         return {names[key]: record.cost for key, record in found.items()}
 

@@ -78,6 +78,15 @@ class ConvLayer:
     possible: tuple[AlgorithmName, ...]
     algorithms: tuple[AlgorithmName, ...]
 
+    @property
+    def compared(self) -> tuple[AlgorithmName, ...]:
+        """The algorithms that are measured, for the fastest to be taken.
+
+        Matrix tiles are not compared: they multiply several times as fast as the others, and what
+        a kernel takes by itself does not show what its neighbours save by pictures in 16 bits.
+        """
+        return ("amx",) if "amx" in self.algorithms else self.algorithms
+
 
 # Which algorithm computes a convolution.
 Algorithm: TypeAlias = Callable[[ConvLayer], AlgorithmName]

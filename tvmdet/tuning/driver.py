@@ -249,8 +249,8 @@ def tasks_of(model: Any, sizes: tuple[int, ...], target: Target) -> list[Task]:
 
     def choose(layer: ConvLayer) -> AlgorithmName:
         nonlocal most
-        most = max(most, len(layer.algorithms))
-        return layer.algorithms[min(choice, len(layer.algorithms) - 1)]
+        most = max(most, len(layer.compared))
+        return layer.compared[min(choice, len(layer.compared) - 1)]
 
     def take(together: bool) -> None:
         def choose_pair(_pair: ConvPair) -> bool:
