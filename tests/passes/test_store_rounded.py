@@ -183,6 +183,21 @@ def _exponential(builder: relax.BlockBuilder, x: Any) -> Any:
     return [builder.emit(relax.op.multiply(second, grown)), _conv(builder, first, *WEIGHT)]
 
 
+def _activated(builder: relax.BlockBuilder, x: Any) -> Any:
+    """An activation reads it, before the products that are added."""
+    first = _conv(builder, x, *WEIGHT)
+    active = builder.emit(relax.op.nn.silu(first))
+    second = _conv(builder, x, *WEIGHT, seed=2)
+    return [builder.emit(relax.op.add(second, active)), _conv(builder, first, *WEIGHT)]
+
+
+def _doubled(builder: relax.BlockBuilder, x: Any) -> Any:
+    first = _conv(builder, x, *WEIGHT)
+    twice = builder.emit(relax.op.add(first, first))
+    second = _conv(builder, x, *WEIGHT, seed=2)
+    return [builder.emit(relax.op.add(second, twice)), _conv(builder, first, *WEIGHT)]
+
+
 def _coordinates(builder: relax.BlockBuilder, x: Any) -> Any:
     """Refined twice: added to, never multiplied."""
     grid = relax.const(np.arange(80 * 16, dtype="float32").reshape(1, 8, 10, 16))
@@ -211,6 +226,8 @@ EXACT: list[tuple[str, Emit, int]] = [
     ("a mean of a window", _averaged, 0),
     ("places of pixels are computed of it", _pixels_at, 2),
     ("its exponential is multiplied", _exponential, 0),
+    ("its activation is added", _activated, 0),
+    ("it is added twice", _doubled, 0),
     ("it is only added to", _coordinates, 0),
     ("it is scaled before it is read", _scaled_before, 0),
     ("a view of a sum", _reshaped, 0),

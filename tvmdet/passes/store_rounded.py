@@ -316,19 +316,15 @@ def _round_where_read(func: Any, kept_as: SixteenBits) -> Any:
 
 def _is_added(block: Any, picture: Any, kept_as: SixteenBits) -> bool:
     """Returns whether a block adds a picture as it is to something else."""
+    if not isinstance(block.body, tirx.BufferStore) or not isinstance(block.body.value, tirx.Add):
+        return False
     total = block.body.value
-    if not isinstance(total, tirx.Add):
-        return False
-    reads = []
-    for operand in (total.a, total.b):
-        found: list[Any] = []
-        tvm_ffi.structural_walk(operand, (TensorLoad, found.append))
-        reads.append([load for load in found if load.source.same_as(picture)])
-    (mine,) = reads[0] or reads[1] or [None]
-    if mine is None or (reads[0] and reads[1]):
-        return False
-    operand = total.a if reads[0] else total.b
-    return bool(tvm_ffi.structural_equal(operand, kept_as.widen(mine)))
+    loads: list[Any] = []
+    tvm_ffi.structural_walk(total, (TensorLoad, loads.append))
+    mine = [load for load in loads if load.source.same_as(picture)]
+    return len(mine) == 1 and any(
+        tvm_ffi.structural_equal(operand, kept_as.widen(mine[0])) for operand in (total.a, total.b)
+    )
 
 
 def _is_widened(block: Any, picture: Any) -> bool:
