@@ -32,6 +32,9 @@ LAYOUTS = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
 X, WEIGHT = (1, 8, 10, 16), (16, 1, 1, 16)
 
 
+Emit = Callable[..., Any]
+
+
 def _noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype("float32")
 
@@ -167,6 +170,16 @@ def _concatenated(builder: relax.BlockBuilder, x: Any) -> Any:
     return _conv(builder, joined, 8, 3, 3, 56, padding=[1] * 4)
 
 
+def _greatest(axis: list[int]) -> Emit:
+    def emit(builder: relax.BlockBuilder, x: Any) -> Any:
+        found = builder.emit(relax.op.max(_conv(builder, x, *WEIGHT), axis=axis, keepdims=True))
+        channels = int(found.ty.shape[3])
+        pair = builder.emit(relax.op.concat([found, found], axis=3)) if channels == 1 else found
+        return _conv(builder, pair, 8, 1, 1, max(channels, 2))
+
+    return emit
+
+
 def _pixels_at(builder: relax.BlockBuilder, x: Any) -> Any:
     """Nearest pixels at places that are computed: of rounded ones they are others."""
     first = builder.emit(relax.op.permute_dims(_conv(builder, x, *WEIGHT), [0, 3, 1, 2]))
@@ -207,7 +220,6 @@ def _coordinates(builder: relax.BlockBuilder, x: Any) -> Any:
     ]
 
 
-Emit = Callable[..., Any]
 EXACT: list[tuple[str, Emit, int]] = [
     ("pointwise convolutions", _plain, 1),
     ("a padded one with strides reads", _padded, 1),
@@ -224,6 +236,8 @@ EXACT: list[tuple[str, Emit, int]] = [
     ("pixels between its pixels", _linear_between, 1),
     ("parts of two, padded", _concatenated, 3),
     ("a mean of a window", _averaged, 0),
+    ("the greatest of its channels", _greatest([3]), 2),
+    ("the greatest of its pixels", _greatest([1, 2]), 2),
     ("places of pixels are computed of it", _pixels_at, 2),
     ("its exponential is multiplied", _exponential, 0),
     ("its activation is added", _activated, 0),
