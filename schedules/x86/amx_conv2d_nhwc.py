@@ -70,9 +70,7 @@ class AmxConv2dNhwc(Template):
         if conv is None:
             return None
         blocks = child_blocks(schedule)
-        own = schedule.get(conv).name_hint
-        others = [block for block in blocks if schedule.get(block).name_hint != own]
-        if any(is_reduction(schedule, block) for block in others):
+        if sum(is_reduction(schedule, block) for block in blocks) != 1:
             return None
         notes = schedule.get(conv).annotations
         row = int(notes["tvmdet.row"])
@@ -97,7 +95,7 @@ class AmxConv2dNhwc(Template):
                 ("steps", steps[2]),
                 ("pairs", steps[3]),
                 ("copied", buffer_shape(schedule, pad)[1:]),
-                ("copied channels", int(notes["tvmdet.copied_channels"])),
+                ("copied at a time", int(notes["tvmdet.copied_at_a_time"])),
                 ("in place", _is_in_place(schedule, pad)),
             ),
         )
@@ -179,11 +177,10 @@ class AmxConv2dNhwc(Template):
         if parallel:
             n, phase = schedule.get_loops(pad)[-5:-3]
             schedule.parallel(schedule.fuse(n, phase, rows))
-        if not workload["copied channels"]:
+        if not workload["copied at a time"]:
             split_ragged_vector(schedule, schedule.fuse(places, channels), 2 * TILE)
             return
-        if int(schedule.get(channels).extent) > workload["copied channels"] + 1:  # several pixels
-            schedule.split(channels, [None, workload["copied channels"]])
+        schedule.split(channels, [None, workload["copied at a time"]])
         copy_channels(schedule, pad, 2 * TILE)
 
     def _vectorise(

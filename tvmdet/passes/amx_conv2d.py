@@ -132,7 +132,7 @@ def amx_conv2d(
             "tvmdet.amx_conv2d": f"amx_{anchor}",
             "tvmdet.flop": 2 * batch * out_h * out_w * filters * kernel[0] * kernel[1] * depth,
             "tvmdet.row": planes.width,
-            "tvmdet.copied_channels": depth if planes.copies_pixels else 0,
+            "tvmdet.copied_at_a_time": planes.copied_at_a_time,
         },
     )
     return te.compute(
@@ -232,9 +232,11 @@ class _Planes:
         )
 
     @property
-    def copies_pixels(self) -> bool:
-        """Whether vectors of a pixel's channels are copied, or of whatever follows in a row."""
-        return not self.joined or self.channels % _VECTOR == 0
+    def copied_at_a_time(self) -> int:
+        """Channels of a place that vectors are cut from; 0 for vectors of whatever follows."""
+        if not self.joined:
+            return self.unit
+        return 0 if self.channels % _VECTOR else self.channels
 
     def copied(self, data: te.Tensor) -> te.Tensor:
         """Returns the picture, padded and rounded, with zeros where nothing is to be read.
@@ -263,7 +265,7 @@ class _Planes:
         if self.joined:
             element = place % self.width * self.unit + unit - left * channels
             w, c = element // channels, element % channels
-            at, pixel = (w, 1) if self.copies_pixels else (element, channels)
+            at, pixel = (w, 1) if self.copied_at_a_time else (element, channels)
             if left:
                 inside.append(at >= 0)
             if self.width * stride_w - left > width:
