@@ -240,28 +240,26 @@ NOT_SLICED = [
 ]
 
 
-@pytest.fixture(params=TARGETS)
-def target(request: pytest.FixtureRequest) -> Target:
-    found = get_target(request.param)
+def _runnable(name: str, precision: str = "fp32") -> Target:
+    found = get_target(name).at_precision(precision)
     if missing := found.missing_features():
         pytest.skip(f"this machine lacks {', '.join(missing)}")
     return found
+
+
+@pytest.fixture(params=TARGETS)
+def target(request: pytest.FixtureRequest) -> Target:
+    return _runnable(request.param)
 
 
 @pytest.fixture
 def bf16_target() -> Target:
-    found = get_target("x86-64-v4").at_precision("bf16")
-    if missing := found.missing_features():
-        pytest.skip(f"this machine lacks {', '.join(missing)}")
-    return found
+    return _runnable("x86-64-v4", "bf16")
 
 
 @pytest.fixture
 def amx_target() -> Target:
-    found = get_target("sapphirerapids").at_precision("bf16")
-    if missing := found.missing_features():
-        pytest.skip(f"this machine lacks {', '.join(missing)}")
-    return found
+    return _runnable("sapphirerapids", "bf16")
 
 
 def _network(case: Conv, algorithm: str) -> tuple[Emit, list[np.ndarray], np.ndarray, float]:
