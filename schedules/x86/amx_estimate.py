@@ -1,7 +1,7 @@
 """How long a convolution by matrix tiles should take: which of its schedules to try first.
 
-The constants were fitted to 950 measurements of 28 convolutions on one core of a Xeon with AMX:
-the best guess took 1.04 times as long as the best of what was measured, in the geometric mean.
+The constants were fitted to measurements on one core of a Xeon with AMX.
+``tests/benchmarks/guess_rank.py`` measures how good the guess is.
 """
 
 from __future__ import annotations
@@ -47,9 +47,13 @@ def estimated_cycles(
         target: Whose caches count.
     """
 
+    def rate(size: float) -> int:
+        """Returns the bytes a cycle of what is so large and used again."""
+        return _NEAR if size < target.l2_bytes * _OWN_SHARE else _FAR
+
     def read(size: float) -> float:
         """Returns the cycles in which so many bytes are read that were read before."""
-        return size / (_NEAR if size < target.l2_bytes * _OWN_SHARE else _FAR)
+        return size / rate(size)
 
     blocks: int = workload["blocks"] // tiles.filters
     parts: int = workload["batch"] * -(-workload["height"] // rows)
@@ -65,17 +69,22 @@ def estimated_cycles(
     weight_bytes = steps * workload["pairs"] * 4 * workload["blocks"] * TILE
     phases, places, channels = workload["copied"]
     copied: float = 0.0 if workload["in place"] else phases * places * channels / TILE * _COPY
+    results: int = rows * workload["width"]
+    # Lines of the result are written in as many parts as there are tiles to them.
+    written = results * blocks * max(1.0, tiles.filters / 2) * _LINE
     if order == "filters":
         cycles += weight_bytes / _FAR + blocks * read(2 * phases * places * channels)
-        # Lines of the result are written in as many parts as they have tiles.
-        lines = parts * rows * workload["width"] * blocks * max(1, tiles.filters / 2)
-        cycles += lines * _LINE / _FAR
+        cycles += parts * written / _FAR
         tasks, copies = workload["batch"] * blocks, float(workload["batch"])
     else:
         cycles += parts * read(weight_bytes)
         part_bytes = 2 * phases * (rows + taps_h - 1) * workload["row"] * channels
         if order != "co_inner" or part_bytes > target.l1d_bytes // 2:
             cycles += parts * blocks * read(part_bytes)
+        result_bytes = 2 * results * workload["filters"]
+        cycles += parts * result_bytes / _FAR
+        if order != "co_inner" or result_bytes > target.l1d_bytes // 2:
+            cycles += parts * written / rate(result_bytes)
         tasks = parts * blocks if order == "wo_inner" else parts
         copies = tasks * min(1.0, (rows + taps_h - 1) * workload["row"] / places)
     launches = (tasks > 1) + (order == "filters" and copied > 0)
