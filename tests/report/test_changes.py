@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -126,12 +127,12 @@ def test_the_yardstick_tells_slow_code_from_a_slow_machine(
 
 def test_a_rival_that_slowed_too_is_a_witness() -> None:
     then = steady(1000.0, rival_us=2000.0)
-    time, against = changed_times(then, steady(1200.0, rival_us=2400.0))
-    assert time.verdict == "undecided"
-    assert "not slower against any rival" in time.doubt
+    timed, against = changed_times(then, steady(1200.0, rival_us=2400.0))
+    assert timed.verdict == "undecided"
+    assert "not slower against any rival" in timed.doubt
     assert (against.measure, against.verdict) == ("against onnxruntime", "undecided")
-    time, against = changed_times(then, steady(1200.0, rival_us=2000.0))
-    assert (time.verdict, against.verdict) == ("slower", "slower")
+    timed, against = changed_times(then, steady(1200.0, rival_us=2000.0))
+    assert (timed.verdict, against.verdict) == ("slower", "slower")
 
 
 def test_a_rival_that_saw_nothing_acquits_nobody() -> None:
@@ -142,9 +143,9 @@ def test_a_rival_that_saw_nothing_acquits_nobody() -> None:
         rounds = {"tvmdet": [us] * 20, "onnxruntime": rival}
         return measured({TABLE: {"rounds_us": rounds, "again_us": [us] * 20}})
 
-    time, against = changed_times(session(1000.0, wild[0]), session(1200.0, wild[1]))
+    timed, against = changed_times(session(1000.0, wild[0]), session(1200.0, wild[1]))
     assert against.verdict == "undecided" and against.low < 1 < 1.2 < against.high
-    assert (time.verdict, time.doubt) == ("slower", "")
+    assert (timed.verdict, timed.doubt) == ("slower", "")
 
 
 def test_what_failed_has_no_times() -> None:
@@ -159,8 +160,8 @@ def test_what_failed_has_no_times() -> None:
 def test_a_rival_of_another_version_is_no_witness() -> None:
     then = steady(1000.0, rival_us=2000.0)
     now = steady(1200.0, rival_us=2400.0, versions={"onnxruntime": "2"})
-    (time,) = changed_times(then, now)
-    assert time.verdict == "slower"
+    (timed,) = changed_times(then, now)
+    assert timed.verdict == "slower"
 
 
 @pytest.mark.parametrize(
@@ -195,6 +196,42 @@ def test_few_rounds_prove_nothing() -> None:
 def test_tables_that_only_one_has_are_no_times() -> None:
     assert changed_times(steady(1000.0), measured()) == []
     assert changed_parity(steady(1000.0), measured()) == [f"{TABLE}: is not measured any more"]
+
+
+@pytest.mark.parametrize("count", [40, 41, 300])
+def test_the_interval_is_about_that_of_a_drawn_bootstrap(count: int) -> None:
+    rng = np.random.default_rng(count)
+    now, then = 1e3 * rng.gamma(20.0, 1.0, count), 1e3 * rng.gamma(20.0, 1.1, count)
+    (found,) = changed_times(clocked(then), clocked(now))
+    drawn = [
+        np.median(rng.choice(now, count)) / np.median(rng.choice(then, count)) for _ in range(2000)
+    ]
+    low, high = np.log(np.quantile(drawn, (0.025, 0.975)))
+    assert found.ratio == pytest.approx(np.median(now) / np.median(then), rel=0.01)
+    # Wider by Student's t, and by blocks where chance correlates neighbours.
+    assert 0.8 < np.log(found.high / found.low) / (high - low) < 2.0
+    assert found.low < found.ratio < found.high
+
+
+def test_a_difference_of_less_than_a_hundredth_is_not_called() -> None:
+    then = np.random.default_rng(5).normal(2e4, 10.0, 400)
+    for factor, verdict in ((1.005, "undecided"), (1.02, "slower"), (0.9, "faster")):
+        (change,) = changed_times(clocked(then), clocked(then * factor))
+        assert change.verdict == verdict
+
+
+def test_a_hundred_thousand_calls_compare_at_once() -> None:
+    then = np.random.default_rng(6).normal(2e4, 1e3, 100_000)
+    started = time.perf_counter()
+    (found,) = changed_times(clocked(then), clocked(then * 1.02))
+    assert time.perf_counter() - started < 5.0
+    assert (found.verdict, found.ratio) == ("slower", pytest.approx(1.02))
+    assert found.high - found.low < 0.004
+
+
+def clocked(us: np.ndarray) -> Result:
+    """A session without a yardstick, of rounds without a copy of tvmdet."""
+    return measured({TABLE: {"rounds_us": {"tvmdet": us.tolist()}}})
 
 
 BOXES = {"boxes_xyxy": [0.0, 0.0, 10.0, 10.0], "scores": [0.9], "class_ids": [1.0]}

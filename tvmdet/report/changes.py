@@ -1,40 +1,25 @@
-"""What changed between a recorded benchmark and its repetition.
-
-Times of two sessions are never of the same rounds, so that nothing cancels by itself. But each
-round also timed the yardstick, a piece of work that never changes: what is compared is tvmdet's
-time over that, round by round, which is its time at equal speed of the machine. Whether a network
-slows down as the yardstick does shows in the spread of that ratio, as far as the yardstick moved
-within the sessions; by what it moved between them beyond that is noise, as is what two copies of
-tvmdet differed by in each, and where there is such, the clock must say the same. A rival that was
-timed both times is a second witness: nothing is slower that is not slower against it too.
-"""
+"""What changed between a recorded benchmark and its repetition."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tvmdet.report.answers import changed_answers
+from tvmdet.report.apart import against_rivals, entry_of, time_apart
 from tvmdet.report.contest import OURS
-from tvmdet.report.resampling import Interval, median_interval
 from tvmdet.report.result_format import Result
 from tvmdet.report.result_subject import Machine
-from tvmdet.report.result_tables import Contestant, Load, ResultTable
-from tvmdet.report.statistics import FEWEST_ROUNDS, LEAST_DIFFERENCE
+from tvmdet.report.result_tables import Ratio, ResultTable
+from tvmdet.report.statistics import Verdict
 
 __all__ = ["Change", "changed_parity", "changed_times", "other_hardware"]
 
-Verdict = Literal["faster", "slower", "undecided"]
-
 _SAME_MEMORY = 0.05
 _SAME_CLOCK = 0.02
-_BUSY = "busy"
-_LEAST = math.log1p(LEAST_DIFFERENCE)
-_SHORTEST_US = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,143 +83,42 @@ def changed_times(then: Result, now: Result) -> list[Change]:
 
 
 def _changes(then: ResultTable, now: ResultTable) -> Iterator[Change]:
-    ours = _entry(then, OURS), _entry(now, OURS)
-    if ours[0] is None or ours[1] is None:
+    time = time_apart(then, now)
+    if time is None:
         return
-    # What was wrong or failed was not timed.
-    if not (ours[0].rounds_us and ours[1].rounds_us):
-        return
-    against = list(_against_rivals(then, now, ours[0], ours[1]))
-    moved = _log_median(ours[1]), _log_median(ours[0])
-    time = _judged_at_equal_speed(then, now, ours[0], ours[1])
-    doubt = ""
-    if time.verdict == "slower":
-        doubt = _doubt(then.disturbance, now.disturbance)
-        # A rival that could not have seen so much says nothing.
-        witnesses = [one for one in against if one.verdict == "slower" or one.high < time.low]
-        if not doubt and witnesses and all(one.verdict != "slower" for one in witnesses):
-            # The rivals' own times have moved too: it was the machine.
-            doubt = "not slower against any rival that was timed beside it both times"
-    yield Change(
-        what=_name(then),
-        measure="time",
-        then_ms=math.exp(moved[1].centre) / 1e3,
-        now_ms=math.exp(moved[0].centre) / 1e3,
-        ratio=time.ratio,
-        low=time.low,
-        high=time.high,
-        verdict="undecided" if doubt else time.verdict,
-        could_see=time.could_see,
+    yield _change(
+        then, "time", time.ratio, time.doubt, then_ms=_median_ms(then), now_ms=_median_ms(now)
+    )
+    for rival, ratio in against_rivals(then, now):
+        yield _change(then, f"against {rival}", ratio)
+
+
+def _change(
+    table: ResultTable,
+    measure: str,
+    ratio: Ratio,
+    doubt: str = "",
+    *,
+    then_ms: float | None = None,
+    now_ms: float | None = None,
+) -> Change:
+    return Change(
+        what=_name(table),
+        measure=measure,
+        then_ms=then_ms,
+        now_ms=now_ms,
+        ratio=ratio.ratio,
+        low=ratio.interval_95[0],
+        high=ratio.interval_95[1],
+        verdict=ratio.verdict,
+        could_see=ratio.could_see or 0.0,
         doubt=doubt,
     )
-    yield from against
 
 
-def _judged_at_equal_speed(
-    then: ResultTable, now: ResultTable, ours_then: Contestant, ours_now: Contestant
-) -> _Judged:
-    """Judges times over the yardstick's, or by the clock where that was not timed."""
-    noise = math.hypot(_noise(then), _noise(now))
-    moved = _log_median(ours_now), _log_median(ours_then)
-    yards = then.disturbance.yardstick_us, now.disturbance.yardstick_us
-    counts = len(ours_then.rounds_us), len(ours_now.rounds_us)
-    if counts != (len(yards[0]), len(yards[1])):
-        return _judged(*moved, noise)
-    untried = _untried_speed(*yards)
-    over_yards = _log_ratio(ours_now, yards[1]), _log_ratio(ours_then, yards[0])
-    judged = _judged(*over_yards, math.hypot(noise, untried))
-    by_clock = moved[0].centre - moved[1].centre
-    agrees = abs(by_clock) > _LEAST and (by_clock > 0) == (judged.ratio > 1)
-    return replace(judged, verdict="undecided") if untried and not agrees else judged
-
-
-def _against_rivals(
-    then: ResultTable, now: ResultTable, ours_then: Contestant, ours_now: Contestant
-) -> Iterator[Change]:
-    noise = math.hypot(_noise(then), _noise(now))
-    for rival in then.entries:
-        other = _entry(now, rival.name)
-        # Another version of the rival would be another measure.
-        if rival.name == OURS or other is None or other.version != rival.version:
-            continue
-        if not rival.rounds_us or len(rival.rounds_us) != len(ours_then.rounds_us):
-            continue
-        if len(other.rounds_us) != len(ours_now.rounds_us):
-            continue
-        judged = _judged(
-            _log_ratio(ours_now, other.rounds_us), _log_ratio(ours_then, rival.rounds_us), noise
-        )
-        yield Change(
-            what=_name(then),
-            measure=f"against {rival.name}",
-            then_ms=None,
-            now_ms=None,
-            ratio=judged.ratio,
-            low=judged.low,
-            high=judged.high,
-            verdict=judged.verdict,
-            could_see=judged.could_see,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Judged:
-    ratio: float
-    low: float
-    high: float
-    verdict: Verdict
-    could_see: float
-
-
-def _judged(now: Interval, then: Interval, noise: float) -> _Judged:
-    centre = now.centre - then.centre
-    low = centre - math.hypot(now.centre - now.low, then.high - then.centre, noise)
-    high = centre + math.hypot(now.high - now.centre, then.centre - then.low, noise)
-    verdict: Verdict = "undecided"
-    if min(now.rounds, then.rounds) >= FEWEST_ROUNDS:
-        verdict = "slower" if low > _LEAST else "faster" if high < -_LEAST else "undecided"
-    return _Judged(
-        ratio=math.exp(centre),
-        low=math.exp(low),
-        high=math.exp(high),
-        verdict=verdict,
-        could_see=math.expm1((high - low) / 2) + LEAST_DIFFERENCE,
-    )
-
-
-def _log_median(entry: Contestant) -> Interval:
-    return median_interval(_log(entry.rounds_us))
-
-
-def _log_ratio(ours: Contestant, other_us: Sequence[float]) -> Interval:
-    return median_interval(_log(ours.rounds_us) - _log(other_us))
-
-
-def _log(values_us: Any) -> Any:
-    return np.log(np.maximum(values_us, _SHORTEST_US))
-
-
-def _noise(table: ResultTable) -> float:
-    """Returns what two copies of tvmdet differed by, as a logarithm."""
-    return 0.0 if table.noise is None else abs(math.log(max(table.noise.ratio, 1e-9)))
-
-
-def _untried_speed(then_us: Sequence[float], now_us: Sequence[float]) -> float:
-    """Returns by how much the yardstick moved beyond what it did within the sessions, as a log."""
-    logs = _log(then_us), _log(now_us)
-    moved = abs(float(np.median(logs[1]) - np.median(logs[0])))
-    within = max(float(np.ptp(np.percentile(one, (10, 90)))) for one in logs)
-    return max(moved - within, 0.0)
-
-
-def _doubt(then: Load, now: Load) -> str:
-    """Says why a slower time proves nothing; a machine that was as busy before is no reason."""
-    excess = (now.others_cpus + now.stolen_cpus) - (then.others_cpus + then.stolen_cpus)
-    busy = [line for line in now.findings if line.startswith(_BUSY)]
-    if busy and excess > 0.05:
-        return f"{busy[0]}, {excess:.2f} CPUs more than when it was recorded"
-    throttled = [line for line in now.findings if not line.startswith(_BUSY)]
-    return throttled[0] if throttled and not then.findings else ""
+def _median_ms(table: ResultTable) -> float | None:
+    ours = entry_of(table, OURS)
+    return None if ours is None else float(np.median(ours.rounds_us)) / 1e3
 
 
 def changed_parity(then: Result, now: Result) -> list[str]:
@@ -250,7 +134,7 @@ def changed_parity(then: Result, now: Result) -> list[str]:
         if other is None:
             said.append(f"{_name(table)}: is not measured any more")
             continue
-        before, after = _entry(table, OURS), _entry(other, OURS)
+        before, after = entry_of(table, OURS), entry_of(other, OURS)
         if before is None or before.problem:
             continue
         if after is None or after.problem:
@@ -301,8 +185,3 @@ def other_hardware(then: Machine, now: Machine) -> list[str]:
 
 def _name(table: ResultTable) -> str:
     return f"{table.what}, batch {table.batch_size}"
-
-
-def _entry(table: ResultTable, name: str) -> Contestant | None:
-    """Returns a contestant that was timed or tried; None where there was none of that name."""
-    return next((entry for entry in table.entries if entry.name == name), None)

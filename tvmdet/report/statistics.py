@@ -26,6 +26,7 @@ __all__ = [
     "Summary",
     "Verdict",
     "compare",
+    "far_out",
     "noise_between",
     "summarise",
 ]
@@ -131,9 +132,8 @@ class Comparison:
 def summarise(seconds: Timed) -> Summary:
     """Returns the percentiles of one or more timings."""
     values = np.asarray(seconds, np.float64)
-    percents = (25, 50, 75, 90, 95, 99, 99.9)
-    found = [float(value) for value in np.percentile(values, percents)]
-    first, median, third, p90, p95, p99, p999 = found
+    percents = (50, 90, 95, 99, 99.9)
+    median, p90, p95, p99, p999 = (float(value) for value in np.percentile(values, percents))
     return Summary(
         count=len(values),
         median_s=median,
@@ -144,8 +144,14 @@ def summarise(seconds: Timed) -> Summary:
         min_s=float(values.min()),
         max_s=float(values.max()),
         mean_s=float(values.mean()),
-        outliers=int((values > third + _FAR_OUT * (third - first)).sum()),
+        outliers=int(far_out(values).sum()),
     )
+
+
+def far_out(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Returns which of one or more timings are outliers, as :class:`Summary` counts them."""
+    first, third = np.percentile(values, (25, 75))
+    return np.asarray(values > third + _FAR_OUT * (third - first))
 
 
 def compare(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import made_results
 import numpy as np
 import pytest
 
-from tvmdet.report.pages.baseline import changes, compare_apart
+from tvmdet.report.changes import changed_times
+from tvmdet.report.pages.baseline import changes
 from tvmdet.report.pages.rows import runs_of
 from tvmdet.report.pages.runs import Run, Source
 from tvmdet.report.result_format import Result
@@ -21,57 +23,6 @@ def rows(result: Result, file: str = "a.json") -> list[Run]:
 
 def ours(result: Result) -> Run:
     return next(run for run in rows(result) if run.is_ours and run.what == "network")
-
-
-@pytest.mark.parametrize("count", [40, 41, 300])
-def test_the_interval_is_about_that_of_a_drawn_bootstrap(count: int) -> None:
-    rng = np.random.default_rng(count)
-    now, before = rng.gamma(20.0, 1.0, count), rng.gamma(20.0, 1.1, count)
-    found = compare_apart(now, before)
-    drawn = [
-        np.median(rng.choice(now, count)) / np.median(rng.choice(before, count))
-        for _ in range(2000)
-    ]
-    low, high = np.log(np.quantile(drawn, (0.025, 0.975)))
-    assert found.ratio == pytest.approx(np.median(now) / np.median(before), rel=0.01)
-    width = np.diff(np.log(found.interval_95))[0]
-    # Wider by Student's t, and by blocks where chance correlates neighbours.
-    assert 0.8 < width / (high - low) < 2.0
-    assert found.interval_95[0] < found.ratio < found.interval_95[1]
-
-
-def test_equal_sides_are_undecided_and_a_tenth_is_called() -> None:
-    wrong, called = 0, 0
-    for seed in range(40):
-        rng = np.random.default_rng(seed)
-        first, second = (20.0 * (1 + 0.03 * rng.gamma(2.0, 1.0, 60)) for _ in range(2))
-        wrong += compare_apart(first, second, floor=0.01).verdict != "undecided"
-        called += compare_apart(first * 1.1, second, floor=0.01).verdict == "slower"
-    assert wrong <= 2
-    assert called >= 38
-
-
-def test_a_difference_inside_the_noise_floor_is_not_called() -> None:
-    rng = np.random.default_rng(5)
-    before = rng.normal(20.0, 0.01, 400)
-    assert compare_apart(before * 1.005, before).verdict == "undecided"
-    assert compare_apart(before * 1.02, before).verdict == "slower"
-    assert compare_apart(before * 1.02, before, floor=0.05).verdict == "undecided"
-    assert compare_apart(before * 0.9, before, floor=0.05).verdict == "faster"
-
-
-def test_too_few_calls_decide_nothing() -> None:
-    few = np.array([1.0, 1.01, 1.02, 1.03, 1.04])
-    assert compare_apart(few * 2.0, few).verdict == "undecided"
-    assert compare_apart(np.array([2.0]), np.array([1.0])).verdict == "undecided"
-
-
-def test_a_hundred_thousand_calls_compare_at_once() -> None:
-    before = np.random.default_rng(6).normal(20.0, 1.0, 100_000)
-    found = compare_apart(before * 1.02, before)
-    assert found.verdict == "slower"
-    assert found.ratio == pytest.approx(1.02)
-    assert found.interval_95[1] - found.interval_95[0] < 0.004
 
 
 def kinds(now: Sequence[Run], before: Sequence[Run]) -> dict[str, int]:
@@ -132,22 +83,58 @@ def test_a_lower_average_precision_is_a_regression_of_its_own() -> None:
     assert not change.is_regression
 
 
+def loaded(run: Run, **load: Any) -> Run:
+    """Returns a row of a table that was measured while the machine did something else."""
+    assert run.table is not None
+    disturbance = replace(run.table.disturbance, **load)
+    return replace(run, table=replace(run.table, disturbance=disturbance))
+
+
+def yards(run: Run, us: float) -> Run:
+    return loaded(run, yardstick_us=(us,) * run.latencies_ms.size)
+
+
 def test_what_the_machine_itself_lost_is_no_regression() -> None:
-    before = replace(ours(made_results.made_result()), yardstick_us=100.0)
-    slow = ours(made_results.slowed(made_results.made_result(), 1.1))
-    (change,) = changes([replace(slow, yardstick_us=100.2)], [before])
+    before = yards(ours(made_results.made_result(rivals=())), 100.0)
+    slow = ours(made_results.slowed(made_results.made_result(rivals=()), 1.1))
+    (change,) = changes([yards(slow, 100.2)], [before])
     assert (change.kind, change.is_regression) == ("slower", True)
-    (change,) = changes([replace(slow, yardstick_us=112.0)], [before])
+    (change,) = changes([yards(slow, 112.0)], [before])
     assert (change.kind, change.is_regression) == ("undecided", False)
-    assert "the machine's own speed differs by 12.0%" in change.note
+    assert "the machine itself is 12.0% slower" in change.note
 
 
 def test_a_machine_that_is_busy_only_now_proves_nothing() -> None:
     before = ours(made_results.made_result())
     slow = ours(made_results.slowed(made_results.made_result(), 1.1))
-    busy = replace(slow, findings=("busy: others used 0.8 CPUs",))
+    busy = loaded(slow, others_cpus=0.8, findings=("busy: others used 0.8 CPUs",))
     (change,) = changes([busy], [before])
     assert (change.kind, change.is_regression) == ("undecided", False)
-    assert change.note == "not called: busy: others used 0.8 CPUs"
-    (change,) = changes([busy], [replace(before, findings=("busy: others used 0.7 CPUs",))])
+    assert change.note.startswith("not called: busy: others used 0.8 CPUs")
+    as_busy = loaded(before, others_cpus=0.78, findings=("busy: others used 0.78 CPUs",))
+    (change,) = changes([busy], [as_busy])
     assert change.is_regression
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.0, 1.03, 1.1])
+@pytest.mark.parametrize("rivals", [(), made_results.RIVALS])
+def test_verify_and_a_report_say_the_same_of_the_same_results(
+    factor: float, rivals: Sequence[str]
+) -> None:
+    then = made_results.made_result(batches=(1, 4), rivals=rivals)
+    now = made_results.slowed(then, factor)
+    said = {
+        f"{change.run.what}, batch {change.run.batch_size}": (
+            change.kind,
+            change.ratio and (change.ratio.ratio, *change.ratio.interval_95),
+        )
+        for change in changes(rows(now), rows(then))
+        if change.run.is_ours
+    }
+    verified = {
+        change.what: (change.verdict, (change.ratio, change.low, change.high))
+        for change in changed_times(then, now)
+        if change.measure == "time"
+    }
+    assert len(said) == 3
+    assert said == verified

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
-from tvmdet.report.pages.runs import Floats, Place, Run
-from tvmdet.report.resampling import Interval, median_interval
+from tvmdet.report.apart import time_apart
+from tvmdet.report.pages.runs import Place, Run
 from tvmdet.report.result_tables import Ratio
-from tvmdet.report.statistics import FEWEST_ROUNDS, LEAST_DIFFERENCE, Verdict
+from tvmdet.report.statistics import LEAST_DIFFERENCE
 
-__all__ = ["Change", "changes", "compare_apart"]
+__all__ = ["Change", "changes"]
 
-_MOST_RESAMPLED = 4000
 _MAX_DROP = 0.001
 """Of the average precision; as much as `tvmdet eval` lets two runtimes differ."""
 
@@ -35,7 +31,8 @@ class Change:
         kind: ``faster``, ``slower`` or ``undecided`` by the interval; ``broken`` when there was a
             right answer and there is none, ``mended`` the other way round; ``new`` and ``gone``;
             ``elsewhere`` when it was measured on other hardware, so that nothing is compared.
-        ratio: Of the medians, now over before.
+        ratio: Of the medians, now over before, at equal speed of the machine as ``tvmdet verify``
+            judges it.
         note: What else is to be said.
     """
 
@@ -80,7 +77,9 @@ class Change:
             "kind": self.kind,
             "now_over_before": None if ratio is None else round(ratio.ratio, 5),
             "interval_95": None if ratio is None else [round(x, 5) for x in ratio.interval_95],
-            "noise_floor": None if ratio is None else ratio.noise_floor,
+            "could_see": None
+            if ratio is None or ratio.could_see is None
+            else round(ratio.could_see, 5),
             "accuracy_change": self.accuracy_change,
             "is_regression": self.is_regression,
             "note": self.note,
@@ -108,59 +107,6 @@ def changes(now: Sequence[Run], before: Sequence[Run]) -> tuple[Change, ...]:
     return tuple(found)
 
 
-def compare_apart(
-    now: Floats,
-    before: Floats,
-    *,
-    floor: float = LEAST_DIFFERENCE,
-    moved: float = 0.0,
-    seed: int = 0,
-) -> Ratio:
-    """Compares latencies of two runs that were not timed in turn.
-
-    Each median has its interval by resampling blocks of calls, and the two are independent: their
-    widths, in logarithms, add up as squares. What differed between the runs is in neither; the
-    noise floor and the machine's own speed are the measures of it.
-
-    Args:
-        now: Of one side, at least one, in the order of the calls.
-        before: Of the other.
-        floor: Share of the time below which no difference is called.
-        moved: How much the machine's own speed changed, as a logarithm: an error like the others.
-        seed: Of the resampling.
-    """
-    first, second = _interval(now, seed), _interval(before, seed + 1)
-    centre = first.centre - second.centre
-    low = centre - math.hypot(first.centre - first.low, second.high - second.centre, moved)
-    high = centre + math.hypot(first.high - first.centre, second.centre - second.low, moved)
-    enough = min(now.size, before.size) >= FEWEST_ROUNDS
-    verdict: Verdict = "undecided"
-    if enough and high < -math.log1p(floor):
-        verdict = "faster"
-    elif enough and low > math.log1p(floor):
-        verdict = "slower"
-    return Ratio(
-        ratio=math.exp(centre),
-        interval_95=(math.exp(low), math.exp(high)),
-        verdict=verdict,
-        noise_floor=floor,
-    )
-
-
-def _interval(latencies: Floats, seed: int) -> Interval:
-    """Returns the interval of the logarithm of the median."""
-    logs = np.log(latencies)
-    if logs.size <= _MOST_RESAMPLED:
-        return median_interval(logs, seed=seed)
-    # Of very many calls neighbours are put together: as long blocks of them are resampled anyway.
-    groups = np.array_split(logs, _MOST_RESAMPLED)
-    found = median_interval(np.array([np.median(group) for group in groups]), seed=seed)
-    shift = float(np.median(logs)) - found.centre
-    return replace(
-        found, centre=found.centre + shift, low=found.low + shift, high=found.high + shift
-    )
-
-
 def _but_machine(run: Run) -> tuple[object, ...]:
     return (run.place.target, *run.key[1:])
 
@@ -179,27 +125,23 @@ def _change(now: Run, before: Run | None, elsewhere: Run | None) -> Change:
         return Change(now=now, before=before, kind="mended", note=before.problem or before.parity)
     if not is_right:
         return Change(now=now, before=before, kind="undecided", note="timed in neither")
-    floor = max(now.noise_floor or 0.0, before.noise_floor or 0.0, LEAST_DIFFERENCE)
-    moved = _machine_moved(now, before)
-    ratio = compare_apart(now.latencies_ms, before.latencies_ms, floor=floor, moved=moved)
+    # What is timed has a table.
+    assert now.table is not None
+    assert before.table is not None
+    found = time_apart(before.table, now.table, now.entry_name)
+    assert found is not None
     notes = []
     if now.version != before.version and not now.is_ours:
         notes.append(f"{before.version} before, {now.version} now")
     if now.noise_floor is None or before.noise_floor is None:
         notes.append("noise floor not known")
-    if moved > math.log1p(LEAST_DIFFERENCE):
-        notes.append(f"the machine's own speed differs by {math.expm1(moved):.1%}")
-    if ratio.verdict == "slower" and now.findings and not before.findings:
-        # A machine that was quiet before and is not now is reason enough.
-        notes.append(f"not called: {now.findings[0]}")
-        ratio = replace(ratio, verdict="undecided")
-    return Change(now=now, before=before, kind=ratio.verdict, ratio=ratio, note="; ".join(notes))
-
-
-def _machine_moved(now: Run, before: Run) -> float:
-    if not now.yardstick_us or not before.yardstick_us:
-        return 0.0
-    return abs(math.log(now.yardstick_us / before.yardstick_us))
+    if found.machine_moved is not None and abs(found.machine_moved) > LEAST_DIFFERENCE:
+        way = "slower" if found.machine_moved > 0 else "faster"
+        notes.append(f"the machine itself is {abs(found.machine_moved):.1%} {way}")
+    if found.doubt:
+        notes.append(f"not called: {found.doubt}")
+    verdict = found.ratio.verdict
+    return Change(now=now, before=before, kind=verdict, ratio=found.ratio, note="; ".join(notes))
 
 
 def _where(place: Place) -> str:

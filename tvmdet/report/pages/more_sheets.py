@@ -84,7 +84,7 @@ def changes_sheet(part: ModelPart, names: Names, *, ours_only: bool = False) -> 
         now = None if change.now is None else change.now.median_ms
         word = f"regression: {change.kind}" if change.is_regression else change.kind
         kind = "bad" if change.is_regression else _CHANGE_KINDS.get(change.kind, "muted")
-        floor = None if ratio is None else ratio.noise_floor
+        could_see = None if ratio is None else ratio.could_see
         rows.append(
             (
                 Cell.of(names.row(run)),
@@ -93,7 +93,7 @@ def changes_sheet(part: ModelPart, names: Names, *, ours_only: bool = False) -> 
                 Cell.of(milliseconds(before), before),
                 Cell.of(milliseconds(now), now),
                 Cell.of("") if ratio is None else Cell.of(ratio_text(ratio), ratio.ratio),
-                Cell.of("" if floor is None else f"{floor:.1%}", floor),
+                Cell.of("" if could_see is None else f"{could_see:.1%}", could_see),
                 Cell.of("" if gap is None else f"{100 * gap:+.2f}", gap),
                 Cell.of(word, kind=kind),
                 Cell.of(change.note),
@@ -108,7 +108,7 @@ def changes_sheet(part: ModelPart, names: Names, *, ours_only: bool = False) -> 
             Column(name="before ms", hint="median"),
             Column(name="now ms", hint="median"),
             Column(name="now / before", hint="with its 95 % interval", is_number=False),
-            Column(name="noise floor", hint="no smaller difference is called"),
+            Column(name="could have seen", hint="no smaller difference would have been called"),
             Column(name="AP change", hint="points"),
             Column(name="verdict", is_number=False),
             Column(name="note", is_number=False, in_brief=False),

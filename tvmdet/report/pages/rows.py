@@ -65,7 +65,6 @@ def _run(source: Source, table: ResultTable, entry: Contestant) -> Run:
     is_ours = entry.name == OURS
     is_right, parity = _parity(result, table, entry)
     accuracy = result.accuracy if is_ours else None
-    yardstick = table.disturbance.yardstick_us
     return Run(
         file=source.file,
         place=place_of(result),
@@ -86,8 +85,8 @@ def _run(source: Source, table: ResultTable, entry: Contestant) -> Run:
         price_per_hour=None if result.prices is None else result.prices.per_hour,
         currency="" if result.prices is None else result.prices.currency,
         problem=entry.problem,
-        findings=table.disturbance.findings,
-        yardstick_us=float(np.median(yardstick)) if yardstick else None,
+        table=table,
+        entry_name=entry.name,
     )
 
 

@@ -14,7 +14,7 @@ from tvmdet.report.contest import OURS
 from tvmdet.report.result_format import Result
 from tvmdet.report.result_kernels import Emulation, Kernel, Profile
 from tvmdet.report.result_subject import PeakFacts
-from tvmdet.report.result_tables import Ratio
+from tvmdet.report.result_tables import Ratio, ResultTable
 
 __all__ = ["PERCENTILES", "Floats", "Place", "Profiled", "Run", "Source", "intensity", "ratio_text"]
 
@@ -78,9 +78,8 @@ class Run:
         currency: Of that price, as its result says.
         emulation: What stands in place of latencies where code was emulated.
         problem: Why there is no figure; empty where there is one.
-        findings: What makes its figures less trustworthy.
-        yardstick_us: Median of the fixed piece of arithmetic that was timed in the same rounds: how
-            fast the machine itself was; None where it was not timed.
+        table: Where it was timed, with all that was timed beside it; None where nothing was.
+        entry_name: What the table calls it.
     """
 
     file: str
@@ -103,13 +102,18 @@ class Run:
     currency: str = ""
     emulation: Emulation | None = None
     problem: str = ""
-    findings: tuple[str, ...] = ()
-    yardstick_us: float | None = None
+    table: ResultTable | None = None
+    entry_name: str = ""
 
     @property
     def is_timed(self) -> bool:
         """Whether there are latencies."""
         return self.latencies_ms.size > 0
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What makes its figures less trustworthy."""
+        return () if self.table is None else self.table.disturbance.findings
 
     @property
     def is_ours(self) -> bool:

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tvmdet.report.statistics import far_out
+
 __all__ = ["Shape", "outline"]
 
 Floats = npt.NDArray[np.float64]
-
-FENCE = 1.5
-"""Quartile ranges beyond a quartile from where on a value is an outlier (Tukey, Exploratory Data
-Analysis, 1977)."""
 
 _FEW = 120  # values that are all drawn as strokes
 
@@ -27,7 +25,7 @@ class Shape:
 
     Attributes:
         strokes: Places of single values: all when they are few, else none.
-        outliers: Places of values beyond the fences; those at one place are one.
+        outliers: Places of outliers, as tables count them; those at one place are one.
         outlier_count: Values that are outliers, those of one place counted one by one.
         density: Share of the values in each bin, the greatest being 1; empty when they are few.
         edges: Places of the bins' borders, one more than there are bins.
@@ -46,7 +44,7 @@ def outline(
     """Returns what to draw of values.
 
     Every value has a part in it. Of more than some hundred the bulk becomes a histogram, whose
-    bins are as wide as ``step``, but values beyond the fences stay marks of their own, of which
+    bins are as wide as ``step``, but outliers stay marks of their own, of which
     those that would cover each other within half a unit are one.
 
     Args:
@@ -56,9 +54,7 @@ def outline(
         end: Where it ends.
         step: Width of a bin.
     """
-    first, third = np.percentile(values, (25, 75))
-    reach = FENCE * (third - first)
-    odd = (values < first - reach) | (values > third + reach)
+    odd = far_out(values)
     outliers = np.unique(np.round(places[odd] * 2.0)) / 2.0
     inner = places[~odd]
     if inner.size <= _FEW:
