@@ -208,9 +208,18 @@ def yolov6(*, objectness: float = 1.0) -> onnx.ModelProto:
 
 
 def yolov8(
-    form: str = "rows", *, masks: int = 0, metadata: dict[str, str] | None = None
+    form: str = "rows",
+    *,
+    masks: int = 0,
+    corners: str = "",
+    last: bool = False,
+    metadata: dict[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """YOLOv8: ``rows`` [N, 4 + C (+ P), A], ``joined`` or ``split`` raw maps, or ``rknn``'s."""
+    """YOLOv8: ``rows`` [N, 4 + C (+ P), A], ``joined`` or ``split`` raw maps, or ``rknn``'s.
+
+    ``corners`` writes x1 y1 x2 y2 instead: ``of cells`` the distances subtracted and added, ``of
+    centres`` half of the size from and to the centre. With ``last`` rows are [N, A, 4 + C].
+    """
     graph = Graph(seed=8)
     features = _features(graph)
     sides = [graph.conv(feature, (16, 64), 1) for feature in features]
@@ -238,7 +247,12 @@ def yolov8(
     low = graph.node("Sub", graph.constant(centers[None]), near)
     high = graph.node("Add", graph.constant(centers[None]), far)
     middle = graph.node("Div", graph.node("Add", low, high), graph.constant(2.0))
-    box = graph.node("Concat", middle, graph.node("Sub", high, low), axis=1)
+    size = graph.node("Sub", high, low)
+    box = graph.node("Concat", *((low, high) if corners == "of cells" else (middle, size)), axis=1)
+    if corners == "of centres":
+        half = graph.node("Div", size, graph.constant(2.0))
+        ends = graph.node("Sub", middle, half), graph.node("Add", middle, half)
+        box = graph.node("Concat", *ends, axis=1)
     steps = np.concatenate([np.full(_cells(s)[0] * _cells(s)[1], s) for s in STRIDES])
     parts = [graph.node("Mul", box, graph.constant(steps[None, None]))]
     parts.append(
@@ -251,4 +265,7 @@ def yolov8(
             graph.node("Concat", *(_reshape(graph, m, 0, masks, -1) for m in mixed), axis=2)
         )
         outputs.append(graph.conv(features[0], (16, masks), 1))
-    return _model(graph, [graph.node("Concat", *parts, axis=1), *outputs], metadata)
+    rows = graph.node("Concat", *parts, axis=1)
+    if last:
+        rows = graph.node("Transpose", rows, perm=[0, 2, 1])
+    return _model(graph, [rows, *outputs], metadata)

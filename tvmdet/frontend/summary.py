@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 
 import onnx
 
@@ -17,6 +18,7 @@ from tvmdet.frontend.graph_evidence import (
 )
 from tvmdet.frontend.joined_maps import joined_maps
 from tvmdet.frontend.onnx_tools import constants_of, graph_inputs, value_summary
+from tvmdet.frontend.prove import picture_feeds, run_onnx
 from tvmdet.frontend.specialise import static_values
 from tvmdet.frontend.value_ranges import value_ranges
 from tvmdet.heads.base import ColumnRun, GraphSummary, TensorSummary
@@ -46,6 +48,7 @@ def summarise(model: onnx.ModelProto) -> GraphSummary:
         gates=count_gates(model.graph),
         stem=find_stem(model.graph),
         normalisation=find_normalisation(model.graph),
+        sample=cache(lambda: run_onnx(model, [picture_feeds(model)])[0]),
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -175,6 +175,8 @@ class GraphSummary:
         gates: Number of activations that are ``x * sigmoid(x)``.
         stem: The first convolution.
         normalisation: What the network itself does to its picture, or None.
+        sample: Runs the network on a picture of smooth shapes and returns its outputs by name; the
+            same ones each time. None where nothing can be run.
     """
 
     inputs: Mapping[str, TensorSummary]
@@ -191,6 +193,7 @@ class GraphSummary:
     gates: int = 0
     stem: Stem | None = None
     normalisation: Normalisation | None = None
+    sample: Callable[[], Mapping[str, np.ndarray]] | None = field(default=None, compare=False)
 
     @property
     def exported_outputs(self) -> dict[str, TensorSummary]:

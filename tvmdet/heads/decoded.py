@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.decoded_joined import emit_joined, find_joined, joined_shapes
 from tvmdet.heads.detection_decoding import boxes_reference, convention_of, emit_boxes
 from tvmdet.heads.input_defaults import fed_input, stated_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import choice, refuse_unknown_options
 from tvmdet.heads.queries import has_attention
+from tvmdet.heads.yolo_rows import LAYOUTS
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["DecodedHead"]
 
 _OPTIONS = ("background", "box_frame", "box_output", "columns", "score_output")
+_JOINED = "layout"  # a further option, where one output holds both
 _BACKGROUNDS = ("none", "first", "last")
 _BOX_NAMES = ("boxes", "bboxes", "decoded_boxes", "pred_boxes")
 _SCORE_NAMES = ("scores", "confidences", "conf", "cls_scores", "pred_scores", "probs")
@@ -35,10 +38,19 @@ _PYTORCH_SSD: Mapping[str, Any] = {
     "std": (128.0,) * 3,
     "resize": "stretch",
 }
+_PRIORS: Mapping[str, Any] = {
+    "columns": ["x1", "y1", "x2", "y2"],
+    "box_frame": "normalized",
+    "background": "first",
+}
 
 
 class DecodedHead(Head):
     """Boxes ``[N, A, 4]`` and scores ``[N, A, C]`` from 0 to 1; tvmdet suppresses.
+
+    Both may be joined in one output, ``[N, A, 4 + C]`` or ``[N, 4 + C, A]``, whose name stands for
+    the boxes and the scores. Rows of the usual maps whose boxes prove to be two corners are taken
+    for such: the YOLO families have a centre and a size.
 
     Exports of qfgaohao's pytorch-ssd with MobileNet at 300x300 and of UltraFace are known: outputs
     ``scores`` of a softmax and ``boxes``, and as many boxes as their priors. Others have to be told
@@ -53,29 +65,34 @@ class DecodedHead(Head):
     ) -> Recognition | str:
         """Implements :meth:`tvmdet.heads.base.Head.examine`."""
         options, asked = given.get("options", {}), given.get("family") == self.name
-        found = _find(summary, options)
+        joined = find_joined(summary, size_hw, options, asked=asked)
+        found = (joined.output, joined.output) if joined else _find(summary, options)
         if isinstance(found, str):
             return found
         boxes, scores = found
-        if not asked and not _are_scores(summary, scores):
+        if not asked and not joined and not _are_scores(summary, scores):
             return f"the values of {scores} are not proven to be from 0 to 1"
         if not asked and has_attention(summary):
             return (
                 "it has attention, so its boxes may be a set prediction that needs no suppression"
             )
-        iou = _pytorch_ssd(summary, boxes, scores, size_hw)
-        if not asked and iou is None and not _are_named(boxes, scores):
+        iou = None if joined else _pytorch_ssd(summary, boxes, scores, size_hw)
+        known = _PRIORS if iou is not None else joined.proven if joined else {}
+        if not asked and not known and not _are_named(boxes, scores):
             return f"nothing says that {boxes} and {scores} are decoded boxes and their scores"
-        layout = _layout(options, iou is not None)
+        layout = _layout(options, known)
         if layout is None:
             return _ask_for_layout(boxes)
-        classes = int(summary.outputs[scores].shape[2] or 0) - (layout["background"] != "none")
+        if joined:
+            layout[_JOINED] = joined.layout
+        columns = joined.values - 4 if joined else int(summary.outputs[scores].shape[2] or 0)
+        classes = columns - (layout["background"] != "none")
         if classes < 1:
             return f"{scores} is {summary.outputs[scores]}: no class beside the background"
         labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):
             return labels
-        values = _input(summary, iou is not None, given)
+        values = _input(summary, iou is not None, given, "" if joined is None else joined.told)
         if isinstance(values, str):
             return values
         spec = DetectorSpec(
@@ -92,7 +109,7 @@ class DecodedHead(Head):
     def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
         """Implements :meth:`tvmdet.heads.base.Head.validate`."""
         options = spec.options
-        refuse_unknown_options(options, self.name, _OPTIONS)
+        refuse_unknown_options(options, self.name, (*_OPTIONS, _JOINED))
         missing = [name for name in _OPTIONS if options.get(name) is None]
         if missing:
             raise InputError(f"the spec's options lack {missing[0]!r}")
@@ -107,9 +124,18 @@ class DecodedHead(Head):
                 f"the spec's options.columns is {columns!r}; allowed: x1 y1 x2 y2, x1 y1 w h or "
                 "cx cy w h, in any order"
             )
-        boxes, scores = (summary.outputs[options[key]] for key in ("box_output", "score_output"))
+        layout = choice(options, _JOINED, LAYOUTS)
+        names = options["box_output"], options["score_output"]
+        if (names[0] == names[1]) != (layout is not None):
+            raise InputError(
+                f"options.layout goes with one output for boxes and scores; they are {names[0]} "
+                f"and {names[1]}, and layout is {layout!r}"
+            )
+        shapes = [summary.outputs[name].shape for name in names]
+        if layout is not None and len(shapes[0]) == 3:
+            shapes = joined_shapes(shapes[0], layout)
         try:
-            _check(boxes.shape, scores.shape, spec)
+            _check(shapes[0], shapes[1], spec)
         except ShapeError as error:
             raise InputError(str(error)) from error
 
@@ -120,6 +146,8 @@ class DecodedHead(Head):
         from tvm import relax
 
         boxes, scores = _pick(outputs, spec)
+        if spec.options.get(_JOINED) is not None:
+            boxes, scores = emit_joined(bb, boxes, spec.options[_JOINED])
         shapes = [tuple(int(dim) for dim in part.ty.shape) for part in (boxes, scores)]
         _check(shapes[0], shapes[1], spec)
         if spec.options["background"] != "none":
@@ -131,6 +159,9 @@ class DecodedHead(Head):
     def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
         boxes, scores = _pick(outputs, spec)
+        if (layout := spec.options.get(_JOINED)) is not None:
+            rows = boxes.transpose(0, 2, 1) if layout == "channels_first" else boxes
+            boxes, scores = rows[:, :, :4], rows[:, :, 4:]
         _check(boxes.shape, scores.shape, spec)
         kept = {"none": slice(None), "first": slice(1, None), "last": slice(-1)}
         scores = scores[:, :, kept[spec.options["background"]]]
@@ -145,7 +176,10 @@ def _find(summary: GraphSummary, options: Mapping[str, Any]) -> tuple[str, str] 
     if chosen[0] and chosen[1]:
         flat = [name for name in chosen if name and len(outputs[name].shape) != 3]
         if chosen[0] == chosen[1] or flat:
-            return f"{chosen[0]} and {chosen[1]} are not boxes [N, A, 4] and scores [N, A, C]"
+            return (
+                f"{chosen[0]} and {chosen[1]} are not boxes [N, A, 4] and scores [N, A, C]; where "
+                "one output holds both, options.layout says along which dimension a row lies"
+            )
         return chosen[0], chosen[1]
     tables = [name for name, value in outputs.items() if len(value.shape) == 3]
     if len(outputs) != 2 or len(tables) != 2:
@@ -191,17 +225,10 @@ def _pytorch_ssd(
     return 0.45 if anchors == 3000 and size_hw == (300, 300) else None
 
 
-def _layout(options: Mapping[str, Any], known: bool) -> dict[str, Any] | None:
+def _layout(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any] | None:
     """Returns columns, unit and background, or None where one is not known."""
-    usual: dict[str, Any] = {}
-    if known:
-        usual = {
-            "columns": ["x1", "y1", "x2", "y2"],
-            "box_frame": "normalized",
-            "background": "first",
-        }
     merged = {
-        key: options.get(key, usual.get(key)) for key in ("columns", "box_frame", "background")
+        key: options.get(key, known.get(key)) for key in ("columns", "box_frame", "background")
     }
     choice(merged, "box_frame", ("normalized", "pixels"))
     choice(merged, "background", _BACKGROUNDS)
@@ -219,7 +246,7 @@ def _ask_for_layout(boxes: str) -> Question:
 
 
 def _input(
-    summary: GraphSummary, known: bool, given: Mapping[str, Any]
+    summary: GraphSummary, known: bool, given: Mapping[str, Any], told: str
 ) -> tuple[dict[str, Any], str] | str:
     """Returns the input's defaults and a line; or what to ask for."""
     stated = stated_input(summary)
@@ -232,10 +259,11 @@ def _input(
     if {"mean", "std", "resize"} <= set(table):
         return {}, "input as the spec says"
     return Question(
-        "nothing in the graph says how pictures are resized and normalised",
+        f"{told}nothing in the graph says how pictures are resized and normalised",
         spec_text='family = "decoded"\n[input]    # what the network was trained with\n'
         'color = "rgb"                  # or "bgr"\n'
         'resize = "letterbox"           # or "stretch"\n'
+        'pad_position = "center"        # or "top_left"\n'
         "mean = [0.0, 0.0, 0.0]         # in pixel units\n"
         "std = [255.0, 255.0, 255.0]",
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tvmdet.heads.base import ColumnRun, GraphSummary, Question
+from tvmdet.heads.box_evidence import are_corners
 from tvmdet.heads.input_defaults import UNIT, fed_input
 from tvmdet.heads.yolo_find_rows import FoundRows
 
@@ -51,8 +52,10 @@ def doubt_scores(summary: GraphSummary, found: FoundRows, start: int, stop: int)
     return ""
 
 
-def doubt_boxes(summary: GraphSummary, found: FoundRows) -> str:
-    """Says why the first four values of a row are no decoded boxes in pixels, or ''."""
+def doubt_boxes(
+    summary: GraphSummary, found: FoundRows, size_hw: tuple[int, int], per_cell: int
+) -> str:
+    """Says why the first four values of a row are no ``cx cy w h`` in pixels, or ''."""
     name, runs = found.output, box_runs(summary, found)
     if any(run.is_raw for run in runs):
         return f"{name} holds boxes straight from a Conv; this family's boxes are decoded"
@@ -65,6 +68,11 @@ def doubt_boxes(summary: GraphSummary, found: FoundRows) -> str:
     sources = summary.output_sources.get(name, frozenset())
     if not runs and not found.coefficients and "Conv" in sources:
         return f"{name} holds values straight from a Conv; this family's boxes are decoded"
+    if are_corners(summary, name, found.axis, size_hw, found.strides, per_cell):
+        return (
+            f"the boxes of {name} are two corners, x1 y1 x2 y2, on a picture of shapes; this "
+            "family's are cx cy w h"
+        )
     return ""
 
 

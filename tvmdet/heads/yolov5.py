@@ -54,7 +54,7 @@ class YoloV5Head(Head):
         if isinstance(found, str):
             return found
         refusal = refuse_export(summary.metadata, masks=found.prototypes is not None)
-        refusal = refusal or doubt_boxes(summary, found)
+        refusal = refusal or doubt_boxes(summary, found, size_hw, _ROWS.per_cell)
         if given.get("family") != self.name:
             classes_end = found.values - found.coefficients
             refusal = refusal or doubt_scores(summary, found, 4, classes_end)

@@ -45,7 +45,8 @@ class YoloV6Head(Head):
         found = find_rows(_ROWS, summary, size_hw, given)
         if isinstance(found, str):
             return found
-        refusal = refuse_export(summary.metadata, masks=False) or doubt_boxes(summary, found)
+        refusal = refuse_export(summary.metadata, masks=False)
+        refusal = refusal or doubt_boxes(summary, found, size_hw, _ROWS.per_cell)
         if given.get("family") != self.name:
             refusal = refusal or _doubt(summary, found)
         if refusal:

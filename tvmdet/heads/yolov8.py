@@ -56,7 +56,12 @@ class YoloV8Head(Head):
         if isinstance(found, str):
             return found
         refusal = refuse_export(summary.metadata, masks=found.prototypes is not None)
-        if given.get("family") != self.name:
+        asked = given.get("family") == self.name
+        if not asked:
+            classes_end = found.values - found.coefficients
+            refusal = refusal or doubt_scores(summary, found, 4, classes_end)
+        refusal = refusal or doubt_boxes(summary, found, size_hw, _ROWS.per_cell)
+        if not asked:
             refusal = refusal or _doubt(summary, found, given)
         if refusal:
             return refusal
@@ -102,10 +107,7 @@ class YoloV8Head(Head):
 
 def _doubt(summary: GraphSummary, found: FoundRows, given: Mapping[str, Any]) -> str:
     """Returns why rows that count right may still mean something else, or ''."""
-    name, classes_end = found.output, found.values - found.coefficients
-    doubt = doubt_scores(summary, found, 4, classes_end) or doubt_boxes(summary, found)
-    if doubt:
-        return doubt
+    name = found.output
     if any(
         "Exp" in run.operators and "Softmax" not in run.operators
         for run in box_runs(summary, found)

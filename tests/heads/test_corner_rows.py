@@ -1,0 +1,147 @@
+"""Rows of two corners and scores: no YOLO's, and never read as a centre and a size."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yolo_models
+from yolo_cases import (
+    SIZE,
+    assert_decodes,
+    compile_and_detect,
+    import_model,
+    random_outputs,
+    run_onnx,
+    summary_of,
+)
+
+from tvmdet.errors import InputError, ModelError
+from tvmdet.heads import GraphSummary, Question, TensorSummary, get_head
+from tvmdet.heads.box_evidence import are_corners
+
+FED: dict[str, Any] = {"resize": "letterbox", "mean": [0, 0, 0], "std": [255, 255, 255]}
+TOLD = {"family": "decoded", "input": FED}
+LAYOUTS = {False: "channels_first", True: "channels_last"}
+
+
+def of_boxes(boxes: np.ndarray) -> GraphSummary:
+    """A network that answers boxes ``[A, 4]`` with three scores each."""
+    rows = np.concatenate([boxes, np.full((len(boxes), 3), 0.5)], axis=1)[None]
+    return GraphSummary(
+        inputs={"images": TensorSummary(shape=(1, 3, *SIZE), dtype="float32")},
+        outputs={"rows": TensorSummary(shape=rows.shape, dtype="float32")},
+        sample=lambda: {"rows": rows},
+    )
+
+
+def cells(strides: tuple[int, ...], per_cell: int, *, apart: bool) -> np.ndarray:
+    """The middles of cells, the boxes of one beside each other or ``apart``."""
+    maps = [
+        np.array(
+            [
+                ((x + 0.5) * stride, (y + 0.5) * stride)
+                for y in range(SIZE[0] // stride)
+                for x in range(SIZE[1] // stride)
+            ]
+        )
+        for stride in strides
+    ]
+    return np.concatenate(
+        [np.tile(own, (per_cell, 1)) if apart else np.repeat(own, per_cell, axis=0) for own in maps]
+    )
+
+
+@pytest.mark.parametrize("strides", [(8, 16), (16, 8)])
+@pytest.mark.parametrize(("per_cell", "apart"), [(1, False), (3, False), (3, True)])
+def test_corners_move_with_their_cell_and_sizes_do_not(
+    strides: tuple[int, ...], per_cell: int, apart: bool
+) -> None:
+    rng = np.random.default_rng(3)
+    middle = cells(strides, per_cell, apart=apart) + rng.normal(0, 4, (1, 2))
+    size = rng.gamma(2.0, 12.0, middle.shape)
+    corners = np.concatenate([middle - size / 2, middle + size / 2], axis=1)
+    centred = np.concatenate([middle, size], axis=1)
+    for boxes, expected in ((corners, True), (centred, False), (centred[::-1], None)):
+        found = are_corners(of_boxes(boxes), "rows", 2, SIZE, (8, 16), per_cell)
+        assert found is expected or (expected is None and found is not True)
+
+
+def test_what_is_not_finite_or_cannot_be_run_proves_nothing() -> None:
+    boxes = np.full((len(cells((8, 16), 1, apart=False)), 4), np.nan)
+    assert are_corners(of_boxes(boxes), "rows", 2, SIZE, (8, 16), 1) is None
+    silent = of_boxes(boxes)
+    silent = GraphSummary(inputs=silent.inputs, outputs=silent.outputs)
+    assert are_corners(silent, "rows", 2, SIZE, (8, 16), 1) is None
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("corners", ["of cells", "of centres"])
+@pytest.mark.parametrize("metadata", [None, {}])
+def test_corners_are_asked_how_pictures_are_fed(
+    corners: str, last: bool, metadata: dict[str, str] | None, tmp_path: Path
+) -> None:
+    model = yolo_models.yolov8(corners=corners, last=last, metadata=metadata)
+    with pytest.raises(ModelError) as caught:
+        import_model(model, tmp_path)
+    assert "x1 y1 x2 y2 in pixels and 3 scores" in str(caught.value)
+    assert 'family = "yolov8"' not in str(caught.value)
+    answer = get_head("decoded").examine(summary_of(model), SIZE, {})
+    assert isinstance(answer, Question)
+    spec = import_model(model, tmp_path, tomllib.loads(answer.spec_text)).spec
+    assert spec.options["layout"] == LAYOUTS[last]
+    assert (spec.options["columns"], spec.options["background"]) == (
+        ["x1", "y1", "x2", "y2"],
+        "none",
+    )
+    assert spec.labels == (
+        ("a", "b", "c") if metadata is None else ("class_0", "class_1", "class_2")
+    )
+
+
+def test_a_family_that_is_said_does_not_read_corners_as_centres(tmp_path: Path) -> None:
+    model = yolo_models.yolov8(corners="of cells")
+    with pytest.raises(ModelError, match=r"are two corners, x1 y1 x2 y2"):
+        import_model(model, tmp_path, {"family": "yolov8"})
+
+
+def test_centres_stay_what_they_were(tmp_path: Path) -> None:
+    model = yolo_models.yolov8(last=True)
+    assert import_model(model, tmp_path).spec.family == "yolov8"
+    assert isinstance(get_head("decoded").examine(summary_of(model), SIZE, {}), str)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_corners_and_centres_of_one_network_are_the_same_boxes(last: bool, tmp_path: Path) -> None:
+    model = yolo_models.yolov8(corners="of cells", last=last)
+    spec = import_model(model, tmp_path, TOLD).spec
+    ours = get_head("decoded").decode_reference(run_onnx(model), spec)
+    centred = yolo_models.yolov8()
+    theirs = get_head("yolov8").decode_reference(
+        run_onnx(centred), import_model(centred, tmp_path).spec
+    )
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-3)
+    np.testing.assert_array_equal(ours.scores, theirs.scores)
+    assert_decodes(spec, random_outputs(summary_of(model), batch=2))
+
+
+def test_corners_compile(tmp_path: Path) -> None:
+    compile_and_detect(yolo_models.yolov8(corners="of cells"), tmp_path, TOLD)
+
+
+def test_a_background_and_another_order_are_told(tmp_path: Path) -> None:
+    model = yolo_models.yolov8(last=True)
+    (name,) = summary_of(model).outputs
+    told = {"box_output": name, "score_output": name, "layout": "channels_last"}
+    told |= {"columns": ["cx", "cy", "w", "h"], "box_frame": "pixels", "background": "first"}
+    spec = import_model(model, tmp_path, {**TOLD, "labels": ["b", "c"], "options": told}).spec
+    outputs = run_onnx(model)
+    found = assert_decodes(spec, outputs)
+    np.testing.assert_array_equal(found.scores, outputs[name][:, :, 5:])
+    with pytest.raises((InputError, ModelError), match="layout"):
+        import_model(model, tmp_path, {**TOLD, "options": {**told, "layout": "sideways"}})
+    with pytest.raises((InputError, ModelError), match=r"options.layout says along which"):
+        import_model(model, tmp_path, {**TOLD, "options": {**told, "layout": None}})

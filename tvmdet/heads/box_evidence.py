@@ -1,0 +1,86 @@
+"""Whether boxes are two corners or a centre and a size, read off what the network answers.
+
+The arithmetic behind both is the same: exporters subtract and add distances to the middle of a
+cell, or halve sizes and add them to a centre. But over the cells of a map the second corner moves
+along with the cell, and a size does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmdet.heads.base import GraphSummary
+
+__all__ = ["are_corners"]
+
+Floats = npt.NDArray[np.float64]
+
+
+def are_corners(
+    summary: GraphSummary,
+    output: str,
+    axis: int,
+    size_hw: tuple[int, int],
+    strides: Sequence[int],
+    per_cell: int,
+) -> bool | None:
+    """Returns whether the first four values of a row are two corners, in pixels.
+
+    Args:
+        summary: The network.
+        output: Its rows, ``[N, V, A]`` or ``[N, A, V]``: a map after the other, the largest first
+            or last, each row by row.
+        axis: The dimension along which a row lies.
+        size_hw: Height and width of the input.
+        strides: Of the maps.
+        per_cell: Boxes of each cell, one after the other or one map after the other.
+
+    Returns:
+        False for a centre and a size; None where the values follow neither, so that rows may lie in
+        another order.
+    """
+    if summary.sample is None:
+        return None
+    values = np.asarray(summary.sample()[output][0], np.float64)
+    boxes = (values.T if axis == 1 else values)[:, :4]
+    if not np.isfinite(boxes).all():
+        return None
+    for cells in _orders(size_hw, strides, per_cell):
+        if cells.shape[0] != boxes.shape[0]:
+            continue
+        slopes = [_slope(cells, boxes, at) for at in range(4)]
+        if not all(0.5 < slope < 1.5 for slope in slopes[:2]):
+            continue
+        if all(0.5 < slope < 1.5 for slope in slopes[2:]):
+            return True
+        if all(-0.5 < slope < 0.5 for slope in slopes[2:]):
+            return False
+    return None
+
+
+def _orders(size_hw: tuple[int, int], strides: Sequence[int], per_cell: int) -> Iterator[Floats]:
+    """Yields the middles of the rows' cells, ``x y map``, in the orders that exporters have."""
+    maps = []
+    for index, stride in enumerate(strides):
+        down, across = np.mgrid[0 : size_hw[0] // stride, 0 : size_hw[1] // stride]
+        places = [(across + 0.5) * stride, (down + 0.5) * stride, np.full(down.shape, index)]
+        maps.append(np.stack([place.ravel() for place in places], axis=1).astype(np.float64))
+    for ordered in (maps, maps[::-1]) if len(maps) > 1 else (maps,):
+        yield np.concatenate([np.tile(cells, (per_cell, 1)) for cells in ordered])
+        if per_cell > 1:
+            yield np.concatenate([np.repeat(cells, per_cell, axis=0) for cells in ordered])
+
+
+def _slope(cells: Floats, boxes: Floats, column: int) -> float:
+    """Returns by how much a column grows with its cell's place, within the maps."""
+    covariance = variance = 0.0
+    for index in np.unique(cells[:, 2]):
+        own = cells[:, 2] == index
+        place = cells[own, column % 2]
+        away = place - place.mean()
+        covariance += float(away @ boxes[own, column])
+        variance += float(away @ away)
+    return covariance / variance if variance else 0.0
