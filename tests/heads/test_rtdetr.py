@@ -16,6 +16,7 @@ from tvmdet.heads.base import Stem
 
 OUTPUTS = {"logits": (1, 9, 3), "pred_boxes": (1, 9, 4)}
 SAMPLED = {"Softmax": 2, "MatMul": 9, "GridSample": 6, "TopK": 1}
+GATHERED = {"Softmax": 2, "MatMul": 9, "GatherElements": 26, "TopK": 1}
 REFERENCE = {"pred_boxes": ("Sigmoid", "Add(9x4)", "Gemm(4x32,4)")}
 CNN, VIT = Stem(kernel=3, stride=2), Stem(kernel=16, stride=16)
 ULTRALYTICS = {"description": "Ultralytics RT-DETR-l model trained on coco.yaml"}
@@ -36,6 +37,25 @@ def _claim(summary: GraphSummary, given: Mapping[str, Any] | None = None) -> Rec
     ("facts", "resize", "mean", "std"),
     [
         ({}, "stretch", 0, 255),  # RT-DETR, D-FINE
+        (
+            {"operators": GATHERED, "output_traces": REFERENCE},
+            "stretch",
+            0,
+            255,
+        ),  # the same below opset 16, or discrete
+        (
+            {"operators": {**GATHERED, "Erf": 1}, "output_traces": REFERENCE},
+            "stretch",
+            0,
+            255,
+        ),  # of its encoder
+        (
+            {"operators": {**GATHERED, "Erf": 12}, "output_traces": REFERENCE},
+            "stretch",
+            123.675,
+            58.395,
+        ),  # DEIMv2 with a ViT
+        ({"operators": {**SAMPLED, "Gelu": 12}}, "stretch", 123.675, 58.395),
         ({"stem": VIT}, "stretch", 123.675, 58.395),  # RF-DETR
         ({"gates": 0}, "letterbox", 123.675, 58.395),  # DINO with a ResNet
         (

@@ -15,6 +15,7 @@ _BYTES: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 # By what pixels of 0 to 255 are divided before the network, with what is said of them.
 _UNITS = ((1.0, UNIT, "0 to 1"), (255.0, _BYTES, "0 to 255"))
 
+_FEWEST_BLOCKS = 4  # of a vision transformer; RT-DETR's encoder has one GELU
 _CLOSE = 0.02  # of the largest pixel; exporters round ImageNet's values, and some have their own
 
 
@@ -161,18 +162,24 @@ def detr_input(
 ) -> tuple[dict[str, Any], str] | Question:
     """Returns what DETR-like networks with a sigmoid a class are fed, by what the graph shows.
 
-    - RT-DETR, RT-DETRv2, D-FINE, DEIM (queries chosen by a TopK, sampled features, a convolutional
-      stem, an encoder with SiLU): RGB from 0 to 1, stretched to the input's size (authors'
-      ``configs/*/include/dataloader.yml``; Hugging Face's ``RTDetrImageProcessor`` has no mean).
-    - RF-DETR, LW-DETR (a vision transformer's patches): ImageNet's mean and deviation, stretched
-      (``rfdetr/detr.py``; square resize in ``datasets/coco.py``).
+    - RT-DETR, RT-DETRv2, D-FINE, DEIM (queries chosen by a TopK, features sampled or gathered, a
+      convolutional stem, an encoder with SiLU): RGB from 0 to 1, stretched to the input's size
+      (authors' ``configs/*/include/dataloader.yml``; Hugging Face's ``RTDetrImageProcessor`` has no
+      mean).
+    - RF-DETR, LW-DETR (a vision transformer's patches), DEIMv2 with one (the GELUs of its blocks,
+      where convolutions cut the patches): ImageNet's mean and deviation, stretched
+      (``rfdetr/detr.py``; square resize in ``datasets/coco.py``; DEIMv2's
+      ``configs/deimv2/deimv2_dinov3_*.yml``).
     - Deformable, Conditional and DAB DETR, DINO: as DETR, ImageNet's mean and deviation, the aspect
       ratio kept (``datasets/coco.py``).
     """
     patches = summary.stem is not None and summary.stem.cuts_patches
-    chosen = bool(summary.operators.get("TopK")) and bool(summary.operators.get("GridSample"))
+    gelus = sum(summary.operators.get(name, 0) for name in ("Erf", "Gelu"))
+    # Discrete sampling, and exports below opset 16, gather what GridSample would sample.
+    sampled = any(summary.operators.get(name) for name in ("GridSample", "GatherElements"))
+    chosen = bool(summary.operators.get("TopK")) and sampled
     values: dict[str, Any]
-    if patches:
+    if patches or (chosen and summary.gates and gelus >= _FEWEST_BLOCKS):
         values = stretched(IMAGENET_RGB)
         line = "input RGB, ImageNet mean and deviation, stretched: a vision transformer (RF-DETR)"
     elif chosen and summary.gates:
