@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmdet.differences import scale_of
+
 __all__ = ["SELECTING_OPERATORS", "SPARED_SHARE", "in_reference_order", "selects"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -84,9 +86,8 @@ def _table(
     """Returns the rows of one batch item, each output as shares of its greatest value."""
     columns = []
     for name in names:
-        right = np.abs(reference[name][np.isfinite(reference[name])]).astype(np.float64)
         values = arrays[name][item].astype(np.float64).reshape(arrays[name].shape[1], -1)
-        columns.append(values / (float(right.max(initial=0.0)) or 1.0))
+        columns.append(values / scale_of(reference[name]))
     return np.concatenate(columns, axis=1)
 
 

@@ -44,6 +44,9 @@ def _network(scale: float = 2.0, *, bright: float | None = None) -> onnx.ModelPr
         ([np.inf, 1.0], [1.0, np.inf], math.inf),
         ([1.0], [np.nan], math.inf),
         ([1.0], [[1.0]], math.inf),
+        ([1e-7, 3e-7], [1e-7, 1e-7], 2e-5),  # the rounding of a sigmoid
+        ([1e-7, 2e-2], [1e-7, 1e-2], 0.5),
+        ([-1e-7, 3e-7], [-1e-7, 1e-7], 0.2),  # no scores
     ],
 )
 def test_differences_are_relative_to_the_largest_value(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tvmdet.compiler.reference import Reference
 from tvmdet.compiler.tolerance import Tolerance
+from tvmdet.differences import scale_of
 from tvmdet.errors import ParityError
 from tvmdet.rows import SPARED_SHARE, in_reference_order
 from tvmdet.runtime.detector import Detector
@@ -102,10 +103,8 @@ def _relative_gap(got: npt.NDArray[Any], want: npt.NDArray[Any]) -> npt.NDArray[
     """Returns differences as shares of the greatest finite value; exact for whole numbers."""
     if want.dtype.kind in "iub":
         return np.where(got == want, 0.0, np.inf)
-    finite = np.abs(want[np.isfinite(want)]).astype(np.float64)
-    scale = float(np.max(finite, initial=0.0)) or 1.0
     with np.errstate(invalid="ignore"):
-        gap = np.abs(got.astype(np.float64) - want.astype(np.float64)) / scale
+        gap = np.abs(got.astype(np.float64) - want.astype(np.float64)) / scale_of(want)
     same = (got == want) | (np.isnan(got) & np.isnan(want))
     result: npt.NDArray[np.float64] = np.where(same, 0.0, np.nan_to_num(gap, nan=np.inf))
     return result

@@ -15,6 +15,7 @@ import onnx
 import onnxruntime
 
 from tvmdet.diagnosis import Proof
+from tvmdet.differences import scale_of
 from tvmdet.errors import ModelError
 from tvmdet.frontend.onnx_tools import first_line, graph_inputs, value_summary
 from tvmdet.frontend.probe_pictures import draw_probe
@@ -190,7 +191,7 @@ def differing_output(
 def differences(
     expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], names: Sequence[str]
 ) -> dict[str, float]:
-    """Returns the largest difference of each output, relative to its largest value.
+    """Returns the largest difference of each output, as a share of its size.
 
     Infinite where shapes, types, integers or the places of infinities differ.
     """
@@ -206,6 +207,6 @@ def _difference(left: np.ndarray, right: np.ndarray) -> float:
     finite = np.isfinite(wide)
     if not np.array_equal(wide[~finite], other[~finite], equal_nan=True):
         return math.inf
-    scale = max(float(np.abs(wide[finite]).max(initial=0.0)), 1e-6)
+    scale = max(scale_of(left), 1e-6) if wide[finite].any() else 1e-6
     error = float(np.abs(wide[finite] - other[finite]).max(initial=0.0))
     return error / scale if math.isfinite(error) else math.inf

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmdet.differences import scale_of
 from tvmdet.rows import SPARED_SHARE, in_reference_order
 
 __all__ = ["SPARED_SHARE", "Agreement", "compare_outputs"]
@@ -106,6 +107,5 @@ def _compare(
         return replace(infinite, reason="values that are not finite")
     if not known.any():
         return same
-    scale = float(np.abs(b[known]).max()) or 1.0
-    errors = np.abs(a[known] - b[known]) / scale
+    errors = np.abs(a[known] - b[known]) / scale_of(right)
     return replace(same, worst=float(errors.max()), off_share=float((errors > tolerance).mean()))
