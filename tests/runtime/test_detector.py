@@ -157,6 +157,16 @@ def test_zero_images(detector: Detector) -> None:
     assert detector.detect([]) == []
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_encoded_bytes_are_one_image(detector: Detector, kind: type) -> None:
+    image = image_of((40, 60))
+    encoded = kind(cv2.imencode(".png", image)[1].tobytes())
+    assert_as_expected(detector.detect(encoded), image)
+    first, second = detector.detect([encoded, image])
+    assert_as_expected(first, image)
+    assert_as_expected(second, image)
+
+
 def test_a_bad_image_in_a_list_does_not_lose_the_others(
     detector: Detector, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

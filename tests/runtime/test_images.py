@@ -55,7 +55,7 @@ def test_arrays(array: np.ndarray, expected: np.ndarray) -> None:
         pytest.param(np.zeros((0, 7, 3), np.uint8), "without a pixel", id="no rows"),
         pytest.param(np.zeros((7, 0), np.uint8), "without a pixel", id="no columns"),
         pytest.param(None, "a source is a NoneType", id="None"),
-        pytest.param(b"bytes", "a source is a bytes", id="bytes"),
+        pytest.param(7, "a source is a int", id="int"),
         pytest.param([[1, 2]], "a source is a list", id="list"),
     ],
 )
@@ -106,6 +106,17 @@ def test_refuses_a_file_that_is_no_image(tmp_path: Path, content: bytes) -> None
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"x\.png cannot be decoded"):
         load_image(path)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_the_bytes_of_a_file_are_an_image(kind: type, tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(cv2.imencode(".png", BGR)[1].tobytes())
+    np.testing.assert_array_equal(load_image(kind(path.read_bytes())), load_image(path))
+    with pytest.raises(InputError, match=r"the image cannot be decoded \(5 bytes"):
+        load_image(kind(b"noise"))
+    with pytest.raises(InputError, match="a source has no bytes"):
+        load_image(kind(b""))
 
 
 def test_refuses_a_floating_point_file(tmp_path: Path) -> None:

@@ -99,9 +99,9 @@ class Detector:
         """Finds the objects in one image, or in several of any sizes.
 
         Args:
-            sources: One image or several. An image is a path, or an array in OpenCV's
-                channel order: HxWx3 BGR, HxWx4 BGRA, HxWx1 or HxW grey; uint8, or uint16,
-                of which the high byte is used. Arrays are not changed.
+            sources: One image or several. An image is a path, the bytes of an image file, or an
+                array in OpenCV's channel order: HxWx3 BGR, HxWx4 BGRA, HxWx1 or HxW grey; uint8, or
+                uint16, of which the high byte is used. Arrays are not changed.
             score: Report what scores more than this, 0 to 1; None means the spec's.
             iou: Drop the weaker of two boxes that overlap more than this, 0 to 1; None means
                 the spec's.
@@ -117,12 +117,12 @@ class Detector:
         """
         batcher = self._image_batcher()
         thresholds = self._thresholds(score, iou)
-        if isinstance(sources, str | os.PathLike | np.ndarray):
+        if isinstance(sources, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray):
             return batcher.detect_one(sources, thresholds)
         if not isinstance(sources, Iterable):
             raise InputError(
                 f"sources is a {type(sources).__name__}; "
-                "allowed: a path, a numpy array, or a list of those"
+                "allowed: a path, the bytes of an image file, a numpy array, or a list of those"
             )
         return batcher.detect_many(list(sources), thresholds)
 

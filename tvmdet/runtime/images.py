@@ -18,8 +18,8 @@ __all__ = ["Image", "Source", "as_bgr", "decode_file", "load_image", "source_nam
 Image: TypeAlias = npt.NDArray[np.uint8]
 """HxWx3 uint8, BGR, contiguous."""
 
-Source: TypeAlias = str | os.PathLike[str] | npt.NDArray[Any]
-"""A path of an image file, or an image as an array in OpenCV's channel order."""
+Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | npt.NDArray[Any]
+"""A path of an image file, the bytes of one, or an image as an array in OpenCV's channel order."""
 
 _ALLOWED = "allowed: HxWx3 BGR, HxWx4 BGRA, HxWx1 or HxW grey, uint8 or uint16"
 
@@ -35,11 +35,15 @@ def load_image(source: Source) -> Image:
     """
     if isinstance(source, np.ndarray):
         return as_bgr(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        if not source:
+            raise InputError("a source has no bytes; give those of an image file")
+        return _decode(bytes(source), "the image")
     if isinstance(source, str | os.PathLike):
         return decode_file(source)
     raise InputError(
-        f"a source is a {type(source).__name__}; allowed: a path (str or Path) or a numpy array "
-        "(from other libraries: np.asarray(image), in BGR order)"
+        f"a source is a {type(source).__name__}; allowed: a path (str or Path), the bytes of an "
+        "image file or a numpy array (from other libraries: np.asarray(image), in BGR order)"
     )
 
 
@@ -67,20 +71,25 @@ def decode_file(path: str | os.PathLike[str]) -> Image:
         raise InputError(f"image {path} cannot be read: {reason}; {advice}") from error
     if not encoded:
         raise InputError(f"image {path} is an empty file; give the path of an image file")
+    video = ""
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        video = f"{path} is a video: detect_video(path) goes through its frames"
+    return _decode(encoded, f"image {path}", video)
+
+
+def _decode(encoded: bytes, name: str, otherwise: str = "") -> Image:
+    """Decodes the bytes of a file; ``otherwise`` says what they are when they are no image."""
     # IMREAD_ANYDEPTH keeps 16 bits, so that files and arrays take the same way to 8.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     try:
         image = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), flags)
     except cv2.error as error:
-        raise InputError(
-            f"image {path} cannot be decoded: {error.err or error}; {_FORMATS}"
-        ) from error
-    if image is None and path.suffix.lower() in VIDEO_SUFFIXES:
-        raise InputError(f"{path} is a video: detect_video(path) goes through its frames")
+        raise InputError(f"{name} cannot be decoded: {error.err or error}; {_FORMATS}") from error
     if image is None:
         raise InputError(
-            f"image {path} cannot be decoded ({len(encoded)} bytes, cut short or of an unknown "
-            f"format); {_FORMATS}"
+            otherwise
+            or f"{name} cannot be decoded ({len(encoded)} bytes, cut short or of an "
+            f"unknown format); {_FORMATS}"
         )
     return as_bgr(image)
 
