@@ -20,7 +20,7 @@ from tvmdet.report.end_to_end import end_to_end_table
 from tvmdet.report.environments import find_python
 from tvmdet.report.load import LoadWatch
 from tvmdet.report.machine import describe_accelerator, describe_machine, describe_versions
-from tvmdet.report.network import Network, networks_alone
+from tvmdet.report.network import Network, count_other_schedules, networks_alone
 from tvmdet.report.peak import Peak, measure_peak
 from tvmdet.report.per_layer import LayerTable, profile_layers
 from tvmdet.report.result_subject import Prices, Setup
@@ -149,6 +149,7 @@ class _Run:
         progress: Callable[[str, int, float], None],
     ) -> None:
         self._options = options
+        self._remarks: list[str] = []
         self._say = say
         self._progress = progress
         self._threads = check_threads(options.threads)
@@ -194,6 +195,7 @@ class _Run:
             prices=self._options.prices,
             command=command,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
+            remarks=tuple(self._remarks),
         )
 
     def _check(self) -> None:
@@ -228,6 +230,8 @@ class _Run:
 
     def _tables(self, folder: Path) -> list[Table]:
         compiled, networks = self._networks(folder)
+        if networks and not self._is_raw:
+            self._remark_other_schedules(compiled)
         tables = []
         for size in self._options.batch_sizes:
             if size in networks:
@@ -254,6 +258,16 @@ class _Run:
             logs=options.logs,
             say=self._say,
         )
+
+    def _remark_other_schedules(self, compiled: Path) -> None:
+        """Says when the network that is timed alone is not as fast or slow as that of the file."""
+        count = count_other_schedules(self._artifact, compiled, self._target)
+        if count:
+            advice = "give the --logs that the file was compiled with, or compile it again"
+            self._remarks.append(
+                f"network: {count} kernels have other schedules than in {self._artifact.path}; "
+                f"{advice}"
+            )
 
     def _contest(self, network: Network, compiled: Path) -> Contest:
         return Contest(

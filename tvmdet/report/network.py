@@ -6,6 +6,7 @@ to the original. It spares them shape arithmetic, which makes some faster and no
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from tvmdet.spec import DetectorSpec
 if TYPE_CHECKING:
     from tvmdet.frontend import Model
 
-__all__ = ["Network", "make_inputs", "networks_alone", "signature_of_raw"]
+__all__ = ["Network", "make_inputs", "count_other_schedules", "networks_alone", "signature_of_raw"]
 
 Signature = Mapping[str, Any]
 
@@ -131,8 +132,16 @@ def import_network(
     """
     from tvmdet.frontend import import_onnx
     from tvmdet.frontend.cost import count_flops
+    from tvmdet.frontend.load import load_onnx
     from tvmdet.frontend.specialise import static_values
 
+    given, promised = load_onnx(onnx).sha256, artifact.manifest["model"].get("sha256")
+    if given != promised:
+        raise InputError(
+            f"{artifact.path} was not compiled from {onnx}: its SHA-256 is {given}, and the "
+            f"artifact names {promised}; give --onnx the file that it was compiled from, or "
+            "compile it again"
+        )
     spec = DetectorSpec.from_dict(artifact.manifest["spec"])
     if spec.family == "raw":
         # A network that takes no picture has the size 1x1 in its spec.
@@ -143,13 +152,6 @@ def import_network(
         # As the detector has it, with one input; then without its head.
         model = import_onnx(onnx, spec=spec)
         model = replace(model, spec=DetectorSpec(family="raw", labels=(), input=spec.input))
-    promised = artifact.manifest["model"].get("sha256")
-    if model.sha256 != promised:
-        raise InputError(
-            f"{artifact.path} was not compiled from {onnx}: its SHA-256 is {model.sha256}, and the "
-            f"artifact names {promised}; give --onnx the file that it was compiled from, or "
-            "compile it again"
-        )
     paths = {}
     for size in {1, *batch_sizes} if _has_row(model) else set(batch_sizes):
         paths[size] = folder / f"network_b{size}.onnx"
@@ -233,6 +235,29 @@ def compile_network(
         progress=lambda line: say(f"the network alone: {line}"),
     )
     return output
+
+
+def count_other_schedules(artifact: Artifact, network: Path, target: str) -> int:
+    """Returns how many kernels have other schedules in a detector's file than in its network alone.
+
+    Args:
+        artifact: The detector's file.
+        network: What :func:`compile_network` wrote for it.
+        target: Whose code counts.
+    """
+    first, second = (_schedules(one, target) for one in (artifact, Artifact.open(network)))
+    return sum(first[anchor] != second[anchor] for anchor in first.keys() & second.keys())
+
+
+def _schedules(artifact: Artifact, target: str) -> dict[str, set[str]]:
+    """Returns the templates and knobs of each kind of kernel that has a choice of them."""
+    found: dict[str, set[str]] = {}
+    kernels = [one["kernels"] for one in artifact.manifest["targets"] if one["name"] == target]
+    for kernel in (kernel for held in kernels for kernel in held.values()):
+        if kernel["source"] != "single":
+            chosen = json.dumps([kernel["template"], kernel["knobs"]], sort_keys=True)
+            found.setdefault(kernel["anchor"], set()).add(chosen)
+    return found
 
 
 def _has_row(model: Model) -> bool:

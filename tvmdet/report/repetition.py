@@ -143,12 +143,12 @@ def verify(
     if recorded.setup is None:
         raise InputError(
             f"{where} is of schema 1 and does not say how to repeat it; record it again with "
-            "`tvmdet bench FILE.tvmdet --json`"
+            "`tvmdet bench FILE.tvmdet --json FILE.json`"
         )
     if not recorded.tables:
         raise InputError(
             f"{where} holds no times, as those of emulated code do not; record one with "
-            "`tvmdet bench FILE.tvmdet --json` where the code can run"
+            "`tvmdet bench FILE.tvmdet --json FILE.json` where the code can run"
         )
     path = _file(options.artifact or Path(recorded.artifact.path), where, "--artifact")
     if options.board is not None and recorded.setup.board is None:

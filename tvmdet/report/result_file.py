@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _LIMIT_BYTES = 1 << 30
-_AGAIN = "run `tvmdet bench FILE.tvmdet --json` again"
+_AGAIN = "run `tvmdet bench FILE.tvmdet --json FILE.json` again"
 
 
 def dump_result(value: Mapping[str, Any]) -> str:
@@ -102,7 +102,7 @@ def load_results(paths: Iterable[str | Path]) -> list[Result]:
     if not results:
         raise InputError(
             "there is no result to report on; give at least one file that "
-            "`tvmdet bench FILE.tvmdet --json` wrote"
+            "`tvmdet bench FILE.tvmdet --json FILE.json` wrote"
         )
     return results
 
@@ -129,13 +129,13 @@ def read_object(path: Path) -> dict[str, Any]:
         if size > _LIMIT_BYTES:
             raise InputError(
                 f"{path} has {size} bytes, more than any result ({_LIMIT_BYTES}); give a file "
-                "that `tvmdet bench --json` wrote"
+                "that `tvmdet bench FILE.tvmdet --json FILE.json` wrote"
             )
         data = path.read_bytes()
     except OSError as error:
         raise InputError(
             f"cannot read {path}: {error.strerror or error}; give a file that "
-            "`tvmdet bench FILE.tvmdet --json` wrote"
+            "`tvmdet bench FILE.tvmdet --json FILE.json` wrote"
         ) from error
     if not data.strip():
         raise InputError(f"{path} is empty; {_AGAIN}")

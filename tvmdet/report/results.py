@@ -171,6 +171,7 @@ class BenchReport:
         prices: Of the machine, when they were given.
         command: What was typed.
         created: When the last timing was done, UTC, ISO 8601.
+        remarks: What else makes the figures less trustworthy, in words.
     """
 
     subject: Subject
@@ -185,6 +186,7 @@ class BenchReport:
     prices: Prices | None = None
     command: tuple[str, ...] = ()
     created: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def is_slower(self) -> bool:
@@ -208,7 +210,7 @@ class BenchReport:
     @property
     def warnings(self) -> list[str]:
         """What makes the figures less trustworthy."""
-        said = []
+        said = list(self.remarks)
         if self.peak is not None and self.peak.disturbed:
             said.append("the machine was never quiet while its peak was measured; it may be higher")
         for table in self.tables:

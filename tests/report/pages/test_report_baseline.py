@@ -54,6 +54,13 @@ def test_rows_come_and_go() -> None:
     assert kinds(rows(small), rows(large))["gone"] == 2
 
 
+def test_calls_of_another_picture_are_not_compared() -> None:
+    before = next(run for run in rows(made_results.made_result(rivals=())) if run.picture == "")
+    first, second = replace(before, picture="ab"), replace(before, picture="cd")
+    assert [change.kind for change in changes([first], [first])] == ["undecided"]
+    assert {change.kind for change in changes([second], [first])} == {"new", "gone"}
+
+
 def test_other_hardware_is_said_and_not_compared() -> None:
     before = made_results.made_result(cpu="Another CPU", rivals=())
     found = changes(rows(made_results.made_result(rivals=())), rows(before))

@@ -61,7 +61,7 @@ def _is_roof(peak: PeakFacts) -> bool:
 
 
 def _run(source: Source, table: ResultTable, entry: Contestant) -> Run:
-    result = source.result
+    result, setup = source.result, source.result.setup
     is_ours = entry.name == OURS
     is_right, parity = _parity(result, table, entry)
     accuracy = result.accuracy if is_ours else None
@@ -87,6 +87,7 @@ def _run(source: Source, table: ResultTable, entry: Contestant) -> Run:
         problem=entry.problem,
         table=table,
         entry_name=entry.name,
+        picture=(setup.picture_sha256 or "") if setup and table.what == "end to end" else "",
     )
 
 

@@ -80,6 +80,7 @@ class Run:
         problem: Why there is no figure; empty where there is one.
         table: Where it was timed, with all that was timed beside it; None where nothing was.
         entry_name: What the table calls it.
+        picture: Digest of the picture that was decoded; empty for arrays, and for a drawn one.
     """
 
     file: str
@@ -104,6 +105,7 @@ class Run:
     problem: str = ""
     table: ResultTable | None = None
     entry_name: str = ""
+    picture: str = ""
 
     @property
     def is_timed(self) -> bool:
@@ -135,7 +137,10 @@ class Run:
     @property
     def key(self) -> tuple[object, ...]:
         """What is equal where two runs of one model measured the same thing."""
-        return (self.place, self.what, self.batch_size, self.runtime, self.precision)
+        return (
+            *(self.place, self.what, self.batch_size, self.runtime, self.precision),
+            self.picture,
+        )
 
     @cached_property
     def percentiles_ms(self) -> Mapping[str, float]:
