@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import toy_modules
+from tvmdet.targets import Target
 
 from tvmdet import compiler, tuning, untrusted
 from tvmdet.compiler import CompileReport
@@ -76,10 +77,10 @@ def compile_report(**changes: Any) -> CompileReport:
     values: dict[str, Any] = {
         "output": Path("toy.tvmdet"),
         "bytes": 3_000_000,
-        "targets": ("toy",),
+        "targets": ("x86-64-v3",),
         "batch_sizes": (1,),
-        "tuning": {"toy": {"tuned": 9, "default": 1}},
-        "parity": {"toy": {"skipped": "this machine lacks z80"}},
+        "tuning": {"x86-64-v3": {"tuned": 9, "default": 1}},
+        "parity": {"x86-64-v3": {"skipped": "this machine lacks z80"}},
         "fallbacks": {},
     }
     return CompileReport(**{**values, **changes})
@@ -324,26 +325,50 @@ def test_what_runs_nowhere_here_is_not_offered_to_be_run(
 def test_compile_lists_the_records_that_it_passed_over(
     run: Callable, importer: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = compile_report(fallbacks={"toy": {"fused_conv2d_3": "tile 9 is not allowed"}})
+    report = compile_report(fallbacks={"x86-64-v3": {"fused_conv2d_3": "tile 9 is not allowed"}})
     monkeypatch.setattr(compiler, "compile", Recorder(report))
     done = run("compile", "x.onnx", "--batch", "1,4")
     assert done.code == 0
     assert "fused_conv2d_3" in done.out
     assert "tile 9 is not allowed" in done.out
-    assert "warning: 1 tuning records for toy cannot be used" in done.err
-    assert "tvmdet tune x.onnx --target toy --batch 1,4" in done.err
+    assert "warning: 1 tuning records for x86-64-v3 cannot be used" in done.err
+    assert "tvmdet tune x.onnx --target x86-64-v3 --batch 1,4" in done.err
 
 
 def test_compile_says_when_most_kernels_are_untuned(
     run: Callable, importer: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = compile_report(tuning={"toy": {"tuned": 1, "borrowed": 3, "default": 9}})
+    report = compile_report(tuning={"x86-64-v3": {"tuned": 1, "borrowed": 3, "default": 9}})
     monkeypatch.setattr(compiler, "compile", Recorder(report))
     told = run("compile", "x.onnx").err
-    assert "12 of 13 kernels are not tuned for toy" in told
-    assert "tvmdet tune x.onnx --target toy, and compile again" in told
+    assert "12 of 13 kernels are not tuned for x86-64-v3" in told
+    assert "tvmdet tune x.onnx --target x86-64-v3, and compile again" in told
     told = run("compile", "x.onnx", "--precision", "bf16", "--target", "x86-64-v4").err
-    assert "tvmdet tune x.onnx --target toy --precision bf16, and compile again" in told
+    assert "tvmdet tune x.onnx --target x86-64-v3 --precision bf16, and compile again" in told
+
+
+@pytest.mark.parametrize(
+    ("target", "asks"),
+    [
+        (
+            "cortex-a76",
+            "--target cortex-a76 --rpc HOST:PORT (a board; or, without one",
+        ),
+        ("sm_90", "--target sm_90 --plan FOLDER"),
+        ("zen4", "--target zen4 on a machine that runs it"),
+    ],
+)
+def test_what_is_suggested_for_another_machine_works(
+    run: Callable,
+    importer: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+    asks: str,
+) -> None:
+    monkeypatch.setattr(Target, "missing_features", lambda _self: ("something",))
+    report = compile_report(targets=(target,), tuning={target: {"default": 9}})
+    monkeypatch.setattr(compiler, "compile", Recorder(report))
+    assert asks in run("compile", "x.onnx", "--target", target).err
 
 
 @pytest.mark.parametrize("verb", ["tune", "compile"])

@@ -158,6 +158,8 @@ def _run(arguments: list[str]) -> int:
     except _UsageError as error:
         where = getattr(error, "ctx", None) or context
         verb = where.command_path if where is not None else "tvmdet"
+        if verb == "tvmdet" and arguments and arguments[0] in getattr(command, "commands", {}):
+            verb = f"tvmdet {arguments[0]}"
         message = error.format_message()  # type: ignore[attr-defined]
         output.error(f"{message}\nTry: {verb} --help")
         return WRONG_USAGE

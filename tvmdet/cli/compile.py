@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -173,6 +174,7 @@ def _advise(report: CompileReport, model: Path, options: Sequence[str]) -> None:
             output.warning(
                 f"{len(report.fallbacks[name])} tuning records for {name} cannot be used; "
                 f"measure those kernels again: tvmdet tune {model} --target {name}{same}"
+                f"{_elsewhere(name)}"
             )
         counts = report.tuning[name]
         untuned = sum(counts.get(key, 0) for key in _SOURCES[1:])
@@ -180,5 +182,19 @@ def _advise(report: CompileReport, model: Path, options: Sequence[str]) -> None:
         if untuned * 2 > total:
             output.warning(
                 f"{untuned} of {total} kernels are not tuned for {name}; for a faster file run: "
-                f"tvmdet tune {model} --target {name}{same}, and compile again"
+                f"tvmdet tune {model} --target {name}{same}{_elsewhere(name)}, and compile again"
             )
+
+
+def _elsewhere(name: str) -> str:
+    """Returns what tuning needs for a target that this machine cannot run; else nothing."""
+    from tvmdet.targets import get_target
+
+    target = get_target(name)
+    if not target.missing_features():
+        return ""
+    if target.kind == "cuda":
+        return " --plan FOLDER (to be measured where such a GPU is)"
+    if target.arch != platform.machine():
+        return " --rpc HOST:PORT (a board; or, without one, --cost-model static)"
+    return " on a machine that runs it"

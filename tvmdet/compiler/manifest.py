@@ -91,7 +91,7 @@ def _make_manifest(
                 "name": name,
                 "arch": target.arch,
                 "rank": target.rank,
-                "required_features": list(target.required_features),
+                "required_features": list(dict.fromkeys(target.required_features)),
                 "precision": target.precision,
                 "bf16_layers": one.bf16_layers,
                 "library": _library(name),
