@@ -109,7 +109,7 @@ def test_doctor_of_a_good_model(run: Callable, monkeypatch: pytest.MonkeyPatch) 
         "bounds": Bounds(timeout_s=1800.0),
     }
     assert done.out.startswith("COMPILES  x.onnx\n  family toy, input 32x48\n\nnext: tvmdet tune")
-    assert "2: 1 import, 1 are rewritten, nothing blocks" in done.out
+    assert "2: 1 import, 1 are rewritten, none blocks" in done.out
     assert "Identity" not in done.out
     assert "Identity" in run("doctor", "x.onnx", "-v").out
     assert "next: tvmdet tune x.onnx" in done.out
@@ -152,9 +152,18 @@ def test_doctor_of_a_model_that_blocks(run: Callable, monkeypatch: pytest.Monkey
     done = run("doctor", "x.onnx")
     assert done.code == 1
     assert "blocks: node 'l' (Loop)" in done.out
-    assert done.out.startswith("DOES NOT COMPILE  x.onnx: 1 problem\n  no known family\n")
+    assert done.out.startswith("DOES NOT COMPILE  x.onnx: 1 problem\n\nnext: do what")
     assert "1 block (Loop 1)" in done.out
     assert run("doctor", "x.onnx", "--json").code == 1
+
+
+def test_doctor_of_a_network_of_no_family(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = (NodeVerdict(node="a", operator="Conv", verdict="imports"),)
+    found = Diagnosis(path="x.onnx", static=True, problems=("no known detector",), nodes=nodes)
+    monkeypatch.setattr(untrusted, "diagnose", Recorder(found))
+    done = run("doctor", "x.onnx", "--size", "64x96", "--spec", "mine.toml")
+    assert "no known family" in done.out and "none blocks" in done.out
+    assert "next: tvmdet compile x.onnx --size 64x96 --raw\n" in done.out
 
 
 @pytest.mark.parametrize(

@@ -86,16 +86,18 @@ def doctor(
     if json:
         output.print_json(found.to_dict())
     else:
-        _print(found, nodes=nodes, again=given_again(size=size, spec=spec, raw=raw))
+        again = given_again(size=size, spec=spec, raw=raw)
+        _print(found, nodes=nodes, again=again, as_raw=given_again(size=size, raw=True))
     return 0 if found.ok else 1
 
 
-def _print(found: Diagnosis, *, nodes: bool, again: Sequence[str]) -> None:
+def _print(found: Diagnosis, *, nodes: bool, again: Sequence[str], as_raw: Sequence[str]) -> None:
     """Prints the verdict, what it is and what to do; then what matters; then what was asked for."""
     console = output.stdout()
     console.print(_verdict(found), style="green" if found.ok else "red", soft_wrap=True)
-    console.print(f"  {_what(found)}", soft_wrap=True)
-    _print_next(found, again)
+    if what := _what(found):
+        console.print(f"  {what}", soft_wrap=True)
+    _print_next(found, again, as_raw)
     for problem in found.problems:
         console.print(f"\nblocks: {problem}", style="red", soft_wrap=True)
     if found.shrunk is not None:
@@ -108,7 +110,7 @@ def _print(found: Diagnosis, *, nodes: bool, again: Sequence[str]) -> None:
             ("changed", "\n".join(found.notes)),
             ("compared", _compared(found)),
             ("batches", found.batch),
-            ("because", "\n".join(found.recognition if nodes else found.recognition[1:][:2])),
+            ("because", "\n".join(found.recognition[0 if nodes else 1 :])),
             ("rewritten", None if found.saved is None else f"written to {found.saved}"),
         ]
     )
@@ -128,7 +130,7 @@ def _what(found: Diagnosis) -> str:
     """Returns one line: family, size, exporter."""
     size = "x".join(str(side) for side in found.size_hw) if found.size_hw else None
     parts = [
-        f"family {found.family}" if found.family else "no known family",
+        _family(found),
         None if size is None else f"input {size}",
         None if found.parameters is None else f"{_short(found.parameters)} parameters",
         None if found.gflops is None else f"{found.gflops:g} GFLOP per image",
@@ -145,12 +147,19 @@ def _short(count: int) -> str:
     return str(count)
 
 
-def _print_next(found: Diagnosis, again: Sequence[str]) -> None:
+def _family(found: Diagnosis) -> str | None:
+    """Names the family; nothing is said of what could not be read or made static."""
+    if found.family:
+        return f"family {found.family}"
+    return "no known family" if found.static else None
+
+
+def _print_next(found: Diagnosis, again: Sequence[str], as_raw: Sequence[str]) -> None:
     if found.ok:
         raw = ["--raw"] if found.family == "raw" and "--raw" not in again else []
         output.next_step("tvmdet", "tune", found.path, *again, *raw)
     elif found.static and not found.count("blocks") and found.family is None:
-        output.next_step("tvmdet", "compile", found.path, "--raw")
+        output.next_step("tvmdet", "compile", found.path, *as_raw)
     else:
         line = "\nnext: do what the lines below say and run the doctor again"
         output.stdout().print(line, style="dim")
@@ -161,7 +170,7 @@ def _counts(found: Diagnosis) -> str:
         return ""
     counts = [f"{found.count('imports')} import", f"{found.count('rewritten')} are rewritten"]
     blocks = found.count("blocks")
-    counts.append(f"{blocks} block" if blocks else "nothing blocks")
+    counts.append(f"{blocks} block" if blocks else "none blocks")
     top = Counter(node.operator for node in found.nodes if node.verdict == "blocks")
     named = ", ".join(f"{operator} {count}" for operator, count in top.most_common(5))
     return f"{len(found.nodes)}: {', '.join(counts)}{f' ({named})' if named else ''} (--nodes)"
