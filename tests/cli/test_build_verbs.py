@@ -356,6 +356,18 @@ def test_compile_says_when_most_kernels_are_untuned(
     assert "tvmdet tune x.onnx --target x86-64-v3 --precision bf16, and compile again" in told
 
 
+def test_compile_says_when_most_kernels_were_measured_elsewhere(
+    run: Callable, importer: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = compile_report(tuning={"x86-64-v3": {"tuned": 1, "elsewhere": 9, "near": 2}})
+    monkeypatch.setattr(compiler, "compile", Recorder(report))
+    told = run("compile", "x.onnx").err
+    assert "9 of 12 kernels for x86-64-v3 were measured on another processor" in told
+    assert "tvmdet tune x.onnx --target x86-64-v3, and compile again" in told
+    monkeypatch.setattr(Target, "missing_features", lambda _self: ("something",))
+    assert "another processor" not in run("compile", "x.onnx", "--target", "x86-64-v3").err
+
+
 @pytest.mark.parametrize(
     ("target", "asks"),
     [

@@ -41,11 +41,10 @@ def _put(store: TuningStore, anchor: str, seconds: float, **more: Any) -> None:
             error="",
             error_kind="",
             threads=2,
-            cpu="",
             tvm="0",
             time=0.0,
             model="m",
-            **fields,
+            **{"cpu": "", **fields},
         )
     )
 
@@ -150,6 +149,22 @@ def test_the_best_decision_that_there_still_is(store: TuningStore) -> None:
     _put(store, kernel.workload.anchor, 0.5, decision=gone, fingerprint=fingerprint(kernel.func))
     done = schedule_kernels(lower_network(emit, [data], V4), V4, store, 2)
     assert (done.sources, list(done.decisions.values())) == ({"tuned": 1}, [own])
+
+
+def test_a_record_of_another_processor_says_so(store: TuningStore) -> None:
+    def emit(builder: relax.BlockBuilder, x: Any) -> Any:
+        weight = relax.const(np.zeros((32, 3, 3, 16), "float32"))
+        layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+        return builder.emit(relax.op.nn.conv2d(x, weight, **layouts))
+
+    data = np.zeros((1, 20, 20, 16), "float32")
+    (kernel,) = kernels_of(emit, [data], V4)
+    facts = {"fingerprint": fingerprint(kernel.func)}
+    for cpu, at, source in (("another", 2, "elsewhere"), (store.cpu, 1, "tuned")):
+        _put(store, kernel.workload.anchor, 9.0, decision=kernel.decisions[at], cpu=cpu, **facts)
+        done = schedule_kernels(lower_network(emit, [data], V4), V4, store, 2)
+        assert done.sources == {source: 1}
+        assert list(done.decisions.values()) == [kernel.decisions[at]]
 
 
 def test_a_neighbour_serves_where_nothing_of_its_own_is_left(store: TuningStore) -> None:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compile_"]
 
-_SOURCES = ("tuned", "borrowed", "near", "predicted", "default")
+_SOURCES = ("tuned", "elsewhere", "borrowed", "near", "predicted", "default")
 
 
 def compile_(
@@ -177,12 +177,19 @@ def _advise(report: CompileReport, model: Path, options: Sequence[str]) -> None:
                 f"{_elsewhere(name)}"
             )
         counts = report.tuning[name]
-        untuned = sum(counts.get(key, 0) for key in _SOURCES[1:])
-        total = untuned + counts.get("tuned", 0)
+        elsewhere = counts.get("elsewhere", 0)
+        untuned = sum(counts.get(key, 0) for key in _SOURCES[2:])
+        total = untuned + elsewhere + counts.get("tuned", 0)
         if untuned * 2 > total:
             output.warning(
                 f"{untuned} of {total} kernels are not tuned for {name}; for a faster file run: "
                 f"tvmdet tune {model} --target {name}{same}{_elsewhere(name)}, and compile again"
+            )
+        elif elsewhere * 2 > total and not _elsewhere(name):
+            output.warning(
+                f"{elsewhere} of {total} kernels for {name} were measured on another processor; "
+                f"minutes on this one may make the file faster: tvmdet tune {model} --target "
+                f"{name}{same}, and compile again"
             )
 
 

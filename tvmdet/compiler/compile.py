@@ -39,9 +39,9 @@ class CompileReport:
         bytes: Its size.
         targets: Names of the targets in it.
         batch_sizes: The batch buckets.
-        tuning: For each target, how many kernels were ``tuned``, ``borrowed`` (tuned with
-            another epilogue), ``near`` (like a tuned one of other sizes), ``default``, or have a
-            ``single`` way to be scheduled.
+        tuning: For each target, how many kernels were ``tuned``, tuned ``elsewhere`` (on another
+            processor), ``borrowed`` (tuned with another epilogue), ``near`` (like a tuned one of
+            other sizes), ``default``, or have a ``single`` way to be scheduled.
         parity: For each target the certificate, or why there is none.
         fallbacks: For each target, tuning records that were passed over, with the reason.
     """

@@ -42,10 +42,11 @@ class ScheduledKernels:
 
     Attributes:
         module: Relax entry functions and scheduled TIR functions.
-        sources: How many kernels were ``tuned`` (measured as they are), ``borrowed`` (measured
-            with another epilogue), ``near`` (after the most similar workload of other sizes),
-            ``predicted`` (fastest by predicted cycles, never measured), ``default``, or have a
-            ``single`` way to be scheduled.
+        sources: How many kernels were ``tuned`` (measured as they are, on this processor),
+            ``elsewhere`` (so on another one), ``borrowed`` (measured with another epilogue),
+            ``near`` (after the most similar workload of other sizes), ``predicted`` (fastest by
+            predicted cycles, never measured), ``default``, or have a ``single`` way to be
+            scheduled.
         decisions: The decision of each kernel, by the kernel's name.
         fallbacks: Why a decision from the store was passed over, by kernel.
         facts: What the manifest says of each kernel, by its name.
@@ -246,7 +247,9 @@ def _fastest(
     """Returns the fastest of the kernel itself and of its operator, measured ones first."""
     exact = records.best(key, threads, among)
     same = records.borrow(anchor, template, threads, among)
-    found = [(r, name) for r, name in ((exact, "tuned"), (same, "borrowed")) if r is not None]
+    # A record that does not say where it was measured counts as one of this processor.
+    measured = "tuned" if exact is None or exact.cpu in ("", records.cpu) else "elsewhere"
+    found = [(r, name) for r, name in ((exact, measured), (same, "borrowed")) if r is not None]
     found.sort(key=lambda pair: pair[0].predicted)
     return [(r.decision, "predicted" if r.predicted else name) for r, name in found]
 

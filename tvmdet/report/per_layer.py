@@ -34,8 +34,8 @@ class Layer:
         anchor: The operator and its shape.
         template: What scheduled it.
         knobs: The decision.
-        source: Where that came from: tuned, borrowed, near, predicted, default or
-            single.
+        source: Where that came from: tuned, elsewhere, borrowed, near, predicted, default
+            or single.
     """
 
     name: str

@@ -10,7 +10,7 @@ from tvmdet.report.result_kernels import CountedKernel, Emulation
 
 __all__ = ["Grid", "counted_grid", "counted_words", "schedule_text"]
 
-_UNTUNED = ("borrowed", "near", "predicted", "default")
+_UNTUNED = ("elsewhere", "borrowed", "near", "predicted", "default")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,8 +33,8 @@ class Kernel:
         anchor: The operator and its shape.
         template: What scheduled it.
         knobs: The decision.
-        source: Where that came from: tuned, borrowed, near, predicted, default or
-            single.
+        source: Where that came from: tuned, elsewhere, borrowed, near, predicted, default
+            or single.
     """
 
     name: str
@@ -91,7 +91,8 @@ class CountedKernel:
         anchor: The operator and its shape.
         template: What scheduled it.
         knobs: The decision.
-        source: Where that came from: tuned, borrowed, near, predicted, default or single.
+        source: Where that came from: tuned, elsewhere, borrowed, near, predicted, default
+            or single.
     """
 
     name: str

@@ -34,6 +34,11 @@ class TargetRecords:
         self._name = target.name
         self._names = tuple(dict.fromkeys((target.name, target.records)))
 
+    @property
+    def cpu(self) -> str:
+        """Model of the processor whose records win over those of others."""
+        return self._store.cpu
+
     def best(
         self,
         fingerprint: str,
