@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import tomllib
 from dataclasses import replace
 
 import numpy as np
@@ -164,6 +165,24 @@ def test_mmdetections_ssdlite_is_fed_as_its_config_says() -> None:
     assert claim(SSD300, (300, 300), **given).spec.input.std == (1.0, 1.0, 1.0)
     with pytest.raises(ModelError, match="300x300 or 512x512"):
         claim(_levels((6,) * 6, 3), SIZE_HW, **given)
+
+
+def test_landmarks_of_other_things_ask_for_anchors() -> None:
+    outputs = {"loc": (1, 504, 4), "conf": (1, 504, 2), "landms": (1, 504, 8)}
+    ranges = {"conf": (Range(low=0.0, high=1.0),)}
+    plates = replace(summary(outputs, size_hw=(96, 128)), output_ranges=ranges)
+    for given in ({}, {"family": "ssd", "options": {"style": "retinaface"}}):
+        asked = get_head("ssd").examine(plates, (96, 128), given)
+        assert isinstance(asked, Question)
+        assert "4 landmarks" in asked
+    told = tomllib.loads(asked.spec_text)
+    assert claim(plates, (96, 128), **told).spec.options["anchors"][0] == [[16, 16], [32, 32]]
+    told["options"]["anchors"][0] = [[24, 24], [48, 48]]
+    spec = claim(plates, (96, 128), **told).spec
+    assert spec.options["anchors"][0] == [[24, 24], [48, 48]]
+    assert spec.options["strides"] == [8, 16, 32]
+    odd = replace(plates, outputs={**plates.outputs, "landms": plates.outputs["loc"]})
+    assert not isinstance(get_head("ssd").examine(odd, (96, 128), {}), Question)
 
 
 def test_retinaface_is_claimed_by_its_landmarks() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from tvmdet.heads.anchors import ssd_shapes
-from tvmdet.heads.base import GraphSummary
+from tvmdet.heads.base import GraphSummary, Question, Recognition
 from tvmdet.heads.dense import DenseHead, Options, Style
 from tvmdet.heads.dense_inputs import IMAGENET_RGB, stretched
 from tvmdet.heads.dense_outputs import FoundOutputs
@@ -37,7 +37,7 @@ _STRIDES_LITE = (16, 32, 64, 107, 160, 320)
 _SIZES_RETINAFACE = ((16, 32), (64, 128), (256, 512))
 _STRIDES_RETINAFACE = (8, 16, 32)
 _CELLS_RETINAFACE = (2, 2, 2)
-_LANDMARKS = 10  # x and y of eyes, nose and corners of the mouth
+_LANDMARKS_OF_FACES = 10  # x and y of eyes, nose and corners of the mouth
 _STRIDES_TENSORFLOW = (16, 32, 64, 128, 256, 512)  # 19, 10, 5, 3, 2 and 1 cells at 300
 
 
@@ -181,13 +181,17 @@ def _even_strides(found: FoundOutputs, size_hw: tuple[int, int]) -> list[list[fl
     return [[size_hw[0] / grid[0], size_hw[1] / grid[1]] for grid in found.grids]
 
 
-def _landmarks(summary: GraphSummary) -> str:
-    """Returns the output of a face's landmarks beside boxes and two class values, or ''."""
+def _landmarks(summary: GraphSummary) -> tuple[str, int]:
+    """Returns the output of landmarks beside boxes and two class values, and its columns; or 0."""
     widths = {
-        value.shape[-1]: name for name, value in summary.outputs.items() if len(value.shape) == 3
+        int(value.shape[-1] or 0): name
+        for name, value in summary.outputs.items()
+        if len(value.shape) == 3
     }
-    beside = len(summary.outputs) == len(widths) == 3 and set(widths) == {2, 4, _LANDMARKS}
-    return widths[_LANDMARKS] if beside else ""
+    if len(summary.outputs) != 3 or len(widths) != 3 or not {2, 4} <= set(widths):
+        return "", 0
+    (columns,) = set(widths) - {2, 4}
+    return (widths[columns], columns) if columns > 4 and columns % 2 == 0 else ("", 0)
 
 
 def _counts(per_cell: Sequence[int]) -> str:
@@ -288,9 +292,30 @@ class SSDHead(DenseHead):
         ),
     }
 
+    def examine(
+        self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
+    ) -> Recognition | str:
+        """Implements :meth:`tvmdet.heads.base.Head.examine`; only faces have known anchors."""
+        found = super().examine(summary, size_hw, given)
+        _, columns = _landmarks(summary)
+        told = given.get("options", {}).get("anchors") is not None
+        if (
+            columns in (0, _LANDMARKS_OF_FACES)
+            or told
+            or not isinstance(found, Recognition | Question)
+        ):
+            return found
+        sides = [[[side, side] for side in level] for level in _SIZES_RETINAFACE]
+        return Question(
+            f"its boxes have {columns // 2} landmarks each, as what was made of Pytorch_Retinaface "
+            "for other things than faces: its anchors are the min_sizes of its configuration",
+            spec_text='family = "ssd"\n[options]\nstyle = "retinaface"\n'
+            f"anchors = {sides}    # those of faces; of number plates 24 to 768",
+        )
+
     def find(self, summary: GraphSummary, given: Mapping[str, Any]) -> FoundOutputs | str:
         """Implements :meth:`tvmdet.heads.dense.DenseHead.find`; a face's landmarks are no boxes."""
-        landmarks = _landmarks(summary)
+        landmarks, _ = _landmarks(summary)
         kept = {name: value for name, value in summary.outputs.items() if name != landmarks}
         return super().find(replace(summary, outputs=kept), given)
 
@@ -310,7 +335,7 @@ class SSDHead(DenseHead):
         self, summary: GraphSummary, found: FoundOutputs, size_hw: tuple[int, int]
     ) -> tuple[str, str] | None:
         """Implements :meth:`tvmdet.heads.dense.DenseHead.proven_style`."""
-        if _landmarks(summary) and found.per_cell == _CELLS_RETINAFACE:
+        if _landmarks(summary)[1] == _LANDMARKS_OF_FACES and found.per_cell == _CELLS_RETINAFACE:
             return "retinaface", "by five landmarks a box, and two boxes a cell"
         if found.names != {"class": ("cls_logits",), "box": ("bbox_regression",)}:
             return None
