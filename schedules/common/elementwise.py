@@ -2,8 +2,9 @@
 
 Strategy: everything is inlined into the last block. Where each tensor is read as the result is
 written, all of it is one run of vectors. Else rows of at least one vector are cut into vectors
-where they end and where another tensor of a concatenation begins, so that no index is divided and
-nothing is tested per vector. Rows of up to four elements are interleaved from vectors; others are
+where they end and where another tensor of a concatenation begins (``joined_columns``), so that no
+index is divided and nothing is tested per vector. Results that lie across what they are read from
+are written block by block (``transposing``). Rows of up to four elements are interleaved from vectors; others are
 joined until they hold whole vectors. The rows run in parallel when there is enough work to share.
 """
 
@@ -29,6 +30,8 @@ from tvmdet.schedules.blocks import (
     split_ragged_vector,
     split_vector,
 )
+from tvmdet.schedules.common.joined_columns import cut_columns, vectorise_columns
+from tvmdet.schedules.common.transposing import find_turned, turn
 from tvmdet.targets import Target
 
 __all__ = ["PARALLEL_GRAIN", "TASKS", "Elementwise", "run_in_parallel"]
@@ -72,19 +75,27 @@ class Elementwise(Template):
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
         """Applies it; see :class:`Template`."""
         schedule = schedule_of(func)
+        lanes = workload["lanes"]
+        turned = find_turned(schedule, PARALLEL_GRAIN)
+        sources = [one.source for one in turned if one.source is not None]
         outputs = output_blocks(schedule)
-        inline_between(schedule, outputs)
+        inline_between(schedule, [*outputs, *sources])
+        parts = [name for one in turned for name in turn(schedule, one, lanes)]
+        done = {schedule.get(one.block).name_hint for one in turned}
         for block in outputs:
+            if schedule.get(block).name_hint in done:
+                continue
             loops = list(schedule.get_loops(block))
             if not loops:
                 continue
             extents = loop_extents(schedule, block)
-            lanes = workload["lanes"]
             rows = math.prod(extents[:-1])
             pointwise = _is_pointwise(schedule, block)
             if rows > 1 and extents[-1] >= lanes and not pointwise:
                 indirect = _is_indirect(schedule, block)
-                _vectorize_rows(schedule, loops, lanes, math.prod(extents), is_indirect=indirect)
+                parts += _vectorize_rows(
+                    schedule, block, lanes, math.prod(extents), is_indirect=indirect
+                )
                 continue
             if rows > 1 and extents[-1] <= _FEW and extents[-2] >= lanes and not pointwise:
                 _interleave(schedule, loops, math.prod(extents))
@@ -98,7 +109,7 @@ class Elementwise(Template):
                 loops = [*loops[:-count], schedule.fuse(*loops[-count:])]
             split_vector(schedule, loops[-1], lanes)
             run_in_parallel(schedule, block, math.prod(extents))
-        return schedule
+        return vectorise_columns(schedule, parts, lanes) if parts else schedule
 
 
 def _is_pointwise(schedule: Schedule, block: SBlockRV) -> bool:
@@ -126,19 +137,31 @@ def _is_indirect(schedule: Schedule, block: SBlockRV) -> bool:
 
 
 def _vectorize_rows(
-    schedule: Schedule, loops: Sequence[LoopRV], lanes: int, elements: int, *, is_indirect: bool
-) -> None:
+    schedule: Schedule, block: SBlockRV, lanes: int, elements: int, *, is_indirect: bool
+) -> list[str]:
     """Cuts rows into vectors where they end or another tensor begins, and shares the rows.
 
     Rows of odd length begin anywhere: LLVM's own vectors of such a loop are better.
+
+    Returns:
+        The blocks whose columns are yet to be vectorised.
     """
-    *lead, row = loops
+    *lead, row = schedule.get_loops(block)
+    _share(schedule, lead, elements)
+    parts = [] if is_indirect else cut_columns(schedule, block, lanes)
+    if parts:
+        return parts
     extent = int(schedule.get(row).extent)
     if extent % lanes and is_indirect:
         # TVM fails to cut off a last vector whose places are read from a tensor.
         split_vector(schedule, row, lanes)
     elif extent % 4 == 0:
         split_ragged_vector(schedule, row, lanes)
+    return []
+
+
+def _share(schedule: Schedule, lead: Sequence[LoopRV], elements: int) -> None:
+    """Shares rows among the threads, where there is enough to share."""
     outer = schedule.fuse(*lead) if len(lead) > 1 else lead[0]
     if elements >= PARALLEL_GRAIN:
         if int(schedule.get(outer).extent) > 4 * TASKS:

@@ -26,6 +26,7 @@ from tvmdet.passes.fuse_reads import FuseReads
 from tvmdet.passes.legalize_activations import ACTIVATIONS
 from tvmdet.passes.legalize_equality import EQUALITIES
 from tvmdet.passes.legalize_gates import GATES
+from tvmdet.passes.legalize_reshape import legalize_reshape
 from tvmdet.passes.legalize_rows import row_legalizers
 from tvmdet.passes.legalize_take import legalize_take
 from tvmdet.passes.lower_cumsum import LowerCumsum
@@ -102,6 +103,7 @@ def _legalizers(target: Target, algorithm: Algorithm) -> dict[str, Any]:
         **row_legalizers(target),
         "relax.nn.conv2d": Conv2dPacker(target, algorithm),
         "relax.matmul": matmul_legalizer(target),
+        "relax.reshape": legalize_reshape,
         "relax.take": legalize_take,
     }
 
