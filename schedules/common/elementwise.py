@@ -4,8 +4,9 @@ Strategy: everything is inlined into the last block. Where each tensor is read a
 written, all of it is one run of vectors. Else rows of at least one vector are cut into vectors
 where they end and where another tensor of a concatenation begins (``joined_columns``), so that no
 index is divided and nothing is tested per vector. Results that lie across what they are read from
-are written block by block (``transposing``). Rows of up to four elements are interleaved from vectors; others are
-joined until they hold whole vectors. The rows run in parallel when there is enough work to share.
+are written block by block (``transposing``). Rows of up to four elements are interleaved from
+vectors; others are joined until they hold whole vectors. The rows run in parallel when there is
+enough work to share.
 """
 
 from __future__ import annotations

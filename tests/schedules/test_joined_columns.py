@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -25,13 +26,13 @@ def joined(
     def emit(builder: relax.BlockBuilder, x: Any) -> Any:
         cut = np.cumsum([0, *counts]).tolist()
         rows = []
-        for begin, end in zip(cut[:-1], cut[1:], strict=True):
+        for begin, end in itertools.pairwise(cut):
             part = builder.emit(relax.op.strided_slice(x, [1], [begin], [end]))
             rows.append(builder.emit(relax.op.add(part, relax.const(float(begin)))))
         whole = builder.emit(relax.op.concat(rows, axis=1)) if len(rows) > 1 else rows[0]
         cut = np.cumsum([0, *widths]).tolist()
         columns = []
-        for begin, end in zip(cut[:-1], cut[1:], strict=True):
+        for begin, end in itertools.pairwise(cut):
             part = builder.emit(relax.op.strided_slice(whole, [2], [begin], [end]))
             columns.append(builder.emit(relax.op.multiply(part, relax.const(float(begin + 1)))))
         result = builder.emit(relax.op.concat(columns, axis=2)) if len(columns) > 1 else columns[0]

@@ -1,8 +1,8 @@
 """Reshapes whose places are as plain as they can be told.
 
 TVM counts every place of the result and divides it by the sizes of what is read, ``(j // 80 + i) %
-6400 // 80`` where ``i // 80`` is meant. A reshape by itself is no copy. But fused with what reads it,
-such as the concatenation of a detector's maps, it is a division for each element, and where the
+6400 // 80`` where ``i // 80`` is meant. A reshape by itself is no copy. But fused with what reads
+it, such as the concatenation of a detector's maps, it is a division for each element, and where the
 columns of another tensor begin, nothing proves any more that ``j // 80`` is 0.
 """
 
