@@ -175,7 +175,7 @@ def test_measured_records_win_over_predicted_ones(tmp_path: Path, task: Task) ->
     )
     assert chosen() == (slow, "borrowed"), "measured, if with another epilogue"
     store.append(record(task.decisions[0], latencies_s=(3.0,), cpu="whatever"))
-    assert chosen() == (task.decisions[0], "tuned")
+    assert chosen() == (task.decisions[0], "elsewhere")
 
 
 @pytest.mark.parametrize(
