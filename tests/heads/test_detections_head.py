@@ -366,6 +366,27 @@ def test_outputs_without_names_are_told_by_type() -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "are_scores"),
+    [([0.9, 0.2, 0.0], True), ([0.9, 1.2, 0.0], False), ([0.0] * 3, False), ([], False)],
+)
+def test_scores_without_a_proof_are_told_by_what_a_picture_gives(
+    values: list[float], are_scores: bool
+) -> None:
+    summary = summary_of(
+        {"5": (3, 4), "6": (3,), "7": (3,)},
+        dtypes={"7": "int64"},
+        operators={"NonMaxSuppression": 2, "RoiAlign": 5},
+        normalisation=Normalisation(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)),
+        output_ranges={"7": (number_range(2),)},
+        sample=lambda: {"6": np.asarray(values, np.float32)},
+    )
+    if are_scores:
+        assert claimed(summary).options["score_output"] == "6"
+        return
+    assert isinstance(get_head("detections").examine(summary, (64, 96), {}), str)
+
+
+@pytest.mark.parametrize(
     ("normalisation", "operators", "border"),
     [
         (INSIDE, {"RoiAlign": 2, "Softmax": 1}, (124, 116, 104)),

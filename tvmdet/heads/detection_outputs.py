@@ -205,16 +205,21 @@ def _by_type(summary: GraphSummary, outputs: Mapping[str, TensorSummary]) -> dic
         return {}
     rows = outputs[boxes[0]].shape[-2]
     classes = [n for n, v in outputs.items() if not _is_float(v) and _has_rows(v, rows)]
-    scores = [
-        name
-        for name, value in outputs.items()
-        if _is_float(value) and _has_rows(value, rows) and _range(summary, name).is_unit
-    ]
+    single = [n for n, v in outputs.items() if _is_float(v) and _has_rows(v, rows)]
+    scores = [name for name in single if _range(summary, name).is_unit or _is_score(summary, name)]
     if len(classes) != 1 or len(scores) != 1:
         return {}
     found = {"boxes": boxes[0], "classes": classes[0], "scores": scores[0]}
     masks = [n for n, v in outputs.items() if len(v.shape) == 4 and v.shape[:2] == (rows, 1)]
     return {**found, "masks": masks[0]} if len(masks) == 1 else found
+
+
+def _is_score(summary: GraphSummary, name: str) -> bool:
+    """Returns whether what a network answers on a picture is from 0 to 1, if there is any of it."""
+    if summary.sample is None:
+        return False
+    values = summary.sample()[name]
+    return bool(values.size and (values >= 0).all() and (values <= 1).all() and values.any())
 
 
 def _joined(outputs: Mapping[str, TensorSummary]) -> tuple[str, str]:
