@@ -10,8 +10,7 @@ be a vector where another tensor begins, and each place would be looked up for i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 from tvm.ir import TensorLoad
@@ -27,19 +26,21 @@ _BLOCK_BYTES = 16384
 _FEWEST, _MOST = 16, 128  # places of a block
 
 
+@dataclass(frozen=True, kw_only=True)
 class Turned:
     """An output whose rows lie across the tensor that it is read from.
 
     Attributes:
         block: The block that writes it.
-        source: The block that computes that tensor; None for a parameter.
+        source: The block that computes that tensor; None for a parameter or another output.
         along: The axis of the output along which the tensor's values lie side by side.
         places: How many places of a row are taken together.
     """
 
-    def __init__(self, block: SBlockRV, source: SBlockRV | None, along: int, places: int) -> None:
-        """Takes all of them."""
-        self.block, self.source, self.along, self.places = block, source, along, places
+    block: SBlockRV
+    source: SBlockRV | None
+    along: int
+    places: int
 
 
 def find_turned(schedule: Schedule, least: int) -> list[Turned]:
@@ -49,8 +50,17 @@ def find_turned(schedule: Schedule, least: int) -> list[Turned]:
         schedule: Before anything is inlined.
         least: Elements below which an output is left as it is.
     """
-    found = [_turned(schedule, block, least) for block in output_blocks(schedule)]
-    return [one for one in found if one is not None]
+    outputs = output_blocks(schedule)
+    found = [_turned(schedule, block, least) for block in outputs]
+    written = {schedule.get(block).name_hint for block in outputs}
+    return [
+        one
+        if one.source is None or schedule.get(one.source).name_hint not in written
+        # Another output is all there before this one is turned.
+        else replace(one, source=None)
+        for one in found
+        if one is not None
+    ]
 
 
 def _turned(schedule: Schedule, block: SBlockRV, least: int) -> Turned | None:
@@ -59,33 +69,21 @@ def _turned(schedule: Schedule, block: SBlockRV, least: int) -> Turned | None:
     if not isinstance(load, TensorLoad):
         return None
     axes = [axis.var for axis in body.iter_vars]
-    order = [_place(index, axes) for index in load.indices]
     extents = loop_extents(schedule, block)
+    indices = [index for index in load.indices if not isinstance(index, tirx.IntImm)]
+    order = [next((at for at, axis in enumerate(axes) if axis.same_as(i)), None) for i in indices]
     wide = [axis for axis in order if axis is None or extents[axis] > 1]
-    if None in wide or len(wide) < 2 or wide[-1] == len(axes) - 1:
+    along = wide[-1] if len(wide) > 1 else None
+    if None in wide or along is None or along == len(axes) - 1 or math.prod(extents) < least:
         return None
-    if math.prod(extents) < least:
-        return None
-    along = wide[-1]
-    assert along is not None
     most = min(_MOST, max(_FEWEST, _BLOCK_BYTES // (4 * extents[along])))
     sizes = [size for size in range(_FEWEST, most + 1) if extents[-1] % size == 0]
-    if not sizes:
-        return None
-    places = max(sizes, key=lambda size: (size % 16 == 0, size % 4 == 0, size))
     producers = schedule.get_producers(block)
     source = producers[0] if len(producers) == 1 else None
-    if source is not None and len(schedule.get_consumers(source)) > 1:
+    if not sizes or (source is not None and len(schedule.get_consumers(source)) > 1):
         return None
-    return Turned(block, source, along, places)
-
-
-def _place(index: Any, axes: Sequence[Any]) -> int | None:
-    """Returns which axis an index is; None where it is none of them."""
-    found = [at for at, axis in enumerate(axes) if index.same_as(axis)]
-    if not found and isinstance(index, tirx.IntImm):
-        return next((at for at, _ in enumerate(axes[:1])), None)
-    return found[0] if found else None
+    places = max(sizes, key=lambda size: (size % 16 == 0, size % 4 == 0, size))
+    return Turned(block=block, source=source, along=along, places=places)
 
 
 def turn(schedule: Schedule, turned: Turned, lanes: int) -> list[str]:

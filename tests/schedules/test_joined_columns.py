@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scheduled_kernels import Emit, build, run_default
-from tvm import relax
+from scheduled_kernels import Emit, build, call_guarded, run_default
+from tvm import relax, te
+from tvmdet.schedules.common.elementwise import Elementwise
 from tvmdet.targets import Target, get_target
 
 TARGETS = [get_target(name) for name in ("x86-64-v3", "x86-64-v4", "cortex-a76")]
@@ -97,6 +98,24 @@ def test_transposed(target: Target, shape: tuple[int, ...], order: tuple[int, ..
     x = RNG.standard_normal(shape).astype("float32")
     _, (got,) = run_default(emit, [x], target)
     np.testing.assert_array_equal(got, x.transpose(order))
+
+
+@pytest.mark.parametrize("target", HERE, ids=str)
+def test_an_output_and_the_same_turned(target: Target) -> None:
+    data = te.placeholder((300, 80), "float32", name="data")
+    twice = te.compute((300, 80), lambda i, j: data[i, j] * 2.0, name="twice")
+    turned = te.compute((80, 300), lambda i, j: twice[j, i], name="turned")
+    func = te.create_prim_func([data, twice, turned])
+    template = Elementwise()
+    workload = template.match(func, target)
+    assert workload is not None
+    (decision,) = template.decisions(workload, target)
+    library = build([template.apply(func, workload, decision).mod["main"]], target)
+    x = RNG.standard_normal((300, 80)).astype("float32")
+    shapes = [((300, 80), "float32"), ((80, 300), "float32")]
+    first, second = call_guarded(library["k0"], [x], shapes)
+    np.testing.assert_array_equal(first, x * 2)
+    np.testing.assert_array_equal(second, first.T)
 
 
 @pytest.mark.parametrize("order", [None, (0, 2, 1)])

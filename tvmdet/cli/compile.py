@@ -174,7 +174,7 @@ def _advise(report: CompileReport, model: Path, options: Sequence[str]) -> None:
             output.warning(
                 f"{len(report.fallbacks[name])} tuning records for {name} cannot be used; "
                 f"measure those kernels again: tvmdet tune {model} --target {name}{same}"
-                f"{_elsewhere(name)}"
+                f"{_tuned_with(name)}"
             )
         counts = report.tuning[name]
         elsewhere = counts.get("elsewhere", 0)
@@ -183,9 +183,10 @@ def _advise(report: CompileReport, model: Path, options: Sequence[str]) -> None:
         if untuned * 2 > total:
             output.warning(
                 f"{untuned} of {total} kernels are not tuned for {name}; for a faster file run: "
-                f"tvmdet tune {model} --target {name}{same}{_elsewhere(name)}, and compile again"
+                f"tvmdet tune {model} --target {name}{same}{_tuned_with(name)}, "
+                "and compile again"
             )
-        elif elsewhere * 2 > total and not _elsewhere(name):
+        elif elsewhere * 2 > total and not _tuned_with(name):
             output.warning(
                 f"{elsewhere} of {total} kernels for {name} were measured on another processor; "
                 f"minutes on this one may make the file faster: tvmdet tune {model} --target "
@@ -193,7 +194,7 @@ def _advise(report: CompileReport, model: Path, options: Sequence[str]) -> None:
             )
 
 
-def _elsewhere(name: str) -> str:
+def _tuned_with(name: str) -> str:
     """Returns what tuning needs for a target that this machine cannot run; else nothing."""
     from tvmdet.targets import get_target
 
