@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Joined", "emit_joined", "find_joined", "joined_shapes"]
 
-# Strides of the maps, and boxes of each cell, that detectors with such rows have.
-_PYRAMIDS = (
-    *(((8, 16, 32), 1), ((4, 8, 16, 32), 1), ((8, 16, 32, 64), 1), ((16, 32), 1)),
-    *(((8, 16, 32, 64, 128), 1), ((32,), 1), ((16,), 1), ((8,), 1)),
-    *(((8, 16, 32), 3), ((8, 16, 32, 64), 3), ((16, 32), 3), ((32,), 5)),
-)
+_STRIDES = (4, 8, 16, 32, 64, 128)
+_MOST_PER_CELL = 9
 _CORNERS: Mapping[str, Any] = {
     "columns": ["x1", "y1", "x2", "y2"],
     "box_frame": "pixels",
@@ -95,13 +92,19 @@ def _fit(summary: GraphSummary, name: str, layout: str, size_hw: tuple[int, int]
     scores = summary.column_runs(name, axis, 4, values)
     if values < 5 or not scores or not all(run.is_score for run in scores):
         return None
-    for strides, per_cell in _PYRAMIDS:
-        cells = sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in strides)
-        if cells * per_cell != anchors:
-            continue
+    for strides, per_cell in _pyramids(anchors, size_hw):
         if are_corners(summary, name, axis, size_hw, strides, per_cell):
             return Joined(output=name, layout=layout, values=values, proven=_CORNERS)
     return None
+
+
+def _pyramids(anchors: int, size_hw: tuple[int, int]) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Yields the strides of neighbouring maps, and the boxes of a cell, that give so many rows."""
+    for first, last in itertools.combinations(range(len(_STRIDES) + 1), 2):
+        strides = _STRIDES[first:last]
+        cells = sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in strides)
+        if cells and anchors % cells == 0 and anchors // cells <= _MOST_PER_CELL:
+            yield strides, anchors // cells
 
 
 def joined_shapes(shape: tuple[int | None, ...], layout: str) -> list[tuple[int | None, ...]]:
