@@ -87,6 +87,12 @@ def test_wrong_usage(run: Callable, words: list[str], says: str) -> None:
     assert done.out == ""
 
 
+@pytest.mark.parametrize("verb", ["bench", "detect", "tune"])
+def test_wrong_usage_names_the_help_of_the_verb(run: Callable, verb: str) -> None:
+    wrong = {"bench": "--json", "detect": "--score", "tune": "--budget"}[verb]
+    assert f"Try: tvmdet {verb} --help" in run(verb, "x", wrong).error
+
+
 def break_targets(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def broken(*_: object, **__: object) -> None:
         raise error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -50,7 +51,7 @@ def expected(x: np.ndarray, counts: Sequence[int], widths: Sequence[int]) -> np.
     return (x + rows[None, :, None]) * columns
 
 
-@pytest.mark.parametrize("target", HERE, ids=str)
+@pytest.mark.parametrize("target", HERE, ids=operator.attrgetter("name"))
 @pytest.mark.parametrize("order", [None, (0, 2, 1), (2, 1, 0), (1, 0, 2)])
 @pytest.mark.parametrize(
     ("batch", "counts", "widths"),
@@ -79,7 +80,7 @@ def test_numbers(
     np.testing.assert_array_equal(got, want if order is None else want.transpose(order))
 
 
-@pytest.mark.parametrize("target", HERE, ids=str)
+@pytest.mark.parametrize("target", HERE, ids=operator.attrgetter("name"))
 @pytest.mark.parametrize(
     ("shape", "order"),
     [
@@ -100,7 +101,7 @@ def test_transposed(target: Target, shape: tuple[int, ...], order: tuple[int, ..
     np.testing.assert_array_equal(got, x.transpose(order))
 
 
-@pytest.mark.parametrize("target", HERE, ids=str)
+@pytest.mark.parametrize("target", HERE, ids=operator.attrgetter("name"))
 def test_an_output_and_the_same_turned(target: Target) -> None:
     data = te.placeholder((300, 80), "float32", name="data")
     twice = te.compute((300, 80), lambda i, j: data[i, j] * 2.0, name="twice")
