@@ -17,7 +17,7 @@ network that is sure of finding nothing answers little else."""
 def scale_of(values: npt.NDArray[Any]) -> float:
     """Returns the size of an output, which differences are given as shares of.
 
-    It is the greatest absolute value, infinities aside; of scores, which lie from 0 to 1, a
+    It is the greatest absolute value, infinities aside; of what lies from 0 to 1, as scores do, a
     hundredth at least.
 
     Args:
@@ -27,6 +27,6 @@ def scale_of(values: npt.NDArray[Any]) -> float:
     if not finite.size:
         return 1.0
     low, high = float(finite.min()), float(finite.max())
-    if values.dtype.kind == "f" and low >= 0.0 and 0.0 < high <= 1.0:
+    if values.dtype.kind == "f" and low >= 0.0 and high <= 1.0:
         return max(high, _LEAST_SCORE)
     return max(abs(low), abs(high)) or 1.0

@@ -87,6 +87,24 @@ def test_rewrite_that_noise_does_not_reach_is_refused_by_a_picture() -> None:
         prove_equal("poison", _network(), poisoned, ["y"])
 
 
+def _sure_of_nothing(logit: float) -> onnx.ModelProto:
+    graph = onnx_models.Graph()
+    graph.node("Sigmoid", graph.node("Add", "x", graph.constant(logit)))
+    graph.nodes[-1].output[0] = "y"
+    return graph.model({"x": SHAPE}, {"y": SHAPE})
+
+
+def test_scores_that_are_all_close_to_0_are_proven_by_what_they_are_the_sigmoid_of() -> None:
+    before = _sure_of_nothing(-17.0)
+    assert [value.name for value in before.graph.output] == ["y"]
+    near = prove_equal("nothing", before, _sure_of_nothing(-17.0005), ["y"])
+    # Of logits; of the scores, which are shares of a hundredth, it would be 1e-8.
+    assert near.largest == pytest.approx(5e-4 / 17, rel=0.1)
+    with pytest.raises(ModelError, match="changed output 'y': poison"):
+        prove_equal("poison", before, _sure_of_nothing(-17.01), ["y"])
+    assert [value.name for value in before.graph.output] == ["y"]
+
+
 @pytest.mark.parametrize("shape", [SHAPE, (2, 24, 40, 3), (1, 9, 9), (1, 3, 1, 1)])
 def test_pictures_are_smooth_and_differ_within_a_batch(shape: tuple[int, ...]) -> None:
     graph = onnx_models.Graph()
