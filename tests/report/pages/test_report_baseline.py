@@ -15,6 +15,7 @@ from tvmdet.report.pages.baseline import changes
 from tvmdet.report.pages.rows import runs_of
 from tvmdet.report.pages.runs import Run, Source
 from tvmdet.report.result_format import Result
+from tvmdet.report.result_subject import Setup
 
 
 def rows(result: Result, file: str = "a.json") -> list[Run]:
@@ -55,10 +56,16 @@ def test_rows_come_and_go() -> None:
 
 
 def test_calls_of_another_picture_are_not_compared() -> None:
-    before = next(run for run in rows(made_results.made_result(rivals=())) if run.picture == "")
-    first, second = replace(before, picture="ab"), replace(before, picture="cd")
-    assert [change.kind for change in changes([first], [first])] == ["undecided"]
-    assert {change.kind for change in changes([second], [first])} == {"new", "gone"}
+    result = made_results.made_result(batches=(1,), rivals=())
+
+    def of(picture: str | None) -> list[Run]:
+        setup = Setup(picture=picture, picture_sha256=picture)
+        return [run for run in rows(replace(result, setup=setup)) if run.is_timed]
+
+    assert {run.what: run.picture for run in of("ab")} == {"network": "", "end to end": "ab"}
+    for before in ("ab", None):
+        assert kinds(of(before), of(before)) == {"undecided": 2}
+        assert kinds(of("cd"), of(before)) == {"undecided": 1, "new": 1, "gone": 1}
 
 
 def test_other_hardware_is_said_and_not_compared() -> None:
