@@ -20,6 +20,7 @@ import numpy.typing as npt
 from tvmdet.report.resampling import Interval, median_interval
 
 __all__ = [
+    "FAR_OUT",
     "FEWEST_ROUNDS",
     "LEAST_DIFFERENCE",
     "Comparison",
@@ -47,7 +48,9 @@ LEAST_DIFFERENCE = 0.01
 The same code in two processes, its memory on other pages, differs by about as much.
 """
 
-_FAR_OUT = 3.0
+FAR_OUT = 3.0
+"""Interquartile ranges above the third quartile from where on a timing is an outlier."""
+
 # 0.84 is what 80 % of a normal distribution lie below. The interval's own width varies from run to
 # run: with 0.84 such differences were called in two of three simulated runs, with this in four of
 # five (tests/report/test_verdicts_under_noise.py).
@@ -151,7 +154,7 @@ def summarise(seconds: Timed) -> Summary:
 def far_out(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Returns which of one or more timings are outliers, as :class:`Summary` counts them."""
     first, third = np.percentile(values, (25, 75))
-    return np.asarray(values > third + _FAR_OUT * (third - first))
+    return np.asarray(values > third + FAR_OUT * (third - first))
 
 
 def compare(

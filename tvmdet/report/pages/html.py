@@ -23,6 +23,7 @@ from tvmdet.report.pages.overview import overview_sheet
 from tvmdet.report.pages.runs import Profiled, Run
 from tvmdet.report.pages.sheets import Sheet
 from tvmdet.report.pages.summary import cards, doubts, findings
+from tvmdet.report.statistics import FAR_OUT, LEAST_DIFFERENCE
 
 __all__ = ["to_html"]
 
@@ -124,8 +125,9 @@ def _chapters(part: ModelPart, comparison: Comparison, names: Names) -> list[_Ch
         _Chapter(
             name="Changes",
             lead="Rows now and in the earlier results. A row of tvmdet is a regression when its "
-            "whole interval lies beyond the noise floor, when its answers are no longer right, or "
-            "when its average precision fell.",
+            f"whole interval lies beyond {LEAST_DIFFERENCE:.0%} and nothing says that it was the "
+            "machine, when its answers are no longer right, or when its average precision fell. "
+            "Times are compared at equal speed of the machine, as tvmdet verify does.",
             figures=charts.change_figures(part, names),
             sheet=changes_sheet(part, names),
         ),
@@ -140,9 +142,9 @@ def _chapters(part: ModelPart, comparison: Comparison, names: Names) -> list[_Ch
         _Chapter(
             name="Latencies",
             lead="Every timed call has a part in its row: a stroke of its own, or in a histogram "
-            "where calls are many. Crosses are outliers, more than 1.5 quartile ranges out, and "
-            "count in every figure. The bar spans the middle half of the calls, the long stroke is "
-            "the median, the short one the 99th percentile.",
+            f"where calls are many. Crosses are outliers, more than {FAR_OUT:g} quartile ranges "
+            "above the third quartile, and count in every figure. The bar spans the middle half of "
+            "the calls, the long stroke is the median, the short one the 99th percentile.",
             figures=charts.latency_figures(part, names),
         ),
         _Chapter(
