@@ -147,14 +147,12 @@ def split_vector(schedule: Schedule, loop: LoopRV, lanes: int) -> LoopRV | None:
 def split_ragged_vector(schedule: Schedule, loop: LoopRV, lanes: int) -> LoopRV:
     """Vectorises the inner part of a loop of any extent; returns the outer part.
 
-    The last vector of an extent that is no multiple is cut off from the loop when the function
-    is lowered, and so is every other vector whose condition is not like that of its neighbours:
-    TVM partitions loops with this annotation only.
+    The last vector of an extent that is no multiple is written for itself when the function is
+    lowered (:mod:`tvmdet.passes.ragged_vectors`).
     """
     extent = int(schedule.get(loop).extent)
     while lanes > 1 and lanes // 2 >= extent:
         lanes //= 2
     outer, inner = schedule.split(loop, [None, lanes])
     schedule.vectorize(inner)
-    schedule.annotate(outer, "pragma_loop_partition_hint", 1)
     return outer

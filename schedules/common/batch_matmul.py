@@ -50,7 +50,7 @@ class BatchMatmul(RegisterTile, Template):
         shape, whole = buffer_shape(schedule, blocks[-1]), buffer_shape(schedule, product)
         notes = schedule.get(product).annotations
         lanes = int(notes["tvmdet.lanes"])
-        if shape[:-2] != whole[:-2] or -(-shape[-1] // lanes) * lanes != whole[-1]:
+        if shape[:-2] != whole[:-2] or not 0 <= whole[-1] - shape[-1] < 2 * lanes:
             return None
         lead = 1
         for extent in shape[:-2]:
@@ -98,9 +98,8 @@ class BatchMatmul(RegisterTile, Template):
         """Applies one register tile; see :class:`Template`."""
         schedule = schedule_of(func)
         product = annotated_block(schedule, MARK)
-        pad, pack = schedule.get_sblock("pad"), schedule.get_sblock("pack")
-        last = child_blocks(schedule)[-1]
-        inline_between(schedule, (pad, pack, product, last))
+        pack, last = schedule.get_sblock("pack"), child_blocks(schedule)[-1]
+        inline_between(schedule, (pack, product, last))
         lanes, tile_m = workload["lanes"], decision["tile_m"]
         *lead, m, n = schedule.get_loops(last)
         no, ni = schedule.split(n, [None, decision["vectors"] * lanes])
@@ -111,20 +110,14 @@ class BatchMatmul(RegisterTile, Template):
         schedule.parallel(task)
         schedule.compute_at(product, mo, preserve_unit_loops=True)
         schedule.set_scope(product, 0, "local")
-        if workload["rows"] % tile_m == 0:
-            schedule.compute_inline(pad)
-        else:
-            schedule.compute_at(pad, task)
         self._registers(schedule, product, lanes)
         *outer, _, vector = schedule.get_loops(pack)
         schedule.parallel(schedule.fuse(*outer))
-        if workload["columns"] % lanes == 0:
-            schedule.vectorize(vector)
+        schedule.vectorize(vector)
         rows, columns = schedule.get_loops(last)[-2:]
-        if workload["columns"] % (decision["vectors"] * lanes) == 0:
-            vectors, inner = schedule.split(columns, [None, lanes])
-            schedule.vectorize(inner)
-            schedule.unroll(vectors)
+        vectors, inner = schedule.split(columns, [None, lanes])
+        schedule.vectorize(inner)
+        schedule.unroll(vectors)
         schedule.unroll(rows)
         return schedule
 

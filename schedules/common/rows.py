@@ -2,8 +2,8 @@
 
 Strategy: rows run in parallel, and everything about a row is done while it is in the first cache.
 Each step of a row is a loop over whole vectors; of a row that ends inside a vector, the rest is a
-vector of its own, and the loop that stores the row is cut there. What was computed before the row
-is computed as it is read, and what follows before it is stored.
+vector of its own. What was computed before the row is computed as it is read, and what follows
+before it is stored.
 
 Steps stay in TVM's "global" scope: below 1 KiB that is the stack, and LLVM keeps it in registers,
 whereas "local" memory comes from a pool and is written and read in each step.

@@ -1,8 +1,8 @@
 """Matrix products of two activations, as attention has them, in the form that a template schedules.
 
 The right factor is packed to ``[..., ceil(N/v), K, v]`` by the kernel itself, so that the innermost
-loop reads one aligned vector of columns; the left one is given some rows of slack, so that every
-register tile is full. Only the stores are cut to size.
+loop reads one aligned vector of columns. Every register tile is full: beyond the last row of the
+left factor it reads that row again. Only the stores are cut to size.
 """
 
 from __future__ import annotations
@@ -50,25 +50,26 @@ def batch_matmul(left: te.Tensor, right: te.Tensor, lanes: int) -> te.Tensor:
     """
     *lead, rows, depth = (int(d) for d in left.shape)
     columns = int(right.shape[-1])
-    blocks = -(-columns // lanes)
+    blocks = _blocks(columns, lanes)
     zero = tirx.const(0.0, "float32")
-    pad = te.compute(
+    clamped = te.compute(
         (*lead, rows + WIDTH_SLACK, depth),
-        lambda *i: tirx.if_then_else(i[-2] < rows, left(*i), zero),
-        name="pad",
+        lambda *i: left(*i[:-2], tirx.min(i[-2], rows - 1), i[-1]),
+        name="clamped",
     )
 
     def pack(*i: Any) -> Any:
         column = i[-3] * lanes + i[-1]
         value = right(*i[:-3], i[-2], column)
-        return tirx.if_then_else(column < columns, value, zero) if columns % lanes else value
+        whole = blocks * lanes == columns
+        return value if whole else tirx.if_then_else(column < columns, value, zero)
 
     packed = te.compute((*lead, blocks, depth, lanes), pack, name="pack")
     k = te.reduce_axis((0, depth), name="k")
     product = te.compute(
         (*lead, rows + WIDTH_SLACK, blocks * lanes),
         lambda *i: te.sum(
-            pad(*i[:-1], k) * packed(*i[:-2], i[-1] // lanes, k, i[-1] % lanes), axis=k
+            clamped(*i[:-1], k) * packed(*i[:-2], i[-1] // lanes, k, i[-1] % lanes), axis=k
         ),
         name="product",
         attrs={
@@ -78,3 +79,9 @@ def batch_matmul(left: te.Tensor, right: te.Tensor, lanes: int) -> te.Tensor:
         },
     )
     return te.compute((*lead, rows, columns), lambda *i: product(*i), name="cut")
+
+
+def _blocks(columns: int, lanes: int) -> int:
+    """Returns into how many vectors columns are packed: one more where no tile of two is whole."""
+    blocks = -(-columns // lanes)
+    return blocks if blocks < 3 or any(blocks % n == 0 for n in (2, 3, 5)) else blocks + 1

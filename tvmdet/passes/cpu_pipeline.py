@@ -1,4 +1,4 @@
-"""TVM's pipeline for scheduled functions, with two passes for CPUs at its end.
+"""TVM's pipeline for scheduled functions, with three passes for CPUs.
 
 **Parallel loops whose rounds are taken by whichever thread is free** (:func:`share_rounds`). TVM
 gives each of T threads the T-th part of a parallel loop's rounds. A thread that is slower, for its
@@ -26,8 +26,10 @@ TVM has no atomic operation for CPUs; ``tvmdet_claim`` is a few lines of LLVM's 
 buffer of scope ``local``, once a round, and LLVM must then write to it what it has in registers. On
 the stack it is registers.
 
-This file is also run by its path, in processes that must not load the package around it
-(``tvmdet/tuning/worker.py``): it may import nothing of it.
+**Vectors at the end of a row** (:mod:`.ragged_vectors`), before TVM makes vectors.
+
+This file is also run where the package around it is not loaded (``tvmdet/tuning/worker.py``): it
+may import nothing of it but what imports nothing itself.
 """
 
 from __future__ import annotations
@@ -37,13 +39,15 @@ from typing import Any, Final
 
 import tvm
 import tvm_ffi
-from tvm import tirx
+from tvm import s_tir, tirx
 from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipeline
+
+from tvmdet.passes.ragged_vectors import split_cases
 
 __all__ = ["PIPELINE", "keep_in_registers", "rounds_together", "share_rounds"]
 
 PIPELINE: Final = "tvmdet"
-"""Name of TVM's usual pipeline for scheduled functions, with these passes at its end."""
+"""Name of TVM's usual pipeline for scheduled functions, with these passes."""
 
 _MOST_ITEMS = 255
 """Runs of rounds, at most: threads wait for the last of them. Flags of 1 KiB would not lie on the
@@ -185,17 +189,63 @@ def keep_in_registers(func: tirx.PrimFunc) -> tirx.PrimFunc:
     return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, on_stack)))
 
 
+def _is_for_cpu(func: Any) -> bool:
+    target = func.attrs.get("target") if isinstance(func, tirx.PrimFunc) else None
+    return target is not None and target.kind.name == "llvm"
+
+
+@tirx.transform.prim_func_pass(opt_level=0)  # type: ignore[untyped-decorator]
+def _split_cases(func: tirx.PrimFunc, _mod: tvm.IRModule, _context: Any) -> tirx.PrimFunc:
+    return split_cases(func)
+
+
+def _for_cpu() -> list[Any]:
+    """Returns the passes of TVM's own pipeline that CPUs need, in its order, and ours."""
+    scheduled, plain = s_tir.transform, tirx.transform
+    return [
+        scheduled.CanonicalizeLoop(),
+        scheduled.LowerInitBlock(),
+        scheduled.PlanAndUpdateBufferAllocationLocation(),
+        scheduled.ConvertBlocksToOpaque(),
+        scheduled.CompactBufferAllocation(),
+        scheduled.LowerMatchBuffer(),
+        scheduled.StmtSimplify(),
+        scheduled.LowerOpaqueBlock(),
+        plain.FlattenBuffer(),
+        plain.BF16ComputeLegalize(),
+        plain.NarrowDataType(32),
+        _split_cases,
+        plain.VectorizeLoop(),
+        plain.StorageRewrite(),
+        scheduled.HoistIfThenElse(),
+        plain.UnrollLoop(),
+        scheduled.RenormalizeSplitPattern(),
+        plain.StmtSimplify(),
+        plain.RemoveNoOp(),
+        scheduled.RewriteUnsafeSelect(),
+        plain.VerifyMemory(),
+        plain.AnnotateEntryFunc(),
+        plain.SplitHostDevice(),
+        plain.MakePackedAPI(),
+        plain.BF16StorageLegalize(),
+        _finish,
+    ]
+
+
 @tirx.transform.prim_func_pass(opt_level=0)  # type: ignore[untyped-decorator]
 def _finish(func: tirx.PrimFunc, _mod: tvm.IRModule, _context: Any) -> tirx.PrimFunc:
-    target = func.attrs.get("target")
-    if target is None or target.kind.name != "llvm":
-        return func
-    return share_rounds(keep_in_registers(func))
+    return share_rounds(keep_in_registers(func)) if _is_for_cpu(func) else func
 
 
 def _pipeline() -> tuple[Any, Any, Any]:
-    lower, finalize_host, finalize_device = get_tir_pipeline("s_tir")
-    return tvm.transform.Sequential([lower, _finish]), finalize_host, finalize_device
+    usual, finalize_host, finalize_device = get_tir_pipeline("s_tir")
+
+    @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
+    def lower(mod: tvm.IRModule, _context: Any) -> tvm.IRModule:
+        cpu = all(_is_for_cpu(func) for func in mod.functions.values())
+        return tvm.transform.Sequential(_for_cpu() if cpu else [usual, _finish])(mod)
+
+    return lower, finalize_host, finalize_device
 
 
 register_tir_pipeline(PIPELINE, _pipeline)

@@ -27,7 +27,6 @@ from tvmdet.board.linker import find_linker
 from tvmdet.board.session import BoardAddress
 from tvmdet.cpus import usable_cpu_count
 from tvmdet.errors import TargetError
-from tvmdet.passes import cpu_pipeline
 from tvmdet.passes.lower import CODE_OPTIONS
 from tvmdet.targets import Target
 from tvmdet.tuning.pool import WorkerPool
@@ -184,7 +183,7 @@ class Measurer:
             "op": "build",
             "target": _target_dict(self.target, self.threads),
             "code_options": dict(CODE_OPTIONS),
-            "pipeline": cpu_pipeline.__file__,
+            "package": str(Path(__file__).parents[1]),
             "linker": self._linker,
         }
         for item in inputs:

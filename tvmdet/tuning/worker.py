@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 import json
 import os
 import resource
-import runpy
 import signal
 import subprocess
+import sys
 import time
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -73,7 +75,7 @@ def _build(request: dict[str, Any]) -> dict[str, Any]:
     mod = tvm.ir.load_json(request["module"])
     with tvm.transform.PassContext(config=request["code_options"]):
         target = tvm.target.Target(request["target"])
-        built = tvm.tirx.build(mod, target, _pipeline(request["pipeline"]))
+        built = tvm.tirx.build(mod, target, _pipeline(request["package"]))
     stem = os.path.splitext(request["path"])[0]
     built.write_to_file(stem + ".o")
     compiled = time.perf_counter()
@@ -90,9 +92,16 @@ def _build(request: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _pipeline(path: str) -> str:
-    """Registers the pipeline that a file of the package defines; returns its name."""
-    return str(runpy.run_path(path)["PIPELINE"])
+def _pipeline(package: str) -> str:
+    """Registers the pipeline of the package in this folder; returns the pipeline's name.
+
+    What the package's ``__init__`` files would load is not loaded.
+    """
+    for name, folder in (("tvmdet", package), ("tvmdet.passes", os.path.join(package, "passes"))):
+        bare = types.ModuleType(name)
+        bare.__path__ = [folder]
+        sys.modules[name] = bare
+    return str(importlib.import_module("tvmdet.passes.cpu_pipeline").PIPELINE)
 
 
 class _Arguments:

@@ -1,0 +1,108 @@
+"""Rows that end inside a vector: the same results, nothing beyond them, and vectors in the code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from scheduled_kernels import call_guarded
+from tvm import te, tirx
+from tvm.s_tir import Schedule
+from tvmdet.targets import Target, get_target
+
+from tvmdet.passes.cpu_pipeline import PIPELINE
+from tvmdet.passes.lower import tvm_target
+
+ROWS = 3
+LENGTHS = [1, 5, 15, 16, 17, 31, 48, 1125]
+
+
+@pytest.fixture(params=("x86-64-v3", "x86-64-v4"))
+def target(request: pytest.FixtureRequest) -> Target:
+    found = get_target(request.param)
+    if missing := found.missing_features():
+        pytest.skip(f"this machine lacks {', '.join(missing)}")
+    return found
+
+
+def _built(tensors: list[Any], lanes: int, target: Target) -> Any:
+    """Compiles an expression whose last loop is made of vectors."""
+    schedule = Schedule(te.create_prim_func(tensors))
+    *_, column = schedule.get_loops(schedule.get_sblock("out"))
+    _, lane = schedule.split(column, [None, lanes])
+    schedule.vectorize(lane)
+    return tvm.tirx.build(schedule.mod, tvm_target(target), PIPELINE)
+
+
+def _call(built: Any, inputs: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    (result,) = call_guarded(built["main"], inputs, [(shape, str(inputs[0].dtype))])
+    return result
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("dtype", ["float32", "int32", "uint8", "uint16"])
+def test_rows_of_any_length(dtype: str, length: int, target: Target) -> None:
+    x = te.placeholder((ROWS, length), dtype, name="x")
+    out = te.compute(x.shape, lambda *i: x(*i) * x(*i) + x(i[0], 0), name="out")
+    data = np.random.default_rng(0).integers(0, 7, (ROWS, length)).astype(dtype)
+    got = _call(_built([x, out], target.vector_lanes_f32, target), [data], data.shape)
+    np.testing.assert_array_equal(got, data * data + data[:, :1])
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_border(length: int, target: Target) -> None:
+    x = te.placeholder((ROWS, length), name="x")
+    shape = (ROWS + 1, length + 20)
+
+    def bordered(i: Any, j: Any) -> Any:
+        inside = tirx.all(i < ROWS, j < length)
+        return tirx.if_then_else(inside, x(i, j) * 2.0, tirx.const(7.0, "float32"))
+
+    out = te.compute(shape, bordered, name="out")
+    data = np.random.default_rng(0).standard_normal((ROWS, length)).astype("float32")
+    got = _call(_built([x, out], target.vector_lanes_f32, target), [data], shape)
+    expected = np.full(shape, 7.0, np.float32)
+    expected[:ROWS, :length] = 2 * data
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(lambda x, i, j: x(i, 16 - j), id="backwards"),
+        pytest.param(lambda x, i, j: x(i, tirx.floordiv(j, 2)), id="every one twice"),
+        pytest.param(lambda x, i, j: tirx.floordiv(x(0, 3), x(i, j)), id="division"),
+        pytest.param(
+            lambda x, i, j: tirx.if_then_else(tirx.floormod(j, 3) == 0, x(i, j), x(i, 0)),
+            id="another test of lanes",
+        ),
+    ],
+)
+def test_what_no_mask_serves(value: Callable[..., Any], target: Target) -> None:
+    """Lanes that do not exist must not be read, and nothing may be divided by them."""
+    x = te.placeholder((ROWS, 17), "int32", name="x")
+    out = te.compute(x.shape, lambda i, j: value(x, i, j), name="out")
+    data = np.random.default_rng(0).integers(1, 90, (ROWS, 17)).astype("int32")
+    got = _call(_built([x, out], target.vector_lanes_f32, target), [data], data.shape)
+    plain = tvm.tirx.build(te.create_prim_func([x, out]), tvm_target(target), "s_tir")
+    np.testing.assert_array_equal(got, _call(plain, [data], data.shape))
+
+
+def test_whole_vectors_are_vectors_and_the_rest_is_masked(target: Target) -> None:
+    x = te.placeholder((ROWS, 1125), name="x")
+    out = te.compute(x.shape, lambda *i: x(*i) * x(*i), name="out")
+    code = _built([x, out], target.vector_lanes_f32, target).inspect_source("asm")
+    assert "vmulss" not in code
+    masked = "{%k" if target.vector_lanes_f32 == 16 else "vmaskmovps"
+    assert masked in code
+
+
+def test_where_no_mask_exists_the_rest_is_scalar() -> None:
+    x = te.placeholder((ROWS, 1125), name="x")
+    out = te.compute(x.shape, lambda *i: x(*i) * x(*i), name="out")
+    code = _built([x, out], 4, get_target("cortex-a76")).inspect_source("asm")
+    assert "fmul\tv" in code
+    assert "fmul\ts" in code
