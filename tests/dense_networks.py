@@ -76,6 +76,40 @@ def nanodet_plus(classes: int = 3) -> onnx.ModelProto:
     return graph.model({"images": [1, 3, *SIZE_HW]}, {output: None}, metadata={})
 
 
+def face_network(
+    numbers: Mapping[str, int], *, per_cell: int = 1, scores: tuple[str, ...], images: bool = True
+) -> onnx.ModelProto:
+    """Rows of each kind at strides 8, 16 and 32, all levels of a kind in a row, named ``kind_8``.
+
+    Args:
+        numbers: Numbers of a prediction by kind.
+        per_cell: Predictions at a cell.
+        scores: Kinds that end in a Sigmoid.
+        images: Whether rows are ``[N, A, C]``, as the OpenCV zoo's YuNet has them, or ``[A, C]``,
+            as insightface's SCRFD.
+    """
+    graph = Graph(seed=5)
+    features = graph.conv("images", (3, 16), 8, strides=[8, 8])
+    # YuNet is fed pixels of 0 to 255: without it scores saturate.
+    features, parts = graph.node("Mul", features, graph.constant(1 / 64)), []
+    for stride in (8, 16, 32):
+        features = graph.node("Relu", features)
+        for kind, count in numbers.items():
+            head = graph.conv(features, (16, count * per_cell), 1)
+            moved = graph.node("Transpose", head, perm=[0, 2, 3, 1])
+            target = graph.constant([0, -1, count] if images else [-1, count], np.int64)
+            rows = graph.node("Reshape", moved, target)
+            parts.append((f"{kind}_{stride}", "Sigmoid" if kind in scores else "Identity", rows))
+        features = graph.conv(features, (16, 16), 3, strides=[2, 2], pads=[1, 1, 1, 1])
+    graph.nodes.pop()
+    for name, operator, rows in parts:
+        graph.nodes.append(helper.make_node(operator, [rows], [name], name=f"as_{name}"))
+    ordered = sorted(
+        (name for name, _, _ in parts), key=lambda n: list(numbers).index(n[: n.rindex("_")])
+    )
+    return graph.model({"images": [1, 3, *SIZE_HW]}, dict.fromkeys(ordered), metadata={})
+
+
 def _rows(graph: Graph, value: str, numbers: int) -> str:
     """Joins a map's channels into rows as torchvision's heads do, through five dimensions."""
     split = graph.node("Unsqueeze", value, graph.constant([1], np.int64))

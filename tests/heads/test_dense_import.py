@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from dense_networks import SIZE_HW, dense_network, nanodet_plus
+from dense_networks import SIZE_HW, dense_network, face_network, nanodet_plus
 from onnx_models import save
 
 import tvmdet
@@ -44,7 +44,15 @@ NETWORKS: dict[str, tuple[onnx.ModelProto, dict[str, Any]]] = {
         dense_network({"cls": 3, "bbox": 4}, levels=3),
         {"family": "rtmdet", "options": {"style": "mmdetection"}},
     ),
+    "scrfd": (
+        face_network(
+            {"score": 1, "bbox": 4, "kps": 10}, per_cell=2, scores=("score",), images=False
+        ),
+        {},
+    ),
+    "yunet": (face_network({"cls": 1, "obj": 1, "bbox": 4, "kps": 10}, scores=("cls", "obj")), {}),
 }
+CLASSES = {"scrfd": 1, "ssd": 2, "yunet": 1}
 
 
 def _centernet() -> onnx.ModelProto:
@@ -67,7 +75,7 @@ def test_is_recognised(family: str, tmp_path: Path) -> None:
     model = tvmdet.import_onnx(path, spec=given)
     assert model.spec.family == family
     assert model.spec.input.size_hw == SIZE_HW
-    assert len(model.spec.labels) == (2 if family == "ssd" else 3)
+    assert len(model.spec.labels) == CLASSES.get(family, 3)
     # What ONNX Runtime computes decodes, too: the shapes of the spec are those of the graph.
     picture = np.random.default_rng(0).normal(0, 1, (1, 3, *SIZE_HW)).astype(np.float32)
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -119,10 +127,11 @@ def test_maps_without_names_are_asked_for_with_the_text_to_write(
     [
         "centernet",
         "rtmdet",
+        "scrfd",
         *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in NETWORKS
-            if name not in ("centernet", "rtmdet")
+            if name not in ("centernet", "rtmdet", "scrfd")
         ),
     ],
 )

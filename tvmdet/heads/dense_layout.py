@@ -48,10 +48,11 @@ COMMON_OPTIONS = (
 )
 _CODING_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "deltas": ("anchors", "box_order", "box_stds", "size_limits"),
-    "distances": ("distance_activation", "distance_unit"),
+    "distances": ("distance_activation", "distance_unit", "per_cell"),
     "distribution": ("reg_max",),
 }
 _LARGEST_GRID = 4096
+_MOST_PER_CELL = 64
 LARGEST_REG_MAX = 32
 
 
@@ -73,6 +74,7 @@ class DenseLayout:
         shapes: Per level the anchors' ``[k, 2]`` widths and heights; empty without anchors.
         columns: Class columns, the background's too.
         box_channels: Numbers of a box.
+        per_cell: Predictions at a cell, one after the other, where there are no anchors.
     """
 
     class_outputs: tuple[str, ...]
@@ -92,6 +94,7 @@ class DenseLayout:
     size_limits: tuple[float, float] | None = None
     distance_activation: str = "none"
     distance_unit: str | tuple[float, ...] = "strides"
+    per_cell: int = 1
 
     @classmethod
     def of(cls, spec: DetectorSpec, coding: Coding) -> DenseLayout:
@@ -134,6 +137,7 @@ class DenseLayout:
             distance_activation=choice(options, "distance_activation", ("none", "relu", "exp"))
             or "none",
             distance_unit=_distance_unit(options, len(grids)),
+            per_cell=whole_number(options, "per_cell", 1, _MOST_PER_CELL) or 1,
         )
 
     @property
@@ -143,7 +147,7 @@ class DenseLayout:
 
     def rows(self) -> tuple[int, ...]:
         """Returns the predictions of each level."""
-        per_cell = [len(shape) for shape in self.shapes] or [1] * len(self.grids)
+        per_cell = [len(shape) for shape in self.shapes] or [self.per_cell] * len(self.grids)
         return tuple(grid.cells * count for grid, count in zip(self.grids, per_cell, strict=True))
 
     def parts(self, names: tuple[str, ...]) -> list[tuple[str, tuple[int, int] | None, int]]:
@@ -164,13 +168,14 @@ class DenseLayout:
 
     def points(self) -> tuple[Float64, Float64]:
         """Returns the centres ``[A, 2]`` and the pixels in a distance of 1, both as x, y."""
-        centers = np.concatenate([grid.centers() for grid in self.grids])
+        each = self.per_cell
+        centers = np.concatenate([grid.centers() for grid in self.grids]).repeat(each, axis=0)
         if self.distance_unit == "pixels":
             return centers, np.ones_like(centers)
         sides = [grid.stride_yx[::-1] for grid in self.grids]
         if not isinstance(self.distance_unit, str):
             sides = [(unit, unit) for unit in self.distance_unit]
-        units = [np.tile(s, (g.cells, 1)) for s, g in zip(sides, self.grids, strict=True)]
+        units = [np.tile(s, (g.cells * each, 1)) for s, g in zip(sides, self.grids, strict=True)]
         return centers, np.concatenate(units)
 
 

@@ -33,14 +33,15 @@ def form_of(
 
     Returns:
         ``map`` for ``[N, k * c, H, W]``, ``rows`` for what has the numbers of a prediction last
-        (``[N, rows, c]``, ``[N, H, W, k * c]``, flat), ``columns`` for ``[N, c, rows]``, or ''.
+        (``[N, rows, c]``, ``[N, H, W, k * c]``, flat), ``columns`` for ``[N, c, rows]``, ``image``
+        for the ``[rows, c]`` of one image, or ''.
     """
     if size_hw is not None and len(shape) == 4 and shape[2:] == size_hw:
         at_cell = rows // (size_hw[0] * size_hw[1])
         if shape[1] == at_cell * channels:
             return "map"
     if math.prod(shape[1:]) != rows * channels:
-        return ""
+        return "image" if shape == (rows, channels) else ""
     if len(shape) == 2 or shape[-1] == channels:
         return "rows"
     if size_hw is not None and shape[1:3] == size_hw:
@@ -70,7 +71,7 @@ def emit_rows(
         value = bb.emit(relax.op.permute_dims(value, [0, 2, 3, 1]))
     elif form == "columns":
         value = bb.emit(relax.op.permute_dims(value, [0, 2, 1]))
-    target = (shape[0], rows, channels)
+    target = (1 if form == "image" else shape[0], rows, channels)
     if tuple(int(dim) for dim in value.ty.shape) == target:
         return value
     return bb.emit(relax.op.reshape(value, target))
@@ -85,7 +86,7 @@ def reference_rows(
         ShapeError: The output has another form.
     """
     form = _known_form(value.shape, size_hw, rows, channels)
-    batch = value.shape[0]
+    batch = 1 if form == "image" else value.shape[0]
     if form == "map":
         split = value.reshape(batch, -1, channels, value.shape[2] * value.shape[3])
         found = np.einsum("nkcp->npkc", split).reshape(batch, rows, channels)
