@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tvmdet.coco_names import spread_over_numbers
 from tvmdet.errors import InputError, ModelError
 from tvmdet.heads import AtOdds, GraphSummary, Question, Recognition, all_heads, get_head
 from tvmdet.heads.no_detector import refuse_without_boxes
@@ -38,7 +39,10 @@ def recognise(
         found = _ask_all(summary, size_hw, given)
     found = _of_bytes(found, summary)
     overrides = {key: value for key, value in given.items() if value not in ({}, None)}
-    spec = found.spec.override(overrides)
+    kept = dict(overrides)
+    if spread_over_numbers(given.get("labels") or (), len(found.spec.labels)) == found.spec.labels:
+        del kept["labels"]  # the family has put them at their columns
+    spec = found.spec.override(kept)
     get_head(found.family).validate(spec, summary)
     if not overrides:
         return found

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvmdet.heads.base import GraphSummary
+from tvmdet.heads.labels import fits_classes
 from tvmdet.heads.options import names_of
 
 __all__ = ["FoundOutputs", "describe_found", "find_outputs", "hint_of"]
@@ -97,7 +98,7 @@ def find_outputs(
     solutions = list(_solve(levels, kinds, box_channels))
     for keep in (
         lambda found: _obeys(found, fixed),
-        lambda found: not given.get("labels") or found.columns - len(given["labels"]) in (0, 1),
+        lambda found: _fits_labels(found, given.get("labels")),
         _obeys_hints,
     ):
         fitting = [found for found in solutions if keep(found)]
@@ -183,6 +184,10 @@ def _read(
             continue
         roles = {kind: name for kind, (name, _) in zip(kinds, order, strict=True)}
         yield roles, channels["class"] // at_cell, size, at_cell
+
+
+def _fits_labels(found: FoundOutputs, labels: Sequence[str] | None) -> bool:
+    return not labels or any(fits_classes(labels, found.columns - more) for more in (0, 1))
 
 
 def _obeys(found: FoundOutputs, fixed: Mapping[str, tuple[str, ...] | None]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tvmdet.coco_names import spread_over_numbers
 from tvmdet.heads.base import BOX_MASKS, Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.dense_inputs import stretched
 from tvmdet.heads.detection_decoding import (
@@ -148,6 +149,8 @@ def _labels(
         line = f"class numbers up to {count - 1}: labels are {class_names(start, count)}"
         return made, start, f"{line}; give them in a spec"
     line = f"{len(names)} labels from the {'spec' if given.get('labels') else 'metadata'}"
+    if offset is None and count and (spread := spread_over_numbers(names, count)):
+        return spread, 0, f"{line}, by COCO's numbers {91 - count} to 90"
     if offset is not None:
         return names, offset, f"{line}; the first has class number {offset}"
     if names[0].strip().lower() in _BACKGROUNDS or len(names) == count:

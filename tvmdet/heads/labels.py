@@ -6,9 +6,10 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tvmdet.heads.base import AtOdds
+from tvmdet.coco_names import spread_over_numbers
+from tvmdet.heads.base import AtOdds, Question
 
-__all__ = ["choose_labels", "class_names", "labels_from_metadata"]
+__all__ = ["choose_labels", "class_names", "fits_classes", "labels_from_metadata"]
 
 _LONGEST = 1_000_000  # characters; a list of 10,000 names is far below
 
@@ -43,6 +44,8 @@ def choose_labels(
 ) -> tuple[tuple[str, ...], str] | str:
     """Chooses labels for a head that scores so many classes.
 
+    COCO's 80 names fit the columns of a network that has one for each of COCO's numbers.
+
     Args:
         metadata: The file's metadata.
         classes: Number of classes that the network scores.
@@ -55,6 +58,8 @@ def choose_labels(
     wanted = given.get("labels")
     if isinstance(wanted, Sequence) and not isinstance(wanted, str) and wanted:
         if len(wanted) != classes:
+            if spread := spread_over_numbers(wanted, classes):
+                return spread, f"labels from the spec, {_by_number(classes)}"
             return AtOdds(
                 f"the spec gives {len(wanted)} labels, but the network scores {classes} classes"
             )
@@ -64,8 +69,29 @@ def choose_labels(
         made = tuple(f"class_{index}" for index in range(classes))
         return made, f"{reason}: labels are {class_names(0, classes)}; give them in a spec"
     if len(labels) != classes:
+        if spread := spread_over_numbers(labels, classes):
+            return spread, f"{reason}, {_by_number(classes)}"
+        if (len(labels), classes) in ((80, 90), (80, 91)):
+            return _ask_for_numbers(classes)
         return f"the metadata name {len(labels)} classes, but the network scores {classes}"
     return labels, f"{reason} ({classes} classes)"
+
+
+def fits_classes(labels: Sequence[str], classes: int) -> bool:
+    """Returns whether labels name so many classes, or are COCO's for a column each number."""
+    return len(labels) == classes or spread_over_numbers(labels, classes) is not None
+
+
+def _by_number(classes: int) -> str:
+    return f"at COCO's numbers {91 - classes} to 90 of {classes} columns"
+
+
+def _ask_for_numbers(classes: int) -> Question:
+    return Question(
+        f"the metadata name 80 classes that are not COCO's, but the network scores {classes}, as "
+        "those trained on COCO's numbers do: nothing says which columns are whose",
+        spec_text=f'labels = ["first class", "second class"]    # {classes} names, one a column',
+    )
 
 
 def class_names(first: int, end: int) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import Decoded, GraphSummary, MaskValues, Question
-from tvmdet.heads.labels import labels_from_metadata
+from tvmdet.heads.labels import fits_classes, labels_from_metadata
 from tvmdet.heads.options import choice, refuse_unknown_options
 from tvmdet.spec import DetectorSpec, MaskSpec
 
@@ -192,9 +192,9 @@ def _structure(summary: GraphSummary, found: QueryOutputs) -> dict[str, str]:
 
 
 def _count(found: QueryOutputs, labels: tuple[str, ...]) -> dict[str, str]:
-    if len(labels) == found.columns:
+    if fits_classes(labels, found.columns):
         return {"sigmoid": f"{len(labels)} labels for {found.columns} columns: no background"}
-    if len(labels) == found.columns - 1:
+    if fits_classes(labels, found.columns - 1):
         return {"softmax": f"{len(labels)} labels for {found.columns} columns: one is no object"}
     return {}
 
@@ -214,7 +214,7 @@ def scored_background(
     Exports often cut the last column away (``softmax(-1)[..., :-1]``), and then none is.
     """
     for background in ("last", "none"):
-        if labels is not None and len(labels) == class_count(found.columns, background):
+        if labels is not None and fits_classes(labels, class_count(found.columns, background)):
             return background
     cut, whole = found.columns, found.columns - 1
     return Question(

@@ -76,6 +76,8 @@ class RtDetrHead(Head):
             if kind == "none" and ultralytics is None:
                 return f"{why}, not logits; if they are a DETR's, give its family in a spec"
         labels = choose_labels(summary.metadata, class_count(found.columns, background), given)
+        if isinstance(labels, Question):
+            return labels
         if isinstance(labels, str):
             return f"{labels}; options.background says which column is no class, if one is"
         pixels = _input(summary, ultralytics is not None, given)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tvmdet.coco_names import plain_class_name
 from tvmdet.errors import InputError
 
 __all__ = ["RULES", "ClassMap", "map_classes"]
@@ -13,13 +14,6 @@ __all__ = ["RULES", "ClassMap", "map_classes"]
 RULES = ("name", "id", "order")
 """How classes may be told: by label, by number, or by place in the list."""
 
-# Labels of Pascal VOC, which Darknet's list of COCO classes uses too.
-_OTHER_NAMES = {
-    "aeroplane": "airplane",
-    "motorbike": "motorcycle",
-    "sofa": "couch",
-    "tvmonitor": "tv",
-}
 _SHOWN = 6
 
 
@@ -86,15 +80,15 @@ def _by_name(labels: Sequence[str], categories: Mapping[int, str]) -> dict[int, 
         )
     # Exact names first: only what is left may differ in case, spaces or dashes.
     found = {index: ids[label] for index, label in enumerate(labels) if label in ids}
-    plain = Counter(map(_plain, ids))
+    plain = Counter(map(plain_class_name, ids))
     free = {
-        _plain(name): key
+        plain_class_name(name): key
         for name, key in ids.items()
-        if key not in found.values() and plain[_plain(name)] == 1
+        if key not in found.values() and plain[plain_class_name(name)] == 1
     }
     for index, label in enumerate(labels):
-        if index not in found and _plain(label) in free:
-            found[index] = free[_plain(label)]
+        if index not in found and plain_class_name(label) in free:
+            found[index] = free[plain_class_name(label)]
     key, count = Counter(found.values()).most_common(1)[0] if found else (0, 0)
     if count > 1:
         raise InputError(
@@ -102,11 +96,6 @@ def _by_name(labels: Sequence[str], categories: Mapping[int, str]) -> dict[int, 
             "labels of its own for each in --spec, or give --classes-by id"
         )
     return found
-
-
-def _plain(name: str) -> str:
-    letters = "".join(letter for letter in name.casefold() if letter.isalnum())
-    return _OTHER_NAMES.get(letters, letters)
 
 
 def _warnings(
