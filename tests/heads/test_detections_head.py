@@ -447,3 +447,56 @@ def test_masks_span_their_boxes_only_where_something_says_so(
     else:
         assert isinstance(answer, Question)
         assert 'frame = "box"' in answer.spec_text
+
+
+def test_labels_that_the_file_has_are_not_asked_for() -> None:
+    named = {"names": "['a', 'b']"}
+    summary = summary_of({"output0": (1, 300, 6)}, metadata=named)
+    answer = get_head("detections").examine(summary, (64, 96), {})
+    assert isinstance(answer, Question)
+    told = tomllib.loads(answer.spec_text)
+    assert "labels" not in told
+    assert claimed(summary, told).labels == ("a", "b")
+
+
+RAW = {"output": (1, 300, 6), "raw": (1, 84, 2100)}
+
+
+@pytest.mark.parametrize("operator", ["NonMaxSuppression", "BoundedNonMaxSuppression"])
+def test_rows_beside_what_they_were_chosen_of_are_asked_for(operator: str) -> None:
+    summary = summary_of(RAW, operators={operator: 1}, metadata=ULTRALYTICS)
+    answer = get_head("detections").examine(summary, (64, 96), {})
+    assert isinstance(answer, Question)
+    assert 'are other outputs beside it ("raw")' in answer
+    told = tomllib.loads(answer.spec_text)
+    assert told["outputs"] == ["output"]
+    # The frontend leaves the others out before the families are asked again.
+    kept = summary_of({"output": (1, 300, 6)}, operators={operator: 1}, metadata=ULTRALYTICS)
+    assert claimed(kept, told).options["box_output"] == "output"
+
+
+def test_what_else_is_asked_of_the_rows_is_asked_at_once() -> None:
+    summary = summary_of(RAW, operators={"NonMaxSuppression": 1})
+    answer = get_head("detections").examine(summary, (64, 96), {})
+    assert isinstance(answer, Question)
+    told = tomllib.loads(answer.spec_text)
+    assert (told["outputs"], told["family"]) == (["output"], "detections")
+    kept = summary_of({"output": (1, 300, 6)}, operators={"NonMaxSuppression": 1})
+    assert claimed(kept, told).labels == ("first class", "second class")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "operators"),
+    [
+        (RAW, {}),  # no suppression: nothing was chosen
+        ({"output": (1, 1500, 6), "raw": (1, 84, 2100)}, {"NonMaxSuppression": 1}),  # anchors
+        ({"a": (1, 300, 6), "b": (1, 300, 6)}, {"NonMaxSuppression": 1}),  # which of both?
+    ],
+)
+def test_other_outputs_are_not_taken_for_chosen_rows(
+    outputs: Mapping[str, Any], operators: Mapping[str, int]
+) -> None:
+    summary = summary_of(outputs, operators=operators)
+    answer = get_head("detections").examine(summary, (64, 96), {})
+    assert not isinstance(answer, Question)
+    assert answer == "no output is one row of columns for each detection"

@@ -125,7 +125,8 @@ def _ask_all(
             f"{refusal} ({outputs}); compile the network without a head (--raw) and keep your own "
             "post-processing"
         )
-    advice = _advice(size_hw) if claims or not questions else _choice(questions)
+    texts = [f'family = "{name}"' for name in claims] or [one.spec_text for one in questions]
+    advice = _choice(texts) if texts else _advice(size_hw)
     raise ModelError("\n".join([head_line, *lines, advice]))
 
 
@@ -133,9 +134,9 @@ def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 
-def _choice(questions: Sequence[Question]) -> str:
+def _choice(texts: Sequence[str]) -> str:
     """Returns the spec files that would settle it, as TOML."""
-    blocks = "\nor\n".join(_indented(question.spec_text) for question in questions)
+    blocks = "\nor\n".join(map(_indented, texts))
     return (
         "Say which it is in a file detector.toml and give --spec detector.toml:\n"
         f"{blocks}\nor compile the network without a head (--raw) and keep your own "

@@ -14,6 +14,7 @@ from typing import Any
 
 from tvmdet.errors import InputError
 from tvmdet.heads.base import ANYTHING, GraphSummary, Question, Range, TensorSummary
+from tvmdet.heads.labels import labels_from_metadata
 from tvmdet.heads.names import (
     SELECTED_BOXES,
     SELECTED_CLASSES,
@@ -23,7 +24,13 @@ from tvmdet.heads.names import (
 from tvmdet.heads.options import choice
 from tvmdet.heads.ultralytics import is_ultralytics
 
-__all__ = ["BOX_COLUMNS", "DetectionOutputs", "class_range", "find_detection_outputs"]
+__all__ = [
+    "BOX_COLUMNS",
+    "DetectionOutputs",
+    "class_range",
+    "find_detection_outputs",
+    "finished_rows",
+]
 
 _ROLES = {
     "boxes": (
@@ -189,6 +196,18 @@ def find_detection_outputs(
     )
 
 
+def finished_rows(summary: GraphSummary) -> list[str]:
+    """Returns the outputs of few rows whose columns could hold a box, a score and a class."""
+    return [
+        name
+        for name, value in summary.exported_outputs.items()
+        if _is_float(value)
+        and len(value.shape) in (2, 3)
+        and value.shape[-1] in _PATTERNS
+        and 0 < (value.shape[-2] or 0) <= _MOST_ROWS
+    ]
+
+
 def _by_name(outputs: Mapping[str, TensorSummary]) -> dict[str, str]:
     found: dict[str, str] = {}
     for role, known in _ROLES.items():
@@ -269,12 +288,16 @@ def _columns(
         )
         rows = value.shape[-2] or 0
         return (
-            reason if rows > _MOST_ROWS else Question(reason, spec_text=_spec_text(width, ranges))
+            reason
+            if rows > _MOST_ROWS
+            else Question(reason, spec_text=_spec_text(summary, width, ranges))
         )
     return f"{boxes} is {value}, and no scores and class numbers of its rows are among the outputs"
 
 
-def _spec_text(width: int, ranges: tuple[Range, ...]) -> str:
+def _spec_text(summary: GraphSummary, width: int, ranges: tuple[Range, ...]) -> str:
+    named = labels_from_metadata(summary.metadata)[0] is not None
+    labels = "" if named else 'labels = ["first class", "second class"]\n'
     # Four sides and a score that cannot be more: what the graph proves is not contradicted.
     unit = sum(not one.whole and one.low >= -1 and one.high <= 2 for one in ranges) > 4
     frame = "normalized" if unit else "pixels"
@@ -283,7 +306,7 @@ def _spec_text(width: int, ranges: tuple[Range, ...]) -> str:
         meaning = 'of the network\'s input; or "normalized": from 0 to 1'
     columns = ", ".join(f'"{name}"' for name in _PATTERNS[width][0][0])
     return (
-        'family = "detections"\nlabels = ["first class", "second class"]\n'
+        f'family = "detections"\n{labels}'
         f"[options]\ncolumns = [{columns}]    # or another order\n"
         f'box_frame = "{frame}"    # {meaning}\n'
         "[input]    # what the network was trained with\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tvmdet.coco_names import spread_over_numbers
@@ -18,6 +19,7 @@ from tvmdet.heads.detection_outputs import (
     DetectionOutputs,
     class_range,
     find_detection_outputs,
+    finished_rows,
 )
 from tvmdet.heads.input_defaults import (
     UNIT,
@@ -67,7 +69,7 @@ class DetectionsHead(Head):
         options = given.get("options", {})
         found = find_detection_outputs(summary, options)
         if isinstance(found, str):
-            return found
+            return self._ask_which_to_keep(summary, size_hw, given) or found
         frame = box_frame(summary, found, size_hw, options)
         if isinstance(frame, str):
             return frame
@@ -113,6 +115,28 @@ class DetectionsHead(Head):
             *([f"{found.prototypes}: prototypes of masks"] if found.prototypes else []),
         )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
+
+    def _ask_which_to_keep(
+        self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
+    ) -> Question | None:
+        """Asks for the output to keep, where chosen rows stand beside what they were chosen of."""
+        names = list(summary.exported_outputs)
+        suppressed = any(summary.operators.get(name) for name in SUPPRESSION)
+        kept = finished_rows(summary)
+        if not suppressed or len(kept) != 1 or len(names) < 2:
+            return None
+        alone = replace(summary, outputs={kept[0]: summary.outputs[kept[0]]})
+        answer = self.examine(alone, size_hw, given)
+        if not isinstance(answer, Recognition | Question):
+            return None
+        others = ", ".join(f'"{name}"' for name in names if name != kept[0])
+        text = f'outputs = ["{kept[0]}"]    # chosen inside; or [{others}], chosen by tvmdet'
+        more = f"\n{answer.spec_text}" if isinstance(answer, Question) else ""
+        return Question(
+            f"{kept[0]} has rows that a suppression inside has chosen, and there are other outputs "
+            f"beside it ({others}): say which to keep",
+            spec_text=f"{text}{more}",
+        )
 
     def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
         """Implements :meth:`tvmdet.heads.base.Head.validate`."""
