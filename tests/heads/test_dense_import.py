@@ -52,7 +52,7 @@ NETWORKS: dict[str, tuple[onnx.ModelProto, dict[str, Any]]] = {
     ),
     "yunet": (face_network({"cls": 1, "obj": 1, "bbox": 4, "kps": 10}, scores=("cls", "obj")), {}),
 }
-CLASSES = {"scrfd": 1, "ssd": 2, "yunet": 1}
+CLASSES = {"centerface": 1, "scrfd": 1, "ssd": 2, "yunet": 1}
 
 
 def _centernet() -> onnx.ModelProto:
@@ -66,6 +66,15 @@ def _centernet() -> onnx.ModelProto:
 
 
 NETWORKS["centernet"] = (_centernet(), {})
+NETWORKS["centerface"] = (
+    dense_network(
+        {"heatmap": 1, "scale": 2, "offset": 2, "lms": 10},
+        levels=1,
+        first_stride=4,
+        activated=("heatmap",),
+    ),
+    {},
+)
 
 
 @pytest.mark.parametrize("family", NETWORKS)
