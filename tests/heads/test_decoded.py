@@ -118,3 +118,76 @@ def test_options_are_checked(options: Mapping[str, Any], message: str) -> None:
     given = {"family": "decoded", "labels": ["a", "b"], "options": told, **PICTURE}
     with pytest.raises((InputError, ModelError), match=message):
         recognise(_summary(), (64, 96), given)
+
+
+def _rows(kind: str) -> np.ndarray:
+    """What 126 cells of strides 8, 16 and 32 of 64x96 answer: boxes of 20 by 12, or distances."""
+    rng = np.random.default_rng(2)
+    rows = []
+    for stride in (8, 16, 32):
+        y, x = np.mgrid[0 : 64 // stride, 0 : 96 // stride].reshape(2, -1) * stride + stride / 2
+        sides = {
+            "corners": (x - 10, y - 6, x + 10, y + 6),
+            "center_size": (x, y, 20 + 0 * x, 12 + 0 * x),
+            "distances": (10 + 0 * x, 6 + 0 * x, 10 + 0 * x, 6 + 0 * x),
+        }[kind]
+        rows.append(np.stack(sides, axis=1) + rng.normal(0, 1, (len(x), 4)))
+    return np.concatenate(rows)[None].astype(np.float32)
+
+
+def _swapped(kind: str, activation: str = "Sigmoid") -> GraphSummary:
+    """A YOLO-NAS of LibreYOLO: the boxes are called logits, and the scores boxes."""
+    return summary_of(
+        {"pred_logits": (1, 126, 4), "pred_boxes": (1, 126, 3)},
+        output_ranges={"pred_boxes": (UNIT,)},
+        output_sources={
+            "pred_logits": frozenset({"Mul"}),
+            "pred_boxes": frozenset({activation}),
+        },
+        sample=lambda: {"pred_logits": _rows(kind)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns"),
+    [("corners", ["x1", "y1", "x2", "y2"]), ("center_size", ["cx", "cy", "w", "h"])],
+)
+def test_outputs_are_told_by_their_values_not_their_names(kind: str, columns: list[str]) -> None:
+    summary = _swapped(kind)
+    with pytest.raises(ModelError, match="pred_logits holds boxes") as caught:
+        recognise(summary, (64, 96), {})
+    assert 'family = "rtmdet"' not in str(caught.value)
+    answer = get_head("decoded").examine(summary, (64, 96), {})
+    assert isinstance(answer, Question)
+    spec = recognise(summary, (64, 96), tomllib.loads(answer.spec_text)).spec
+    assert (spec.options["box_output"], spec.options["score_output"]) == (
+        "pred_logits",
+        "pred_boxes",
+    )
+    assert (list(spec.options["columns"]), spec.options["box_frame"]) == (columns, "pixels")
+    assert spec.options["background"] == "none"
+    values = {"pred_logits": _rows(kind), "pred_boxes": np.full((1, 126, 3), 0.5, np.float32)}
+    assert_decodes_as_reference(spec, values)
+    boxes, _ = decode(spec, values)
+    # Row 0 is the cell at (4, 4), which noise of a pixel moves.
+    np.testing.assert_allclose(boxes[0, 0], [-6, -2, 14, 10], atol=4)
+
+
+@pytest.mark.parametrize(
+    ("summary", "reason"),
+    [
+        (_swapped("distances"), "distances move along with no cells"),
+        (_swapped("corners", "Softmax"), "a softmax may have a background"),
+    ],
+)
+def test_what_values_do_not_prove_is_not_believed(summary: GraphSummary, reason: str) -> None:
+    answer = get_head("decoded").examine(summary, (64, 96), {})
+    assert not isinstance(answer, Question), reason
+    assert re.search("nothing says that pred_logits and pred_boxes are", str(answer))
+
+
+def test_distances_are_left_to_the_families_that_have_them() -> None:
+    answer = get_head("rtmdet").examine(_swapped("distances"), (64, 96), {})
+    assert isinstance(answer, Question)
+    answer = get_head("rtmdet").examine(_swapped("corners"), (64, 96), {})
+    assert answer == "the values of pred_logits move along with their cells: boxes decoded already"

@@ -7,6 +7,7 @@ along with the cell, and a size does not.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,9 +15,12 @@ import numpy.typing as npt
 
 from tvmdet.heads.base import GraphSummary
 
-__all__ = ["are_corners"]
+__all__ = ["are_corners", "are_decoded", "pyramids"]
 
 Floats = npt.NDArray[np.float64]
+
+_STRIDES = (4, 8, 16, 32, 64, 128)
+_MOST_PER_CELL = 9
 
 
 def are_corners(
@@ -59,6 +63,42 @@ def are_corners(
         if all(-0.5 < slope < 0.5 for slope in slopes[2:]):
             return False
     return None
+
+
+def are_decoded(summary: GraphSummary, output: str, size_hw: tuple[int, int]) -> bool | None:
+    """Returns what boxes in pixels an output ``[N, A, 4]`` holds, of whatever pyramid.
+
+    Args:
+        summary: The network.
+        output: The name.
+        size_hw: Height and width of the input.
+
+    Returns:
+        True for two corners, False for a centre and a size; None where the values move along with
+        no cells, as differences to anchors and distances do not.
+    """
+    shape = summary.outputs[output].shape
+    if len(shape) != 3 or shape[2] != 4 or not shape[1]:
+        return None
+    answers = (
+        are_corners(summary, output, 2, size_hw, strides, per_cell)
+        for strides, per_cell in pyramids(shape[1], size_hw)
+    )
+    return next((answer for answer in answers if answer is not None), None)
+
+
+def pyramids(anchors: int, size_hw: tuple[int, int]) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Yields the strides of neighbouring maps, and the boxes of a cell, that give so many rows.
+
+    Args:
+        anchors: The rows.
+        size_hw: Height and width of the input.
+    """
+    for first, last in itertools.combinations(range(len(_STRIDES) + 1), 2):
+        strides = _STRIDES[first:last]
+        cells = sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in strides)
+        if cells and anchors % cells == 0 and anchors // cells <= _MOST_PER_CELL:
+            yield strides, anchors // cells
 
 
 def _orders(size_hw: tuple[int, int], strides: Sequence[int], per_cell: int) -> Iterator[Floats]:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.box_evidence import are_decoded
 from tvmdet.heads.decoded_joined import emit_joined, find_joined, joined_shapes
 from tvmdet.heads.detection_decoding import boxes_reference, convention_of, emit_boxes
+from tvmdet.heads.detection_outputs import BOX_COLUMNS
 from tvmdet.heads.input_defaults import fed_input, stated_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.names import plain_name
@@ -50,7 +52,8 @@ class DecodedHead(Head):
 
     Both may be joined in one output, ``[N, A, 4 + C]`` or ``[N, 4 + C, A]``, whose name stands for
     the boxes and the scores. Rows of the usual maps whose boxes prove to be two corners are taken
-    for such: the YOLO families have a centre and a size.
+    for such: the YOLO families have a centre and a size. Boxes in an output of their own are known
+    by what a picture gives, too, whatever the output is called (YOLO-NAS).
 
     Exports of qfgaohao's pytorch-ssd with MobileNet at 300x300 and of UltraFace are known: outputs
     ``scores`` of a softmax and ``boxes``, and as many boxes as their priors. Others have to be told
@@ -78,6 +81,9 @@ class DecodedHead(Head):
             )
         iou = None if joined else _pytorch_ssd(summary, boxes, scores, size_hw)
         known = _PRIORS if iou is not None else joined.proven if joined else {}
+        told = joined.told if joined else ""
+        if not known and not joined:
+            known, told = _proven(summary, boxes, scores, size_hw)
         if not asked and not known and not _are_named(boxes, scores):
             return f"nothing says that {boxes} and {scores} are decoded boxes and their scores"
         layout = _layout(options, known)
@@ -92,7 +98,7 @@ class DecodedHead(Head):
         labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):
             return labels
-        values = _input(summary, iou is not None, given, "" if joined is None else joined.told)
+        values = _input(summary, iou is not None, given, told)
         if isinstance(values, str):
             return values
         spec = DetectorSpec(
@@ -206,6 +212,22 @@ def _are_scores(summary: GraphSummary, name: str) -> bool:
 
 def _are_named(boxes: str, scores: str) -> bool:
     return plain_name(boxes) in _BOX_NAMES and plain_name(scores) in _SCORE_NAMES
+
+
+def _proven(
+    summary: GraphSummary, boxes: str, scores: str, size_hw: tuple[int, int]
+) -> tuple[Mapping[str, Any], str]:
+    """Returns options that what the network answers to a picture proves, and what to say of them.
+
+    Whatever the outputs are called: some exporters of YOLO-NAS call the boxes ``pred_logits`` and
+    the scores ``pred_boxes``. A softmax may have a column for the background, sigmoids have none.
+    """
+    corners = are_decoded(summary, boxes, size_hw)
+    if corners is None or summary.output_sources.get(scores, frozenset()) != {"Sigmoid"}:
+        return {}, ""
+    columns = BOX_COLUMNS["corners" if corners else "center_size"]
+    known = {"columns": list(columns), "box_frame": "pixels", "background": "none"}
+    return known, f"{boxes} holds boxes {' '.join(columns)} in pixels and {scores} their scores; "
 
 
 def _pytorch_ssd(

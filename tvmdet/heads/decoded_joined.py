@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tvmdet.heads.base import GraphSummary
-from tvmdet.heads.box_evidence import are_corners
+from tvmdet.heads.box_evidence import are_corners, pyramids
 from tvmdet.heads.options import choice
 from tvmdet.heads.yolo_rows import LAYOUTS
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Joined", "emit_joined", "find_joined", "joined_shapes"]
 
-_STRIDES = (4, 8, 16, 32, 64, 128)
-_MOST_PER_CELL = 9
 _CORNERS: Mapping[str, Any] = {
     "columns": ["x1", "y1", "x2", "y2"],
     "box_frame": "pixels",
@@ -92,19 +89,10 @@ def _fit(summary: GraphSummary, name: str, layout: str, size_hw: tuple[int, int]
     scores = summary.column_runs(name, axis, 4, values)
     if values < 5 or not scores or not all(run.is_score for run in scores):
         return None
-    for strides, per_cell in _pyramids(anchors, size_hw):
+    for strides, per_cell in pyramids(anchors, size_hw):
         if are_corners(summary, name, axis, size_hw, strides, per_cell):
             return Joined(output=name, layout=layout, values=values, proven=_CORNERS)
     return None
-
-
-def _pyramids(anchors: int, size_hw: tuple[int, int]) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Yields the strides of neighbouring maps, and the boxes of a cell, that give so many rows."""
-    for first, last in itertools.combinations(range(len(_STRIDES) + 1), 2):
-        strides = _STRIDES[first:last]
-        cells = sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in strides)
-        if cells and anchors % cells == 0 and anchors // cells <= _MOST_PER_CELL:
-            yield strides, anchors // cells
 
 
 def joined_shapes(shape: tuple[int | None, ...], layout: str) -> list[tuple[int | None, ...]]:

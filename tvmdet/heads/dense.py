@@ -20,6 +20,7 @@ import numpy.typing as npt
 from tvmdet.errors import InputError
 from tvmdet.heads.anchors import anchor_shapes
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.box_evidence import are_decoded
 from tvmdet.heads.dense_decoding import emit_decoded, output_kinds, reference_decoded
 from tvmdet.heads.dense_layout import (
     ACTIVATIONS,
@@ -119,6 +120,9 @@ class DenseHead(Head):
         misfit = self.misfit(found, size_hw)
         if misfit and not mine:
             return misfit
+        boxes = found.names["box"]
+        if not mine and len(boxes) == 1 and are_decoded(summary, boxes[0], size_hw) is not None:
+            return f"the values of {boxes[0]} move along with their cells: boxes decoded already"
         proven = self.proven_style(summary, found, size_hw)
         wanted = choice(options, "style", (*self.styles, _CUSTOM))
         if wanted is not None:
