@@ -57,6 +57,7 @@ def test_nothing_is_known_of_other_files() -> None:
         ({"task": "segment"}, True, ""),
         ({"task": "segment"}, False, "no output of mask prototypes"),
         ({"task": "pose"}, False, "it finds keypoints; tvmdet finds boxes"),
+        ({"task": "point"}, False, "it finds points; tvmdet finds boxes"),
         ({"task": "obb"}, False, "oriented boxes"),
         ({"task": "classify"}, False, "whole images"),
         ({"task": "dance"}, False, "only 'detect' and 'segment' are known"),

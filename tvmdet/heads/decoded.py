@@ -13,6 +13,7 @@ from tvmdet.heads.detection_decoding import boxes_reference, convention_of, emit
 from tvmdet.heads.detection_outputs import BOX_COLUMNS
 from tvmdet.heads.input_defaults import fed_input, stated_input
 from tvmdet.heads.labels import choose_labels
+from tvmdet.heads.libreyolo import libreyolo_input
 from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import choice, refuse_unknown_options
 from tvmdet.heads.queries import has_attention
@@ -275,6 +276,8 @@ def _input(
     if known:
         line = "input RGB, mean 127, deviation 128, stretched: as pytorch-ssd"
         return fed_input(summary, _PYTORCH_SSD, line, "decoded", given)
+    if (libreyolo := libreyolo_input(summary.metadata)) is not None:
+        return fed_input(summary, *libreyolo, "decoded", given)
     table = given.get("input", {})
     if stated is not None and "resize" in table:
         return stated

@@ -29,6 +29,7 @@ from tvmdet.heads.input_defaults import (
     stated_input,
 )
 from tvmdet.heads.labels import class_names, labels_from_metadata
+from tvmdet.heads.libreyolo import libreyolo_input
 from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import whole_number
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
@@ -213,6 +214,8 @@ def _input(
     if is_ultralytics(summary.metadata):
         line = "input RGB / 255, letterbox with grey 114: as Ultralytics' exports"
         return fed_input(summary, UNIT, line, "detections", given)
+    if (libreyolo := libreyolo_input(summary.metadata)) is not None:
+        return fed_input(summary, *libreyolo, "detections", given)
     if is_keras_yolo(summary, found):
         line = "input RGB / 255, letterbox with grey 128: as keras-yolo3"
         return fed_input(summary, {**UNIT, "pad_value": 128}, line, "detections", given)

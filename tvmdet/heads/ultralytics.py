@@ -27,6 +27,7 @@ _OTHER_TASKS = {
     "classify": "it classifies whole images",
     "depth": "it estimates depth",
     "obb": "it finds oriented boxes",
+    "point": "it finds points",
     "pose": "it finds keypoints",
     "semantic": "it labels pixels",
 }
