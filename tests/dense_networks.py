@@ -110,6 +110,24 @@ def face_network(
     return graph.model({"images": [1, 3, *SIZE_HW]}, dict.fromkeys(ordered), metadata={})
 
 
+def blaze_face() -> onnx.ModelProto:
+    """Logits, boxes and landmarks of 16x16 cells with 2 predictions and 8x8 with 6, joined."""
+    graph = Graph(seed=6)
+    features = graph.conv("images", (3, 16), 8, strides=[8, 8])
+    joined: dict[int, list[str]] = {16: [], 1: []}
+    for per_cell in (2, 6):
+        features = graph.node("Relu", features)
+        for numbers, parts in joined.items():
+            head = graph.conv(features, (16, numbers * per_cell), 1)
+            moved = graph.node("Transpose", head, perm=[0, 2, 3, 1])
+            target = graph.constant([0, -1, numbers], np.int64)
+            parts.append(graph.node("Reshape", moved, target))
+        features = graph.conv(features, (16, 16), 3, strides=[2, 2], pads=[1, 1, 1, 1])
+    graph.nodes.pop()
+    outputs = {graph.node("Concat", *parts, axis=1): None for parts in joined.values()}
+    return graph.model({"images": [1, 3, 128, 128]}, outputs, metadata={})
+
+
 def _rows(graph: Graph, value: str, numbers: int) -> str:
     """Joins a map's channels into rows as torchvision's heads do, through five dimensions."""
     split = graph.node("Unsqueeze", value, graph.constant([1], np.int64))

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from dense_networks import SIZE_HW, dense_network, face_network, nanodet_plus
+from dense_networks import SIZE_HW, blaze_face, dense_network, face_network, nanodet_plus
 from onnx_models import save
 
 import tvmdet
@@ -52,7 +52,7 @@ NETWORKS: dict[str, tuple[onnx.ModelProto, dict[str, Any]]] = {
     ),
     "yunet": (face_network({"cls": 1, "obj": 1, "bbox": 4, "kps": 10}, scores=("cls", "obj")), {}),
 }
-CLASSES = {"centerface": 1, "scrfd": 1, "ssd": 2, "yunet": 1}
+CLASSES = {"blazeface": 1, "centerface": 1, "scrfd": 1, "ssd": 2, "yunet": 1}
 
 
 def _centernet() -> onnx.ModelProto:
@@ -76,6 +76,9 @@ NETWORKS["centerface"] = (
     {},
 )
 
+NETWORKS["blazeface"] = (blaze_face(), {})
+SIZES = {"blazeface": (128, 128)}
+
 
 @pytest.mark.parametrize("family", NETWORKS)
 def test_is_recognised(family: str, tmp_path: Path) -> None:
@@ -83,10 +86,11 @@ def test_is_recognised(family: str, tmp_path: Path) -> None:
     path = save(network, tmp_path / "detector.onnx")
     model = tvmdet.import_onnx(path, spec=given)
     assert model.spec.family == family
-    assert model.spec.input.size_hw == SIZE_HW
+    size_hw = SIZES.get(family, SIZE_HW)
+    assert model.spec.input.size_hw == size_hw
     assert len(model.spec.labels) == CLASSES.get(family, 3)
     # What ONNX Runtime computes decodes, too: the shapes of the spec are those of the graph.
-    picture = np.random.default_rng(0).normal(0, 1, (1, 3, *SIZE_HW)).astype(np.float32)
+    picture = np.random.default_rng(0).normal(0, 1, (1, 3, *size_hw)).astype(np.float32)
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_outputs()]
     outputs = dict(zip(names, session.run(names, {"images": picture}), strict=True))
