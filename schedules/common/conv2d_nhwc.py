@@ -171,10 +171,9 @@ class Conv2dNhwc(RegisterTile, Template):
         self._place_padding(schedule, pad, task, workload)
         self.registers(schedule, conv, lanes)
         columns, channels = schedule.get_loops(last)[-2:]
-        if workload["filters"] % vector == 0:
-            outer, inner = schedule.split(channels, [None, lanes])
-            schedule.vectorize(inner)
-            schedule.unroll(outer)
+        outer, inner = schedule.split(channels, [None, lanes])
+        schedule.vectorize(inner)
+        schedule.unroll(outer)
         schedule.unroll(columns)
         return overlap_tiles(schedule)
 

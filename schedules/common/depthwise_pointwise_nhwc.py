@@ -140,10 +140,9 @@ class DepthwisePointwiseNhwc(Template):
         _depthwise_part(schedule, pad, dw, between, workload, decision)
         template.registers(schedule, conv, workload["lanes"])
         columns, channels = schedule.get_loops(last)[-2:]
-        if workload["filters"] % vector == 0:
-            outer, inner = schedule.split(channels, [None, workload["lanes"]])
-            schedule.vectorize(inner)
-            schedule.unroll(outer)
+        outer, inner = schedule.split(channels, [None, workload["lanes"]])
+        schedule.vectorize(inner)
+        schedule.unroll(outer)
         schedule.unroll(columns)
         return overlap_tiles(schedule)
 

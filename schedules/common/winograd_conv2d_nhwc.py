@@ -24,7 +24,7 @@ go to memory and back.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from tvm import tirx
 from tvm.s_tir import Schedule
@@ -60,6 +60,8 @@ _WEIGHT_CYCLES = 4
 
 class WinogradConv2dNhwc(RegisterTile, Template):
     """Fused Winograd convolution; see the module's text."""
+
+    told_by_neighbours: ClassVar[int] = 4
 
     def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:
         """Matches a function with one Winograd convolution whose epilogue keeps its shape."""

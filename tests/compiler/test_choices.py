@@ -95,33 +95,36 @@ def test_a_pair_without_records_depends_on_the_picture(
     assert measured_pairs(V4, store, 2)(pair) is chosen
 
 
-def test_a_kernel_of_another_size_is_scheduled_like_its_neighbour(store: TuningStore) -> None:
+def _conv3x3(builder: relax.BlockBuilder, x: Any) -> Any:
     weight = np.random.default_rng(0).standard_normal((32, 3, 3, 16)).astype("float32")
+    layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+    return builder.emit(relax.op.nn.conv2d(x, relax.const(weight), padding=[1] * 4, **layouts))
 
-    def emit(builder: relax.BlockBuilder, x: Any) -> Any:
-        return builder.emit(
-            relax.op.nn.conv2d(
-                x,
-                relax.const(weight),
-                padding=[1] * 4,
-                data_layout="NHWC",
-                kernel_layout="OHWI",
-            )
-        )
 
+def test_a_winograd_kernel_is_scheduled_like_one_of_another_size(store: TuningStore) -> None:
+    known, new = (np.zeros((1, side, side, 16), "float32") for side in (40, 52))
+    lowered = lower_network(_conv3x3, [new], V4, "winograd4")
+    assert schedule_kernels(lowered, V4, store, 2).sources == {"default": 1}
+    (kernel,) = kernels_of(_conv3x3, [known], V4, "winograd4")
+    (own,) = kernels_of(_conv3x3, [new], V4, "winograd4")
+    among = own.decisions[: kernel.template.told_by_neighbours]
+    for wanted in among[1:]:
+        _put(store, kernel.workload.anchor, 1.0 / among.index(wanted), decision=wanted)
+        done = schedule_kernels(lowered, V4, store, 2)
+        assert done.sources == {"near": 1}
+        assert list(done.decisions.values()) == [wanted]
+    # What is far down in its own ranking serves only to choose among the first.
+    _put(store, kernel.workload.anchor, 0.01, decision=kernel.decisions[-1])
+    (decision,) = schedule_kernels(lowered, V4, store, 2).decisions.values()
+    assert decision in among
+
+
+def test_a_direct_kernel_of_another_size_says_nothing(store: TuningStore) -> None:
     known, new = (np.zeros((1, side, side, 16), "float32") for side in (20, 26))
-    assert schedule_kernels(lower_network(emit, [new], V4), V4, store, 2).sources == {"default": 1}
-    (kernel,) = kernels_of(emit, [known], V4)
-    wanted = next(
-        d
-        for d in kernel.decisions
-        if (d["order"], d["rows"]) == ("wo_inner", 2) and d["tile_w"] > 4
-    )
-    _put(store, kernel.workload.anchor, 1.0, decision=wanted)
-    done = schedule_kernels(lower_network(emit, [new], V4), V4, store, 2)
-    assert done.sources == {"near": 1}
-    (decision,) = done.decisions.values()
-    assert (decision["order"], decision["rows"]) == ("wo_inner", 2)
+    (kernel,) = kernels_of(_conv3x3, [known], V4)
+    _put(store, kernel.workload.anchor, 1.0, decision=kernel.decisions[1])
+    done = schedule_kernels(lower_network(_conv3x3, [new], V4), V4, store, 2)
+    assert done.sources == {"default": 1}
 
 
 def test_the_best_decision_that_there_still_is(store: TuningStore) -> None:
@@ -168,15 +171,10 @@ def test_a_record_of_another_processor_says_so(store: TuningStore) -> None:
 
 
 def test_a_neighbour_serves_where_nothing_of_its_own_is_left(store: TuningStore) -> None:
-    weight = np.zeros((32, 3, 3, 16), "float32")
-
-    def emit(builder: relax.BlockBuilder, x: Any) -> Any:
-        layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
-        return builder.emit(relax.op.nn.conv2d(x, relax.const(weight), **layouts))
-
-    known, new = (np.zeros((1, side, side, 16), "float32") for side in (20, 26))
-    (near,), (kernel,) = (kernels_of(emit, [data], V4) for data in (known, new))
+    known, new = (np.zeros((1, side, side, 16), "float32") for side in (40, 52))
+    (near,), (kernel,) = (kernels_of(_conv3x3, [data], V4, "winograd4") for data in (known, new))
     _put(store, near.workload.anchor, 1.0, decision=near.decisions[3])
-    gone = Decision.of(SOME.template, oc_blocks=1, tile_w=99, order="co_inner", rows=1)
+    gone = Decision.of(kernel.template.name, tile=99)
     _put(store, kernel.workload.anchor, 1.0, decision=gone)
-    assert schedule_kernels(lower_network(emit, [new], V4), V4, store, 2).sources == {"near": 1}
+    lowered = lower_network(_conv3x3, [new], V4, "winograd4")
+    assert schedule_kernels(lowered, V4, store, 2).sources == {"near": 1}

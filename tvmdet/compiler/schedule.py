@@ -183,7 +183,7 @@ def _schedule(
     records = TargetRecords(store, target)
     template, workload = find(func, target)
     valid = template.decisions(workload, target)
-    candidates = _known(records, key, workload.anchor, template.name, threads, valid)
+    candidates = _known(records, key, workload.anchor, template, threads, valid)
     candidates += [(decision, "default" if len(valid) > 1 else "single") for decision in valid]
     broken = {
         decision: record for decision, record in records.measured(key).items() if not record.ok
@@ -217,7 +217,7 @@ def _known(
     records: TargetRecords,
     key: str,
     anchor: str,
-    template: str,
+    template: Template,
     threads: int,
     valid: Sequence[Decision],
 ) -> list[tuple[Decision, str]]:
@@ -228,11 +228,14 @@ def _known(
     if len(valid) < 2:
         return []
     allowed = frozenset(valid)
-    usable = _fastest(records, key, anchor, template, threads, allowed)
-    every = _fastest(records, key, anchor, template, threads)
+    usable = _fastest(records, key, anchor, template.name, threads, allowed)
+    every = _fastest(records, key, anchor, template.name, threads)
     gone = [pair for pair in every if pair[0] not in allowed]
-    if not usable and (like := records.near(anchor, template, threads)) is not None:
-        usable = [(fitted(like.decision, valid), "predicted" if like.predicted else "near")]
+    first = valid[: template.told_by_neighbours]
+    if not usable and len(first) > 1:
+        like = records.near(anchor, template.name, threads)
+        if like is not None:
+            usable = [(fitted(like.decision, first), "predicted" if like.predicted else "near")]
     return [*gone, *usable]
 
 
