@@ -86,7 +86,7 @@ def test_filter_and_json_keep_masks_with_their_boxes() -> None:
 def test_refuses_masks_of_another_picture_or_number() -> None:
     masks = with_masks().instance_masks
     for wrong, size_hw in ((masks.take([0]), (50, 60)), (masks, (60, 50))):
-        with pytest.raises(InputError, match=r"masks in an image of .*allowed: 2 in one of"):
+        with pytest.raises(InputError, match=r"masks? in an image of .*allowed: 2 in one of"):
             Detections(
                 boxes_xyxy=two().boxes_xyxy,
                 scores=two().scores,
@@ -111,7 +111,7 @@ def test_empty() -> None:
 
 
 def test_refuses_arrays_that_do_not_belong_together() -> None:
-    with pytest.raises(InputError, match=r"there are 1 labels; allowed: \(1, 4\)"):
+    with pytest.raises(InputError, match=r"beside 1 label; allowed: \(1, 4\)"):
         Detections(
             boxes_xyxy=np.zeros((2, 4), np.float32),
             scores=np.zeros(2, np.float32),

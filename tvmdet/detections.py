@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tvmdet.counted import counted
 from tvmdet.errors import InputError
 from tvmdet.masks import InstanceMasks
 
@@ -78,13 +79,13 @@ class Detections:
         shapes = (self.boxes_xyxy.shape, self.scores.shape, self.class_ids.shape)
         if shapes != ((n, 4), (n,), (n,)):
             raise InputError(
-                f"boxes, scores and class ids have shapes {shapes} and there are {n} labels; "
+                f"boxes, scores and class ids have shapes {shapes}, beside {counted(n, 'label')}; "
                 f"allowed: ({n}, 4), ({n},), ({n},)"
             )
         masks = self.instance_masks
         if masks is not None and (len(masks), masks.image_size_hw) != (n, self.image_size_hw):
             raise InputError(
-                f"there are {len(masks)} masks in an image of {masks.image_size_hw}; "
+                f"got {counted(len(masks), 'mask')} in an image of {masks.image_size_hw}; "
                 f"allowed: {n} in one of {self.image_size_hw}"
             )
 

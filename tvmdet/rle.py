@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmdet.counted import counted
 from tvmdet.errors import InputError
 
 __all__ = ["decode_rle", "encode_rle"]
@@ -92,8 +93,8 @@ def decode_rle(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
     counts = _from_text(text.encode("ascii") if isinstance(text, str) else bytes(text))
     if min(counts, default=0) < 0 or sum(counts) != height * width:
         raise InputError(
-            f"the counts of a mask add up to {sum(counts)} pixels; its size is {height}x{width}: "
-            "give counts and size of one mask, as pycocotools writes them"
+            f"the counts of a mask add up to {counted(sum(counts), 'pixel')}; its size is "
+            f"{height}x{width}: give counts and size of one mask, as pycocotools writes them"
         )
     values = np.arange(len(counts)) % 2 == 1
     return np.repeat(values, counts).reshape(width, height).T.copy()

@@ -202,6 +202,7 @@ def test_tune_passes_its_options_on(
         "board": None,
         "cost_model": "measured",
     }
+    assert "toy, 2 threads" in done.out
     assert "40 to tune, 31 of them already known" in done.out
     assert "20 ms -> 10 ms (2.00x)" in done.out
     same = f"--batch 4,1 --size 32x48 --precision bf16 --logs {tmp_path}"
@@ -265,7 +266,13 @@ def test_tune_interrupted(
     monkeypatch.setattr(tuning, "tune", Recorder(tuning_report(stopped="interrupted")))
     done = run("tune", "x.onnx")
     assert done.code == 130
+    assert "interrupted after 120 trials. " in done.error
     assert "Every measured trial is kept; the same command goes on from there" in done.error
+    once = tuning_report(stopped="interrupted", trials=1, threads=1)
+    monkeypatch.setattr(tuning, "tune", Recorder(once))
+    done = run("tune", "x.onnx")
+    assert "interrupted after 1 trial. " in done.error
+    assert "toy, 1 thread " in done.out
     monkeypatch.setattr(tuning, "tune", Recorder(KeyboardInterrupt()))
     done = run("tune", "x.onnx")
     assert done.code == 130
@@ -340,7 +347,7 @@ def test_compile_lists_the_records_that_it_passed_over(
     assert done.code == 0
     assert "fused_conv2d_3" in done.out
     assert "tile 9 is not allowed" in done.out
-    assert "warning: 1 tuning records for x86-64-v3 cannot be used" in done.err
+    assert "warning: 1 tuning record for x86-64-v3 cannot be used" in done.err
     assert "tvmdet tune x.onnx --target x86-64-v3 --batch 1,4" in done.err
 
 
@@ -350,7 +357,7 @@ def test_compile_says_when_most_kernels_are_untuned(
     report = compile_report(tuning={"x86-64-v3": {"tuned": 1, "borrowed": 3, "default": 9}})
     monkeypatch.setattr(compiler, "compile", Recorder(report))
     told = run("compile", "x.onnx").err
-    assert "12 of 13 kernels are not tuned for x86-64-v3" in told
+    assert "12 of 13 kernels not tuned for x86-64-v3" in told
     assert "tvmdet tune x.onnx --target x86-64-v3, and compile again" in told
     told = run("compile", "x.onnx", "--precision", "bf16", "--target", "x86-64-v4").err
     assert "tvmdet tune x.onnx --target x86-64-v3 --precision bf16, and compile again" in told
@@ -362,7 +369,7 @@ def test_compile_says_when_most_kernels_were_measured_elsewhere(
     report = compile_report(tuning={"x86-64-v3": {"tuned": 1, "elsewhere": 9, "near": 2}})
     monkeypatch.setattr(compiler, "compile", Recorder(report))
     told = run("compile", "x.onnx").err
-    assert "9 of 12 kernels for x86-64-v3 were measured on another processor" in told
+    assert "9 of 12 kernels for x86-64-v3 measured on another processor" in told
     assert "tvmdet tune x.onnx --target x86-64-v3, and compile again" in told
     monkeypatch.setattr(Target, "missing_features", lambda _self: ("something",))
     assert "another processor" not in run("compile", "x.onnx", "--target", "x86-64-v3").err

@@ -164,7 +164,7 @@ def test_missing_pictures_are_counted_before_anything_runs(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"there is no folder .*nowhere"):
         read_annotations(path, tmp_path / "nowhere")
     (tmp_path / "1.png").unlink()
-    with pytest.raises(InputError, match=r"1 of 2 pictures are not in .*, such as 1\.png"):
+    with pytest.raises(InputError, match=r"1 of 2 pictures not in .*, such as 1\.png"):
         read_annotations(path, tmp_path)
 
 

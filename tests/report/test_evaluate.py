@@ -131,9 +131,9 @@ def test_categories_without_a_class_count_as_missed_and_are_named(
     )
     assert report.boxes.values["AP"] == pytest.approx(0.5)
     said = "\n".join(report.warnings)
-    assert "1 annotated categories are no class of the detector" in said and "violet" in said
+    assert "1 annotated category without a class of the detector" in said and "violet" in said
     assert "grey" not in said, "nothing grey is annotated"
-    assert "2 classes of the detector are no category" in said and "green, red" in said
+    assert "2 classes of the detector left out, no category" in said and "green, red" in said
 
 
 @pytest.mark.parametrize(
@@ -298,4 +298,4 @@ def test_annotations_without_masks_leave_boxes(masks_path: Path, tmp_path: Path)
     report = evaluate(masks_path, EvalOptions(annotations=path, images=path.parent, threads=1))
     assert report.masks is None
     assert report.boxes.values["AP"] == pytest.approx(1.0)
-    assert any("1 annotations have no segmentation" in line for line in report.warnings)
+    assert any("1 annotation without a segmentation" in line for line in report.warnings)

@@ -80,7 +80,7 @@ def test_a_whole_number_is_a_number_and_unknown_keys_are_passed_over() -> None:
         ({"name": "", "legs": [{"length": True}]}, "length is True, not a number"),
         ({**LEAST, "count": True}, "count is True, not a whole number"),
         ({**LEAST, "count": 1.5}, "count is 1.5, not a whole number"),
-        ({**LEAST, "place": [1.0]}, "place has 1 values, not 2"),
+        ({**LEAST, "place": [1.0]}, "place has 1 value, not 2"),
         ({**LEAST, "kind": "iron"}, "kind is 'iron', not 'wood' or 2"),
         ({**LEAST, "by_name": []}, "by_name is a list, not an object"),
         ({**LEAST, "by_name": {"x": {}}}, "by_name.x.length is missing"),

@@ -64,7 +64,7 @@ def _lines(plan: Path) -> list[dict[str, Any]]:
 def test_a_plan_is_measured_and_collected_once(plan: Path, tmp_path: Path) -> None:
     done = _measure(plan)
     assert done.returncode == 0, done.stderr
-    assert "3 of 3 kernels to measure" in done.stdout
+    assert "3 of 3 candidates to measure" in done.stdout
     assert [line["candidate"] for line in _lines(plan)] == [0, 1, 2]
     first = collect_plan(plan, logs=tmp_path / "logs")
     assert (first.measured, first.failed, first.missing, first.new) == (3, 0, 0, 3)
@@ -81,7 +81,7 @@ def test_measuring_goes_on_where_it_stopped(plan: Path) -> None:
     # The second line was torn off by a crash.
     (plan / "results.jsonl").write_bytes(whole[: first + 20])
     done = _measure(plan)
-    assert "2 of 3 kernels to measure" in done.stdout
+    assert "2 of 3 candidates to measure" in done.stdout
     assert [line["candidate"] for line in _lines(plan)] == [0, 1, 2]
     assert (plan / "results.jsonl").read_bytes()[:first] == whole[:first]
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tvmdet.counted import counted
 from tvmdet.errors import TargetError
 
 __all__ = ["BasicBlock", "CacheCounts", "SharedCounts", "SourceBlock", "basic_blocks"]
@@ -141,7 +142,9 @@ class SharedCounts:
             TargetError: There were more than there is room for.
         """
         if lost := self._head()[2]:
-            raise TargetError(f"the code is too large to be counted: {lost} blocks are lost")
+            raise TargetError(
+                f"the code is too large to be counted: {counted(lost, 'block')} too many"
+            )
         found = []
         for at in self._records():
             _, place, executed, owner, count, _ = _RECORD.unpack_from(self._memory, at)

@@ -25,6 +25,7 @@ from tvmdet.cli.options import (
     parse_duration,
 )
 from tvmdet.cli.progress import Bar, Phases
+from tvmdet.counted import counted
 
 if TYPE_CHECKING:
     from tvmdet.report import BenchReport
@@ -138,7 +139,9 @@ def bench(
                 model,
                 options,
                 say=phase,
-                progress=lambda what, n, s: bar.update(n, f"{what}: {n} rounds, {s:.0f} s"),
+                progress=lambda what, n, s: bar.update(
+                    n, f"{what}: {counted(n, 'round')}, {s:.0f} s"
+                ),
                 command=("tvmdet", *sys.argv[1:]),
             )
     if json == "-":

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tvmdet.cli import output
+from tvmdet.counted import counted
 
 __all__ = ["print_certificate"]
 
@@ -28,21 +29,21 @@ def _cells(checked: Mapping[str, Any]) -> tuple[str, str, str]:
     tolerance = checked.get("tolerance", {})
     if "worst_relative" in checked:
         worst = ", ".join(f"{name} {value:g}" for name, value in checked["worst_relative"].items())
-        compared = f"{len(checked['worst_relative'])} outputs at batch {batches}"
+        compared = f"{counted(len(checked['worst_relative']), 'output')} at batch {batches}"
         allowed = f"of the greatest value {worst} (allowed {tolerance.get('raw', 0):g})"
         return checked.get("reference", ""), compared, allowed
     compared = (
-        f"{checked.get('boxes')} boxes in {len(checked.get('images', ()))} images "
-        f"at batch {batches}"
+        f"{counted(checked.get('boxes', 0), 'box', 'boxes')} in "
+        f"{counted(len(checked.get('images', ())), 'image')} at batch {batches}"
     )
     if checked.get("rank_swaps"):
-        compared += f", {checked['rank_swaps']} others by rounding"
+        compared += f", {counted(checked['rank_swaps'], 'other')} by rounding"
     worst = (
         f"IoU {checked.get('worst_iou')} (allowed {tolerance.get('iou')}), "
         f"score {checked.get('worst_score_drift')} (allowed {tolerance.get('score')})"
     )
     if "masks" in checked:
-        compared = f"{checked['masks']} masks, {compared}"
+        compared = f"{counted(checked['masks'], 'mask')}, {compared}"
         worst += f", mask IoU {checked.get('worst_mask_iou')} (allowed {tolerance.get('mask_iou')})"
     if "emulated" in checked:
         compared += f", under {checked['emulated']}"

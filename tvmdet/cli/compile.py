@@ -35,6 +35,7 @@ from tvmdet.cli.options import (
 )
 from tvmdet.cli.progress import Phases
 from tvmdet.contain import Bounds
+from tvmdet.counted import counted
 from tvmdet.errors import InputError
 from tvmdet.model_file import check_model_file
 
@@ -172,8 +173,8 @@ def _advise(report: CompileReport, model: Path, options: Sequence[str]) -> None:
     for name in report.targets:
         if report.fallbacks.get(name):
             output.warning(
-                f"{len(report.fallbacks[name])} tuning records for {name} cannot be used; "
-                f"measure those kernels again: tvmdet tune {model} --target {name}{same}"
+                f"{counted(len(report.fallbacks[name]), 'tuning record')} for {name} cannot be "
+                f"used; measure those kernels again: tvmdet tune {model} --target {name}{same}"
                 f"{_tuned_with(name)}"
             )
         counts = report.tuning[name]
@@ -182,15 +183,15 @@ def _advise(report: CompileReport, model: Path, options: Sequence[str]) -> None:
         total = untuned + elsewhere + counts.get("tuned", 0)
         if untuned * 2 > total:
             output.warning(
-                f"{untuned} of {total} kernels are not tuned for {name}; for a faster file run: "
-                f"tvmdet tune {model} --target {name}{same}{_tuned_with(name)}, "
+                f"{untuned} of {counted(total, 'kernel')} not tuned for {name}; for a faster file "
+                f"run: tvmdet tune {model} --target {name}{same}{_tuned_with(name)}, "
                 "and compile again"
             )
         elif elsewhere * 2 > total and not _tuned_with(name):
             output.warning(
-                f"{elsewhere} of {total} kernels for {name} were measured on another processor; "
-                f"minutes on this one may make the file faster: tvmdet tune {model} --target "
-                f"{name}{same}, and compile again"
+                f"{elsewhere} of {counted(total, 'kernel')} for {name} measured on another "
+                f"processor; minutes on this one may make the file faster: tvmdet tune {model} "
+                f"--target {name}{same}, and compile again"
             )
 
 

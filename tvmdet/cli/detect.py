@@ -17,6 +17,7 @@ from tvmdet.cli.progress import Bar
 from tvmdet.cli.records import Records, open_records
 from tvmdet.cli.sources import Found, find_sources
 from tvmdet.cli.tally import Tally
+from tvmdet.counted import counted
 from tvmdet.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def detect(
         if tally.failures < len(found):
             _name_next_step(model, sources, save, json)
     if tally.failures:
-        output.error(f"{tally.failures} of {len(found)} sources failed, as said above")
+        output.error(f"{tally.failures} of {counted(len(found), 'source')} failed, as said above")
         return 1
     return 0
 
@@ -108,7 +109,7 @@ def _detect_in(
         ):
             work = _Work(detector, thresholds, pictures, records, tally)
             for done in work.through(found):
-                bar.update(done, f"{done}/{len(found)}, {tally.objects} objects")
+                bar.update(done, f"{done}/{len(found)}, {counted(tally.objects, 'object')}")
     return pictures
 
 

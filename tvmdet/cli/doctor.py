@@ -24,6 +24,7 @@ from tvmdet.cli.options import (
 )
 from tvmdet.cli.progress import Phases
 from tvmdet.contain import Bounds
+from tvmdet.counted import counted
 
 if TYPE_CHECKING:
     from tvmdet.diagnosis import Diagnosis, Shrunk
@@ -121,9 +122,7 @@ def _print(found: Diagnosis, *, nodes: bool, again: Sequence[str], as_raw: Seque
 def _verdict(found: Diagnosis) -> str:
     if found.ok:
         return f"COMPILES  {found.path}"
-    count = len(found.problems)
-    problems = "1 problem" if count == 1 else f"{count} problems"
-    return f"DOES NOT COMPILE  {found.path}: {problems}"
+    return f"DOES NOT COMPILE  {found.path}: {counted(len(found.problems), 'problem')}"
 
 
 def _what(found: Diagnosis) -> str:
@@ -208,8 +207,8 @@ def _compared(found: Diagnosis) -> str:
         return ""
     worst = max(found.compared, key=lambda name: found.compared[name] if found.compared else 0)
     return (
-        f"compiled against ONNX Runtime, {len(found.compared)} outputs: largest difference "
-        f"{_size(found.compared[worst])} ({worst})"
+        f"compiled against ONNX Runtime, {counted(len(found.compared), 'output')}: largest "
+        f"difference {_size(found.compared[worst])} ({worst})"
     )
 
 

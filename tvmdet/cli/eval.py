@@ -14,6 +14,7 @@ from tvmdet.cli import output
 from tvmdet.cli.files import written_whole
 from tvmdet.cli.options import Debug, Threads
 from tvmdet.cli.progress import Bar, Phases
+from tvmdet.counted import counted
 
 if TYPE_CHECKING:
     from tvmdet.report import EvalReport
@@ -141,7 +142,7 @@ def _print(report: EvalReport) -> None:
             ("file", f"{report.artifact} ({report.model.get('name')})"),
             ("code for", report.target),
             ("annotations", report.annotations),
-            ("pictures", f"{report.images}, {report.objects} objects{crowds}"),
+            ("pictures", f"{report.images}, {counted(report.objects, 'object')}{crowds}"),
             ("counted", f"score over {report.score:g}, overlaps up to IoU {report.iou:g}"),
             ("computed by", report.backend),
             ("reference", "" if report.reference is None else report.reference.runtime),

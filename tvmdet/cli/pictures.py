@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvmdet.cli.files import make_folder, written_whole
+from tvmdet.counted import counted
 from tvmdet.errors import InputError
 from tvmdet.suffixes import IMAGE_SUFFIXES
 
@@ -183,7 +184,7 @@ class VideoFile:
         written.release()
         if count != self._frames:
             raise InputError(
-                f"cannot write {path}: {count} of {self._frames} frames arrived; "
+                f"cannot write {path}: {count} of {counted(self._frames, 'frame')} arrived; "
                 f"free some space or choose another place with {_OPTION}"
             )
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tvmdet.counted import counted
 from tvmdet.errors import InputError
 from tvmdet.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -78,7 +79,8 @@ def _filter(paths: Sequence[Path], base: Path, word: str, left_out: Path | None)
         looked_for = " ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
         raise InputError(
             f"{word} names no image and no video; looked for files that end in {looked_for} "
-            f"({len(paths)} entries seen); give a file, another folder or another pattern"
+            f"({counted(len(paths), 'entry', 'entries')} seen); give a file, another folder or "
+            "another pattern"
         )
     return found
 

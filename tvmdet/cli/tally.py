@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tvmdet.cli import output
+from tvmdet.counted import counted
 
 if TYPE_CHECKING:
     from tvmdet.detections import Detections
@@ -23,6 +24,12 @@ class _Row:
     size_hw: tuple[int, int]
     frames: int | None = None
     classes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def name(self) -> str:
+        """The source, and of a video how many frames it had."""
+        frames = "" if self.frames is None else f" ({counted(self.frames, 'frame')})"
+        return self.source + frames
 
 
 class Tally:
@@ -84,7 +91,7 @@ class Tally:
 
     def _print_boxes(self, found: Detections) -> None:
         size = "x".join(str(side) for side in found.image_size_hw)
-        title = f"{found.source} ({size}): {_objects(len(found))}"
+        title = f"{found.source} ({size}): {counted(len(found), 'object')}"
         if not len(found):
             output.stdout().print(title)
             return
@@ -103,7 +110,9 @@ class Tally:
             ("source", "size", "objects", "classes"),
             [
                 (
-                    row.source if row.frames is None else f"{row.source} ({row.frames} frames)",
+                    row.source
+                    if row.frames is None
+                    else f"{row.source} ({counted(row.frames, 'frame')})",
                     "x".join(str(side) for side in row.size_hw),
                     row.classes.total(),
                     _most_common(row.classes),
@@ -113,14 +122,12 @@ class Tally:
             right=("objects",),
         )
         if self._sources > len(self._rows):
-            output.stdout().print(f"... and {self._sources - len(self._rows)} more sources\n")
+            more = counted(self._sources - len(self._rows), "more source")
+            output.stdout().print(f"... and {more}\n")
         output.stdout().print(
-            f"{_objects(self.objects)} in {self._sources} sources: {_most_common(self._classes)}"
+            f"{counted(self.objects, 'object')} in {counted(self._sources, 'source')}: "
+            f"{_most_common(self._classes)}"
         )
-
-
-def _objects(count: int) -> str:
-    return "1 object" if count == 1 else f"{count} objects"
 
 
 def _most_common(classes: Counter[str]) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from tvmdet.cli import output
 from tvmdet.cli.options import Debug, Json, Logs
+from tvmdet.counted import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,7 +111,8 @@ def _print_one(entry: dict[str, Any]) -> None:
             ("TVM target", entry["tvm"]),
             (
                 "tuned",
-                f"{entry['tuned_kernels']} kernels, {entry['tuning_records']} measurements"
+                f"{counted(entry['tuned_kernels'], 'kernel')}, "
+                f"{counted(entry['tuning_records'], 'measurement')}"
                 + (f"; {only} only predicted" if (only := entry["predicted_kernels"]) else "")
                 + (f"; for others, as {other}" if (other := entry["records"]) != name else ""),
             ),

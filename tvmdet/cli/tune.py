@@ -30,6 +30,7 @@ from tvmdet.cli.options import (
 )
 from tvmdet.cli.progress import Bar, Phases
 from tvmdet.contain import Bounds
+from tvmdet.counted import counted
 from tvmdet.model_file import check_model_file
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def tune(
     else:
         _print(report)
     if report.interrupted:
-        output.error(f"interrupted after {report.trials} trials. {_RESUME}")
+        output.error(f"interrupted after {counted(report.trials, 'trial')}. {_RESUME}")
         return _INTERRUPTED
     if not json:
         options = given_again(batch=batch, size=size, spec=spec, raw=raw, precision=precision)
@@ -192,7 +193,7 @@ def _plan(
     output.facts(
         [
             ("plan", f"{made.folder}, for {made.target}"),
-            ("kernels", f"{made.tasks}, {made.candidates} candidates"),
+            ("kernels", f"{made.tasks}, {counted(made.candidates, 'candidate')}"),
             ("measure it", f"copy the folder to the hardware, run: python {folder}/measure.py"),
         ]
     )
@@ -251,7 +252,7 @@ def _tune_showing(
 
 
 def _line(now: TuningProgress) -> str:
-    parts = [f"{_clock(now.eta_s)} left", f"{now.trials} trials"]
+    parts = [f"{_clock(now.eta_s)} left", counted(now.trials, "trial")]
     if now.predicted_cycles is not None:
         parts.append(_cycles(now.predicted_cycles_before, now.predicted_cycles))
     if now.latency_s is not None:
@@ -301,7 +302,7 @@ def _print(report: TuningReport) -> None:
     verb = "predicted" if report.predicted_by else "measured"
     output.facts(
         [
-            ("target", f"{report.target}, {report.threads} threads"),
+            ("target", f"{report.target}, {counted(report.threads, 'thread')}"),
             ("kernels", f"{report.tasks} to tune, {report.known_before} of them already known"),
             ("trials", f"{report.trials} in {_clock(report.seconds)}"),
             ("improved", f"{report.improved}, and {report.new} {verb} for the first time"),

@@ -12,6 +12,7 @@ from tvmdet.cli import output
 from tvmdet.cli.files import check_writable, written_whole
 from tvmdet.cli.options import Board, BoardKey, Debug, Rounds, parse_board, parse_duration
 from tvmdet.cli.progress import Bar, Phases
+from tvmdet.counted import counted
 
 if TYPE_CHECKING:
     from tvmdet.report import Verification
@@ -92,7 +93,9 @@ def verify(
                 options,
                 where=str(result),
                 say=phase,
-                progress=lambda what, n, s: bar.update(n, f"{what}: {n} rounds, {s:.0f} s"),
+                progress=lambda what, n, s: bar.update(
+                    n, f"{what}: {counted(n, 'round')}, {s:.0f} s"
+                ),
                 command=("tvmdet", *sys.argv[1:]),
             )
     _write(found, save, json)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tvmdet.artifact import Artifact
 from tvmdet.board.session import BoardAddress
+from tvmdet.counted import counted
 from tvmdet.cpus import check_threads
 from tvmdet.errors import ArtifactError, InputError
 from tvmdet.report.accuracy import read_accuracy
@@ -265,8 +266,8 @@ class _Run:
         if count:
             advice = "give the --logs that the file was compiled with, or compile it again"
             self._remarks.append(
-                f"network: {count} kernels have other schedules than in {self._artifact.path}; "
-                f"{advice}"
+                f"network: {counted(count, 'kernel')} scheduled otherwise than in "
+                f"{self._artifact.path}; {advice}"
             )
 
     def _contest(self, network: Network, compiled: Path) -> Contest:

@@ -20,6 +20,7 @@ import tvmdet
 from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.board.kernel_files import KernelFiles
 from tvmdet.board.session import BoardAddress, board_threads, connect
+from tvmdet.counted import counted
 from tvmdet.cpus import check_threads
 from tvmdet.errors import ArtifactError, InputError, TargetError
 from tvmdet.report.accuracy import read_accuracy
@@ -330,7 +331,8 @@ def _read_boxes(arrays: Sequence[Any]) -> _Read:
         class_ids=classes[0, kept].astype(np.int64),
     )
     return _Read(
-        answers=sample_found(found), note=f"a drawn picture, {len(found.scores)} boxes; {_NOTE}"
+        answers=sample_found(found),
+        note=f"a drawn picture, {counted(len(found.scores), 'box', 'boxes')}; {_NOTE}",
     )
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tvmdet.counted import counted
 from tvmdet.errors import InputError
 
 __all__ = ["Annotations", "CocoImage", "CocoObject", "read_annotations"]
@@ -188,8 +189,8 @@ def _found(images: Iterable[CocoImage], folder: Path) -> list[CocoImage]:
             missing.append(image)
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(found) + len(missing)} pictures are not in {folder}, such as "
-            f"{os.path.relpath(missing[0].path, folder)}: give --images their folder, or "
+            f"{len(missing)} of {counted(len(found) + len(missing), 'picture')} not in {folder}, "
+            f"such as {os.path.relpath(missing[0].path, folder)}: give --images their folder, or "
             "--annotations of the pictures that are there"
         )
     return found

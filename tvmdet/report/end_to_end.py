@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tvmdet.boxes import iou_matrix
+from tvmdet.counted import counted
 from tvmdet.report.agreement import Agreement
 from tvmdet.report.answers import sample_found
 from tvmdet.report.contest import AGAIN, OURS, Contest, ranked
@@ -165,8 +166,8 @@ def end_to_end_table(
         noise=noise,
         restless=tuple(sorted(timings.restless)),
         answers=sample_found(right),
-        note=f"{picture.name}: {len(right.scores)} boxes{masks}. Rivals with the numpy pre- and "
-        "post-processing of tvmdet.report.pipeline",
+        note=f"{picture.name}: {counted(len(right.scores), 'box', 'boxes')}{masks}. Rivals with "
+        "the numpy pre- and post-processing of tvmdet.report.pipeline",
     )
 
 
@@ -179,7 +180,7 @@ def compare_found(got: Found, right: Found, tolerance: float) -> Agreement:
         tolerance: How far the IoU of partners may be from 1.
     """
     if len(got.scores) != len(right.scores):
-        reason = f"wrong: {len(got.scores)} boxes instead of {len(right.scores)}"
+        reason = f"wrong: {counted(len(got.scores), 'box', 'boxes')} instead of {len(right.scores)}"
         return Agreement(worst=float("inf"), output="boxes", tolerance=tolerance, reason=reason)
     if not len(right.scores):
         return Agreement(worst=0.0, output="boxes", tolerance=tolerance)

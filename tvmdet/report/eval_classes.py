@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tvmdet.coco_names import plain_class_name
+from tvmdet.counted import counted
 from tvmdet.errors import InputError
 
 __all__ = ["RULES", "ClassMap", "map_classes"]
@@ -57,9 +58,9 @@ def map_classes(
     else:
         if len(labels) != len(categories):
             raise InputError(
-                f"the detector has {len(labels)} classes and the annotations have "
-                f"{len(categories)} categories; they can be told by order only where both have "
-                "as many: give --classes-by name, or id"
+                f"the detector has {counted(len(labels), 'class', 'classes')} and the annotations "
+                f"have {counted(len(categories), 'category', 'categories')}; they can be told by "
+                "order only where both have as many: give --classes-by name, or id"
             )
         found = dict(enumerate(categories))
     if not found:
@@ -108,16 +109,12 @@ def _warnings(
     matched = set(found.values())
     missed = [categories[key] for key in sorted(set(annotated) - matched)]
     if missed:
-        said.append(
-            f"{len(missed)} annotated categories are no class of the detector, and count as never "
-            f"found: {_some(missed)}"
-        )
+        what = counted(len(missed), "annotated category", "annotated categories")
+        said.append(f"{what} without a class of the detector, never found then: {_some(missed)}")
     unused = [label for index, label in enumerate(labels) if index not in found]
     if unused:
-        said.append(
-            f"{len(unused)} classes of the detector are no category of the annotations, and are "
-            f"left out: {_some(unused)}"
-        )
+        what = counted(len(unused), "class", "classes")
+        said.append(f"{what} of the detector left out, no category of the file: {_some(unused)}")
     return tuple(said)
 
 

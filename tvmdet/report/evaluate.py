@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tvmdet.counted import counted
 from tvmdet.detections import Detections
 from tvmdet.errors import InputError
 from tvmdet.report.coco import Annotations, CocoImage, read_annotations
@@ -122,7 +123,7 @@ class _Run:
 
     def report(self, command: tuple[str, ...]) -> EvalReport:
         reference = self._open_reference()
-        self._say(f"detecting in {len(self._annotations.images)} pictures")
+        self._say(f"detecting in {counted(len(self._annotations.images), 'picture')}")
         boxes, masks = self._figures(self._compiled(), "detecting")
         theirs = None
         if reference is not None:
@@ -180,7 +181,7 @@ class _Run:
             sizes[image.id] = _checked_size(image, found)
             records += self._records(image, found)
             self._progress(what, done, len(images))
-        self._say(f"computing average precision of {len(records)} detections")
+        self._say(f"computing average precision of {counted(len(records), 'detection')}")
         boxes = measure(self._annotations, records, sizes, "boxes", self._backend)
         if not self._with_masks:
             return boxes, None
@@ -205,14 +206,14 @@ class _Run:
         rows = self._detector.spec.postprocess.max_detections
         if rows < _COUNTED:
             yield (
-                f"the file reports at most {rows} objects of a picture, and COCO's figures count "
-                f"{_COUNTED} of each class; compile it with a greater max_detections in --spec "
-                "where pictures have more"
+                f"the file reports at most {counted(rows, 'object')} of a picture, and COCO's "
+                f"figures count {_COUNTED} of each class; compile it with a greater "
+                "max_detections in --spec where pictures have more"
             )
         if self._detector.spec.masks is not None and not self._with_masks:
             yield (
-                f"there are no figures of masks: {self._annotations.without_mask} annotations have "
-                "no segmentation"
+                "there are no figures of masks: "
+                f"{counted(self._annotations.without_mask, 'annotation')} without a segmentation"
             )
         if not any(not one.is_crowd for one in self._annotations.objects):
             yield "there are no objects in the pictures, so that there are no figures"

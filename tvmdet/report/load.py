@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from tvmdet.counted import counted
 from tvmdet.cpus import listed
 from tvmdet.report.machine import CpuClock, Files, LocalFiles
 from tvmdet.report.yardstick import Yardstick
@@ -70,7 +71,7 @@ class LoadFound:
         if self.throttled_s:
             yield f"throttled: the CPU quota stopped the processes for {self.throttled_s:.2f} s"
         if self.thermal_events:
-            yield f"throttled: the CPUs slowed down for heat {self.thermal_events} times"
+            yield f"throttled: the CPUs slowed down for heat {counted(self.thermal_events, 'time')}"
         if self.clock_mhz is not None and self.clock_mhz[2] > _UNEVEN * self.clock_mhz[0] > 0:
             low, _, high = self.clock_mhz
             yield f"uneven: clocks were between {low:.0f} and {high:.0f} MHz"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from tvmdet.counted import counted
 from tvmdet.report.contest import OURS
 from tvmdet.report.peak import Peak
 from tvmdet.report.per_layer import Layer, LayerTable
@@ -53,7 +54,7 @@ def _system(machine: Mapping[str, Any]) -> str:
 def _ran(report: BenchReport) -> str:
     if any(member.state == "emulated" for member in report.subject.members):
         return "emulated: counted with one thread, and never timed"
-    return f"{report.threads} threads each"
+    return f"{counted(report.threads, 'thread')} each"
 
 
 def grids(report: BenchReport) -> list[Grid]:
@@ -207,7 +208,7 @@ def _problems(table: Table) -> tuple[str, ...]:
 
 def _rounds(table: Table) -> str:
     counts: Sequence[int] = [len(entry.seconds) for entry in table.entries]
-    return f" ({max(counts, default=0)} rounds in turn)"
+    return f" ({counted(max(counts, default=0), 'round')} in turn)"
 
 
 def _size(count: int) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tvmdet.counted import counted
 from tvmdet.errors import InputError
 from tvmdet.report.result_format import FORMAT, SCHEMA, Result
 from tvmdet.report.result_upgrade import is_schema_1, upgrade
@@ -188,7 +189,9 @@ def _check_counts(result: Result) -> None:
                     raise Mismatch(where, f"interval_95 is [{low}, {high}]; ratios are above 0")
             count = 0 if entry.latency is None else entry.latency.count
             if count != len(entry.rounds_us):
-                raise Mismatch(where, f"latency.count is {count}, of {len(entry.rounds_us)} rounds")
+                raise Mismatch(
+                    where, f"latency.count is {count}, of {counted(len(entry.rounds_us), 'round')}"
+                )
             for stage in entry.stages:
                 if stage.rounds_us and len(stage.rounds_us) != count:
                     raise Mismatch(where, f"stage {stage.name} has not the rounds of its calls")

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
+from tvmdet.counted import counted
+
 __all__ = ["AtLeast", "Mismatch", "from_json", "json_schema", "to_json"]
 
 T = TypeVar("T")
@@ -128,7 +130,7 @@ def _read_list(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
             return numbers
         return tuple(_read(arguments[0], one, f"{where}[{i}]") for i, one in enumerate(value))
     if len(value) != len(arguments):
-        raise Mismatch(where, f"has {len(value)} values, not {len(arguments)}")
+        raise Mismatch(where, f"has {counted(len(value), 'value')}, not {len(arguments)}")
     pairs = zip(arguments, value, strict=True)
     return tuple(_read(kind, one, f"{where}[{i}]") for i, (kind, one) in enumerate(pairs))
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmdet.artifact import Artifact, TargetEntry
+from tvmdet.counted import counted
 from tvmdet.detections import Detections
 from tvmdet.errors import InputError
 from tvmdet.runtime.native import Arrays, Copy, Module, copy_all
@@ -234,7 +235,8 @@ class Detector:
         height, width = self.spec.input.size_hw
         return (
             f"<Detector {self._name}: {self.spec.family} {height}x{width}, "
-            f"batch sizes {list(self.batch_sizes)}, {self.target}, {self.threads} threads>"
+            f"batch sizes {list(self.batch_sizes)}, {self.target}, "
+            f"{counted(self.threads, 'thread')}>"
         )
 
     def _make_batcher(self) -> ImageBatcher:

@@ -82,7 +82,8 @@ def _measure(plan: dict[str, Any], limit_s: float) -> int:
     end = time.monotonic() + limit_s
     done = {(line["task"], line["candidate"]) for line in _read_results(plan)}
     total = sum(len(task["candidates"]) for task in plan["tasks"])
-    print(f"{total - len(done)} of {total} kernels to measure for {plan['target']}")
+    candidates = "candidate" if total == 1 else "candidates"
+    print(f"{total - len(done)} of {total} {candidates} to measure for {plan['target']}")
     for number, task in enumerate(plan["tasks"]):
         waiting = [c for c in range(len(task["candidates"])) if (number, c) not in done]
         while waiting and time.monotonic() < end:

@@ -21,6 +21,7 @@ from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
 from tvmdet.board.pipeline_model import PipelineModel
 from tvmdet.board.prediction import predictor_name
 from tvmdet.board.session import BoardAddress
+from tvmdet.counted import counted
 from tvmdet.errors import TuningError, TvmdetError
 from tvmdet.passes.lower import tvm_target
 from tvmdet.schedules.base import Decision
@@ -456,7 +457,7 @@ class TuningRun:
             trials=self._trials,
             tasks_done=total - len(worth_tuning(self._states, self.min_gain)),
             tasks_total=total,
-            known=f"{sum(s.known for s in self._states)} of {total} tasks already known",
+            known=f"{sum(s.known for s in self._states)} of {counted(total, 'task')} already known",
             task=state.task.anchor,
             **self._totals(self._states, now="latency_s", before="latency_start_s"),
             predicted_by=self._predicted_by,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tvmdet.counted import counted
 from tvmdet.report.apart import time_apart
 from tvmdet.report.pages.runs import Place, Run
 from tvmdet.report.result_tables import Ratio
@@ -145,4 +146,4 @@ def _change(now: Run, before: Run | None, elsewhere: Run | None) -> Change:
 
 
 def _where(place: Place) -> str:
-    return f"{place.machine}, {place.threads} threads"
+    return f"{place.machine}, {counted(place.threads, 'thread')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tvmdet.counted import counted
 from tvmdet.report.pages.sheets import Cell, Column, Sheet
 from tvmdet.report.render_counts import counted_words, schedule_text
 from tvmdet.report.result_kernels import CountedKernel, Emulation
@@ -17,7 +18,9 @@ def counted_sheet(counts: Emulation) -> Sheet:
     below = [*counted_words(counts), counts.how]
     if left_out:
         rest = sum(kernel.instructions["all"] for kernel in left_out)
-        below.append(f"{len(left_out)} more kernels, {rest / 1e6:,.1f} M instructions, left out")
+        below.append(
+            f"{counted(len(left_out), 'more kernel')}, {rest / 1e6:,.1f} M instructions, left out"
+        )
     return Sheet(
         title="Kernels, counted",
         columns=(

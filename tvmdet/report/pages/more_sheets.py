@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from tvmdet.counted import counted
 from tvmdet.report.contest import OURS
 from tvmdet.report.pages.comparison import ModelPart
 from tvmdet.report.pages.names import Names, milliseconds
@@ -35,7 +36,9 @@ def kernels_sheet(profiled: Profiled) -> Sheet:
     ]
     if left_out:
         rest = sum(kernel.ms for kernel in left_out)
-        below.append(f"{len(left_out)} smaller kernels, {rest:.3f} ms together, are left out")
+        below.append(
+            f"left out: {counted(len(left_out), 'smaller kernel')}, {rest:.3f} ms together"
+        )
     return Sheet(
         title="Kernels",
         columns=(
@@ -114,7 +117,7 @@ def changes_sheet(part: ModelPart, names: Names, *, ours_only: bool = False) -> 
             Column(name="note", is_number=False, in_brief=False),
         ),
         rows=tuple(rows),
-        below=tuple(f"{count} rows: {note}" for note, count in silent.items()),
+        below=tuple(f"{counted(count, 'row')}: {note}" for note, count in silent.items()),
     ).without_empty_columns()
 
 

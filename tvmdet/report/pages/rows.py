@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmdet.counted import counted
 from tvmdet.report.contest import OURS
 from tvmdet.report.pages.runs import Place, Profiled, Run, Source
 from tvmdet.report.result_format import Result
@@ -116,7 +117,7 @@ def _certified(parity: Mapping[str, Any]) -> tuple[bool | None, str]:
         worst = max(parity["worst_relative"].values(), default=0.0)
         return True, f"max error {worst:.1e}"
     boxes, iou = parity.get("boxes"), parity.get("worst_iou")
-    return True, f"{boxes} boxes, IoU ≥ {iou}"
+    return True, f"{counted(boxes or 0, 'box', 'boxes')}, IoU ≥ {iou}"
 
 
 def _emulated(source: Source, member: Member) -> Iterator[Run]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from tvmdet.counted import counted
 from tvmdet.report.pages.comparison import ModelPart
 from tvmdet.report.pages.names import Names, milliseconds
 from tvmdet.report.pages.overview import first_figures
@@ -61,19 +62,23 @@ def findings(part: ModelPart) -> list[Remark]:
         kind = "bad" if counts["slower"] else "good" if counts["faster"] else "unsure"
         total = sum(counts.values())
         found.append(
-            Remark(text=f"Of {total} comparisons with rivals, tvmdet is {told}.", kind=kind)
+            Remark(
+                text=f"Of {counted(total, 'comparison')} with rivals, tvmdet is {told}.", kind=kind
+            )
         )
     wrong = [run for run in part.runs if run.is_right is False]
     ours_wrong = [run for run in wrong if run.is_ours]
     checked = sum(run.is_right is True for run in part.ours)
     if ours_wrong:
-        text = f"{len(ours_wrong)} of tvmdet's rows have wrong answers."
+        text = f"{counted(len(ours_wrong), 'row')} of tvmdet with wrong answers."
         found.append(Remark(text=text, kind="bad"))
     elif checked:
-        text = f"Answers of all {checked} checked rows of tvmdet are those of ONNX Runtime."
+        rows = counted(checked, "checked row")
+        text = f"Answers of all {rows} of tvmdet are those of ONNX Runtime."
         found.append(Remark(text=text, kind="good"))
     if len(wrong) > len(ours_wrong):
-        text = f"{len(wrong) - len(ours_wrong)} rows of rivals have wrong answers, and no rank."
+        rows = counted(len(wrong) - len(ours_wrong), "row")
+        text = f"{rows} of rivals with wrong answers, and no rank."
         found.append(Remark(text=text, kind="unsure"))
     if part.changes:
         found.append(_changes(part))
@@ -92,12 +97,12 @@ def doubts(part: ModelPart) -> list[str]:
 def _changes(part: ModelPart) -> Remark:
     compared = sum(change.ratio is not None for change in part.changes)
     if part.regressions:
-        text = f"{len(part.regressions)} regressions against the earlier results."
+        text = f"{counted(len(part.regressions), 'regression')} against the earlier results."
         return Remark(text=text, kind="bad")
     if not compared:
         return Remark(text="No row compares with the earlier results.", kind="unsure")
     return Remark(
-        text=f"No regression in {compared} rows that compare with earlier ones.", kind="good"
+        text=f"No regression: {counted(compared, 'row')} compared with earlier ones.", kind="good"
     )
 
 
