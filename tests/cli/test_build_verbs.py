@@ -220,16 +220,31 @@ def test_tune_says_what_more_time_would_bring(
     assert "more time" not in run("tune", "x.onnx").out
 
 
-@pytest.mark.parametrize(("trials", "warned"), [(0, True), (1, False)])
-def test_tune_says_when_the_budget_was_too_short_for_anything(
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"trials": 0}, 1),
+        ({"trials": 1}, 0),
+        ({"trials": 0, "stopped": "converged"}, 0),  # there was nothing to do
+    ],
+)
+def test_a_budget_too_short_for_anything_fails_and_says_what_it_takes(
     run: Callable,
     importer: Recorder,
     monkeypatch: pytest.MonkeyPatch,
-    trials: int,
-    warned: bool,
+    changes: dict[str, Any],
+    code: int,
 ) -> None:
-    monkeypatch.setattr(tuning, "tune", Recorder(tuning_report(trials=trials)))
-    assert ("give a longer --budget" in run("tune", "x.onnx").err) is warned
+    report = tuning_report(tasks=81, known_before=1, spent_s={"list": 12.4}, **changes)
+    monkeypatch.setattr(tuning, "tune", Recorder(report))
+    for options in ([], ["--json"]):
+        done = run("tune", "x.onnx", "--budget", "10", *options)
+        assert done.code == code
+        if code:
+            assert "of a budget of 10 s, listing 81 kernels took 12 s" in done.error
+            assert "give --budget 140s or more" in done.error
+            assert "next:" not in done.out
+    assert json.loads(done.out)["trials"] == changes["trials"]
 
 
 def test_tune_tells_how_far_it_is(

@@ -106,6 +106,16 @@ def test_the_budget_ends_the_run_and_a_later_run_goes_on(tmp_path):
     assert second.latency_after_s <= second.latency_before_s
 
 
+def test_a_budget_that_is_spent_before_anything_is_tried_is_told(tmp_path):
+    started = time.monotonic() - 5.0  # as if listing the kernels had taken so long
+    tasks = [kernels.tiles_task(), kinds("fine", "other")]
+    report = run(tasks, TuningStore(tmp_path), budget_s=4.0, started=started)
+    assert (report.trials, report.stopped, report.too_short) == (0, "budget", True)
+    assert report.spent_s["list"] >= 5.0
+    assert report.least_budget_s > report.spent_s["list"]
+    assert not run([kinds("fine", "other")], TuningStore(tmp_path)).too_short
+
+
 def test_a_run_ends_when_nothing_promises_enough(tmp_path):
     report = run([kernels.tiles_task()], TuningStore(tmp_path), min_gain=0.9)
     assert (report.stopped, report.trials) == ("converged", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -150,11 +151,14 @@ def tune(
         raise KeyboardInterrupt(f"interrupted. {_RESUME}") from None
     if json:
         output.print_json(report.to_dict())
-    else:
+    elif not report.too_short:
         _print(report)
     if report.interrupted:
         output.error(f"interrupted after {counted(report.trials, 'trial')}. {_RESUME}")
         return _INTERRUPTED
+    if report.too_short:
+        output.error(_too_short(report, budget_s))
+        return 1
     if not json:
         options = given_again(batch=batch, size=size, spec=spec, raw=raw, precision=precision)
         options += [] if logs is None else ["--logs", str(logs)]
@@ -292,6 +296,18 @@ def _more_time(report: TuningReport) -> str:
     )
 
 
+def _too_short(report: TuningReport, budget_s: float) -> str:
+    """Says why nothing was tried, and what that would take."""
+    listing = report.spent_s.get("list", 0.0)
+    enough = math.ceil(report.least_budget_s / 10) * 10
+    return (
+        f"nothing was tried: of a budget of {budget_s:g} s, listing "
+        f"{counted(report.tasks, 'kernel')} took {listing:.0f} s, and building the first "
+        f"candidates does not fit into what is left; to try each once takes about {enough} s: "
+        f"give --budget {enough}s or more"
+    )
+
+
 def _print(report: TuningReport) -> None:
     before, after = report.latency_before_s, report.latency_after_s
     time = ("kernel time", f"{output.milliseconds(before)} -> {output.milliseconds(after)}")
@@ -312,10 +328,5 @@ def _print(report: TuningReport) -> None:
             *([("more time", more)] if (more := _more_time(report)) else []),
         ]
     )
-    if report.stopped == "budget" and not report.trials:
-        output.warning(
-            "no candidate was measured: building the first ones took all of the time; "
-            "give a longer --budget"
-        )
     for anchor, reason in report.failed:
         output.warning(f"{anchor} keeps its default schedule: {reason}")

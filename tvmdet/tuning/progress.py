@@ -9,6 +9,9 @@ from typing import Any
 
 __all__ = ["TuningProgress", "TuningReport"]
 
+_CANDIDATE_S = 1.5  # to build one and to time it in turn with a rival; YOLOv8n on two cores
+_SLICE = 8  # candidates that a task is given at once
+
 
 @dataclass(frozen=True, kw_only=True)
 class TuningProgress:
@@ -74,7 +77,8 @@ class TuningReport:
             was measured.
         predicted_cycles_before: In place of ``latency_before_s``.
         predicted_by: Who predicted; empty where kernels were measured.
-        spent_s: Where the seconds went: ``schedule``, ``build``, ``run``, ``model``.
+        spent_s: Where the seconds went: ``list`` (what there is to tune), ``schedule``, ``build``,
+            ``run``, ``model``.
     """
 
     target: str
@@ -101,6 +105,21 @@ class TuningReport:
     def interrupted(self) -> bool:
         """Whether Ctrl-C ended the run."""
         return self.stopped == "interrupted"
+
+    @property
+    def too_short(self) -> bool:
+        """Whether the budget was spent before anything was tried."""
+        return self.stopped == "budget" and not self.trials
+
+    @property
+    def least_budget_s(self) -> float:
+        """About what it takes to measure each kernel once that no earlier run has measured.
+
+        Where all are known, what a slice of trials for one of them takes.
+        """
+        return self.spent_s.get("list", 0.0) + _CANDIDATE_S * max(
+            self.tasks - self.known_before, _SLICE
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values."""

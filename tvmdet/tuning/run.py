@@ -121,6 +121,7 @@ class TuningRun:
 
     def go(self) -> str:
         """Tunes until something ends it; returns what."""
+        self._spent["list"] = self._elapsed()
         for state in self._states:
             self._recall(state)
         with (
