@@ -89,6 +89,35 @@ def test_refuses_a_thread_count(threads: object) -> None:
         cpus.check_threads(threads)  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpus, "usable_cpu_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("two_cpus")
+@pytest.mark.parametrize(("threads", "used"), [(None, 2), (1, 1), (2, 2), (3, 3), (64, 64)])
+def test_more_threads_than_cpus_are_obeyed_with_a_warning(
+    caplog: pytest.LogCaptureFixture, threads: int | None, used: int
+) -> None:
+    assert cpus.check_local_threads(threads) == used
+    said = f"{used} threads asked for, and this process may use 2 CPUs, which is slower"
+    assert (said in caplog.text) is (used > 2)
+    assert bool(caplog.records) is (used > 2)
+
+
+@pytest.mark.usefixtures("two_cpus")
+def test_more_threads_than_cpus_are_not_measured() -> None:
+    assert [cpus.check_measuring_threads(threads) for threads in (None, 1, 2)] == [2, 1, 2]
+    with pytest.raises(InputError, match="3 threads asked for, and this process may use 2 CPUs"):
+        cpus.check_measuring_threads(3)
+    assert cpus.check_measuring_threads(None, 8, "the board") == 8
+    assert cpus.check_measuring_threads(3, 8, "the board") == 3
+    with pytest.raises(InputError, match=r"and the board may use 1 CPU: .*give at most 1"):
+        cpus.check_measuring_threads(3, 1, "the board")
+    with pytest.raises(InputError, match="threads is 0; allowed"):
+        cpus.check_measuring_threads(0)
+
+
 def test_a_virtual_machines_processor_is_told_by_its_numbers() -> None:
     text = "processor\t: {}\ncpu family\t: 25\nmodel\t\t: {}\nmodel name\t: AMD EPYC\n\n"
     one, other = (

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from tvmdet.counted import counted
 from tvmdet.errors import InputError
 
 __all__ = [
     "cgroup_cpu_limit",
+    "check_local_threads",
+    "check_measuring_threads",
     "check_threads",
     "cpu_identity",
     "cpu_model",
@@ -22,6 +26,8 @@ __all__ = [
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _SELF_CGROUP = Path("/proc/self/cgroup")
 _MOST_THREADS = 1024
+
+_log = logging.getLogger(__name__)
 
 
 def usable_cpu_count() -> int:
@@ -45,9 +51,56 @@ def check_threads(threads: int | None) -> int:
     if type(threads) is not int or not 1 <= threads <= _MOST_THREADS:
         raise InputError(
             f"threads is {threads!r}; allowed: 1 to {_MOST_THREADS}, "
-            f"or None for the {usable_cpu_count()} CPUs that this process may use"
+            f"or None for every CPU that this process may use ({usable_cpu_count()})"
         )
     return threads
+
+
+def check_local_threads(threads: int | None) -> int:
+    """Returns the number of threads to compute with here; warns of more than there are CPUs.
+
+    They are obeyed: the quota of a container may be a floor, and a program should not end because
+    it was moved to a smaller machine.
+
+    Raises:
+        InputError: As :func:`check_threads`.
+    """
+    count, cpus = check_threads(threads), usable_cpu_count()
+    if count > cpus:
+        _log.warning(
+            "%s, which is slower: leave threads away, or give at most %d",
+            _crowd(count, cpus, "this process"),
+            cpus,
+        )
+    return count
+
+
+def check_measuring_threads(
+    threads: int | None, cpus: int | None = None, where: str = "this process"
+) -> int:
+    """Returns the number of threads to measure with.
+
+    Args:
+        threads: What was asked for; None for every CPU.
+        cpus: That may be used where it is measured; by default those of this process.
+        where: What uses them, for the message.
+
+    Raises:
+        InputError: As :func:`check_threads`; or there are more threads than CPUs, which would be
+            timed waiting for each other.
+    """
+    cpus = usable_cpu_count() if cpus is None else cpus
+    count = cpus if threads is None else check_threads(threads)
+    if count > cpus:
+        raise InputError(
+            f"{_crowd(count, cpus, where)}: they would be timed waiting for each other; leave "
+            f"threads away, or give at most {cpus}"
+        )
+    return count
+
+
+def _crowd(threads: int, cpus: int, where: str) -> str:
+    return f"{counted(threads, 'thread')} asked for, and {where} may use {counted(cpus, 'CPU')}"
 
 
 def cgroup_cpu_limit(root: Path = _CGROUP_ROOT, membership: Path = _SELF_CGROUP) -> float | None:

@@ -150,6 +150,7 @@ def test_a_detector_against_onnx_runtime_agrees_on_boxes(
         (["{network}", "--json", "no/where/r.json"], 1, "cannot write no/where/r.json: No such"),
         (["{network}", "--precision", "fp8"], 1, "no rival computes in 'fp8'"),
         (["{network}", "--picture", "nowhere.jpg"], 1, "there is no file nowhere.jpg"),
+        (["{network}", "--threads", "1024"], 1, "they would be timed waiting for each other"),
         (["{network}", "--price", "cheap"], 2, "'cheap' is no price"),
         (["{network}", "--price", "-1 EUR"], 2, "'-1 EUR' is no price"),
         (["{network}", "--eval", "{onnx}"], 1, "give --eval a file that `tvmdet eval"),

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tvmdet.cpus import usable_cpu_count
 from tvmdet.rle import decode_rle
 
 
@@ -49,6 +50,14 @@ def test_folder_counts_per_source_and_class(run: Callable, toy_path: Path, image
 def test_thresholds_reach_the_detector(run: Callable, toy_path: Path, images: Path) -> None:
     assert "2 objects" in run("detect", toy_path, images / "a.png", "--iou", "0.4").out
     assert "0 objects" in run("detect", toy_path, images / "a.png", "--score", "1").out
+
+
+def test_more_threads_than_cpus_are_warned_of(run: Callable, toy_path: Path, images: Path) -> None:
+    more = usable_cpu_count() + 1
+    done = run("detect", toy_path, images / "a.png", "--threads", more)
+    assert done.code == 0
+    assert f"warning: {more} threads asked for, and this process may use" in done.err
+    assert "threads" not in run("detect", toy_path, images / "a.png", "--threads", more - 1).err
 
 
 def test_json_file(run: Callable, toy_path: Path, images: Path, tmp_path: Path) -> None:

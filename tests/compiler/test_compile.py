@@ -22,6 +22,7 @@ from onnx import TensorProto
 import tvmdet
 from tvmdet.artifact import Artifact
 from tvmdet.compiler import compile as compiler_compile
+from tvmdet.cpus import usable_cpu_count
 from tvmdet.errors import ArtifactError, InputError, ParityError, TargetError
 
 TARGETS = ("x86-64-v3", "x86-64-v4")
@@ -72,6 +73,20 @@ def test_the_report_and_the_manifest_say_the_same(model: Any, built: Any) -> Non
         assert 0 < entry["planned_bytes"]["1"] < entry["planned_bytes"]["3"]
         assert len(entry["tuning"]["decisions_sha256"]) == 64
         assert sum(report.tuning[entry["name"]].values()) > 0
+
+
+def test_threads_of_a_larger_machine_are_not_those_of_the_check(
+    model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    more = usable_cpu_count() + 1
+    report = compiler_compile(
+        model, threads=more, output=tmp_path / "small.tvmdet", logs=tmp_path / "no logs"
+    )
+    assert all("boxes" in checked for checked in report.parity.values())
+    assert "threads asked for" not in caplog.text
+    with tvmdet.load(report.output, threads=more) as detector:
+        assert detector.threads == more
+    assert f"{more} threads asked for" in caplog.text
 
 
 def test_the_certificate_names_what_was_compared(built: Any) -> None:

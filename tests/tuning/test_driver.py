@@ -15,6 +15,7 @@ import kernels
 import pytest
 from tvmdet.targets import get_target
 
+from tvmdet.cpus import usable_cpu_count
 from tvmdet.errors import InputError, TargetError
 from tvmdet.tuning import TuningStore, tune, tune_tasks
 
@@ -254,6 +255,7 @@ def test_kernels_of_a_gpu_are_timed_by_a_plan():
         ({"budget_s": 0}, "budget is 0 s"),
         ({"budget_s": float("nan")}, "budget is nan s"),
         ({"threads": 0}, "threads is 0"),
+        ({"threads": usable_cpu_count() + 1}, "timed waiting for each other"),
         ({"batch_sizes": ()}, "batch_sizes is"),
         ({"batch_sizes": (4, 0)}, "batch_sizes is"),
     ],

@@ -19,7 +19,7 @@ from tvmdet.compiler.parity_file import check_file
 from tvmdet.compiler.precision import SHARES_KEPT, LayerPrecision
 from tvmdet.compiler.schedule import measured_algorithm, measured_pairs, schedule_kernels
 from tvmdet.compiler.tolerance import Tolerance
-from tvmdet.cpus import check_threads
+from tvmdet.cpus import check_threads, usable_cpu_count
 from tvmdet.cuda.nvcc import find_nvcc
 from tvmdet.errors import ArtifactError, InputError, ParityError, TargetError
 from tvmdet.passes.cuda.check_on_device import check_on_device
@@ -90,7 +90,8 @@ def compile(
         output: The ``.tvmdet`` file.
         images: A folder of pictures for the parity check, instead of drawn ones.
         logs: A folder of tuning records to read besides the usual ones.
-        threads: Threads that the file will mostly run on; records measured so are preferred.
+        threads: Threads that the file will mostly run on, here or elsewhere; records measured so
+            are preferred.
         precision: ``fp32``, or ``bf16`` (on ARM ``fp16``, on a GPU ``fp16`` or ``tf32``): layers
             may round the factors of their products to that, where that is faster; those that would
             break the parity check may not.
@@ -115,6 +116,7 @@ def compile(
     tolerance = tolerance or Tolerance.at_precision(precision)
     sizes = _check_batch_sizes(batch_sizes)
     threads = check_threads(threads)
+    threads_here = min(threads, usable_cpu_count())
     say = progress or (lambda _line: None)
     folder_of_output = Path(output).absolute().parent
     if not folder_of_output.is_dir() or Path(output).is_dir():
@@ -139,7 +141,7 @@ def compile(
             say(f"compiling {len(kernels.decisions)} kernels for {one.name}")
             entry = Built(one, kernels, build_library(kernels.module, one), layers.rounded)
             try:
-                found = _check_parity(model, sizes, entry, pictures, threads, tolerance, say)
+                found = _check_parity(model, sizes, entry, pictures, threads_here, tolerance, say)
             except ParityError:
                 if one.precision == "fp32" or kept == SHARES_KEPT[-1] or not layers.rounded:
                     raise

@@ -11,7 +11,7 @@ from pathlib import Path
 from tvmdet.artifact import Artifact
 from tvmdet.board.session import BoardAddress
 from tvmdet.counted import counted
-from tvmdet.cpus import check_threads
+from tvmdet.cpus import check_measuring_threads
 from tvmdet.errors import ArtifactError, InputError
 from tvmdet.report.accuracy import read_accuracy
 from tvmdet.report.bench_board import bench_board
@@ -44,7 +44,7 @@ class BenchOptions:
         against: Names of rivals.
         precisions: What rivals may compute in: ``fp32``, ``bf16``.
         batch_sizes: Rows of one call; one table each.
-        threads: Of every contestant; None for every usable CPU.
+        threads: Of every contestant, at most one for each usable CPU; None for every one.
         target: Whose code to run; None for the best.
         plan: How long each table is measured.
         picture: The image file of end-to-end calls; None for a drawn one.
@@ -153,7 +153,7 @@ class _Run:
         self._remarks: list[str] = []
         self._say = say
         self._progress = progress
-        self._threads = check_threads(options.threads)
+        self._threads = check_measuring_threads(options.threads)
         self._artifact = artifact
         path = artifact.path
         self._host = Host.this_machine()

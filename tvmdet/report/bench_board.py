@@ -21,7 +21,7 @@ from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.board.kernel_files import KernelFiles
 from tvmdet.board.session import BoardAddress, board_threads, connect
 from tvmdet.counted import counted
-from tvmdet.cpus import check_threads
+from tvmdet.cpus import check_measuring_threads
 from tvmdet.errors import ArtifactError, InputError, TargetError
 from tvmdet.report.accuracy import read_accuracy
 from tvmdet.report.agreement import Agreement
@@ -101,8 +101,10 @@ def bench_board(
     say(f"asking the board at {address} what it is")
     host, machine = read_board(address)
     chosen = choose_target(artifact.targets, host, options.target, where=str(artifact.path))
-    usual = board_threads(address)
-    threads = usual if options.threads is None else check_threads(options.threads)
+    threads = board_threads(address)
+    if options.threads is not None:
+        cpus = machine["cpus_usable"] or threads
+        threads = check_measuring_threads(options.threads, cpus, "the board")
     given = options.evaluation
     accuracy = None if given is None else read_accuracy(given, artifact.path, chosen.name)
     with tempfile.TemporaryDirectory(prefix="tvmdet-bench-") as folder:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tvmdet.artifact import Artifact, TargetEntry
-from tvmdet.cpus import check_threads
+from tvmdet.cpus import check_local_threads
 from tvmdet.errors import ArtifactError, InputError, TargetError
 from tvmdet.gpus import Gpu, GpuNeeds, find_gpus
 from tvmdet.runtime.detector import Detector
@@ -90,7 +90,8 @@ def load(
 
     Args:
         path: A ``.tvmdet`` file.
-        threads: Threads to compute with; None means every CPU that the process may use.
+        threads: Threads to compute with; None means every CPU that the process may use. More than
+            that are slower, which is warned of.
         target: Name of the target to use instead of the best one.
         host: The machine to choose for, instead of this one.
 
@@ -100,7 +101,7 @@ def load(
         InputError: ``threads`` is not a count.
     """
     # TVM's runtime is imported over there while the file is checked here.
-    thread = native_thread(check_threads(threads), configure_workers)
+    thread = native_thread(check_local_threads(threads), configure_workers)
     host = host or Host.this_machine()
     artifact = Artifact.open(path)
     chosen = choose_target(artifact.targets, host, target, where=str(path))

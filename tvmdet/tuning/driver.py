@@ -12,7 +12,7 @@ from tvmdet.board.linker import find_linker
 from tvmdet.board.pipeline_model import PipelineModel, find_model
 from tvmdet.board.prediction import predictor_name
 from tvmdet.board.session import BoardAddress, board_threads, connect
-from tvmdet.cpus import usable_cpu_count
+from tvmdet.cpus import check_measuring_threads, check_threads
 from tvmdet.errors import InputError, TargetError
 from tvmdet.passes.conv_algorithms import AlgorithmName, ConvLayer
 from tvmdet.passes.fuse_pairs import ConvPair
@@ -56,7 +56,8 @@ def tune(
         batch_sizes: Batch buckets that the model will be compiled with.
         logs: Folder to write records to; the user's own store by default.
         progress: Called after every trial, in this thread.
-        threads: Threads to measure on; by default the CPUs that this process may use.
+        threads: Threads to measure on, at most one for each CPU; by default the CPUs that this
+            process may use.
         precision: ``fp32``, or ``bf16`` to measure layers with bfloat16 products too.
         board: Measure there instead, through its RPC server. When the board is gone for a while,
             tuning waits for it, and only the trial that was running is lost.
@@ -68,7 +69,7 @@ def tune(
         What was tried and gained. Ctrl-C ends the run early and is told by the report.
 
     Raises:
-        InputError: The budget, a batch size or the number of threads is not positive.
+        InputError: The budget or a batch size is not positive, or there are no such threads here.
         TargetError: The target is unknown, this machine cannot run it, or no TVM RPC server answers
             at the board's address.
         TuningError: xgboost is missing, or the store cannot be written.
@@ -155,7 +156,7 @@ def tune_tasks(
 def _threads(board: BoardAddress | None, model: PipelineModel | None) -> int:
     if model is not None:
         return _BOARD_CORES
-    return usable_cpu_count() if board is None else board_threads(board)
+    return check_threads(None) if board is None else board_threads(board)
 
 
 def _options(board: BoardAddress | None, model: PipelineModel | None) -> MeasureOptions:
@@ -215,8 +216,10 @@ def _check(
 ) -> None:
     if not budget_s > 0:
         raise InputError(f"the tuning budget is {budget_s} s; give more than 0")
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}; give 1 or more")
+    if board is None and model is None:
+        check_measuring_threads(threads)
+    else:
+        check_threads(threads)
     find_linker(target.arch)
     if target.kind == "cuda":
         raise TargetError(
