@@ -90,17 +90,24 @@ def get_target(name: str, precision: str = "fp32") -> Target:
     )
 
 
-def resolve_target(target: str | Target, precision: str | None = None) -> Target:
+def resolve_target(target: str | os.PathLike[str] | Target, precision: str | None = None) -> Target:
     """Returns ``target`` itself, or the target of that name, with what it may compute in.
 
     Args:
-        target: A target, or what :func:`get_target` takes.
+        target: A target, or what :func:`get_target` takes; the path of a file may be a Path.
         precision: As :meth:`Target.at_precision` takes it; None leaves it as it is.
 
     Raises:
         TargetError: No target has that name, or it cannot compute in that precision.
     """
-    found = target if isinstance(target, Target) else get_target(target, precision or "fp32")
+    if not isinstance(target, str | os.PathLike | Target):
+        raise TargetError(
+            f"target is {target!r}; give the name of one (see `tvmdet targets`), the path of a "
+            "target file, or a Target"
+        )
+    found = target
+    if not isinstance(found, Target):
+        found = get_target(os.fspath(found), precision or "fp32")
     return found.at_precision(precision) if precision else found
 
 

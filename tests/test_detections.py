@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +83,23 @@ def test_filter_and_json_keep_masks_with_their_boxes() -> None:
     assert rle["size"] == [50, 60]
     np.testing.assert_array_equal(decode_rle(rle), with_masks().masks[1])
     assert set(two().to_dict()["detections"][0]) == {"label", "class_id", "score", "box_xyxy"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"boxes_xyxy": [[0, 0, 1, 1]]},
+            r"boxes_xyxy is \[\[0, 0, 1, 1\]\] \(list\); give a numpy",
+        ),
+        ({"scores": None}, "scores is None; give a numpy array"),
+        ({"labels": "a"}, "labels is 'a'"),
+        ({"image_size_hw": 5}, "image_size_hw is 5"),
+    ],
+)
+def test_refuses_what_is_of_another_type(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        dataclasses.replace(two(), **changes)
 
 
 def test_refuses_masks_of_another_picture_or_number() -> None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from tvmdet.arguments import as_whole
 from tvmdet.counted import counted
 from tvmdet.errors import InputError
 
@@ -48,12 +49,13 @@ def check_threads(threads: int | None) -> int:
     """
     if threads is None:
         return usable_cpu_count()
-    if type(threads) is not int or not 1 <= threads <= _MOST_THREADS:
+    count = as_whole(threads)
+    if count is None or not 1 <= count <= _MOST_THREADS:
         raise InputError(
             f"threads is {threads!r}; allowed: 1 to {_MOST_THREADS}, "
             f"or None for every CPU that this process may use ({usable_cpu_count()})"
         )
-    return threads
+    return count
 
 
 def check_local_threads(threads: int | None) -> int:

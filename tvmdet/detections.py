@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tvmdet.arguments import check_kind
 from tvmdet.counted import counted
 from tvmdet.errors import InputError
 from tvmdet.masks import InstanceMasks
@@ -75,6 +76,10 @@ class Detections:
 
     def __post_init__(self) -> None:
         """Rejects arrays that do not belong together."""
+        for name in ("boxes_xyxy", "scores", "class_ids"):
+            check_kind(getattr(self, name), np.ndarray, name, "a numpy array")
+        check_kind(self.labels, tuple, "labels", "a tuple of class names")
+        check_kind(self.image_size_hw, tuple, "image_size_hw", "a tuple of height and width")
         n = len(self.labels)
         shapes = (self.boxes_xyxy.shape, self.scores.shape, self.class_ids.shape)
         if shapes != ((n, 4), (n,), (n,)):

@@ -252,12 +252,20 @@ def test_kernels_of_a_gpu_are_timed_by_a_plan():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"budget_s": 0}, "budget is 0 s"),
-        ({"budget_s": float("nan")}, "budget is nan s"),
+        ({"budget_s": 0}, r"budget is 0 \(int\); give seconds"),
+        ({"budget_s": float("nan")}, "budget is nan "),
+        ({"budget_s": "10m"}, r"budget is '10m' \(str\); give seconds"),
         ({"threads": 0}, "threads is 0"),
         ({"threads": usable_cpu_count() + 1}, "timed waiting for each other"),
-        ({"batch_sizes": ()}, "batch_sizes is"),
-        ({"batch_sizes": (4, 0)}, "batch_sizes is"),
+        ({"batch_sizes": ()}, "batch sizes are"),
+        ({"batch_sizes": (4, 0)}, "batch sizes are"),
+        ({"batch_sizes": "4"}, r"batch sizes are '4' \(str\)"),
+        ({"board": 9090}, r"board is 9090 \(int\); give HOST:PORT"),
+        ({"board": "pi5"}, "'pi5' is no address of an RPC server"),
+        ({"precision": None}, "precision is None; give fp32"),
+        ({"logs": 5}, "logs is 5"),
+        ({"progress": 5}, "progress is 5"),
+        ({"batch_sizes": 4}, r"model is None; give what tvmdet.import_onnx\(\) returns"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

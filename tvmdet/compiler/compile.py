@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tvmdet.arguments import as_batch_sizes, as_path, check_callable, check_kind, check_model
 from tvmdet.board.linker import find_linker
 from tvmdet.compiler.build import build_library
 from tvmdet.compiler.check_on_arm_emulator import check_on_arm_emulator, why_not_emulated
@@ -71,7 +72,7 @@ def compile(
     model: Any,
     *,
     target: str | Target | Sequence[str | Target] = "host",
-    batch_sizes: Sequence[int] = (1,),
+    batch_sizes: int | Sequence[int] = (1,),
     output: str | os.PathLike[str],
     images: str | os.PathLike[str] | None = None,
     logs: str | os.PathLike[str] | None = None,
@@ -86,7 +87,7 @@ def compile(
     Args:
         model: From :func:`tvmdet.import_onnx`.
         target: One or several targets; ``host`` is the best that this machine can run.
-        batch_sizes: One compiled function each; the runtime picks and pads.
+        batch_sizes: One, or several: a compiled function each; the runtime picks and pads.
         output: The ``.tvmdet`` file.
         images: A folder of pictures for the parity check, instead of drawn ones.
         logs: A folder of tuning records to read besides the usual ones.
@@ -100,33 +101,40 @@ def compile(
         progress: Called with one line at the start of each step.
 
     Raises:
-        InputError: A batch size or the folder of pictures cannot be used.
+        InputError: A batch size, the folder of pictures or another argument cannot be used.
         TargetError: A target is unknown, cannot compute in the precision, or no linker for it is
             installed.
         ModelError: The model cannot be lowered or compiled.
         ParityError: The result differs from ONNX Runtime's; nothing is written then.
         ArtifactError: The file cannot be written.
     """
-    listed = [target] if isinstance(target, str | Target) else list(target)
-    targets = list(dict.fromkeys(_at_precision(entry, precision) for entry in listed))
+    check_kind(precision, str, "precision", "fp32, bf16, fp16 or tf32")
+    targets = list(dict.fromkeys(_at_precision(entry, precision) for entry in _listed(target)))
     for one in targets:
         find_linker(one.arch)  # what is missing is told before minutes are spent
         if one.kind == "cuda":
             find_nvcc()
-    tolerance = tolerance or Tolerance.at_precision(precision)
-    sizes = _check_batch_sizes(batch_sizes)
+    if tolerance is None:
+        tolerance = Tolerance.at_precision(precision)
+    check_kind(tolerance, Tolerance, "tolerance", "a tvmdet.compiler.Tolerance, or None")
+    sizes = list(as_batch_sizes(batch_sizes))
     threads = check_threads(threads)
     threads_here = min(threads, usable_cpu_count())
     say = progress or (lambda _line: None)
-    folder_of_output = Path(output).absolute().parent
-    if not folder_of_output.is_dir() or Path(output).is_dir():
+    check_callable(progress, "progress")
+    output = as_path(output, "output")
+    images = None if images is None else as_path(images, "images")
+    logs = None if logs is None else as_path(logs, "logs")
+    dump = None if dump is None else as_path(dump, "dump")
+    check_model(model)
+    if not output.absolute().parent.is_dir() or output.is_dir():
         raise ArtifactError(f"cannot write {output}: give --output a file in a folder that exists")
     pictures = _pictures(model, images)
 
     built: dict[str, Built] = {}
     parity: dict[str, Any] = {}
     for one in targets:
-        folder = Path(dump) / one.name if dump is not None else None
+        folder = dump / one.name if dump is not None else None
         store = default_store(logs, cpu=None if one.arch == platform.machine() else board_cpu(one))
         layers = LayerPrecision(measured_algorithm(one, store, threads))
         for kept in layers.attempts():
@@ -152,8 +160,8 @@ def compile(
     say(f"writing {output}")
     write_file(output, model, sizes, built, parity)
     return CompileReport(
-        output=Path(output),
-        bytes=Path(output).stat().st_size,
+        output=output,
+        bytes=output.stat().st_size,
         targets=tuple(built),
         batch_sizes=tuple(sizes),
         tuning={name: entry.kernels.sources for name, entry in built.items()},
@@ -162,21 +170,21 @@ def compile(
     )
 
 
-def _check_batch_sizes(batch_sizes: Sequence[int]) -> list[int]:
-    sizes = sorted(set(batch_sizes))
-    if not sizes or sizes[0] < 1 or sizes[-1] > 256:
-        raise InputError(
-            f"batch sizes are {list(batch_sizes)}; give one or more of 1 to 256, such as 1,4"
-        )
-    return sizes
+def _listed(target: Any) -> list[Any]:
+    """Returns one target, or several, as a list; what is no target is refused one by one."""
+    if isinstance(target, str | os.PathLike | Target) or not isinstance(target, Iterable):
+        return [target]
+    if not (found := list(target)):
+        raise TargetError("no target is named; give host, or one or several of `tvmdet targets`")
+    return found
 
 
-def _pictures(model: Any, images: str | os.PathLike[str] | None) -> Sequence[NamedImage]:
+def _pictures(model: Any, images: Path | None) -> Sequence[NamedImage]:
     if model.spec.family == "raw":
         if images is not None:
             raise InputError("--images cannot be used with --raw: a raw network takes arrays")
         return ()
-    return read_images(Path(images)) if images else draw_images(model.spec.input.size_hw)
+    return read_images(images) if images else draw_images(model.spec.input.size_hw)
 
 
 def _at_precision(entry: str | Target, precision: str) -> Target:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tvmdet.arguments import as_path, as_size_hw, check_flag, check_kind
 from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.bind_inputs import Bound, bind_inputs, find_picture
 from tvmdet.frontend.converters import converter_map
@@ -37,9 +38,9 @@ def import_onnx(
     path: str | Path,
     *,
     spec: str | Path | Mapping[str, Any] | DetectorSpec | None = None,
-    size_hw: tuple[int, int] | None = None,
+    size_hw: int | tuple[int, int] | None = None,
     raw: bool = False,
-    limits: Limits = _DEFAULT_LIMITS,
+    limits: Limits | None = None,
 ) -> Model:
     """Reads an ONNX detector and recognises what it is.
 
@@ -48,7 +49,7 @@ def import_onnx(
         spec: What the user knows better, as a TOML or JSON file, a mapping or a DetectorSpec;
             merged over what is recognised and over what files beside the model say
             (:mod:`tvmdet.frontend.sidecar`). With a ``family`` no other family is asked.
-        size_hw: Height and width in pixels for an export that leaves them open.
+        size_hw: Height and width in pixels for an export that leaves them open; one number is both.
         raw: Take the network as it is, without a head.
         limits: Bounds on what the file may ask for.
 
@@ -59,9 +60,14 @@ def import_onnx(
         ModelError: The file cannot be used, or no family (or several) claims the network.
         UnsupportedOperatorError: Nodes cannot be imported; all of them are named.
         ShapeError: An input's rank, type or size does not fit.
-        InputError: ``spec`` or ``size_hw`` is malformed.
+        InputError: ``spec``, ``size_hw`` or another argument is malformed.
     """
-    beside = read_given(Path(path), spec)
+    path = as_path(path, "path")
+    size_hw = None if size_hw is None else as_size_hw(size_hw)
+    check_flag(raw, "raw")
+    limits = _DEFAULT_LIMITS if limits is None else limits
+    check_kind(limits, Limits, "limits", "a tvmdet.frontend.Limits, or None")
+    beside = read_given(path, spec)
     given = beside.given
     loaded = load_onnx(path, limits, outputs=given.get("outputs", ()))
     raw = raw or given.get("family") == "raw"
@@ -146,11 +152,7 @@ def choose_size(
     """
     wanted = size_hw if size_hw is not None else given.get("input", {}).get("size_hw")
     if wanted is not None:
-        if len(tuple(wanted)) != 2 or not all(type(side) is int and side > 0 for side in wanted):
-            raise InputError(
-                f"the input size is {wanted!r}; give height and width in pixels, such as (640, 640)"
-            )
-        return int(wanted[0]), int(wanted[1])
+        return as_size_hw(wanted)
     if raw:
         images = [s for s in input_summaries(loaded.proto).values() if len(s.shape) == 4]
         if not images:

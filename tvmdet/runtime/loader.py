@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from tvmdet.arguments import as_path, check_kind
 from tvmdet.artifact import Artifact, TargetEntry
 from tvmdet.cpus import check_local_threads
 from tvmdet.errors import ArtifactError, InputError, TargetError
@@ -98,8 +99,11 @@ def load(
     Raises:
         ArtifactError: The file is damaged, or its library cannot be loaded.
         TargetError: The file holds nothing that this machine can run, or not ``target``.
-        InputError: ``threads`` is not a count.
+        InputError: ``threads`` is not a count, or ``path`` no path.
     """
+    path = as_path(path, "path")
+    if host is not None:
+        check_kind(host, Host, "host", "a tvmdet.runtime.loader.Host, or None")
     # TVM's runtime is imported over there while the file is checked here.
     thread = native_thread(check_local_threads(threads), configure_workers)
     host = host or Host.this_machine()

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from tvmdet.arguments import (
+    as_batch_sizes,
+    as_path,
+    as_seconds,
+    check_callable,
+    check_kind,
+    check_model,
+)
 from tvmdet.board.count_plugin import why_no_counts
 from tvmdet.board.linker import find_linker
 from tvmdet.board.pipeline_model import PipelineModel, find_model
@@ -39,12 +48,12 @@ def tune(
     *,
     target: str | Target = "host",
     budget_s: float = 600.0,
-    batch_sizes: Sequence[int] = (1,),
-    logs: Path | None = None,
+    batch_sizes: int | Sequence[int] = (1,),
+    logs: str | os.PathLike[str] | None = None,
     progress: Callable[[TuningProgress], None] | None = None,
     threads: int | None = None,
     precision: str = "fp32",
-    board: BoardAddress | None = None,
+    board: str | BoardAddress | None = None,
     cost_model: CostModel = "measured",
 ) -> TuningReport:
     """Measures schedules for a model's kernels and keeps what it finds in the tuning store.
@@ -53,13 +62,14 @@ def tune(
         model: As ``tvmdet.import_onnx`` returns it.
         target: Name of a target that this machine, or the board, can run, or the target itself.
         budget_s: Seconds that tuning may take.
-        batch_sizes: Batch buckets that the model will be compiled with.
+        batch_sizes: One, or several: batch buckets that the model will be compiled with.
         logs: Folder to write records to; the user's own store by default.
         progress: Called after every trial, in this thread.
         threads: Threads to measure on, at most one for each CPU; by default the CPUs that this
             process may use.
         precision: ``fp32``, or ``bf16`` to measure layers with bfloat16 products too.
-        board: Measure there instead, through its RPC server. When the board is gone for a while,
+        board: Measure there instead, through its RPC server: its ``HOST:PORT``, or with a key a
+            :class:`~tvmdet.board.session.BoardAddress`. When the board is gone for a while,
             tuning waits for it, and only the trial that was running is lost.
         cost_model: ``static`` to predict the cycles of kernels under QEMU and to measure nothing,
             for an ARM core that nobody has at hand. Its records are marked; one that was measured
@@ -69,18 +79,25 @@ def tune(
         What was tried and gained. Ctrl-C ends the run early and is told by the report.
 
     Raises:
-        InputError: The budget or a batch size is not positive, or there are no such threads here.
+        InputError: The budget or a batch size is not positive, there are no such threads here, or
+            another argument cannot be used.
         TargetError: The target is unknown, this machine cannot run it, or no TVM RPC server answers
             at the board's address.
         TuningError: xgboost is missing, or the store cannot be written.
     """
+    check_kind(precision, str, "precision", "fp32, bf16, fp16 or tf32")
     chosen = resolve_target(target, precision)
+    if isinstance(board, str):
+        board = BoardAddress.parse(board)
+    if board is not None:
+        check_kind(board, BoardAddress, "board", "HOST:PORT, a BoardAddress, or None")
     predictor = find_predictor(chosen, cost_model, board)
     _check(chosen, budget_s, threads, board, predictor)
-    if not batch_sizes or min(batch_sizes) < 1:
-        raise InputError(f"batch_sizes is {tuple(batch_sizes)}; give one or more sizes from 1")
+    sizes = as_batch_sizes(batch_sizes)
+    logs = None if logs is None else as_path(logs, "logs")
+    check_callable(progress, "progress")
+    check_model(model)
     start = time.monotonic()
-    sizes = tuple(dict.fromkeys(batch_sizes))
     return tune_tasks(
         tasks_of(model, sizes, chosen),
         target=chosen,
@@ -214,8 +231,7 @@ def _check(
     board: BoardAddress | None,
     model: PipelineModel | None,
 ) -> None:
-    if not budget_s > 0:
-        raise InputError(f"the tuning budget is {budget_s} s; give more than 0")
+    as_seconds(budget_s, "the tuning budget")
     if board is None and model is None:
         check_measuring_threads(threads)
     else:
