@@ -148,7 +148,11 @@ def test_a_detector_against_onnx_runtime_agrees_on_boxes(
         (["{detector}", "--batch", "2"], 1, "give --onnx to time the network at batch 2"),
         (["{detector}", "--batch", "1,2"], 1, "give --onnx to time the network at batch 2"),
         (["{network}", "--json", "no/where/r.json"], 1, "cannot write no/where/r.json: No such"),
-        (["{network}", "--precision", "fp8"], 1, "no rival computes in 'fp8'"),
+        (
+            ["{network}", "--onnx", "{onnx}", "--against", "onnxruntime", "--precision", "fp8"],
+            1,
+            "no rival computes in 'fp8'",
+        ),
         (["{network}", "--picture", "nowhere.jpg"], 1, "there is no file nowhere.jpg"),
         (["{network}", "--threads", "1024"], 1, "they would be timed waiting for each other"),
         (["{network}", "--price", "cheap"], 2, "'cheap' is no price"),

@@ -57,4 +57,4 @@ def test_predicting_cycles_of_what_is_no_arm_core(run: Callable, no_model: Path)
     assert "no cost model is called 'guess'; there are: measured, static" in done.error
     done = run(*words, "cortex-a76", "--plan", "somewhere")
     assert done.code == 2
-    assert "leave out --cost-model or --plan" in " ".join(done.err.split())
+    assert "--plan and --cost-model exclude each other" in " ".join(done.err.split())

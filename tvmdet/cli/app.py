@@ -24,6 +24,7 @@ from tvmdet.cli.eval import eval_
 from tvmdet.cli.inspect import inspect
 from tvmdet.cli.report import report
 from tvmdet.cli.targets import targets
+from tvmdet.cli.together import CheckedCommand
 from tvmdet.cli.tune import tune
 from tvmdet.cli.verify import verify
 from tvmdet.errors import TvmdetError
@@ -67,16 +68,16 @@ def _root(
         raise typer.Exit(WRONG_USAGE)
 
 
-app.command("doctor")(doctor)
-app.command("tune")(tune)
-app.command("compile")(compile_)
-app.command("inspect")(inspect)
-app.command("detect")(detect)
-app.command("eval")(eval_)
-app.command("bench")(bench)
-app.command("report")(report)
-app.command("verify")(verify)
-app.command("targets")(targets)
+app.command("doctor", cls=CheckedCommand)(doctor)
+app.command("tune", cls=CheckedCommand)(tune)
+app.command("compile", cls=CheckedCommand)(compile_)
+app.command("inspect", cls=CheckedCommand)(inspect)
+app.command("detect", cls=CheckedCommand)(detect)
+app.command("eval", cls=CheckedCommand)(eval_)
+app.command("bench", cls=CheckedCommand)(bench)
+app.command("report", cls=CheckedCommand)(report)
+app.command("verify", cls=CheckedCommand)(verify)
+app.command("targets", cls=CheckedCommand)(targets)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

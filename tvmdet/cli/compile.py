@@ -35,7 +35,6 @@ from tvmdet.cli.options import (
 from tvmdet.cli.progress import Phases
 from tvmdet.contain import Bounds
 from tvmdet.counted import counted
-from tvmdet.errors import InputError
 from tvmdet.model_file import check_model_file
 
 if TYPE_CHECKING:
@@ -89,8 +88,6 @@ def compile_(
     """
     names, batch_sizes, size_hw = parse_names(target), parse_batch(batch), parse_size(size)
     timeout_s = parse_duration(timeout, "--timeout")
-    if tolerance is not None and not raw:
-        raise InputError("--tolerance is for raw outputs: give it with --raw")
     destination = output_ or Path(f"{model.stem}.tvmdet")
     _check(model, destination, names, precision)
     with Phases() as phase:

@@ -175,8 +175,6 @@ def parse_board(rpc: str | None, key: str) -> BoardAddress | None:
         TargetError: No RPC server answers there.
     """
     if rpc is None:
-        if key:
-            raise typer.BadParameter("it names a board: give --rpc too", param_hint="--key")
         return None
     from tvmdet.board.session import BoardAddress
 

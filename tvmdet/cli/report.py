@@ -60,8 +60,6 @@ def report(
     """
     if to is None:
         raise typer.BadParameter("name the report with -o: .html, .md or .json", param_hint="-o")
-    if fail and not baseline:
-        raise typer.BadParameter("--fail needs --baseline to compare with", param_hint="--fail")
     with Phases() as phase:
         phase("reading results")
         from tvmdet.report.pages import ReportOptions, write_report

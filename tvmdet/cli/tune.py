@@ -103,10 +103,6 @@ def tune(
     budget_s, batch_sizes, size_hw = parse_duration(budget), parse_batch(batch), parse_size(size)
     timeout_s = parse_duration(timeout, "--timeout")
     board = parse_board(rpc, key)
-    if plan is not None and cost_model != "measured":
-        raise typer.BadParameter(
-            "a plan is measured; leave out --cost-model or --plan", param_hint="--cost-model"
-        )
     if len(parse_names(target)) != 1:
         raise typer.BadParameter(
             f"{target!r} names several targets; tune one at a time, on a machine that has it",
