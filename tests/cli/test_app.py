@@ -89,7 +89,7 @@ def test_wrong_usage(run: Callable, words: list[str], says: str) -> None:
 
 @pytest.mark.parametrize("verb", ["bench", "detect", "tune"])
 def test_wrong_usage_names_the_help_of_the_verb(run: Callable, verb: str) -> None:
-    wrong = {"bench": "--json", "detect": "--score", "tune": "--budget"}[verb]
+    wrong = {"bench": "--rounds", "detect": "--score", "tune": "--budget"}[verb]
     assert f"Try: tvmdet {verb} --help" in run(verb, "x", wrong).error
 
 

@@ -108,7 +108,7 @@ def test_figures_as_json(run: Callable, toy_path: Path, pictures: Path, tmp_path
     assert [one["name"] for one in found["boxes"]["classes"]] == ["blue", "green", "red"]
     assert (found["masks"], found["reference"]) == (None, None)
     done = run(*words(toy_path, pictures, "--json", tmp_path / "figures.json"))
-    assert f"every figure in {tmp_path / 'figures.json'}" in done.out
+    assert f"everything in {tmp_path / 'figures.json'}" in done.out
     written = json.loads((tmp_path / "figures.json").read_text())
     assert written["boxes"] == found["boxes"]
 

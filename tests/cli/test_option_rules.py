@@ -29,6 +29,7 @@ VALUES = {
     "--candidates": "4",
     "--cost-model": "static",
     "--duration": "5s",
+    "--json": "x.json",
     "--max-drop": "0.1",
     "--precision": "fp32",
     "--price": "1",

@@ -59,6 +59,24 @@ def test_the_findings_as_json(run: Callable, results: tuple[Path, Path], tmp_pat
     assert "3 regressions against the earlier results." in value["models"][0]["findings"]
 
 
+def test_json_never_writes_over_a_result(
+    run: Callable, results: tuple[Path, Path], tmp_path: Path
+) -> None:
+    old, new = results
+    before = old.read_bytes()
+    words = ["-o", tmp_path / "r.md"]
+    done = run("report", "--json", old, new, *words)
+    assert done.code == 2
+    assert "old.json is a result of `tvmdet bench`, which --json would write over" in done.error
+    assert old.read_bytes() == before
+    assert not (tmp_path / "r.md").exists()
+    for _ in range(2):  # an older file of findings is no result
+        assert run("report", new, *words, "--json", tmp_path / "findings.json").code == 0
+    value = json.loads((tmp_path / "findings.json").read_text())
+    assert value["report"] == str(tmp_path / "r.md")
+    assert json.loads(run("report", "--json=-", old, *words).out)["regressions"] == 0
+
+
 WRONG = [
     ((), "name the report with -o", 2),
     (("-o", "r.pdf"), "reports are .html, .md, .json", 1),

@@ -70,6 +70,14 @@ def test_a_real_repetition_passes_and_is_saved(run: Callable, record: Path, tmp_
     assert (found["ok"], found["parity"], found["attempts"] >= 1) == (True, [], True)
 
 
+def test_json_does_not_write_over_the_record(run: Callable, quiet_record: Path) -> None:
+    before = quiet_record.read_bytes()
+    done = run("verify", quiet_record, "--json", quiet_record)
+    assert done.code == 2
+    assert "is the record itself; name another file" in done.error
+    assert quiet_record.read_bytes() == before
+
+
 def test_a_regression_fails(run: Callable, quiet_record: Path, now: Callable[..., None]) -> None:
     now(1.1)
     done = run("verify", quiet_record)
@@ -127,7 +135,7 @@ def test_files_are_tried_before_anything_is_measured(
         (tmp_path / "no" / "r.json", "No such file or directory"),
         (tmp_path, "Is a directory"),
     ):
-        done = run("verify", record, option, place)
+        done = run("verify", record, f"{option}={place}")
         assert done.code == 1
         assert f"cannot write {place}: {says}" in done.error
         assert option in done.error

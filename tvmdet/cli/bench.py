@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tvmdet.cli import output
-from tvmdet.cli.files import check_writable, written_whole
+from tvmdet.cli.json_output import Json, check_json, is_printed, write_json
 from tvmdet.cli.options import (
     Batch,
     Board,
@@ -89,10 +89,7 @@ def bench(
             "--price", metavar="P[ CUR]", help="Of an hour of this machine, such as '0.35 USD'."
         ),
     ] = None,
-    json: Annotated[
-        str | None,
-        typer.Option("--json", metavar="FILE", help="Write everything as JSON; - is stdout."),
-    ] = None,
+    json: Json = None,
     install: Annotated[
         str | None,
         typer.Option(
@@ -111,7 +108,7 @@ def bench(
         if install is not None:
             return 0
         raise typer.BadParameter("give a compiled FILE.tvmdet, or --install", param_hint="FILE")
-    check_writable(json, "--json")
+    check_json(json)
     board = parse_board(rpc, key)
     with Phases() as phase:
         phase("starting")
@@ -144,16 +141,14 @@ def bench(
                 ),
                 command=("tvmdet", *sys.argv[1:]),
             )
-    if json == "-":
+    if is_printed(json):
         output.print_json(report.to_dict())
         return _judge(report)
     _print(report)
     if json is not None:
         from tvmdet.report import dump_result
 
-        with written_whole(Path(json), "--json") as temporary:
-            temporary.write_text(dump_result(report.to_dict()), encoding="utf-8")
-        output.stdout().print(f"\neverything, with every call, in {json}")
+        write_json(json, dump_result(report.to_dict()))
     if not report.failures:
         _name_next_step(report, model, onnx, json)
     return _judge(report)

@@ -15,10 +15,10 @@ from tvmdet import untrusted
 from tvmdet.cli import output
 from tvmdet.cli.certificate import print_certificate
 from tvmdet.cli.files import check_writable
+from tvmdet.cli.json_output import Json, check_json, deliver, is_printed
 from tvmdet.cli.options import (
     Batch,
     Debug,
-    Json,
     Logs,
     OnnxFile,
     Precision,
@@ -79,7 +79,7 @@ def compile_(
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="By default MODEL.tvmdet, here."),
     ] = None,
-    json: Json = False,
+    json: Json = None,
     debug: Debug = False,
 ) -> int:
     """Compile a detector into one checked file.
@@ -89,6 +89,7 @@ def compile_(
     names, batch_sizes, size_hw = parse_names(target), parse_batch(batch), parse_size(size)
     timeout_s = parse_duration(timeout, "--timeout")
     destination = output_ or Path(f"{model.stem}.tvmdet")
+    check_json(json)
     _check(model, destination, names, precision)
     with Phases() as phase:
         phase(f"importing {model}")
@@ -121,10 +122,13 @@ def compile_(
             tolerance=allowed,
             progress=phase,
         )
-    if json:
-        output.print_json(report.to_dict())
+    deliver(
+        json,
+        report.to_dict(),
+        lambda: _print(report, imported.spec.family, imported.recognition),
+    )
+    if is_printed(json):
         return 0
-    _print(report, imported.spec.family, imported.recognition)
     again = given_again(batch=batch, size=size, spec=spec, raw=raw, precision=precision)
     _advise(report, model, again)
     if all("skipped" in one or "emulated" in one for one in report.parity.values()):

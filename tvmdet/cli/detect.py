@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tvmdet.cli import output
+from tvmdet.cli.json_output import Json, is_printed
 from tvmdet.cli.options import Debug, Threads
 from tvmdet.cli.pictures import PictureFolder
 from tvmdet.cli.progress import Bar
@@ -58,10 +59,7 @@ def detect(
         Path | None,
         typer.Option("--save", metavar="DIR", help="Write annotated pictures and videos there."),
     ] = None,
-    json: Annotated[
-        str | None,
-        typer.Option("--json", metavar="FILE", help="Write every detection as JSON; - is stdout."),
-    ] = None,
+    json: Json = None,
     threads: Threads = None,
     debug: Debug = False,
 ) -> int:
@@ -74,7 +72,7 @@ def detect(
     found = find_sources(sources, left_out=save)
     tally = Tally()
     pictures = _detect_in(found, model, {"score": score, "iou": iou}, save, json, threads, tally)
-    if json != "-":
+    if not is_printed(json):
         tally.print()
         if pictures is not None:
             output.stdout().print(f"{pictures.count} annotated in {pictures.folder}")

@@ -11,9 +11,9 @@ import typer
 
 from tvmdet import untrusted
 from tvmdet.cli import output
+from tvmdet.cli.json_output import Json, check_json, deliver
 from tvmdet.cli.options import (
     Debug,
-    Json,
     OnnxFile,
     Size,
     Spec,
@@ -64,11 +64,12 @@ def doctor(
         bool, typer.Option("--nodes", "-v", help="Say what becomes of every operator.")
     ] = False,
     timeout: Timeout = "30m",
-    json: Json = False,
+    json: Json = None,
     debug: Debug = False,
 ) -> int:
     """Say what of a model imports, is rewritten, or blocks."""
     size_hw, budget_s = parse_size(size), parse_duration(budget, "--budget")
+    check_json(json)
     bounds = Bounds(timeout_s=parse_duration(timeout, "--timeout"))
     with Phases() as phase:
         phase(f"examining {model}")
@@ -84,11 +85,9 @@ def doctor(
             bounds=bounds,
             tell=phase.tell,
         )
-    if json:
-        output.print_json(found.to_dict())
-    else:
-        again = given_again(size=size, spec=spec, raw=raw)
-        _print(found, nodes=nodes, again=again, as_raw=given_again(size=size, raw=True))
+    again = given_again(size=size, spec=spec, raw=raw)
+    as_raw = given_again(size=size, raw=True)
+    deliver(json, found.to_dict(), lambda: _print(found, nodes=nodes, again=again, as_raw=as_raw))
     return 0 if found.ok else 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tvmdet.cli import output
-from tvmdet.cli.files import written_whole
+from tvmdet.cli.json_output import Json, check_json, deliver, is_printed
 from tvmdet.cli.options import Debug, Threads
 from tvmdet.cli.progress import Bar, Phases
 from tvmdet.counted import counted
@@ -83,13 +82,11 @@ def eval_(
         typer.Option("--target", metavar="T", help="Whose code to run, instead of the best."),
     ] = None,
     threads: Threads = None,
-    json: Annotated[
-        str | None,
-        typer.Option("--json", metavar="FILE", help="Write every figure as JSON; - is stdout."),
-    ] = None,
+    json: Json = None,
     debug: Debug = False,
 ) -> int:
     """Measure average precision on annotated pictures, and beside it that of ONNX Runtime."""
+    check_json(json)
     with Phases() as phase:
         phase("starting")
         from tvmdet.report import EvalOptions, evaluate
@@ -116,15 +113,8 @@ def eval_(
             )
     for line in report.warnings:
         output.warning(line)
-    if json == "-":
-        output.print_json(report.to_dict())
-    else:
-        _print(report)
-        if json is not None:
-            with written_whole(Path(json), "--json") as temporary:
-                text = json_module.dumps(report.to_dict(), indent=1, ensure_ascii=False)
-                temporary.write_text(text, encoding="utf-8")
-            output.stdout().print(f"\nevery figure in {json}", soft_wrap=True)
+    deliver(json, report.to_dict(), lambda: _print(report))
+    if not is_printed(json):
         _name_next_step(report, model, onnx)
     if report.differs:
         output.error(

@@ -11,7 +11,8 @@ import typer
 
 from tvmdet.cli import output
 from tvmdet.cli.certificate import print_certificate
-from tvmdet.cli.options import Debug, Json
+from tvmdet.cli.json_output import Json, deliver, is_printed
+from tvmdet.cli.options import Debug
 
 if TYPE_CHECKING:
     from tvmdet.artifact import Artifact
@@ -26,7 +27,7 @@ def inspect(
     here: Annotated[
         bool, typer.Option("--here", help="Only which target this machine uses, and why.")
     ] = False,
-    json: Json = False,
+    json: Json = None,
     debug: Debug = False,
 ) -> int:
     """Show what a compiled file holds and where it runs."""
@@ -39,9 +40,25 @@ def inspect(
     if here:
         return _print_here(artifact, runs, json=json)
     size = file.stat().st_size
-    if json:
-        output.print_json({"file": str(file), "bytes": size, "here": runs, **artifact.manifest})
+    value = {"file": str(file), "bytes": size, "here": runs, **artifact.manifest}
+    deliver(json, value, lambda: _print(artifact, size, spec, signature, runs))
+    if is_printed(json):
         return 0
+    if runs["target"] is None:
+        output.stdout().print("nothing in this file runs on this machine")
+        output.next_step("tvmdet", "compile", "MODEL.onnx", "--target", "host")
+    elif artifact.manifest["raw"] is None:
+        output.next_step("tvmdet", "detect", file, "IMAGE.jpg")
+    return 0
+
+
+def _print(
+    artifact: Artifact,
+    size: int,
+    spec: DetectorSpec,
+    signature: RawSignature | None,
+    runs: Mapping[str, Any],
+) -> None:
     _print_model(artifact, size, spec, signature)
     _print_targets(artifact, runs["targets"])
     print_certificate(artifact.manifest["parity"])
@@ -52,19 +69,12 @@ def inspect(
         right=("size",),
         gap=True,
     )
-    if runs["target"] is None:
-        output.stdout().print("nothing in this file runs on this machine")
-        output.next_step("tvmdet", "compile", "MODEL.onnx", "--target", "host")
-    elif artifact.manifest["raw"] is None:
-        output.next_step("tvmdet", "detect", file, "IMAGE.jpg")
-    return 0
 
 
-def _print_here(artifact: Artifact, runs: Mapping[str, Any], *, json: bool) -> int:
+def _print_here(artifact: Artifact, runs: Mapping[str, Any], *, json: str | None) -> int:
     """Explains the choice; 1 when nothing in the file runs here."""
-    if json:
-        output.print_json(runs)
-    else:
+
+    def tables() -> None:
         output.facts([("file", artifact.path), ("used here", runs["target"] or "nothing")])
         output.table(
             ("target", "rank", "this machine", "needs"),
@@ -80,8 +90,10 @@ def _print_here(artifact: Artifact, runs: Mapping[str, Any], *, json: bool) -> i
             right=("rank",),
             gap=True,
         )
-        if runs["target"] is None:
-            output.next_step("tvmdet", "compile", "MODEL.onnx", "--target", "host")
+
+    deliver(json, runs, tables)
+    if runs["target"] is None and not is_printed(json):
+        output.next_step("tvmdet", "compile", "MODEL.onnx", "--target", "host")
     return 0 if runs["target"] is not None else 1
 
 

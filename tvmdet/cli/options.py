@@ -16,7 +16,6 @@ __all__ = [
     "Board",
     "BoardKey",
     "Debug",
-    "Json",
     "Logs",
     "OnnxFile",
     "Precision",
@@ -46,7 +45,6 @@ Batch = Annotated[
     str, typer.Option("--batch", metavar="N[,N...]", help="Batch sizes to specialise for.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Logs = Annotated[
     Path | None,
     typer.Option(

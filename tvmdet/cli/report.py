@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tvmdet.cli import output
-from tvmdet.cli.options import Debug, Json
+from tvmdet.cli.json_output import Json, check_json, deliver, is_printed
+from tvmdet.cli.options import Debug
 from tvmdet.cli.progress import Phases
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def report(
     fail: Annotated[
         bool, typer.Option("--fail", help="Exit with 1 where --baseline shows a regression.")
     ] = False,
-    json: Json = False,
+    json: Json = None,
     debug: Debug = False,
 ) -> int:
     """Put results of benchmarks side by side: targets, batches, precisions, rivals.
@@ -60,6 +61,8 @@ def report(
     """
     if to is None:
         raise typer.BadParameter("name the report with -o: .html, .md or .json", param_hint="-o")
+    check_json(json)
+    _keep_results(json)
     with Phases() as phase:
         phase("reading results")
         from tvmdet.report.pages import ReportOptions, write_report
@@ -70,11 +73,24 @@ def report(
             baseline=tuple(baseline or ()),
         )
         written = write_report(results or (), to, options)
-    if json:
-        output.print_json(_summary(written))
-    else:
-        _print(written)
+    deliver(json, _summary(written), lambda: _print(written))
+    if not is_printed(json) and written.path.suffix.lower() != ".json":
+        output.next_step(
+            "tvmdet", "report", "NEW.json", "--baseline", "OLD.json", "-o", written.path
+        )
     return 1 if fail and written.regressions else 0
+
+
+def _keep_results(json: str | None) -> None:
+    """Refuses to write over a result: what follows ``--json`` was meant to be read."""
+    from tvmdet.report.result_file import holds_result
+
+    if json is not None and not is_printed(json) and holds_result(Path(json)):
+        raise typer.BadParameter(
+            f"{json} is a result of `tvmdet bench`, which --json would write over; put --json "
+            "behind the results, or write --json=-",
+            param_hint="--json",
+        )
 
 
 def _prices(texts: list[str] | tuple[str, ...]) -> dict[str, float]:
@@ -123,7 +139,3 @@ def _print(written: Written) -> None:
         for remark in findings(part):
             output.stdout().print(f"  {remark.text}", soft_wrap=True)
     output.stdout().print(f"\nthe report is in {written.path}", soft_wrap=True)
-    if written.path.suffix.lower() != ".json":
-        output.next_step(
-            "tvmdet", "report", "NEW.json", "--baseline", "OLD.json", "-o", written.path
-        )

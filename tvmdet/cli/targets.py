@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tvmdet.cli import output
-from tvmdet.cli.options import Debug, Json, Logs
+from tvmdet.cli.json_output import Json, deliver, is_printed
+from tvmdet.cli.options import Debug, Logs
 from tvmdet.counted import counted
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def targets(
         str | None, typer.Argument(metavar="NAME", help="Show one target; host is this machine.")
     ] = None,
     logs: Logs = None,
-    json: Json = False,
+    json: Json = None,
     debug: Debug = False,
 ) -> int:
     """List the targets, or show one."""
@@ -33,17 +35,21 @@ def targets(
     if name is not None:
         target = get_target(name)
         described = {**_describe(target), **_records(target.name, logs)}
-        if json:
-            output.print_json(described)
-        else:
-            _print_one(described)
+        deliver(json, described, lambda: _print_one(described))
+        if not is_printed(json):
+            output.next_step("tvmdet", "tune", "MODEL.onnx", "--target", target.name)
         return 0
     every = [_describe(target) for target in list_targets()]
     hosts = {precision: target.name for precision, target in host_targets().items()}
     best = hosts.pop("fp32", None)
-    if json:
-        output.print_json({"host": best, "host_at": hosts, "targets": every})
-        return 0
+    value = {"host": best, "host_at": hosts, "targets": every}
+    deliver(json, value, lambda: _print_all(every, best, hosts))
+    if best is not None and not is_printed(json):
+        output.next_step("tvmdet", "targets", best)
+    return 0
+
+
+def _print_all(every: Sequence[dict[str, Any]], best: str | None, hosts: Mapping[str, str]) -> None:
     labels = {name: f" (host in {precision})" for precision, name in hosts.items()}
     if best is not None:
         labels[best] = " (host)"
@@ -59,9 +65,6 @@ def targets(
             for entry in every
         ],
     )
-    if best is not None:
-        output.next_step("tvmdet", "targets", best)
-    return 0
 
 
 def _describe(target: Target) -> dict[str, Any]:
@@ -118,7 +121,6 @@ def _print_one(entry: dict[str, Any]) -> None:
             ),
         ]
     )
-    output.next_step("tvmdet", "tune", "MODEL.onnx", "--target", entry["name"])
 
 
 def _cpu_facts(entry: dict[str, Any]) -> list[tuple[str, object]]:

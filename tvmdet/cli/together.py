@@ -12,6 +12,8 @@ from typing import Any, Final
 import typer
 from typer.core import TyperCommand
 
+from tvmdet.cli.json_output import fill_in_stdout
+
 __all__ = ["RULES", "CheckedCommand", "Excludes", "Needs"]
 
 
@@ -124,7 +126,14 @@ RULES: Final[Mapping[str, tuple[Excludes | Needs, ...]]] = {
 
 
 class CheckedCommand(TyperCommand):
-    """A verb that refuses options which exclude or need each other before it runs."""
+    """A verb that refuses options which exclude or need each other before it runs.
+
+    ``--json`` may stand alone, or be followed by a file: :mod:`tvmdet.cli.json_output`.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the words of a command line; ``--json`` may stand alone."""
+        return list(super().parse_args(ctx, fill_in_stdout(args)))
 
     def invoke(self, ctx: Any) -> Any:
         """Checks what was typed, then runs the verb.

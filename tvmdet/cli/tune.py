@@ -10,12 +10,12 @@ import typer
 
 from tvmdet import untrusted
 from tvmdet.cli import output
+from tvmdet.cli.json_output import Json, check_json, deliver, is_printed
 from tvmdet.cli.options import (
     Batch,
     Board,
     BoardKey,
     Debug,
-    Json,
     Logs,
     Precision,
     Size,
@@ -89,13 +89,14 @@ def tune(
         Path | None,
         typer.Option("--collect", metavar="DIR", help="Take a measured plan's results back."),
     ] = None,
-    json: Json = False,
+    json: Json = None,
     debug: Debug = False,
 ) -> int:
     """Find fast schedules within a time budget.
 
     Stop it at any moment: nothing measured is lost.
     """
+    check_json(json)
     if collect is not None:
         return _collect(collect, logs, json)
     if model is None:
@@ -145,17 +146,14 @@ def tune(
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted. {_RESUME}") from None
-    if json:
-        output.print_json(report.to_dict())
-    elif not report.too_short:
-        _print(report)
+    deliver(json, report.to_dict(), lambda: None if report.too_short else _print(report))
     if report.interrupted:
         output.error(f"interrupted after {counted(report.trials, 'trial')}. {_RESUME}")
         return _INTERRUPTED
     if report.too_short:
         output.error(_too_short(report, budget_s))
         return 1
-    if not json:
+    if not is_printed(json):
         options = given_again(batch=batch, size=size, spec=spec, raw=raw, precision=precision)
         options += [] if logs is None else ["--logs", str(logs)]
         options += ["-o", f"{model.stem}.tvmdet"]
@@ -172,7 +170,7 @@ def _plan(
     candidates: int,
     logs: Path | None,
     precision: str,
-    json: bool,
+    json: str | None,
 ) -> int:
     from tvmdet.tuning.plan import make_plan
 
@@ -187,37 +185,32 @@ def _plan(
             precision=precision,
             progress=phase,
         )
-    if json:
-        output.print_json(made.to_dict())
+    rows = [
+        ("plan", f"{made.folder}, for {made.target}"),
+        ("kernels", f"{made.tasks}, {counted(made.candidates, 'candidate')}"),
+        ("measure it", f"copy the folder to the hardware, run: python {folder}/measure.py"),
+    ]
+    deliver(json, made.to_dict(), lambda: output.facts(rows))
+    if is_printed(json):
         return 0
-    output.facts(
-        [
-            ("plan", f"{made.folder}, for {made.target}"),
-            ("kernels", f"{made.tasks}, {counted(made.candidates, 'candidate')}"),
-            ("measure it", f"copy the folder to the hardware, run: python {folder}/measure.py"),
-        ]
-    )
     for anchor, reason in made.failed:
         output.warning(f"{anchor} is not in the plan: {reason}")
     output.next_step("tvmdet", "tune", "--collect", folder)
     return 0
 
 
-def _collect(folder: Path, logs: Path | None, json: bool) -> int:
+def _collect(folder: Path, logs: Path | None, json: str | None) -> int:
     from tvmdet.tuning.plan import collect_plan
 
     found = collect_plan(folder, logs=logs)
-    if json:
-        output.print_json(found.to_dict())
-        return 0
-    output.facts(
-        [
-            ("target", f"{found.target}, measured on {found.device or 'nothing'}"),
-            ("candidates", f"{found.measured} ran, {found.failed} failed, {found.missing} to do"),
-            ("new records", str(found.new)),
-        ]
-    )
-    output.next_step("tvmdet", "compile", "MODEL.onnx", "--target", found.target)
+    rows = [
+        ("target", f"{found.target}, measured on {found.device or 'nothing'}"),
+        ("candidates", f"{found.measured} ran, {found.failed} failed, {found.missing} to do"),
+        ("new records", str(found.new)),
+    ]
+    deliver(json, found.to_dict(), lambda: output.facts(rows))
+    if not is_printed(json):
+        output.next_step("tvmdet", "compile", "MODEL.onnx", "--target", found.target)
     return 0
 
 

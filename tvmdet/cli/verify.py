@@ -10,6 +10,7 @@ import typer
 
 from tvmdet.cli import output
 from tvmdet.cli.files import check_writable, written_whole
+from tvmdet.cli.json_output import Json, check_json, deliver
 from tvmdet.cli.options import Board, BoardKey, Debug, Rounds, parse_board, parse_duration
 from tvmdet.cli.progress import Bar, Phases
 from tvmdet.counted import counted
@@ -60,15 +61,16 @@ def verify(
         Path | None,
         typer.Option("--save", metavar="FILE", help="Write the new result, to verify it later."),
     ] = None,
-    json: Annotated[
-        str | None,
-        typer.Option("--json", metavar="FILE", help="Write what changed as JSON; - is stdout."),
-    ] = None,
+    json: Json = None,
     debug: Debug = False,
 ) -> int:
     """Repeat a recorded benchmark; fail where it is slower beyond noise, or answers otherwise."""
     check_writable(save, "--save")
-    check_writable(json, "--json")
+    check_json(json)
+    if json is not None and Path(json).resolve() == result.resolve():
+        raise typer.BadParameter(
+            f"{json} is the record itself; name another file", param_hint="--json"
+        )
     board = parse_board(rpc, key)
     with Phases() as phase:
         phase("starting")
@@ -98,23 +100,17 @@ def verify(
                 ),
                 command=("tvmdet", *sys.argv[1:]),
             )
-    _write(found, save, json)
-    if json != "-":
-        _print(found)
+    _save(found, save)
+    deliver(json, found.to_dict(), lambda: _print(found))
     return _judge(found, strict)
 
 
-def _write(found: Verification, save: Path | None, json: str | None) -> None:
+def _save(found: Verification, save: Path | None) -> None:
     from tvmdet.report import dump_result
 
     if save is not None:
         with written_whole(save, "--save") as temporary:
             temporary.write_text(dump_result(found.report.to_dict()), encoding="utf-8")
-    if json == "-":
-        output.print_json(found.to_dict())
-    elif json is not None:
-        with written_whole(Path(json), "--json") as temporary:
-            temporary.write_text(dump_result(found.to_dict()), encoding="utf-8")
 
 
 def _print(found: Verification) -> None:

@@ -16,6 +16,7 @@ from tvmdet.report.typed_json import Mismatch, from_json, json_schema, to_json
 
 __all__ = [
     "dump_result",
+    "holds_result",
     "load_result",
     "load_results",
     "parse_result",
@@ -61,6 +62,15 @@ def load_result(path: str | Path) -> Result:
             value in it is not what the schema asks for.
     """
     return parse_result(read_object(Path(path)), path)
+
+
+def holds_result(path: Path) -> bool:
+    """Whether a file is there and holds a result, of whichever schema, damaged or not."""
+    try:
+        value = read_object(path)
+    except InputError:
+        return False
+    return value.get("format") == FORMAT or is_schema_1(value)
 
 
 def parse_result(value: dict[str, Any], path: str | Path) -> Result:
