@@ -277,7 +277,7 @@ def test_spec_wins(spec: Mapping[str, Any], check: Any, tmp_path: Path) -> None:
         ({"input": 3}, InputError, "give a table"),
         ({"input": {"sizes": 3}}, InputError, "unknown key 'sizes'"),
         ({"input": {"size_hw": "64x64"}}, InputError, "give \\[height, width\\]"),
-        ({"labels": "abc"}, InputError, "list of class names"),
+        ({"labels": "abc"}, InputError, "class names cannot be read from abc"),
         ({"labels": 5}, InputError, "list of class names"),
         ({"labels": ["a", "b", ""]}, InputError, "list of class names"),
         ({"input": {"mean": ["a", "b", "c"]}}, InputError, "three finite numbers"),

@@ -77,7 +77,10 @@ Size = Annotated[
 Spec = Annotated[
     Path | None,
     typer.Option(
-        "--spec", metavar="FILE.toml", help="What the detector is, over what is recognised."
+        "--spec",
+        metavar="FILE.toml",
+        help="What the detector is, over what is recognised; or its class names: coco.names, "
+        "labels.txt, data.yaml, a JSON list.",
     ),
 ]
 Threads = Annotated[

@@ -22,6 +22,7 @@ from typing import Any
 
 from tvmdet.errors import InputError
 from tvmdet.frontend.huggingface_files import read_huggingface
+from tvmdet.frontend.label_files import names_in, read_labels
 from tvmdet.frontend.mmdeploy_files import read_mmdeploy
 
 __all__ = ["Sidecar", "find_sidecar", "merge_given", "read_json_spec"]
@@ -71,13 +72,15 @@ def find_sidecar(model_path: Path) -> Sidecar:
 def read_json_spec(path: Path) -> Sidecar:
     """Reads a JSON file that the user gives as the spec.
 
-    Either a spec in JSON, or any of MMDeploy's and Hugging Face's files.
+    Either a spec in JSON, class names, or any of MMDeploy's and Hugging Face's files.
 
     Raises:
         InputError: The file cannot be read, or is none of these.
     """
-    values = _load_json(path)
-    name = _kind(values)
+    values = _parse_json(path)
+    if names_in(values) is not None:
+        return Sidecar(given={"labels": read_labels(path)}, files=(path.name,))
+    name = _kind(_table(path, values))
     if name:
         return _interpret({name: values}, (path.name,))
     return Sidecar(given=values, files=(path.name,))
@@ -174,10 +177,17 @@ def _read(path: Path) -> bytes:
 
 
 def _load_json(path: Path) -> dict[str, Any]:
+    return _table(path, _parse_json(path))
+
+
+def _parse_json(path: Path) -> Any:
     try:
-        values = json.loads(_read(path))
+        return json.loads(_read(path))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}; correct it, or move it away") from error
+
+
+def _table(path: Path, values: Any) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path} holds a {type(values).__name__}; allowed: a table of values")
     return values

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from tvmdet.errors import InputError
+from tvmdet.frontend.label_files import LABEL_SUFFIXES, read_labels
 from tvmdet.frontend.sidecar import Sidecar, find_sidecar, merge_given, read_json_spec
 from tvmdet.spec import DetectorSpec
 
 __all__ = ["read_given", "read_spec"]
 
 _TABLES = ("input", "postprocess", "options", "masks")
-_LISTS = {"labels": "a list of class names", "outputs": "a list of the outputs to keep"}
+_LISTS = {
+    "labels": "a list of class names, or the path of a file of them",
+    "outputs": "a list of the outputs to keep",
+}
 _KEYS = ("family", *_LISTS, *_TABLES)
 
 
@@ -27,7 +31,7 @@ def read_given(
     Args:
         model_path: The ONNX file, whose folder may hold sidecar files.
         spec: What the user gives, which wins: as for :func:`read_spec`, or the path of a JSON
-            file: a spec, or one of MMDeploy's or Hugging Face's configurations.
+            file: a spec, class names, or one of MMDeploy's or Hugging Face's configurations.
 
     Returns:
         Both merged, and in ``reasons`` what came from which file.
@@ -36,12 +40,14 @@ def read_given(
         InputError: A file cannot be read or a value is malformed.
     """
     beside = find_sidecar(model_path)
-    given = _check(dict(beside.given), ", ".join(beside.files)) if beside.files else {}
+    given = {}
+    if beside.files:
+        given = _check(dict(beside.given), ", ".join(beside.files), model_path.parent)
     if not isinstance(spec, str | Path) or Path(spec).suffix.lower() != ".json":
         return replace(beside, given=merge_given(given, read_spec(spec)))
     named = read_json_spec(Path(spec))
     return Sidecar(
-        given=merge_given(given, _check(dict(named.given), str(spec))),
+        given=merge_given(given, _check(dict(named.given), str(spec), Path(spec).parent)),
         size_hw=named.size_hw or beside.size_hw,
         hints={**beside.hints, **named.hints},
         files=beside.files,
@@ -53,18 +59,22 @@ def read_spec(spec: str | Path | Mapping[str, Any] | DetectorSpec | None) -> dic
     """Returns the keys that the user gives, as plain values.
 
     Args:
-        spec: Path of a TOML file, a mapping of the same form, a whole spec, or None.
+        spec: Path of a TOML file, or of one with class names (:mod:`tvmdet.frontend.label_files`);
+            a mapping of the same form, a whole spec, or None.
 
     Raises:
-        InputError: The file cannot be read, is not TOML, or holds unknown keys or values of
-            the wrong kind.
+        InputError: The file cannot be read, is neither TOML nor class names, or holds unknown
+            keys or values of the wrong kind.
     """
     if spec is None:
         return {}
     if isinstance(spec, DetectorSpec):
         return _check(spec.to_dict(), "the spec")
     if isinstance(spec, str | Path):
-        return _check(_read_toml(Path(spec)), str(spec))
+        path = Path(spec)
+        if path.suffix.lower() in LABEL_SUFFIXES:
+            return {"labels": read_labels(path)}
+        return _check(_read_toml(path), str(spec), path.parent)
     if isinstance(spec, Mapping):
         return _check(dict(spec), "the spec")
     raise InputError(
@@ -85,7 +95,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"spec file {path} is not TOML: {error}") from error
 
 
-def _check(given: dict[str, Any], where: str) -> dict[str, Any]:
+def _check(given: dict[str, Any], where: str, folder: Path | None = None) -> dict[str, Any]:
+    """Refuses what is malformed; reads the class names of a file, which is sought in a folder."""
+    if isinstance(given.get("labels"), str):
+        given["labels"] = read_labels((folder or Path()) / given["labels"])
     if "masks" in given and given["masks"] is None:
         # A whole spec of a detector without masks, as to_dict writes it; nothing said is no key.
         given["masks"] = False
