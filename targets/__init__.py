@@ -34,6 +34,10 @@ __all__ = [
 _FOLDER = Path(__file__).parent
 _USERS_FOLDER = "TVMDET_TARGETS"
 _ALIASES = {"host": "cpu", "cuda": "cuda"}
+_ALIASES_ALSO_CALLED = {
+    "host": ("this machine", ["native", "local", "localhost", "cpu"]),
+    "cuda": ("this machine's GPU", ["gpu", "nvidia"]),
+}
 
 
 def list_targets() -> tuple[Target, ...]:
@@ -86,8 +90,25 @@ def get_target(name: str, precision: str = "fp32") -> Target:
     names = [target.name for target in list_targets()]
     raise TargetError(
         f"unknown target {name!r}; known: host, cuda, {', '.join(names)}"
-        f"{nearest(name, [*_ALIASES, *names])}"
+        f"{_offered(name) or nearest(name, [*_ALIASES, *names])}"
     )
+
+
+def _offered(word: str) -> str:
+    """Returns ``; did you mean X (a machine)?`` for what people call a machine, else nothing."""
+    called = [(alias, machine, words) for alias, (machine, words) in _ALIASES_ALSO_CALLED.items()]
+    for target in list_targets():
+        called += [(target.name, machine, words) for machine, words in target.also_called.items()]
+    found = [
+        f"{name} ({machine})"
+        for name, machine, words in called
+        if _plain(word) in map(_plain, (machine, *words))
+    ]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def _plain(word: str) -> str:
+    return "".join(letter for letter in word.lower() if letter.isalnum())
 
 
 def resolve_target(target: str | os.PathLike[str] | Target, precision: str | None = None) -> Target:

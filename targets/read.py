@@ -16,7 +16,7 @@ from tvmdet.errors import TargetError
 __all__ = ["nearest", "read_target"]
 
 _TOP: Final = {"description": str, "kind": str, "arch": str, "rank": int, "tvm": dict, "cpu": dict}
-_TOP_OPTIONAL: Final = {"records": str, "named_only": bool, "host_at": list}
+_TOP_OPTIONAL: Final = {"records": str, "named_only": bool, "host_at": list, "also_called": dict}
 _CPU: Final = {
     "required_features": list,
     "vector_lanes_f32": int,
@@ -79,6 +79,8 @@ def read_target(path: Path) -> Target:
             if name in data:
                 _check(path, f"[{name}]", data[name], _ABILITY)
     _check_tvm(path, kind, data["tvm"])
+    for machine, words in data.get("also_called", {}).items():
+        _check_value(path, f"{machine} in [also_called]", machine, words, list)
     target = _gpu_target(path, data) if kind == "cuda" else _cpu_target(path, data)
     if unknown := [precision for precision in target.host_at if precision not in target.precisions]:
         raise _bad(
@@ -122,7 +124,7 @@ def _gpu_target(path: Path, data: Mapping[str, Any]) -> Target:
 
 
 def _common(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("description", "kind", "arch", "rank", "tvm", "records", "named_only")
+    keys = ("description", "kind", "arch", "rank", "tvm", "records", "named_only", "also_called")
     found = {"name": path.stem, **{key: data[key] for key in keys if key in data}}
     return {**found, "host_at": tuple(data.get("host_at", ()))}
 

@@ -86,6 +86,8 @@ class Target:
             default.
         named_only: Whether it is compiled for only when it is named: ``host`` does not mean it.
         host_at: Precisions in which ``host`` means it all the same.
+        also_called: Machines that it is right for, each with what else people type for it: no names
+            of the target, which is offered where one of these is unknown.
         precision: ``bf16``, ``fp16`` or ``tf32`` when layers may round the factors of their
             products so.
     """
@@ -111,6 +113,7 @@ class Target:
     records: str = ""
     named_only: bool = False
     host_at: tuple[str, ...] = ()
+    also_called: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:

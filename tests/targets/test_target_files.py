@@ -47,6 +47,41 @@ def test_every_file_is_plausible(target: Target) -> None:
     assert target.family in ("x86", "arm", "cuda")
 
 
+OFFERED = {
+    "rpi4": "cortex-a72 (Raspberry Pi 4)",
+    "RaspberryPi4": "cortex-a72 (Raspberry Pi 4)",
+    "raspberry-pi-5": "cortex-a76 (Raspberry Pi 5)",
+    "rpi5": "cortex-a76 (Raspberry Pi 5)",
+    "graviton2": "neoverse-n1 (Graviton2)",
+    "graviton3": "neoverse-v1 (Graviton3)",
+    "Graviton 4": "neoverse-v2 (Graviton4)",
+    "avx2": "x86-64-v3 (AVX2)",
+    "avx512": "x86-64-v4 (AVX-512)",
+    "amx": "sapphirerapids (AMX, with --precision bf16)",
+    "native": "host (this machine)",
+    "gpu": "cuda (this machine's GPU)",
+    "orin": "jetson-orin (Jetson Orin)",
+    "h100": "sm_90 (H100)",
+    # What is only spelt wrong is told as before.
+    "x86-64-v33": "x86-64-v3 or x86-64-v4",
+}
+
+
+@pytest.mark.parametrize(("word", "offered"), OFFERED.items())
+def test_what_people_call_a_machine_is_offered_its_target(word: str, offered: str) -> None:
+    with pytest.raises(TargetError, match=re.escape(f"; did you mean {offered}?")) as caught:
+        get_target(word)
+    assert str(caught.value).startswith(f"unknown target {word!r}; known: host, cuda, ")
+    assert str(caught.value).count("did you mean") == 1
+
+
+def test_no_machine_is_called_as_another_or_as_a_target() -> None:
+    words = [w.lower() for t in ALL for m, called in t.also_called.items() for w in (m, *called)]
+    assert len(words) == len(set(words))
+    assert not NAMES & set(words)
+    assert all(target.also_called for target in ALL)
+
+
 @pytest.mark.parametrize("target", ALL, ids=lambda target: target.name)
 def test_tvm_takes_every_target(target: Target) -> None:
     made = tvm_target(target)

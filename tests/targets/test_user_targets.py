@@ -68,7 +68,10 @@ REFUSED = {
         BOARD.replace("[int8_dot]", "[int8dot]"),
         "unknown key 'int8dot' in the file; did you mean int8_dot",
     ),
-    "key of nothing": (BOARD + "zzz = 1\n", "unknown key 'zzz' in [int8_dot]; allowed: "),
+    "key of nothing": (
+        BOARD.replace("[int8_dot]", "[int8_dot]\nzzz = 1"),
+        "unknown key 'zzz' in [int8_dot]; allowed: ",
+    ),
     "missing key": (
         re.sub(r"l2_bytes = \d+\n", "", BOARD),
         "[cpu] lacks l2_bytes",
@@ -97,6 +100,14 @@ REFUSED = {
     "features that are numbers": (
         re.sub(r"required_features = \[\"fp\".*", "required_features = [1]", BOARD),
         "required_features in [cpu] is [1]; it must be a list of texts",
+    ),
+    "another word that is no text": (
+        BOARD.replace('"rpi5"', "5"),
+        "Raspberry Pi 5 in [also_called] is [5, ",
+    ),
+    "other words that are no list": (
+        BOARD.replace('RK3588 = ["rk3588s"', 'RK3588 = "rk3588"  # ["rk3588s"'),
+        "RK3588 in [also_called] is 'rk3588'; it must be a list of texts",
     ),
     "another kind": (BOARD.replace('kind = "cpu"', 'kind = "npu"'), "kind is 'npu'; allowed: cpu"),
     "TVM's kind": (
