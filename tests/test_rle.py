@@ -92,7 +92,7 @@ def test_a_part_of_nothing() -> None:
 @pytest.mark.parametrize(
     ("rle", "message"),
     [
-        ({"size": [3, 4], "counts": ""}, r"add up to 0 pixels; its size is 3x4"),
+        ({"size": [3, 4], "counts": ""}, r"add up to 0 pixels; its size is 3x4 \(height x width\)"),
         ({"size": [3, 4], "counts": encode_rle(np.ones((3, 5), bool))["counts"]}, "15 pixels"),
         ({"size": [3, 4], "counts": "~"}, "hold the character '~'"),
         ({"size": [3, 4], "counts": "\n"}, "hold the character"),

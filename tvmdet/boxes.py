@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmdet.errors import InputError
+from tvmdet.sizes import size_text
 from tvmdet.spec import InputSpec
 
 __all__ = ["ImageTransform", "clip_boxes", "iou_matrix"]
@@ -76,7 +77,7 @@ class ImageTransform:
         """
         height, width = image_size_hw
         if height < 1 or width < 1:
-            raise InputError(f"the image is {height}x{width} pixels; allowed: 1x1 and larger")
+            raise InputError(f"the image is {size_text((height, width))}; allowed: 1x1 and larger")
         if spec.resize == "stretch":
             return cls._stretch(image_size_hw, spec.size_hw)
         return cls._letterbox(image_size_hw, spec.size_hw, centered=spec.pad_position == "center")

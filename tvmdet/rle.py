@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tvmdet.counted import counted
 from tvmdet.errors import InputError
+from tvmdet.sizes import size_text
 
 __all__ = ["decode_rle", "encode_rle"]
 
@@ -94,7 +95,8 @@ def decode_rle(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
     if min(counts, default=0) < 0 or sum(counts) != height * width:
         raise InputError(
             f"the counts of a mask add up to {counted(sum(counts), 'pixel')}; its size is "
-            f"{height}x{width}: give counts and size of one mask, as pycocotools writes them"
+            f"{size_text((height, width))}: give counts and size of one mask, as "
+            "pycocotools writes them"
         )
     values = np.arange(len(counts)) % 2 == 1
     return np.repeat(values, counts).reshape(width, height).T.copy()

@@ -108,7 +108,9 @@ def test_doctor_of_a_good_model(run: Callable, monkeypatch: pytest.MonkeyPatch) 
         "save_onnx": Path("r.onnx"),
         "bounds": Bounds(timeout_s=1800.0),
     }
-    assert done.out.startswith("COMPILES  x.onnx\n  family toy, input 32x48\n\nnext: tvmdet tune")
+    assert done.out.startswith(
+        "COMPILES  x.onnx\n  family toy, input 32x48 (height x width)\n\nnext: tvmdet tune"
+    )
     assert "2: 1 import, 1 are rewritten, none blocks" in done.out
     assert "Identity" not in done.out
     assert "Identity" in run("doctor", "x.onnx", "-v").out

@@ -21,7 +21,7 @@ from tvmdet.rle import decode_rle
 def test_one_image_lists_its_boxes(run: Callable, toy_path: Path, images: Path) -> None:
     done = run("detect", toy_path, images / "a.png")
     assert (done.code, done.err) == (0, "")
-    assert "a.png (20x30): 3 objects" in done.out
+    assert "a.png, 20x30 (height x width): 3 objects" in done.out
     assert "blue" in done.out
     assert f"next: tvmdet detect {toy_path} {images / 'a.png'} --save found" in done.out
 
@@ -44,6 +44,7 @@ def test_folder_counts_per_source_and_class(run: Callable, toy_path: Path, image
     done = run("detect", toy_path, images)
     assert done.code == 0
     assert "deep/a.png" in done.out
+    assert "height x width" in done.out and "20x30" in done.out
     assert "9 objects in 3 sources: 3 blue, 3 green, 3 red" in done.out
 
 
@@ -239,7 +240,7 @@ def test_picture_that_cannot_be_encoded_is_told_and_the_others_done(
     done = run("detect", toy_path, images, "--save", out, "--json", path)
     assert done.code == 1
     assert done.err.count("skipped: ") == 1
-    assert "a.jpg (2x66000) cannot be saved as .jpg" in done.err
+    assert "a.jpg, 2x66000 (height x width), cannot be saved as .jpg" in done.err
     assert "1 of 3 sources failed" in done.error
     assert len(json.loads(path.read_text())["images"]) == 3
     saved = sorted(str(entry.relative_to(out)) for entry in out.rglob("*.*"))

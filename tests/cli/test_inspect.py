@@ -34,7 +34,7 @@ def test_tables(run: Callable, tmp_path: Path) -> None:
     assert done.code == 0
     for text in (
         "3: blue, green, red",
-        "32x48",
+        "32x48 (height x width)",
         "runs here, used",
         "needs z80, this machine is",
         "batch 2: 0.0 MB",

@@ -95,7 +95,7 @@ def test_loads_the_best_target_and_says_which(toy_library: bytes, tmp_path: Path
         assert detector.spec == toy_spec()
         assert detector.manifest["model"]["name"] == "toy"
         assert "never (rank 99): this CPU lacks no_such_flag" in detector.explain()
-        assert "yolov8 32x48" in repr(detector)
+        assert "yolov8 of 32x48 (height x width)" in repr(detector)
     with load(path, threads=1, target="low") as detector:
         assert detector.target == "low"
 

@@ -25,6 +25,7 @@ from tvmdet.cli.options import (
 from tvmdet.cli.progress import Phases
 from tvmdet.contain import Bounds
 from tvmdet.counted import counted
+from tvmdet.sizes import size_text
 
 if TYPE_CHECKING:
     from tvmdet.diagnosis import Diagnosis, Shrunk
@@ -126,10 +127,9 @@ def _verdict(found: Diagnosis) -> str:
 
 def _what(found: Diagnosis) -> str:
     """Returns one line: family, size, exporter."""
-    size = "x".join(str(side) for side in found.size_hw) if found.size_hw else None
     parts = [
         _family(found),
-        None if size is None else f"input {size}",
+        None if found.size_hw is None else f"input {size_text(found.size_hw)}",
         None if found.parameters is None else f"{_short(found.parameters)} parameters",
         None if found.gflops is None else f"{found.gflops:g} GFLOP per image",
         f"opset {found.opset}" if found.opset else None,

@@ -13,6 +13,7 @@ from tvmdet.cli import output
 from tvmdet.cli.certificate import print_certificate
 from tvmdet.cli.json_output import Json, deliver, is_printed
 from tvmdet.cli.options import Debug
+from tvmdet.sizes import size_text
 
 if TYPE_CHECKING:
     from tvmdet.artifact import Artifact
@@ -171,7 +172,7 @@ def _in_words(values: Mapping[str, Any]) -> str:
     parts = []
     for key, value in values.items():
         if key == "size_hw":
-            parts.append(f"{value[0]}x{value[1]}")
+            parts.append(size_text(value))
         elif isinstance(value, tuple):
             parts.append(f"{key} {' '.join(f'{number:g}' for number in value)}")
         else:

@@ -71,7 +71,9 @@ Precision = Annotated[
 Size = Annotated[
     str | None,
     typer.Option(
-        "--size", metavar="HxW", help="Input size in pixels, for an export that leaves it open."
+        "--size",
+        metavar="HxW",
+        help="Input height x width in pixels, for an export that leaves it open.",
     ),
 ]
 Spec = Annotated[

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tvmdet.cli.files import make_folder, written_whole
 from tvmdet.counted import counted
 from tvmdet.errors import InputError
+from tvmdet.sizes import size_text
 from tvmdet.suffixes import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -81,10 +82,10 @@ class PictureFolder:
         except cv2.error:
             encoded, data = False, None
         if not encoded or data is None:
-            size = "x".join(str(side) for side in drawn.shape[:2])
+            height, width = drawn.shape[:2]
             raise InputError(
-                f"image {source.path} ({size}) cannot be saved as {suffix}: it is too large for "
-                "that format; convert it to PNG, or use --json alone"
+                f"image {source.path}, {size_text((height, width))}, cannot be saved as {suffix}: "
+                "it is too large for that format; convert it to PNG, or use --json alone"
             )
         return Picture(source=source, suffix=suffix, encoded=data.tobytes())
 
@@ -157,7 +158,8 @@ class VideoFile:
             )
             if not self._writer.isOpened():
                 raise InputError(
-                    f"cannot write a video of {width}x{height} in {self._path.parent}; "
+                    f"cannot write a video of {size_text((height, width))} in "
+                    f"{self._path.parent}; "
                     f"choose another place with {_OPTION}, or use --json"
                 )
         assert isinstance(self._writer, cv2.VideoWriter)

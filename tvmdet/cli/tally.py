@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tvmdet.cli import output
 from tvmdet.counted import counted
+from tvmdet.sizes import size_text
 
 if TYPE_CHECKING:
     from tvmdet.detections import Detections
@@ -90,8 +91,8 @@ class Tally:
         self._classes.update(found.labels)
 
     def _print_boxes(self, found: Detections) -> None:
-        size = "x".join(str(side) for side in found.image_size_hw)
-        title = f"{found.source} ({size}): {counted(len(found), 'object')}"
+        size = size_text(found.image_size_hw)
+        title = f"{found.source}, {size}: {counted(len(found), 'object')}"
         if not len(found):
             output.stdout().print(title)
             return
@@ -107,7 +108,7 @@ class Tally:
 
     def _print_counts(self) -> None:
         output.table(
-            ("source", "size", "objects", "classes"),
+            ("source", "height x width", "objects", "classes"),
             [
                 (
                     row.source

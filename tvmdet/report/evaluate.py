@@ -16,6 +16,7 @@ from tvmdet.report.eval_classes import ClassMap, map_classes
 from tvmdet.report.eval_results import EvalReport, ReferenceFigures
 from tvmdet.report.subject import sha256_of
 from tvmdet.runtime import Detector, load
+from tvmdet.sizes import size_text
 
 __all__ = ["EvalOptions", "evaluate"]
 
@@ -239,7 +240,7 @@ def _checked_size(image: CocoImage, found: Detections) -> tuple[int, int]:
                 "remove the orientation"
             )
         raise InputError(
-            f"picture {image.path} is {height}x{width} (height x width) and its annotations say "
+            f"picture {image.path} is {size_text((height, width))} and its annotations say "
             f"{image.size_hw[0]}x{image.size_hw[1]}, so that their boxes do not fit: {advice}"
         )
     return height, width

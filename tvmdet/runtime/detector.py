@@ -20,6 +20,7 @@ from tvmdet.errors import InputError
 from tvmdet.runtime.native import Arrays, Copy, Module, copy_all
 from tvmdet.runtime.raw import RawRunner, RawSignature
 from tvmdet.runtime.threads import NativeThread
+from tvmdet.sizes import size_text
 from tvmdet.spec import DetectorSpec
 
 if TYPE_CHECKING:
@@ -232,9 +233,8 @@ class Detector:
 
     def __repr__(self) -> str:
         """Returns the file, family, input size, target and threads."""
-        height, width = self.spec.input.size_hw
         return (
-            f"<Detector {self._name}: {self.spec.family} {height}x{width}, "
+            f"<Detector {self._name}: {self.spec.family} of {size_text(self.spec.input.size_hw)}, "
             f"batch sizes {list(self.batch_sizes)}, {self.target}, "
             f"{counted(self.threads, 'thread')}>"
         )
