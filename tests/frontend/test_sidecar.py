@@ -264,6 +264,7 @@ def test_json_is_accepted_as_a_spec(tmp_path: Path) -> None:
 def test_errors_name_the_files(tmp_path: Path) -> None:
     path = save(onnx_models.yolov8(metadata={}), tmp_path / "model.onnx")
     _write(tmp_path, config={"id2label": {"0": "only one"}})
+    assert find_sidecar(path).reasons == ("from config.json: 1 label (id2label)",)
     with pytest.raises(ModelError, match=r"read beside the model: config\.json.*move it away"):
         tvmdet.import_onnx(path)
 

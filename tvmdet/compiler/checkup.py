@@ -12,6 +12,7 @@ import onnx
 
 from tvmdet.compiler.network_parity import TOLERANCE, compare_network
 from tvmdet.compiler.shrink import find_failure, shrink
+from tvmdet.counted import counted
 from tvmdet.diagnosis import Diagnosis, Shrunk
 from tvmdet.errors import InputError, TvmdetError
 from tvmdet.files import whole_file
@@ -116,8 +117,9 @@ def _shrink(network: onnx.ModelProto, opset: int, path: Path, budget_s: float) -
         seed=_SEED,
         attempts=part.attempts,
         complete=part.complete,
-        summary=f"{len(network.graph.node)} nodes to {len(operators)} ({', '.join(operators)}) in "
-        f"{part.attempts} attempts, weights random, written to {path}: {part.failure.detail}{rest}",
+        summary=f"{counted(len(network.graph.node), 'node')} to {len(operators)} "
+        f"({', '.join(operators)}) in {counted(part.attempts, 'attempt')}, weights random, "
+        f"written to {path}: {part.failure.detail}{rest}",
         command=f"tvmdet doctor {shlex.quote(str(path))} --raw --compare",
     )
 

@@ -20,6 +20,7 @@ from tvmdet.compiler.parity_file import check_file
 from tvmdet.compiler.precision import SHARES_KEPT, LayerPrecision
 from tvmdet.compiler.schedule import measured_algorithm, measured_pairs, schedule_kernels
 from tvmdet.compiler.tolerance import Tolerance
+from tvmdet.counted import counted
 from tvmdet.cpus import check_threads, usable_cpu_count
 from tvmdet.cuda.nvcc import find_nvcc
 from tvmdet.errors import ArtifactError, InputError, ParityError, TargetError
@@ -139,14 +140,15 @@ def compile(
         layers = LayerPrecision(measured_algorithm(one, store, threads))
         for kept in layers.attempts():
             if kept:
-                say(f"{one.name} is too far from ONNX Runtime: {len(layers.kept)} layers in fp32")
+                some = counted(len(layers.kept), "layer")
+                say(f"{one.name} is too far from ONNX Runtime: {some} in fp32")
             say(f"lowering for {one.name}")
             pairs = measured_pairs(one, store, threads)
             module = lower(model, sizes, one, algorithm=layers, pairs=pairs, dump=folder)
             kernels = schedule_kernels(module, one, store, threads)
             if one.kind == "cuda":
                 check_on_device(kernels.module)
-            say(f"compiling {len(kernels.decisions)} kernels for {one.name}")
+            say(f"compiling {counted(len(kernels.decisions), 'kernel')} for {one.name}")
             entry = Built(one, kernels, build_library(kernels.module, one), layers.rounded)
             try:
                 found = _check_parity(model, sizes, entry, pictures, threads_here, tolerance, say)

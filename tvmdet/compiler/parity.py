@@ -28,6 +28,7 @@ from tvmdet.compiler.parity_masks import MaskTally
 from tvmdet.compiler.parity_nudges import settle_by_nudges
 from tvmdet.compiler.reference import Candidates, Reference, suppress, to_image
 from tvmdet.compiler.tolerance import Tolerance
+from tvmdet.counted import counted
 from tvmdet.detections import Detections
 from tvmdet.errors import ParityError
 from tvmdet.masks import InstanceMasks, place_masks
@@ -140,16 +141,17 @@ def check_detector(
                 _compare(tally, where, result.filter(score=case.score), case, reference, tolerance)
     if not tally.boxes and not tally.breaches:
         raise ParityError(
-            f"{detector.target}: neither detector finds anything in {len(images)} pictures, so "
-            "that nothing can be compared; give --images a folder of pictures with objects"
+            f"{detector.target}: neither detector finds anything in "
+            f"{counted(len(images), 'picture')}, so that nothing can be compared; give --images a "
+            "folder of pictures with objects"
         )
     _refuse(tally, detector.target)
     if tally.excused > 2 * tally.boxes:  # of two sides each
         raise ParityError(
-            f"{detector.target}: of {len(images)} pictures rounding decides what is found: "
-            f"{tally.boxes} boxes agree, and {tally.excused} of both sides do not, which ONNX "
-            "Runtime does not find again either when its pixels move by a hair; give --images a "
-            "folder of pictures with objects that this detector knows"
+            f"{detector.target}: of {counted(len(images), 'picture')} rounding decides what is "
+            f"found: {tally.boxes} of the boxes agree, and {tally.excused} of both sides do not, "
+            "which ONNX Runtime does not find again either when its pixels move by a hair; give "
+            "--images a folder of pictures with objects that this detector knows"
         )
     allowed = {"iou": tolerance.iou, "score": tolerance.score}
     if reference.spec.masks is not None:

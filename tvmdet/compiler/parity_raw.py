@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tvmdet.compiler.reference import Reference
 from tvmdet.compiler.tolerance import Tolerance
+from tvmdet.counted import counted
 from tvmdet.differences import scale_of
 from tvmdet.errors import ParityError
 from tvmdet.rows import SPARED_SHARE, in_reference_order
@@ -76,7 +77,7 @@ def check_raw(
     if breaches:
         raise ParityError(
             f"{detector.target}: {breaches[0]} (allowed: {tolerance.raw:g} of the greatest "
-            f"value; {len(breaches)} outputs differ); report it with the model"
+            f"value; off: {counted(len(breaches), 'output')}); report it with the model"
         )
     return {
         "reference": reference.version,

@@ -23,6 +23,7 @@ import onnx
 
 from tvmdet.compiler.network_parity import TOLERANCE, compare_network
 from tvmdet.compiler.part_of_onnx import anonymous, halved, take_part, with_random_weights
+from tvmdet.counted import counted
 from tvmdet.errors import ModelError, TvmdetError
 from tvmdet.frontend.onnx_tools import first_line
 from tvmdet.frontend.prove import probes, run_onnx
@@ -186,7 +187,7 @@ class _Search:
         if not candidate.graph.output or not candidate.graph.input:
             return False
         self._attempts += 1
-        reached(f"attempt {self._attempts} to shrink: {len(candidate.graph.node)} nodes")
+        reached(f"attempt {self._attempts} to shrink: {counted(len(candidate.graph.node), 'node')}")
         failure = find_failure(candidate, self._opset, self._seed)
         if failure is None or (self._kind is not None and failure.kind != self._kind):
             return False

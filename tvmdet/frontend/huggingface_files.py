@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from tvmdet.counted import counted
+
 __all__ = ["read_huggingface"]
 
 Answer = tuple[dict[str, Any], tuple[int, int] | None, dict[str, str], list[str]]
@@ -30,7 +32,7 @@ def read_huggingface(files: Mapping[str, Any]) -> Answer:
     labels = _labels(files.get("config.json", {}))
     if labels:
         given["labels"] = labels
-        reasons.append(f"{len(labels)} labels (id2label)")
+        reasons.append(f"{counted(len(labels), 'label')} (id2label)")
     processor = files.get("preprocessor_config.json", {})
     size_hw = None
     if processor:

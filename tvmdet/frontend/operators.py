@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
+from tvmdet.counted import counted
 from tvmdet.errors import UnsupportedOperatorError
 from tvmdet.frontend.keep_outputs import without
 from tvmdet.frontend.onnx_tools import DEFAULT_DOMAINS, constants_of, describe, iter_graphs
@@ -138,7 +139,7 @@ def refuse(blocks: Sequence[Block], longest: int = 20) -> None:
     lines = [f"  {block}" for block in blocks[:longest]]
     if len(blocks) > longest:
         lines.append(f"  and {len(blocks) - longest} more; `tvmdet doctor` lists them all")
-    count = "1 node" if len(blocks) == 1 else f"{len(blocks)} nodes"
+    count = counted(len(blocks), "node")
     raise UnsupportedOperatorError("\n".join([f"{count} cannot be imported:", *lines]))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from tvmdet.counted import counted
 from tvmdet.diagnosis import Proof
 from tvmdet.differences import scale_of
 from tvmdet.errors import ModelError
@@ -92,7 +93,7 @@ def prepare_onnx(
     # Fusions would hide a difference between two graphs behind one kernel.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     names = [value.name for value in model.graph.output]
-    reached(f"ONNX Runtime runs a network of {len(model.graph.node)} nodes")
+    reached(f"ONNX Runtime runs a network of {counted(len(model.graph.node), 'node')}")
     try:
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]

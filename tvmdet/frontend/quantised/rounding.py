@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from tvmdet.counted import counted
 from tvmdet.errors import ModelError
 from tvmdet.frontend.infer_shapes import element_types
 from tvmdet.frontend.onnx_tools import constants_of
@@ -95,8 +96,7 @@ def _kept(fixed: int, each_picture: int) -> str:
     """Says what stays of how many pairs with fixed steps, and with those of each picture."""
     parts = []
     if fixed:
-        pairs = "pair" if fixed == 1 else "pairs"
-        parts.append(f"{fixed} {pairs} of QuantizeLinear and DequantizeLinear as limits")
+        parts.append(f"{counted(fixed, 'pair')} of QuantizeLinear and DequantizeLinear as limits")
     if each_picture:
         values = "value not as 1/255 of what it spans"
         if each_picture > 1:
