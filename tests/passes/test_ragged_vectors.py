@@ -28,12 +28,18 @@ def target(request: pytest.FixtureRequest) -> Target:
     return found
 
 
-def _built(tensors: list[Any], lanes: int, target: Target) -> Any:
-    """Compiles an expression whose last loop is made of vectors."""
+def _built(
+    tensors: list[Any], lanes: int, target: Target, before: tuple[str, ...] = (), scope: str = ""
+) -> Any:
+    """Compiles expressions whose last loops are made of vectors: ``out`` and those ``before``."""
     schedule = Schedule(te.create_prim_func(tensors))
-    *_, column = schedule.get_loops(schedule.get_sblock("out"))
-    _, lane = schedule.split(column, [None, lanes])
-    schedule.vectorize(lane)
+    for name in (*before, "out"):
+        block = schedule.get_sblock(name)
+        if name in before and scope:
+            schedule.set_scope(block, 0, scope)
+        *_, column = schedule.get_loops(block)
+        _, lane = schedule.split(column, [None, lanes])
+        schedule.vectorize(lane)
     return tvm.tirx.build(schedule.mod, tvm_target(target), PIPELINE)
 
 
@@ -89,6 +95,21 @@ def test_what_no_mask_serves(value: Callable[..., Any], target: Target) -> None:
     got = _call(_built([x, out], target.vector_lanes_f32, target), [data], data.shape)
     plain = tvm.tirx.build(te.create_prim_func([x, out]), tvm_target(target), "s_tir")
     np.testing.assert_array_equal(got, _call(plain, [data], data.shape))
+
+
+@pytest.mark.parametrize("scope", ["global", "local"])
+@pytest.mark.parametrize("width", [37, 48])
+def test_what_lies_between_is_where_it_was_written(width: int, scope: str, target: Target) -> None:
+    """Temporary tensors, shared or retyped by TVM, are read and written with a mask, or without."""
+    x = te.placeholder((ROWS, 48), name="x")
+    one = te.compute((ROWS, width), lambda *i: x(*i) + 1.0, name="one")
+    two = te.compute((ROWS, width), lambda *i: one(*i) * 4.0, name="two")
+    three = te.compute((ROWS, width), lambda *i: two(*i) - x(*i), name="three")
+    out = te.compute((ROWS, 37), lambda *i: three(*i) * 2.0, name="out")
+    data = np.random.default_rng(0).integers(0, 9, (ROWS, 48)).astype("float32")
+    built = _built([x, out], target.vector_lanes_f32, target, ("one", "two", "three"), scope)
+    got = _call(built, [data], (ROWS, 37))
+    np.testing.assert_array_equal(got, 2 * ((data + 1) * 4 - data)[:, :37])
 
 
 def test_whole_vectors_are_vectors_and_the_rest_is_masked(target: Target) -> None:
