@@ -38,6 +38,7 @@ from tvmdet.passes.lower_sorting import LowerSorting
 from tvmdet.passes.pack_conv2d import Conv2dPacker
 from tvmdet.passes.rewrite_dense import RewriteDense
 from tvmdet.passes.store_rounded import StoreRounded
+from tvmdet.passes.turn_products import TurnProducts
 from tvmdet.steps import reached
 from tvmdet.targets import Target
 
@@ -59,6 +60,7 @@ def lowering_phases(
         # Layout: pictures in NHWC, transposes gone.
         ("convert_to_nhwc", ConvertToNHWC()),
         ("fold_flatten_order", FoldFlattenOrder()),
+        ("turn_products", TurnProducts()),
         ("lower_grid_sample", LowerGridSample()),
         ("lower_roi_align", LowerRoiAlign()),
         ("fold_silu", FoldSilu()),
