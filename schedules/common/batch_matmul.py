@@ -30,7 +30,7 @@ from tvmdet.schedules.blocks import (
 from tvmdet.schedules.common.register_tile import RegisterTile
 from tvmdet.targets import Target
 
-__all__ = ["BatchMatmul"]
+__all__ = ["BatchMatmul", "registers", "tile_cost"]
 
 MARK = "tvmdet.batch_matmul"
 
@@ -81,8 +81,7 @@ class BatchMatmul(RegisterTile, Template):
                 waste = tiles * tile_m / rows
                 if waste > 1.25:
                     continue
-                loads = 1 / tile_m + 1 / (4 * vectors)
-                cost = waste * (1 + loads) * max(1.0, 10 / (tile_m * vectors))
+                cost = waste * tile_cost(tile_m, vectors)
                 ranked += [
                     (cost * (1 + (lead * pieces < 4)) + 0.01 * pieces, tile_m, vectors, pieces)
                     for pieces in (1, 2, 4, 8)
@@ -110,7 +109,7 @@ class BatchMatmul(RegisterTile, Template):
         schedule.parallel(task)
         schedule.compute_at(product, mo, preserve_unit_loops=True)
         schedule.set_scope(product, 0, "local")
-        self._registers(schedule, product, lanes)
+        registers(self, schedule, product, lanes)
         *outer, _, vector = schedule.get_loops(pack)
         schedule.parallel(schedule.fuse(*outer))
         schedule.vectorize(vector)
@@ -121,17 +120,32 @@ class BatchMatmul(RegisterTile, Template):
         schedule.unroll(rows)
         return schedule
 
-    def _registers(self, schedule: Schedule, product: SBlockRV, lanes: int) -> None:
-        m, n, k = schedule.get_loops(product)[-3:]
-        vectors, lane = schedule.split(n, [None, lanes])
-        depth = self.depth_loops(schedule, k, lanes)
-        schedule.reorder(*depth, m, vectors, lane)
-        self.load_inputs(schedule, product, depth)
-        schedule.unroll(m)
-        schedule.unroll(vectors)
-        schedule.vectorize(lane)
-        init = schedule.decompose_reduction(product, depth[0])
-        m, vectors, lane = schedule.get_loops(init)[-3:]
-        schedule.vectorize(lane)
-        schedule.unroll(vectors)
-        schedule.unroll(m)
+
+def tile_cost(tile_m: int, vectors: int) -> float:
+    """Returns the time of a register tile over that of its multiplications alone, as a guess."""
+    loads = 1 / tile_m + 1 / (4 * vectors)
+    return (1 + loads) * max(1.0, 10 / (tile_m * vectors))
+
+
+def registers(template: RegisterTile, schedule: Schedule, product: SBlockRV, lanes: int) -> None:
+    """Lays out the loops of a register tile of a product with packed columns.
+
+    Args:
+        template: How inputs come into registers.
+        schedule: Where.
+        product: The block, whose last loops are rows, columns and depth.
+        lanes: Of a vector.
+    """
+    m, n, k = schedule.get_loops(product)[-3:]
+    vectors, lane = schedule.split(n, [None, lanes])
+    depth = template.depth_loops(schedule, k, lanes)
+    schedule.reorder(*depth, m, vectors, lane)
+    template.load_inputs(schedule, product, depth)
+    schedule.unroll(m)
+    schedule.unroll(vectors)
+    schedule.vectorize(lane)
+    init = schedule.decompose_reduction(product, depth[0])
+    m, vectors, lane = schedule.get_loops(init)[-3:]
+    schedule.vectorize(lane)
+    schedule.unroll(vectors)
+    schedule.unroll(m)

@@ -32,7 +32,7 @@ from tvmdet.schedules.blocks import (
 from tvmdet.schedules.common.elementwise import PARALLEL_GRAIN, TASKS
 from tvmdet.targets import Target
 
-__all__ = ["Rows"]
+__all__ = ["Rows", "mark_of", "place_steps"]
 
 MARK = "tvmdet.rows"
 
@@ -46,16 +46,16 @@ class Rows(Template):
         """Matches a function with one row operator whose result keeps its shape."""
         schedule = schedule_of(func)
         blocks = child_blocks(schedule)
-        found = [b for b in blocks if _mark(schedule, b) not in ("", "row", "part")]
+        found = [b for b in blocks if mark_of(schedule, b) not in ("", "row", "part")]
         if len(found) != 1 or len(output_blocks(schedule)) != 1:
             return None
-        if any(is_reduction(schedule, b) and not _mark(schedule, b) for b in blocks):
+        if any(is_reduction(schedule, b) and not mark_of(schedule, b) for b in blocks):
             return None
         result, last = found[0], blocks[-1]
         if buffer_shape(schedule, result) != buffer_shape(schedule, last):
             return None
-        whole = [b for b in blocks if _mark(schedule, b) == "row"]
-        anchor = _mark(schedule, result)
+        whole = [b for b in blocks if mark_of(schedule, b) == "row"]
+        anchor = mark_of(schedule, result)
         extents = [int(extent) for extent in anchor.split()[1].split("x")]
         return Workload(
             anchor=anchor,
@@ -76,7 +76,7 @@ class Rows(Template):
         schedule, lanes = schedule_of(func), workload["lanes"]
         *between, last = child_blocks(schedule)
         for block in between:
-            mark = _mark(schedule, block)
+            mark = mark_of(schedule, block)
             inlined = mark not in ("row", "part") or (mark == "row" and workload["reads in place"])
             if inlined:
                 schedule.compute_inline(block)
@@ -89,14 +89,20 @@ class Rows(Template):
             row = schedule.fuse(*lead) if len(lead) > 1 else lead[0]
         if len(loops) > len(lead):
             split_ragged_vector(schedule, loops[-1], lanes)
-        for block in reversed(child_blocks(schedule)[:-1]):
-            schedule.compute_at(block, row, preserve_unit_loops=True)
-            _vectorize(schedule, block, lanes)
+        place_steps(schedule, child_blocks(schedule)[:-1], row, lanes)
         return schedule
 
 
-def _mark(schedule: Schedule, block: SBlockRV) -> str:
+def mark_of(schedule: Schedule, block: SBlockRV) -> str:
+    """Returns what a block says that it is among the steps of a row, empty for nothing."""
     return str(schedule.get(block).annotations.get(MARK, ""))
+
+
+def place_steps(schedule: Schedule, steps: Sequence[SBlockRV], row: LoopRV, lanes: int) -> None:
+    """Computes the steps of a row in the loop over rows, as vectors; ``steps`` in their order."""
+    for block in reversed(steps):
+        schedule.compute_at(block, row, preserve_unit_loops=True)
+        _vectorize(schedule, block, lanes)
 
 
 def _among_tasks(schedule: Schedule, lead: list[LoopRV], extents: Sequence[int]) -> LoopRV:

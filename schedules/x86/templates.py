@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Final
 
 from tvmdet.schedules.base import Template
+from tvmdet.schedules.common.attention import Attention
 from tvmdet.schedules.common.batch_matmul import BatchMatmul
 from tvmdet.schedules.common.conv2d_nhwc import Conv2dNhwc
 from tvmdet.schedules.common.depthwise_conv2d_nhwc import DepthwiseConv2dNhwc
@@ -47,6 +48,12 @@ class X86BatchMatmul(BatchMatmul):
     name: ClassVar[str] = "x86.batch_matmul"
 
 
+class X86Attention(Attention):
+    """Attention in one kernel."""
+
+    name: ClassVar[str] = "x86.attention"
+
+
 X86_TEMPLATES: Final[tuple[Template, ...]] = (
     X86Conv2dNhwc(),
     X86WinogradConv2dNhwc(),
@@ -55,5 +62,6 @@ X86_TEMPLATES: Final[tuple[Template, ...]] = (
     X86DepthwiseConv2dNhwc(),
     X86DepthwisePointwiseNhwc(),
     X86BatchMatmul(),
+    X86Attention(),
 )
 """In the order in which they are asked."""

@@ -8,6 +8,7 @@ left factor it reads that row again. Only the stores are cut to size.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from tvm import relax, te, tirx
@@ -16,7 +17,7 @@ from tvmdet.passes.conv2d_expressions import WIDTH_SLACK
 from tvmdet.passes.relax_tools import legalize_as_usual, static_shape
 from tvmdet.targets import Target
 
-__all__ = ["batch_matmul", "matmul_legalizer"]
+__all__ = ["batch_matmul", "matmul_legalizer", "pack_columns", "packed_product"]
 
 _OUT_ELEMENTWISE_FUSABLE = 4  # tvm::relax::OpPatternKind::kOutEWiseFusable
 
@@ -50,13 +51,30 @@ def batch_matmul(left: te.Tensor, right: te.Tensor, lanes: int) -> te.Tensor:
     """
     *lead, rows, depth = (int(d) for d in left.shape)
     columns = int(right.shape[-1])
-    blocks = _blocks(columns, lanes)
-    zero = tirx.const(0.0, "float32")
     clamped = te.compute(
         (*lead, rows + WIDTH_SLACK, depth),
         lambda *i: left(*i[:-2], tirx.min(i[-2], rows - 1), i[-1]),
         name="clamped",
     )
+    notes = {
+        "tvmdet.batch_matmul": f"batch_matmul {math.prod(lead)}x{rows}x{depth}x{columns}",
+        "tvmdet.flop": 2 * math.prod(lead) * rows * depth * columns,
+        "tvmdet.lanes": lanes,
+    }
+    product = packed_product(clamped, pack_columns(right, lanes, "pack"), "product", notes)
+    return te.compute((*lead, rows, columns), lambda *i: product(*i), name="cut")
+
+
+def pack_columns(right: te.Tensor, lanes: int, name: str) -> te.Tensor:
+    """Returns ``[..., blocks, K, lanes]`` of ``[..., K, N]``: one vector of columns after another.
+
+    What lies beyond the last column is 0. There is a block more where no tile of two is whole.
+    """
+    *lead, depth, columns = (int(d) for d in right.shape)
+    blocks = -(-columns // lanes)
+    if blocks > 2 and all(blocks % n for n in (2, 3, 5)):
+        blocks += 1
+    zero = tirx.const(0.0, "float32")
 
     def pack(*i: Any) -> Any:
         column = i[-3] * lanes + i[-1]
@@ -64,24 +82,28 @@ def batch_matmul(left: te.Tensor, right: te.Tensor, lanes: int) -> te.Tensor:
         whole = blocks * lanes == columns
         return value if whole else tirx.if_then_else(column < columns, value, zero)
 
-    packed = te.compute((*lead, blocks, depth, lanes), pack, name="pack")
+    return te.compute((*lead, blocks, depth, lanes), pack, name=name)
+
+
+def packed_product(
+    left: te.Tensor, packed: te.Tensor, name: str, notes: Mapping[str, Any]
+) -> te.Tensor:
+    """Returns ``[..., M, blocks * lanes]``, the product with packed columns.
+
+    Args:
+        left: ``[..., M, K]``.
+        packed: From :func:`pack_columns`.
+        name: Of the block.
+        notes: Its annotations.
+    """
+    *lead, rows, depth = (int(d) for d in left.shape)
+    blocks, lanes = int(packed.shape[-3]), int(packed.shape[-1])
     k = te.reduce_axis((0, depth), name="k")
-    product = te.compute(
-        (*lead, rows + WIDTH_SLACK, blocks * lanes),
+    return te.compute(
+        (*lead, rows, blocks * lanes),
         lambda *i: te.sum(
-            clamped(*i[:-1], k) * packed(*i[:-2], i[-1] // lanes, k, i[-1] % lanes), axis=k
+            left(*i[:-1], k) * packed(*i[:-2], i[-1] // lanes, k, i[-1] % lanes), axis=k
         ),
-        name="product",
-        attrs={
-            "tvmdet.batch_matmul": f"batch_matmul {math.prod(lead)}x{rows}x{depth}x{columns}",
-            "tvmdet.flop": 2 * math.prod(lead) * rows * depth * columns,
-            "tvmdet.lanes": lanes,
-        },
+        name=name,
+        attrs=dict(notes),
     )
-    return te.compute((*lead, rows, columns), lambda *i: product(*i), name="cut")
-
-
-def _blocks(columns: int, lanes: int) -> int:
-    """Returns into how many vectors columns are packed: one more where no tile of two is whole."""
-    blocks = -(-columns // lanes)
-    return blocks if blocks < 3 or any(blocks % n == 0 for n in (2, 3, 5)) else blocks + 1

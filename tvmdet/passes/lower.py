@@ -11,6 +11,7 @@ from tvm import relax
 
 from tvmdet.errors import ModelError, TvmdetError
 from tvmdet.passes.attach_head import attach_head, attach_nothing
+from tvmdet.passes.attention import FuseAttention
 from tvmdet.passes.batch_matmul import matmul_legalizer
 from tvmdet.passes.check_legalized import CheckLegalized
 from tvmdet.passes.conv_algorithms import Algorithm, usual_algorithm
@@ -70,6 +71,7 @@ def lowering_phases(
         ("lower_cumsum", LowerCumsum()),
         ("lower_scatter", LowerScatter()),
         ("lower_non_max_suppression", LowerNonMaxSuppression()),
+        ("fuse_attention", FuseAttention(target)),
         *_device_kernels(target),
         ("legalize", relax.transform.LegalizeOps(legalize)),
         ("check_legalized", CheckLegalized()),

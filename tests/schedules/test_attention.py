@@ -1,0 +1,145 @@
+"""Attention in one kernel against numpy, at awkward sizes, and what is not one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from assertions import assert_close
+from scheduled_kernels import kernels_of, only_kernel, run_decisions
+from tvm import relax
+from tvmdet.targets import Target, get_target
+
+# Leading axes, M, D, N, E; what is awkward.
+SHAPES = [
+    ((1,), 1, 1, 1, 1),
+    ((2,), 7, 8, 9, 16),
+    ((1, 2), 9, 7, 15, 17),
+    ((3,), 16, 17, 16, 8),
+    ((2,), 20, 8, 37, 5),
+    ((1, 4), 60, 32, 60, 32),  # heads, tokens, channels of a head
+    ((2,), 33, 16, 100, 33),
+    ((1,), 90, 32, 1125, 64),  # longer rows, in vectors, of which there are a prime number
+    ((8,), 10, 4, 3, 4),
+]
+
+
+@pytest.fixture(params=("x86-64-v3", "x86-64-v4"))
+def target(request: pytest.FixtureRequest) -> Target:
+    found = get_target(request.param)
+    if missing := found.missing_features():
+        pytest.skip(f"this machine lacks {', '.join(missing)}")
+    return found
+
+
+def _inputs(shape: tuple[tuple[int, ...], int, int, int, int]) -> list[np.ndarray]:
+    lead, rows, depth, tokens, width = shape
+    rng = np.random.default_rng(0)
+    shapes = ((*lead, rows, depth), (*lead, depth, tokens), (*lead, tokens, width))
+    return [rng.standard_normal(one).astype("float32") for one in shapes]
+
+
+def _expected(
+    inputs: list[np.ndarray], scale: float = 1.0, mask: np.ndarray | float = 0.0
+) -> np.ndarray:
+    q, k, v = (one.astype(np.float64) for one in inputs)
+    logits = q @ k * scale + mask
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True) @ v
+
+
+def _emit(
+    builder: relax.BlockBuilder,
+    tensors: tuple[Any, ...],
+    scale: float | None = None,
+    *,
+    divided: bool = False,
+) -> Any:
+    q, k, v, *mask = tensors
+    scores = builder.emit(relax.op.matmul(q, k))
+    if scale is not None:
+        operator = relax.op.divide if divided else relax.op.multiply
+        scores = builder.emit(operator(scores, relax.const(np.float32(scale))))
+    for one in mask:
+        scores = builder.emit(relax.op.add(one, scores))
+    weights = builder.emit(relax.op.nn.softmax(scores, -1))
+    return builder.emit(relax.op.matmul(weights, v))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, (*s[0], *s[1:]))))
+def test_sizes(shape: tuple[tuple[int, ...], int, int, int, int], target: Target) -> None:
+    inputs = _inputs(shape)
+    kernel = only_kernel(lambda builder, *t: _emit(builder, t), inputs, target)
+    assert kernel.template.name == "x86.attention"
+    chosen = sorted({0, len(kernel.decisions) // 2, len(kernel.decisions) - 1})
+    decisions = [kernel.decisions[i] for i in chosen]
+    results = run_decisions(kernel, decisions, target)
+    for decision, (result,) in zip(decisions, results, strict=True):
+        assert_close(result, _expected(inputs), rtol=2e-5, atol=2e-6, name=str(decision))
+
+
+@pytest.mark.parametrize("divided", [False, True])
+@pytest.mark.parametrize("mask_shape", [None, (1, 2, 12, 21), (12, 21), (1, 1, 1, 21), (21,)])
+def test_scale_and_mask(mask_shape: tuple[int, ...] | None, divided: bool, target: Target) -> None:
+    inputs = _inputs(((1, 2), 12, 8, 21, 16))
+    masks = []
+    if mask_shape is not None:
+        draw = np.random.default_rng(1).standard_normal(mask_shape).astype("float32")
+        masks = [np.where(draw > 0.5, np.float32(-1e4), draw)]
+    scale = 4.0 if divided else 0.25
+
+    def emit(builder: relax.BlockBuilder, *tensors: Any) -> Any:
+        return _emit(builder, tensors, scale, divided=divided)
+
+    kernel = only_kernel(emit, [*inputs, *masks], target)
+    assert kernel.template.name == "x86.attention"
+    ((result,),) = run_decisions(kernel, kernel.decisions[:1], target)
+    expected = _expected(inputs, 0.25, masks[0] if masks else 0.0)
+    assert_close(result, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_what_follows_is_computed_before_the_store(target: Target) -> None:
+    inputs = _inputs(((2,), 16, 8, 24, 16))
+    more = np.random.default_rng(2).standard_normal((2, 16, 16)).astype("float32")
+
+    def emit(builder: relax.BlockBuilder, *tensors: Any) -> Any:
+        result = _emit(builder, tensors[:3])
+        return builder.emit(relax.op.nn.relu(builder.emit(relax.op.add(result, tensors[3]))))
+
+    kernel = only_kernel(emit, [*inputs, more], target)
+    assert kernel.template.name == "x86.attention"
+    ((result,),) = run_decisions(kernel, kernel.decisions[:1], target)
+    assert_close(result, np.maximum(_expected(inputs) + more, 0), rtol=2e-5, atol=2e-6)
+
+
+def _weights_are_read(builder: relax.BlockBuilder, q: Any, k: Any, v: Any) -> Any:
+    weights = builder.emit(relax.op.nn.softmax(builder.emit(relax.op.matmul(q, k)), -1))
+    return [builder.emit(relax.op.matmul(weights, v)), builder.emit(relax.op.negative(weights))]
+
+
+def _softmax_across(builder: relax.BlockBuilder, q: Any, k: Any, v: Any) -> Any:
+    weights = builder.emit(relax.op.nn.softmax(builder.emit(relax.op.matmul(q, k)), 1))
+    return builder.emit(relax.op.matmul(weights, v))
+
+
+@pytest.mark.parametrize("emit", [_weights_are_read, _softmax_across])
+def test_others_are_kernels_of_their_own(emit: Any, target: Target) -> None:
+    kernels = kernels_of(emit, _inputs(((2,), 16, 8, 24, 16)), target)
+    assert "x86.attention" not in {kernel.template.name for kernel in kernels}
+
+
+def test_a_prime_number_of_rows_is_not_cut(target: Target) -> None:
+    kernels = kernels_of(
+        lambda builder, *t: _emit(builder, t), _inputs(((2,), 101, 8, 24, 16)), target
+    )
+    assert "x86.attention" not in {kernel.template.name for kernel in kernels}
+
+
+def test_on_other_processors_there_are_three_kernels() -> None:
+    kernels = kernels_of(
+        lambda builder, *t: _emit(builder, t),
+        _inputs(((2,), 16, 8, 24, 16)),
+        get_target("cortex-a76"),
+    )
+    assert len(kernels) == 3
