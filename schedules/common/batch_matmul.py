@@ -97,8 +97,9 @@ class BatchMatmul(RegisterTile, Template):
         """Applies one register tile; see :class:`Template`."""
         schedule = schedule_of(func)
         product = annotated_block(schedule, MARK)
-        pack, last = schedule.get_sblock("pack"), child_blocks(schedule)[-1]
-        inline_between(schedule, (pack, product, last))
+        clamped, pack = schedule.get_sblock("clamped"), schedule.get_sblock("pack")
+        last = child_blocks(schedule)[-1]
+        inline_between(schedule, (clamped, pack, product, last))
         lanes, tile_m = workload["lanes"], decision["tile_m"]
         *lead, m, n = schedule.get_loops(last)
         no, ni = schedule.split(n, [None, decision["vectors"] * lanes])
@@ -110,6 +111,8 @@ class BatchMatmul(RegisterTile, Template):
         schedule.compute_at(product, mo, preserve_unit_loops=True)
         schedule.set_scope(product, 0, "local")
         registers(self, schedule, product, lanes)
+        # Only now: which rows a vector of inputs is loaded from would not be a fixed number.
+        schedule.compute_inline(clamped)
         *outer, _, vector = schedule.get_loops(pack)
         schedule.parallel(schedule.fuse(*outer))
         schedule.vectorize(vector)

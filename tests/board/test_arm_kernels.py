@@ -99,7 +99,9 @@ def test_channels_around_the_vector(
     check(case, "direct", name, boards, tmp_path)
 
 
-@pytest.mark.parametrize("shape", [(1, 5, 7, 9), (3, 16, 8, 12), (2, 1, 33, 4)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 5, 7, 9), (3, 16, 8, 12), (2, 1, 33, 4), (2, 31, 16, 37)], ids=str
+)
 def test_batch_matmul(
     shape: tuple[int, ...], boards: Callable[[str], Board], tmp_path: Path
 ) -> None:
