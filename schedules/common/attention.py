@@ -5,7 +5,8 @@ Strategy:
 1. Keys and values are packed to panels of one vector of columns, as in :mod:`.batch_matmul`.
 2. ``rows`` rows of one head are a task. It computes their scores, tile by tile in registers, to a
    scratch buffer; then the softmax of each row, as in :mod:`.rows`; then the product with the
-   values. Both buffers, ``rows`` by as many columns as there are tokens, stay in L2.
+   values. Both buffers, ``rows`` by as many columns as there are tokens, stay in L2 where it has
+   room for so many; larger blocks are ranked behind.
 3. What follows is computed before the only store.
 
 The scores are whole before the softmax begins: keeping a running maximum, as GPUs do, saves a
@@ -54,10 +55,9 @@ class Attention(RegisterTile, Template):
         notes = schedule.get(sums).annotations
         scores, logits = (schedule.get_sblock(name) for name in ("scores", "logits"))
         shape = buffer_shape(schedule, child_blocks(schedule)[-1])
-        whole = buffer_shape(schedule, sums)
-        if shape[:-1] != whole[:-1]:
+        whole, lanes = buffer_shape(schedule, sums), int(notes["tvmdet.lanes"])
+        if shape[:-1] != whole[:-1] or not 0 <= whole[-1] - shape[-1] < 2 * lanes:
             return None
-        lanes = int(notes["tvmdet.lanes"])
         return Workload(
             anchor=str(notes[MARK]),
             flop=int(notes["tvmdet.flop"]),

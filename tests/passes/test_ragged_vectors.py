@@ -11,6 +11,7 @@ import tvm
 from scheduled_kernels import call_guarded
 from tvm import te, tirx
 from tvm.s_tir import Schedule
+from tvm.script import tirx as T
 from tvmdet.targets import Target, get_target
 
 from tvmdet.passes.cpu_pipeline import PIPELINE
@@ -95,6 +96,39 @@ def test_what_no_mask_serves(value: Callable[..., Any], target: Target) -> None:
     got = _call(_built([x, out], target.vector_lanes_f32, target), [data], data.shape)
     plain = tvm.tirx.build(te.create_prim_func([x, out]), tvm_target(target), "s_tir")
     np.testing.assert_array_equal(got, _call(plain, [data], data.shape))
+
+
+def test_beyond_the_border_another_tensor_begins(target: Target) -> None:
+    """Of which nothing may be read in the lanes before it."""
+    x, y = (te.placeholder((ROWS, n), name=name) for n, name in ((17, "x"), (20, "y")))
+
+    def joined(i: Any, j: Any) -> Any:
+        return tirx.if_then_else(j < 17, x(i, j), y(i, j - 17))
+
+    out = te.compute((ROWS, 37), joined, name="out")
+    data = [np.random.default_rng(0).random((ROWS, n)).astype("float32") for n in (17, 20)]
+    got = _call(_built([x, y, out], target.vector_lanes_f32, target), data, (ROWS, 37))
+    np.testing.assert_array_equal(got, np.concatenate(data, axis=1))
+
+
+def test_registers_beyond_the_last_lane_keep_their_values(target: Target) -> None:
+    @T.prim_func(s_tir=True)
+    def main(x: T.Buffer((32,), "float32"), y: T.Buffer((32,), "float32")) -> None:
+        T.func_attr({"global_symbol": "main", "tirx.noalias": True})
+        with T.sblock("all"):
+            kept = T.sblock_alloc_buffer((32,), scope="local")
+            for i in T.vectorized(32):
+                kept[i] = x[i]
+            for i in T.vectorized(32):
+                if i < 20:
+                    kept[i] = x[i] + T.float32(1)
+            for i in T.vectorized(32):
+                y[i] = kept[i]
+
+    built = tvm.tirx.build(main, tvm_target(target), PIPELINE)
+    data = np.arange(32, dtype=np.float32)
+    got = _call(built, [data], (32,))
+    np.testing.assert_array_equal(got, data + (np.arange(32) < 20))
 
 
 @pytest.mark.parametrize("scope", ["global", "local"])

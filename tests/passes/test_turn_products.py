@@ -41,6 +41,26 @@ def test_the_weights_of_attention_stay_where_they_are() -> None:
     assert_close(got, values @ weights.swapaxes(2, 3), rtol=1e-5, atol=1e-5)
 
 
+def test_sums_keep_their_type() -> None:
+    def emit(builder: relax.BlockBuilder, values: Any, weights: Any) -> Any:
+        turned = builder.emit(relax.op.permute_dims(weights, [0, 1, 3, 2]))
+        return relax.op.matmul(values, turned, "float32")
+
+    turned = TurnProducts()(one_function([(VALUES, "float16"), (WEIGHTS, "float16")], emit))
+    assert _transposed_shapes(turned)[0] == VALUES
+    assert str(turned["main"].ret_ty.dtype) == "float32"
+
+
+def test_a_transposition_that_another_reads_is_not_made_twice() -> None:
+    def emit(builder: relax.BlockBuilder, values: Any, weights: Any) -> Any:
+        turned = builder.emit(relax.op.permute_dims(weights, [0, 1, 3, 2]))
+        product = builder.emit(relax.op.matmul(values, turned))
+        return relax.op.concat([product, turned], axis=2)
+
+    module = one_function([(VALUES, "float32"), (WEIGHTS, "float32")], emit)
+    assert _transposed_shapes(TurnProducts()(module)) == [WEIGHTS]
+
+
 @pytest.mark.parametrize(
     ("left", "right", "axes"),
     [

@@ -99,6 +99,20 @@ def test_scale_and_mask(mask_shape: tuple[int, ...] | None, divided: bool, targe
     assert_close(result, expected, rtol=2e-5, atol=2e-6)
 
 
+def test_a_scale_on_the_left(target: Target) -> None:
+    inputs = _inputs(((2,), 16, 8, 24, 16))
+
+    def emit(builder: relax.BlockBuilder, q: Any, k: Any, v: Any) -> Any:
+        scores = builder.emit(relax.op.matmul(q, k))
+        logits = builder.emit(relax.op.multiply(relax.const(np.float32(0.5)), scores))
+        return builder.emit(relax.op.matmul(builder.emit(relax.op.nn.softmax(logits, -1)), v))
+
+    kernel = only_kernel(emit, inputs, target)
+    assert kernel.template.name == "x86.attention"
+    ((result,),) = run_decisions(kernel, kernel.decisions[:1], target)
+    assert_close(result, _expected(inputs, 0.5), rtol=2e-5, atol=2e-6)
+
+
 def test_what_follows_is_computed_before_the_store(target: Target) -> None:
     inputs = _inputs(((2,), 16, 8, 24, 16))
     more = np.random.default_rng(2).standard_normal((2, 16, 16)).astype("float32")
@@ -123,7 +137,26 @@ def _softmax_across(builder: relax.BlockBuilder, q: Any, k: Any, v: Any) -> Any:
     return builder.emit(relax.op.matmul(weights, v))
 
 
-@pytest.mark.parametrize("emit", [_weights_are_read, _softmax_across])
+def _scaled_by(factor: np.ndarray, *, divided: bool = False) -> Any:
+    def emit(builder: relax.BlockBuilder, q: Any, k: Any, v: Any) -> Any:
+        scores = builder.emit(relax.op.matmul(q, k))
+        operator = relax.op.divide if divided else relax.op.multiply
+        logits = builder.emit(operator(scores, relax.const(factor)))
+        return builder.emit(relax.op.matmul(builder.emit(relax.op.nn.softmax(logits, -1)), v))
+
+    return emit
+
+
+@pytest.mark.parametrize(
+    "emit",
+    [
+        _weights_are_read,
+        _softmax_across,
+        pytest.param(_scaled_by(np.float32(0)), id="scaled by 0"),
+        pytest.param(_scaled_by(np.float32(1e-42), divided=True), id="divided by next to nothing"),
+        pytest.param(_scaled_by(np.full((1, 1, 1, 1), 0.5, "float32")), id="a scale of more axes"),
+    ],
+)
 def test_others_are_kernels_of_their_own(emit: Any, target: Target) -> None:
     kernels = kernels_of(emit, _inputs(((2,), 16, 8, 24, 16)), target)
     assert "x86.attention" not in {kernel.template.name for kernel in kernels}

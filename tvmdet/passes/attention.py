@@ -2,7 +2,7 @@
 
 ``softmax(Q @ K * scale + mask) @ V`` writes the scores ``[..., M, N]`` to memory and reads them
 twice where it is three kernels. As one, a block of rows goes from scores to results while it lies
-in L2 (:mod:`tvmdet.schedules.common.attention`).
+in L2, where that has room for it (:mod:`tvmdet.schedules.common.attention`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,18 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import relax, te, tirx
 
 from tvmdet.passes.batch_matmul import pack_columns, packed_product
-from tvmdet.passes.relax_tools import constant_array, is_call_to, is_constant, static_shape
+from tvmdet.passes.relax_tools import (
+    constant_array,
+    count_readers,
+    is_call_to,
+    is_constant,
+    static_shape,
+)
 from tvmdet.passes.rewrite_calls import rewrite_calls
 from tvmdet.passes.row_expressions import softmax
 from tvmdet.targets import Target
@@ -25,7 +32,7 @@ __all__ = ["FuseAttention"]
 
 _OUT_ELEMENTWISE_FUSABLE = 4  # tvm::relax::OpPatternKind::kOutEWiseFusable
 _LEAST_ROWS, _MOST_ROWS = 8, 80
-"""Of a block: fewer read the keys too often, more do not stay in L2."""
+"""Of a block: fewer read the keys too often, more leave no room in L2."""
 
 
 @tvm.ir.transform.module_pass(opt_level=0, name="FuseAttention")
@@ -40,7 +47,7 @@ class FuseAttention:
         """Returns the module; what only one kernel of attention read is gone."""
         if self._target.family != "x86":
             return mod
-        uses = _count_uses(mod)
+        uses = count_readers(mod)
         lanes = self._target.vector_lanes_f32
 
         def fused(builder: relax.BlockBuilder, call: Any) -> Any:
@@ -68,23 +75,6 @@ class _Found:
     scale: float
 
 
-def _count_uses(mod: tvm.IRModule) -> Counter[Any]:
-    """Counts the readers of each variable."""
-    uses: Counter[Any] = Counter()
-
-    def look(node: Any) -> None:
-        if isinstance(node, relax.Var):
-            uses[node] += 1
-
-    for func in mod.functions.values():
-        if isinstance(func, relax.Function):
-            for block in func.body.blocks:
-                for binding in block.bindings:
-                    relax.analysis.post_order_visit(binding.value, look)
-            relax.analysis.post_order_visit(func.body.body, look)
-    return uses
-
-
 class _Reader:
     """Reads a function backwards, along variables with one reader."""
 
@@ -100,19 +90,26 @@ class _Reader:
 
     def scores(self, value: Any) -> tuple[Any, float] | None:
         """Returns the product that a value is, and the number that it is multiplied by."""
-        scale = 1.0
-        for name in ("relax.multiply", "relax.divide"):
-            scaled = self.made_by(value, name)
-            if scaled is None:
-                continue
+        scale = np.float32(1.0)
+        if (scaled := self.made_by(value, "relax.multiply")) is not None:
+            value, factor = sorted(scaled.args, key=is_constant)
+            scale = _number(factor)
+        elif (scaled := self.made_by(value, "relax.divide")) is not None:
             value, factor = scaled.args
-            if not is_constant(factor) or constant_array(factor).size != 1:
-                return None
-            number = float(constant_array(factor).reshape(()))
-            scale = number if name == "relax.multiply" else 1.0 / number
-            break
+            with np.errstate(divide="ignore", over="ignore"):
+                scale = np.float32(1.0) / _number(factor)
         product = self.made_by(value, "relax.matmul")
-        return None if product is None else (product, scale)
+        # TVM computes no product that is multiplied by 0.
+        if product is None or not np.isfinite(scale) or scale == 0.0:
+            return None
+        return product, float(scale)
+
+
+def _number(factor: Any) -> np.float32:
+    """Returns the value of a constant of one element, or one that is not a number."""
+    if not is_constant(factor) or constant_array(factor).size != 1:
+        return np.float32(np.nan)
+    return np.float32(constant_array(factor).reshape(()))
 
 
 def _find(builder: relax.BlockBuilder, call: Any, uses: Counter[Any]) -> _Found | None:
@@ -129,7 +126,7 @@ def _find(builder: relax.BlockBuilder, call: Any, uses: Counter[Any]) -> _Found 
         ways = [tuple(added.args), tuple(reversed(added.args))]
     for one, mask in ways:
         found = reader.scores(one)
-        if found is None or static_shape(one) != static_shape(weights):
+        if found is None or static_shape(found[0]) != static_shape(weights):
             continue
         (queries, keys), values = found[0].args, call.args[1]
         if _fits(queries, keys, values, mask):

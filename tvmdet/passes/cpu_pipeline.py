@@ -200,7 +200,11 @@ def _split_cases(func: tirx.PrimFunc, _mod: tvm.IRModule, _context: Any) -> tirx
 
 
 def _for_cpu() -> list[Any]:
-    """Returns the passes of TVM's own pipeline that CPUs need, in its order, and ours."""
+    """Returns the passes of TVM's own pipeline that our kernels need on CPUs, and ours.
+
+    They are in TVM's order. What is for GPUs, for numbers of eight bits and for TVM's options is
+    left out.
+    """
     scheduled, plain = s_tir.transform, tirx.transform
     return [
         scheduled.CanonicalizeLoop(),

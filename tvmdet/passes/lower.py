@@ -175,7 +175,8 @@ def _run(
 
 
 CODE_OPTIONS: Final[Mapping[str, Any]] = {"tirx.disable_cse_tir": True}
-"""Options of TVM's passes below the schedule. LLVM finds common subexpressions itself: with and
+"""Options of TVM's own passes below the schedule; those for CPUs (:mod:`.cpu_pipeline`) leave the
+search out. LLVM finds common subexpressions itself: with and
 without TVM's search for them the kernels of a YOLOv8n took the same time (15.1 and 14.9 ms in sum),
 and the search was a third of the time to compile its Winograd kernels for a batch of 4."""
 

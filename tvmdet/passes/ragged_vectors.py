@@ -183,7 +183,7 @@ def _masked(loop: Any, tested: _Tested, exist: Any, sizes: frozenset[int]) -> An
         sizes: Of elements, in bits, of which the CPU can leave some alone.
     """
     store = _vector(_over_lanes(loop, tested.inside))
-    if store is None or _divides(store.value):
+    if store is None or not isinstance(store.indices[0], Ramp) or _divides(store.value):
         return None
     loads: list[Any] = []
     tvm_ffi.structural_walk(store.value, (TensorLoad, loads.append))
@@ -203,11 +203,14 @@ def _masked(loop: Any, tested: _Tested, exist: Any, sizes: frozenset[int]) -> An
     value = tvm_ffi.structural_map(store.value, (TensorLoad, masked))
     if tested.outside is not None:
         outside = _vector(_over_lanes(loop, tested.outside))
-        if outside is None:
+        # What is outside may be read, and divided by, in the lanes beyond only.
+        loaded = _any(tested.outside.value, TensorLoad, lambda _: True)
+        if outside is None or loaded or _divides(outside.value):
             return None
         return tirx.BufferStore(store.buffer, Select(mask, value, outside.value), store.indices)
     if _is_whole(store.buffer, store.indices):
-        return tirx.BufferStore(store.buffer, value, store.indices)
+        there = tirx.BufferLoad(store.buffer, store.indices)
+        return tirx.BufferStore(store.buffer, Select(mask, value, there), store.indices)
     return tirx.Evaluate(tirx.op.masked_store(store.buffer, value, *store.indices, mask))
 
 
@@ -248,6 +251,8 @@ def _is_whole(buffer: Any, indices: Any) -> bool:
         return int(tvm.DataType(str(index.ty)).lanes) == 1
     (size,) = buffer.shape
     if buffer.scope() != "local" or not isinstance(size, tirx.IntImm):
+        return False
+    if not isinstance(index.stride, tirx.IntImm) or int(index.stride) != 1:
         return False
     lanes = int(index.lanes)
     begin = sym.Analyzer().simplify(tirx.floormod(index.base, lanes))

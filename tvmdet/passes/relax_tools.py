@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from tvmdet.errors import ShapeError
 
 __all__ = [
     "constant_array",
+    "count_readers",
     "legalize_as_usual",
     "is_call_to",
     "is_constant",
@@ -32,6 +34,23 @@ def constant_array(expr: Any) -> np.ndarray:
     """Returns the value of a constant tensor; do not write to it."""
     array: np.ndarray = expr.value.numpy()
     return array
+
+
+def count_readers(mod: tvm.IRModule) -> Counter[Any]:
+    """Returns how many times each variable is read in the Relax functions of a module."""
+    readers: Counter[Any] = Counter()
+
+    def look(node: Any) -> None:
+        if isinstance(node, relax.Var):
+            readers[node] += 1
+
+    for func in mod.functions.values():
+        if isinstance(func, relax.Function):
+            for block in func.body.blocks:
+                for binding in block.bindings:
+                    relax.analysis.post_order_visit(binding.value, look)
+            relax.analysis.post_order_visit(func.body.body, look)
+    return readers
 
 
 def make_constant(array: np.ndarray) -> Any:

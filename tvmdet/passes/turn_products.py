@@ -8,12 +8,13 @@ T tokens and values V ``[..., D, T]``: YOLO11 and YOLO12 do so. That is
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import tvm
 from tvm import relax
 
-from tvmdet.passes.relax_tools import is_call_to, is_constant, static_shape
+from tvmdet.passes.relax_tools import count_readers, is_call_to, is_constant, static_shape
 from tvmdet.passes.rewrite_calls import rewrite_calls
 
 __all__ = ["TurnProducts"]
@@ -25,14 +26,18 @@ class TurnProducts:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         """Returns the module; a transposition that nothing reads any more is gone."""
-        return relax.transform.DeadCodeElimination()(rewrite_calls(mod, _turned))
+        readers = count_readers(mod)
+        turned = rewrite_calls(mod, lambda builder, call: _turned(builder, call, readers))
+        return relax.transform.DeadCodeElimination()(turned)
 
 
-def _turned(builder: relax.BlockBuilder, call: Any) -> Any:
+def _turned(builder: relax.BlockBuilder, call: Any, readers: Counter[Any]) -> Any:
     if not is_call_to(call, "relax.matmul"):
         return call
     left, right = call.args
-    bound = builder.lookup_binding(right) if isinstance(right, relax.Var) else None
+    # Read by another as well, it would be transposed all the same.
+    once = isinstance(right, relax.Var) and readers[right] == 1
+    bound = builder.lookup_binding(right) if once else None
     if bound is None or not is_call_to(bound, "relax.permute_dims"):
         return call
     (source,) = bound.args
@@ -46,7 +51,7 @@ def _turned(builder: relax.BlockBuilder, call: Any) -> Any:
         return call
     axes = _last_two(len(shape))
     columns = builder.emit(relax.op.permute_dims(left, axes))
-    product = builder.emit(relax.op.matmul(source, columns))
+    product = builder.emit(relax.op.matmul(source, columns, call.attrs.out_dtype))
     return relax.op.permute_dims(product, axes)
 
 
