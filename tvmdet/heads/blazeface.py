@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tvmdet.errors import InputError, ShapeError
+from tvmdet.errors import ShapeError
 from tvmdet.heads import box_coding
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.grids import Grid
 from tvmdet.heads.input_defaults import fed_input
 from tvmdet.heads.labels import choose_labels
-from tvmdet.heads.options import choice, refuse_unknown_options
-from tvmdet.heads.score_evidence import activation_question, find_activation
+from tvmdet.heads.options import choice, refuse_unknown_options, validate_roles
+from tvmdet.heads.score_evidence import SCORE_ACTIVATIONS, choose_activation
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BlazeFaceHead"]
 
-_OPTIONS = ("box_output", "score_activation", "score_output")
-_ACTIVATIONS = ("none", "sigmoid")
+_OUTPUTS = ("box_output", "score_output")
+_OPTIONS = (*_OUTPUTS, "score_activation")
 _COLUMNS = 16  # a box and six landmarks
 # By the input's side, the stride of each grid and the predictions at a cell: short range, full
 # range, and the older one of the camera at the back (SsdAnchorsCalculator's options).
@@ -72,11 +72,10 @@ class BlazeFaceHead(Head):
         labels = choose_labels(summary.metadata, 1, given)
         if isinstance(labels, str):
             return labels
-        scores, key = (outputs["score_output"],), "score_activation"
-        activation = choice(options, key, _ACTIVATIONS)
-        activation = activation or find_activation(summary, scores, "sigmoid")
-        if activation is None:
-            return activation_question(summary, scores, self.name, "sigmoid", key)
+        scores = (outputs["score_output"],)
+        activation = choose_activation(summary, scores, self.name, options)
+        if isinstance(activation, Question):
+            return activation
         line = "input RGB, -1 to 1, letterbox with black: as MediaPipe"
         pixels = fed_input(summary, _INPUT, line, self.name, given)
         if isinstance(pixels, str):
@@ -86,7 +85,7 @@ class BlazeFaceHead(Head):
             labels=labels[0],
             input=InputSpec(size_hw=size_hw, **pixels[0]),
             postprocess=PostprocessSpec(score_threshold=0.5, iou_threshold=0.3),
-            options={**outputs, key: activation},
+            options={**outputs, "score_activation": activation},
         )
         reasons = (
             f"{outputs['box_output']}: {len(centers)} boxes with six landmarks, as at "
@@ -100,15 +99,8 @@ class BlazeFaceHead(Head):
     def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
         """Implements :meth:`tvmdet.heads.base.Head.validate`."""
         refuse_unknown_options(spec.options, self.name, _OPTIONS)
-        choice(spec.options, "score_activation", _ACTIVATIONS)
-        for key in ("box_output", "score_output"):
-            if choice(spec.options, key, tuple(summary.outputs)) is None:
-                raise InputError(f"the spec's options lack {key!r}; needed: {', '.join(_OPTIONS)}")
-        shapes = {n: tuple(dim or 0 for dim in v.shape) for n, v in summary.outputs.items()}
-        try:
-            _check(shapes, spec)
-        except ShapeError as error:
-            raise InputError(str(error)) from error
+        choice(spec.options, "score_activation", SCORE_ACTIVATIONS)
+        validate_roles(spec, summary, _OUTPUTS, _check)
 
     def decode(
         self, bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], spec: DetectorSpec
@@ -118,7 +110,7 @@ class BlazeFaceHead(Head):
 
         shapes = {n: tuple(int(dim) for dim in v.ty.shape) for n, v in outputs.items()}
         centers = _check(shapes, spec)
-        rows, scores = (outputs[str(spec.options[key])] for key in ("box_output", "score_output"))
+        rows, scores = (outputs[str(spec.options[key])] for key in _OUTPUTS)
         shift, size = (
             bb.emit(relax.op.strided_slice(rows, axes=[2], begin=[begin], end=[begin + 2]))
             for begin in (0, 2)
@@ -135,10 +127,7 @@ class BlazeFaceHead(Head):
     def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
         centers = _check({n: v.shape for n, v in outputs.items()}, spec)
-        rows, scores = (
-            outputs[str(spec.options[key])].astype(np.float64)
-            for key in ("box_output", "score_output")
-        )
+        rows, scores = (outputs[str(spec.options[key])].astype(np.float64) for key in _OUTPUTS)
         x, y = rows[..., 0] + centers[:, 0], rows[..., 1] + centers[:, 1]
         width, height = rows[..., 2], rows[..., 3]
         sides = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
@@ -166,7 +155,7 @@ def _centers(size_hw: tuple[int, int]) -> npt.NDArray[np.float64] | None:
 def _find(summary: GraphSummary, rows: int, options: Mapping[str, Any]) -> dict[str, str] | str:
     """Returns the outputs by their options, or why they are not this family's."""
     found = {}
-    for key, columns in (("box_output", _COLUMNS), ("score_output", 1)):
+    for key, columns in zip(_OUTPUTS, (_COLUMNS, 1), strict=True):
         wanted = (1, rows, columns)
         fitting = [name for name, value in summary.outputs.items() if value.shape == wanted]
         name = choice(options, key, tuple(summary.outputs))
@@ -186,7 +175,7 @@ def _check(shapes: Mapping[str, tuple[int, ...]], spec: DetectorSpec) -> npt.NDA
         )
     if len(spec.labels) != 1:
         raise ShapeError(f"the spec has {len(spec.labels)} labels; this family finds faces only")
-    for key, columns in (("box_output", _COLUMNS), ("score_output", 1)):
+    for key, columns in zip(_OUTPUTS, (_COLUMNS, 1), strict=True):
         name = str(spec.options.get(key))
         if name not in shapes:
             raise ShapeError(

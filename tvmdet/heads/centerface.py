@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvmdet.errors import InputError, ShapeError
+from tvmdet.errors import ShapeError
 from tvmdet.heads import box_coding
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.grids import Grid
 from tvmdet.heads.input_defaults import fed_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.landmarks import FACE_LANDMARKS
-from tvmdet.heads.options import choice, refuse_unknown_options
-from tvmdet.heads.score_evidence import activation_question, find_activation
+from tvmdet.heads.options import choice, refuse_unknown_options, validate_roles
+from tvmdet.heads.score_evidence import SCORE_ACTIVATIONS, choose_activation
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ __all__ = ["CenterFaceHead"]
 
 _OUTPUTS = ("heatmap_output", "size_output", "offset_output")
 _OPTIONS = (*_OUTPUTS, "score_activation")
-_ACTIVATIONS = ("none", "sigmoid")
 _STRIDE = 4
 # centerface.py: blobFromImage with scale 1, mean 0, swapRB, to sides that are multiples of 32, so
 # that the aspect ratio all but stays.
@@ -70,11 +69,10 @@ class CenterFaceHead(Head):
         labels = choose_labels(summary.metadata, 1, given)
         if isinstance(labels, str):
             return labels
-        heatmap, key = (roles["heatmap_output"],), "score_activation"
-        activation = choice(options, key, _ACTIVATIONS)
-        activation = activation or find_activation(summary, heatmap, "sigmoid")
-        if activation is None:
-            return activation_question(summary, heatmap, self.name, "sigmoid", key)
+        heatmap = (roles["heatmap_output"],)
+        activation = choose_activation(summary, heatmap, self.name, options)
+        if isinstance(activation, Question):
+            return activation
         pixels = fed_input(summary, _INPUT, "input as in CenterFace: RGB", self.name, given)
         if isinstance(pixels, str):
             return pixels
@@ -83,7 +81,7 @@ class CenterFaceHead(Head):
             labels=labels[0],
             input=InputSpec(size_hw=size_hw, **pixels[0]),
             postprocess=PostprocessSpec(score_threshold=0.5, iou_threshold=0.3),
-            options={**roles, key: activation},
+            options={**roles, "score_activation": activation},
         )
         reasons = (
             f"heat map {roles['heatmap_output']} of faces, log sides {roles['size_output']} and "
@@ -97,15 +95,8 @@ class CenterFaceHead(Head):
     def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
         """Implements :meth:`tvmdet.heads.base.Head.validate`."""
         refuse_unknown_options(spec.options, self.name, _OPTIONS)
-        choice(spec.options, "score_activation", _ACTIVATIONS)
-        for key in _OUTPUTS:
-            if choice(spec.options, key, tuple(summary.outputs)) is None:
-                raise InputError(f"the spec's options lack {key!r}; needed: {', '.join(_OUTPUTS)}")
-        shapes = {n: tuple(dim or 0 for dim in v.shape) for n, v in summary.outputs.items()}
-        try:
-            _check_shapes(shapes, spec)
-        except ShapeError as error:
-            raise InputError(str(error)) from error
+        choice(spec.options, "score_activation", SCORE_ACTIVATIONS)
+        validate_roles(spec, summary, _OUTPUTS, _check_shapes)
 
     def decode(
         self, bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], spec: DetectorSpec

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvmdet.errors import InputError, ShapeError
+from tvmdet.errors import ShapeError
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.box_coding import emit_without_empty, reference_without_empty
 from tvmdet.heads.dense_inputs import IMAGENET_RGB, padded
 from tvmdet.heads.input_defaults import fed_input
 from tvmdet.heads.labels import choose_labels
-from tvmdet.heads.options import choice, refuse_unknown_options
-from tvmdet.heads.score_evidence import activation_question, find_activation
+from tvmdet.heads.options import choice, refuse_unknown_options, validate_roles
+from tvmdet.heads.score_evidence import SCORE_ACTIVATIONS, choose_activation
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ __all__ = ["CenterNetHead"]
 
 _OUTPUTS = ("heatmap_output", "size_output", "offset_output")
 _OPTIONS = (*_OUTPUTS, "score_activation", "style")
-_ACTIVATIONS = ("none", "sigmoid")
 # Names of the heads in the authors' code, and of MMDetection's outputs.
 _NAMES = {"heatmap_output": ("hm", "center_heatmap"), "size_output": ("wh",)}
 _NAMES["offset_output"] = ("reg", "offset")
@@ -69,11 +68,10 @@ class CenterNetHead(Head):
         if isinstance(labels, str):
             return labels
         style = choice(options, "style", tuple(_INPUTS)) or "centernet"
-        heatmap, key = (roles["heatmap_output"],), "score_activation"
-        activation = choice(options, key, _ACTIVATIONS)
-        activation = activation or find_activation(summary, heatmap, "sigmoid")
-        if activation is None:
-            return activation_question(summary, heatmap, self.name, "sigmoid", key)
+        heatmap = (roles["heatmap_output"],)
+        activation = choose_activation(summary, heatmap, self.name, options)
+        if isinstance(activation, Question):
+            return activation
         line = f"input as in {style}: give input, or options.style, in a spec if it is another"
         pixels = fed_input(summary, _INPUTS[style], line, self.name, given)
         if isinstance(pixels, str):
@@ -107,16 +105,9 @@ class CenterNetHead(Head):
     def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
         """Implements :meth:`tvmdet.heads.base.Head.validate`."""
         refuse_unknown_options(spec.options, self.name, _OPTIONS)
-        choice(spec.options, "score_activation", _ACTIVATIONS)
+        choice(spec.options, "score_activation", SCORE_ACTIVATIONS)
         choice(spec.options, "style", tuple(_INPUTS))
-        for key in _OUTPUTS:
-            if choice(spec.options, key, tuple(summary.outputs)) is None:
-                raise InputError(f"the spec's options lack {key!r}; needed: {', '.join(_OUTPUTS)}")
-        shapes = {n: tuple(dim or 0 for dim in v.shape) for n, v in summary.outputs.items()}
-        try:
-            _check_shapes(shapes, spec)
-        except ShapeError as error:
-            raise InputError(str(error)) from error
+        validate_roles(spec, summary, _OUTPUTS, _check_shapes)
 
     def decode(
         self, bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], spec: DetectorSpec

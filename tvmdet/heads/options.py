@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from tvmdet.errors import InputError
+from tvmdet.errors import InputError, ShapeError
+from tvmdet.heads.base import GraphSummary
+from tvmdet.spec import DetectorSpec
 
-__all__ = ["choice", "names_of", "refuse_unknown_options", "strides_of", "whole_number"]
+__all__ = [
+    "choice",
+    "names_of",
+    "refuse_unknown_options",
+    "strides_of",
+    "validate_roles",
+    "whole_number",
+]
 
 _LARGEST_STRIDE = 1024
 
@@ -95,3 +104,30 @@ def names_of(
             f"the network, which are {', '.join(outputs)}"
         )
     return tuple(given)
+
+
+def validate_roles(
+    spec: DetectorSpec,
+    summary: GraphSummary,
+    roles: Sequence[str],
+    check: Callable[[Mapping[str, tuple[int, ...]], DetectorSpec], object],
+) -> None:
+    """Refuses a spec that does not name an output for every role, or one of another shape.
+
+    Args:
+        spec: What the user says.
+        summary: The network.
+        roles: Options, each of which names an output.
+        check: Raises ShapeError where the shapes, by output, do not fit the spec.
+
+    Raises:
+        InputError: A role is missing, or what it names does not fit.
+    """
+    for key in roles:
+        if choice(spec.options, key, tuple(summary.outputs)) is None:
+            raise InputError(f"the spec's options lack {key!r}; needed: {', '.join(roles)}")
+    shapes = {n: tuple(dim or 0 for dim in v.shape) for n, v in summary.outputs.items()}
+    try:
+        check(shapes, spec)
+    except ShapeError as error:
+        raise InputError(str(error)) from error

@@ -27,7 +27,7 @@ from tvmdet.heads.picodet_levels import (
     find_strides,
     pair_levels,
 )
-from tvmdet.heads.score_evidence import activation_question, find_activation
+from tvmdet.heads.score_evidence import SCORE_ACTIVATIONS, choose_activation
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ __all__ = ["PicoDetHead"]
 _LEVELS = 4
 _ANCHORS = (3, 4, 5, 6, 9)  # usual boxes at a cell
 _GFL_LEVELS = 5  # PicoDet has four; MMDetection's GFL has five and other centres
-_ACTIVATIONS = ("none", "sigmoid")
 _OPTIONS = ("box_outputs", "class_outputs", "reg_max", "score_activation", "strides")
 
 
@@ -92,11 +91,9 @@ class PicoDetHead(Head):
         labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):
             return labels
-        key = "score_activation"
-        activation = choice(options, key, _ACTIVATIONS)
-        activation = activation or find_activation(summary, class_names, "sigmoid")
-        if activation is None:
-            return activation_question(summary, class_names, self.name, "sigmoid", key)
+        activation = choose_activation(summary, class_names, self.name, options)
+        if isinstance(activation, Question):
+            return activation
         line = "input RGB, ImageNet mean and deviation, stretched: the family's default"
         pixels = fed_input(summary, stretched(IMAGENET_RGB), line, self.name, given)
         if isinstance(pixels, str):
@@ -136,7 +133,7 @@ class PicoDetHead(Head):
             raise InputError(
                 f"the spec's options lack {missing[0]!r}; needed: {', '.join(_OPTIONS)}"
             )
-        choice(options, "score_activation", _ACTIVATIONS)
+        choice(options, "score_activation", SCORE_ACTIVATIONS)
         bins = (whole_number(options, "reg_max", 0, LARGEST_REG_MAX) or 0) + 1
         strides = strides_of(options) or ()
         for key, channels in (("class_outputs", len(spec.labels)), ("box_outputs", 4 * bins)):

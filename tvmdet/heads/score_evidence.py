@@ -8,11 +8,23 @@ convolutions or linear layers; of anything else the user is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from tvmdet.heads.base import ColumnRun, GraphSummary, Question
+from tvmdet.heads.options import choice
 
-__all__ = ["activation_question", "are_logits", "are_scores", "find_activation"]
+__all__ = [
+    "SCORE_ACTIVATIONS",
+    "activation_question",
+    "are_logits",
+    "are_scores",
+    "choose_activation",
+    "find_activation",
+]
+
+SCORE_ACTIVATIONS = ("none", "sigmoid")
+"""What ``options.score_activation`` may be, in families whose scores are sigmoids."""
 
 _BOUNDED = ({"Sigmoid"}, {"Softmax"}, {"HardSigmoid"})
 _MIXING = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
@@ -34,6 +46,25 @@ def find_activation(summary: GraphSummary, names: Sequence[str], usual: str) -> 
     if all(are_scores(summary, name) for name in names):
         return "none"
     return usual if all(are_logits(summary, name) for name in names) else None
+
+
+def choose_activation(
+    summary: GraphSummary, names: Sequence[str], family: str, options: Mapping[str, Any]
+) -> str | Question:
+    """Returns what the spec or the network says of a sigmoid after the scores, or asks.
+
+    Args:
+        summary: The network.
+        names: The outputs of the scores.
+        family: The family that asks.
+        options: Of the spec; ``score_activation`` counts.
+
+    Raises:
+        InputError: ``options.score_activation`` is none of :data:`SCORE_ACTIVATIONS`.
+    """
+    key = "score_activation"
+    found = choice(options, key, SCORE_ACTIVATIONS) or find_activation(summary, names, "sigmoid")
+    return found or activation_question(summary, names, family, "sigmoid", key)
 
 
 def are_scores(
