@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import toy_modules
 from together import shared_scope
+from tvmdet.targets import Target, get_target
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +46,15 @@ def raw_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = toy_modules.compile_toy_network(folder / "network.so")
     spec = toy_modules.toy_spec(family="raw", labels=()).to_dict()
     return toy_modules.write_toy(folder / "raw.tvmdet", library, spec=spec, raw=toy_modules.RAW)
+
+
+@pytest.fixture(params=("x86-64-v3", "x86-64-v4"))
+def target(request: pytest.FixtureRequest) -> Target:
+    """Each width of x86's vectors that this machine can run."""
+    found = get_target(request.param)
+    if missing := found.missing_features():
+        pytest.skip(f"this machine lacks {', '.join(missing)}")
+    return found
 
 
 @pytest.hookimpl(optionalhook=True)  # of xdist, where it is installed

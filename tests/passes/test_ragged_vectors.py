@@ -21,14 +21,6 @@ ROWS = 3
 LENGTHS = [1, 5, 15, 16, 17, 31, 48, 1125]
 
 
-@pytest.fixture(params=("x86-64-v3", "x86-64-v4"))
-def target(request: pytest.FixtureRequest) -> Target:
-    found = get_target(request.param)
-    if missing := found.missing_features():
-        pytest.skip(f"this machine lacks {', '.join(missing)}")
-    return found
-
-
 def _built(
     tensors: list[Any], lanes: int, target: Target, before: tuple[str, ...] = (), scope: str = ""
 ) -> Any:

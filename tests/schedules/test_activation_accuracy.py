@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scheduled_kernels import run_default
 from tvm import relax
-from tvmdet.targets import Target, get_target
+from tvmdet.targets import Target
 
 _ERF = np.vectorize(math.erf)
 
@@ -31,14 +31,6 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any], float, floa
     "silu": (relax.op.nn.silu, lambda x: x / (1 + np.exp(-x)), 1e-6, 1e-35),
     "tanh": (relax.op.tanh, np.tanh, 1e-6, 3e-7),
 }
-
-
-@pytest.fixture(params=("x86-64-v3", "x86-64-v4"))
-def target(request: pytest.FixtureRequest) -> Target:
-    found = get_target(request.param)
-    if missing := found.missing_features():
-        pytest.skip(f"this machine lacks {', '.join(missing)}")
-    return found
 
 
 def _within(got: np.ndarray, want: np.ndarray, x: np.ndarray, rtol: float, atol: float) -> None:

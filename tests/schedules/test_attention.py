@@ -25,14 +25,6 @@ SHAPES = [
 ]
 
 
-@pytest.fixture(params=("x86-64-v3", "x86-64-v4"))
-def target(request: pytest.FixtureRequest) -> Target:
-    found = get_target(request.param)
-    if missing := found.missing_features():
-        pytest.skip(f"this machine lacks {', '.join(missing)}")
-    return found
-
-
 def _inputs(shape: tuple[tuple[int, ...], int, int, int, int]) -> list[np.ndarray]:
     lead, rows, depth, tokens, width = shape
     rng = np.random.default_rng(0)

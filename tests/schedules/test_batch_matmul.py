@@ -9,7 +9,7 @@ import pytest
 from assertions import assert_close
 from scheduled_kernels import only_kernel, run_decisions
 from tvm import relax
-from tvmdet.targets import Target, get_target
+from tvmdet.targets import Target
 
 # Leading axes, M, K, N; what is awkward.
 SHAPES = [
@@ -26,14 +26,6 @@ SHAPES = [
     ((2,), 48, 16, 64),  # whole vectors
     ((40,), 4, 4, 4),  # many small ones
 ]
-
-
-@pytest.fixture(params=("x86-64-v3", "x86-64-v4"))
-def target(request: pytest.FixtureRequest) -> Target:
-    found = get_target(request.param)
-    if missing := found.missing_features():
-        pytest.skip(f"this machine lacks {', '.join(missing)}")
-    return found
 
 
 @pytest.mark.parametrize("scaled", [False, True])

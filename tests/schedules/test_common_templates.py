@@ -11,20 +11,12 @@ import pytest
 from assertions import assert_close
 from scheduled_kernels import Kernel, build, call_guarded, run_decisions, run_default
 from tvm import relax, te, tirx, topi
-from tvmdet.targets import Target, get_target
+from tvmdet.targets import Target
 
 from tvmdet import schedules
 
 ELEMENTWISE, REDUCTION, AS_IS = "common.elementwise", "common.reduction", "common.as_is"
 ROWS = "common.rows"
-
-
-@pytest.fixture(params=("x86-64-v3", "x86-64-v4"))
-def target(request: pytest.FixtureRequest) -> Target:
-    found = get_target(request.param)
-    if missing := found.missing_features():
-        pytest.skip(f"this machine lacks {', '.join(missing)}")
-    return found
 
 
 def _draw(*shapes: tuple[int, ...]) -> list[np.ndarray]:

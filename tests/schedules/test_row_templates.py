@@ -9,18 +9,10 @@ import pytest
 from assertions import assert_close
 from scheduled_kernels import only_kernel, run_decisions, run_default
 from tvm import relax
-from tvmdet.targets import Target, get_target
+from tvmdet.targets import Target
 
 # Below, at and above vectors; chains of one, three and five vectors; a prime number of vectors.
 LENGTHS = (4, 5, 7, 8, 9, 12, 15, 16, 17, 31, 33, 48, 80, 91, 272, 300)
-
-
-@pytest.fixture(params=("x86-64-v3", "x86-64-v4"))
-def target(request: pytest.FixtureRequest) -> Target:
-    found = get_target(request.param)
-    if missing := found.missing_features():
-        pytest.skip(f"this machine lacks {', '.join(missing)}")
-    return found
 
 
 def _rows(length: int, scale: float = 3.0) -> np.ndarray:

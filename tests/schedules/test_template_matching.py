@@ -10,7 +10,7 @@ import pytest
 from assertions import assert_close
 from scheduled_kernels import Emit, conv2d_reference, kernels_of, only_kernel, run_decisions
 from tvm import relax
-from tvmdet.targets import Target, get_target
+from tvmdet.targets import Target
 
 # Shape of the convolution's picture, filters, and a second operand that is larger than its result.
 GATES = {
@@ -28,14 +28,6 @@ LARGER = {
     "a row for every row": ((1, 1, 7, 16), 16, (1, 6, 7, 16)),
     "five axes": ((1, 4, 5, 16), 16, (2, 1, 4, 5, 16)),
 }
-
-
-@pytest.fixture(params=("x86-64-v3", "x86-64-v4"))
-def target(request: pytest.FixtureRequest) -> Target:
-    found = get_target(request.param)
-    if missing := found.missing_features():
-        pytest.skip(f"this machine lacks {', '.join(missing)}")
-    return found
 
 
 ALGORITHMS = pytest.mark.parametrize(
