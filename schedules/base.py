@@ -87,14 +87,15 @@ class Template(abc.ABC):
     Attributes:
         name: ``family.pattern``, unique, part of every tuning record.
         rate: Operations a cycle at the very most, as a multiple of those of float32 vectors.
-        told_by_neighbours: How many of its first decisions a record of a workload of other sizes
-            chooses among, where a workload has none of its own. With 1, the default stays: of most
-            templates it is the better guess (docs/performance.md).
+        told_by_other_pictures: Among how many of its first decisions the record of the same layer
+            on a picture of another size chooses, where a workload has none of its own. With 1 the
+            default stays: of most templates it is as good a guess, or a better one
+            (docs/performance.md).
     """
 
     name: ClassVar[str]
     rate: ClassVar[int] = 1
-    told_by_neighbours: ClassVar[int] = 1
+    told_by_other_pictures: ClassVar[int] = 1
 
     @abc.abstractmethod
     def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:

@@ -61,7 +61,7 @@ _WEIGHT_CYCLES = 4
 class WinogradConv2dNhwc(RegisterTile, Template):
     """Fused Winograd convolution; see the module's text."""
 
-    told_by_neighbours: ClassVar[int] = 4
+    told_by_other_pictures: ClassVar[int] = 4
 
     def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:
         """Matches a function with one Winograd convolution whose epilogue keeps its shape."""

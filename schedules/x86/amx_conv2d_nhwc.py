@@ -61,6 +61,7 @@ class AmxConv2dNhwc(Template):
 
     name: ClassVar[str] = "x86.amx_conv2d_nhwc"
     rate: ClassVar[int] = 16
+    told_by_other_pictures: ClassVar[int] = 4
     mark: ClassVar[str] = "tvmdet.amx_conv2d"
 
     def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:

@@ -10,7 +10,7 @@ import pytest
 from scheduled_kernels import kernels_of, lower_network
 from tvm import relax
 from tvmdet.schedules.base import Decision, fingerprint
-from tvmdet.targets import get_target
+from tvmdet.targets import Target, get_target
 
 from tvmdet.compiler.schedule import measured_algorithm, measured_pairs, schedule_kernels
 from tvmdet.passes.conv_algorithms import ALGORITHMS, AlgorithmName, ConvLayer
@@ -19,6 +19,7 @@ from tvmdet.tuning.record import TuningRecord
 from tvmdet.tuning.store import TuningStore
 
 V4 = get_target("x86-64-v4")
+AMX = get_target("sapphirerapids").at_precision("bf16")
 ANCHOR = "conv2d n1 h40 w40 c64 oc64 k3x3 s1x1 p1.1.1.1 d1x1 g1 float32"
 LARGER = ANCHOR.replace("h40 w40", "h52 w52")
 DEPTHWISE = "depthwise_conv2d n1 h40 w40 c64 k3x3 s1x1 p1.1.1.1 d1x1 float32"
@@ -31,11 +32,11 @@ def store(tmp_path: Path) -> TuningStore:
     return TuningStore(writable=tmp_path)
 
 
-def _put(store: TuningStore, anchor: str, seconds: float, **more: Any) -> None:
-    fields = {"fingerprint": f"{len(store.records(V4.name)):016x}", "decision": SOME, **more}
+def _put(store: TuningStore, anchor: str, seconds: float, target: Target = V4, **more: Any) -> None:
+    fields = {"fingerprint": f"{len(store.records(target.name)):016x}", "decision": SOME, **more}
     store.append(
         TuningRecord(
-            target=V4.name,
+            target=target.name,
             anchor=anchor,
             latencies_s=(seconds,),
             error="",
@@ -95,35 +96,52 @@ def test_a_pair_without_records_depends_on_the_picture(
     assert measured_pairs(V4, store, 2)(pair) is chosen
 
 
-def _conv3x3(builder: relax.BlockBuilder, x: Any) -> Any:
-    weight = np.random.default_rng(0).standard_normal((32, 3, 3, 16)).astype("float32")
-    layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
-    return builder.emit(relax.op.nn.conv2d(x, relax.const(weight), padding=[1] * 4, **layouts))
+def _conv3x3_of(filters: int) -> Any:
+    def emit(builder: relax.BlockBuilder, x: Any) -> Any:
+        channels = int(x.ty.shape[-1])
+        weight = np.random.default_rng(0).standard_normal((filters, 3, 3, channels))
+        layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+        kernel = relax.const(weight.astype("float32"))
+        return builder.emit(relax.op.nn.conv2d(x, kernel, padding=[1] * 4, **layouts))
+
+    return emit
 
 
-def test_a_winograd_kernel_is_scheduled_like_one_of_another_size(store: TuningStore) -> None:
-    known, new = (np.zeros((1, side, side, 16), "float32") for side in (40, 52))
-    lowered = lower_network(_conv3x3, [new], V4, "winograd4")
-    assert schedule_kernels(lowered, V4, store, 2).sources == {"default": 1}
-    (kernel,) = kernels_of(_conv3x3, [known], V4, "winograd4")
-    (own,) = kernels_of(_conv3x3, [new], V4, "winograd4")
-    among = own.decisions[: kernel.template.told_by_neighbours]
-    for wanted in among[1:]:
-        _put(store, kernel.workload.anchor, 1.0 / among.index(wanted), decision=wanted)
-        done = schedule_kernels(lowered, V4, store, 2)
-        assert done.sources == {"near": 1}
-        assert list(done.decisions.values()) == [wanted]
-    # What is far down in its own ranking serves only to choose among the first.
-    _put(store, kernel.workload.anchor, 0.01, decision=kernel.decisions[-1])
-    (decision,) = schedule_kernels(lowered, V4, store, 2).decisions.values()
-    assert decision in among
+@pytest.mark.parametrize(
+    ("target", "algorithm"), [(V4, "winograd4"), (AMX, "amx")], ids=["winograd", "amx"]
+)
+def test_a_kernel_is_scheduled_like_that_of_another_picture(
+    target: Target, algorithm: str, store: TuningStore
+) -> None:
+    known, new = (np.zeros((1, side, side, 32), "float32") for side in (40, 52))
+    emit = _conv3x3_of(32)
+    lowered = lower_network(emit, [new], target, algorithm)
+
+    def source() -> dict[str, int]:
+        return schedule_kernels(lowered, target, store, 2).sources
+
+    assert source() == {"default": 1}
+    (other,) = kernels_of(_conv3x3_of(64), [known], target, algorithm)
+    _put(store, other.workload.anchor, 1.0, target, decision=other.decisions[1])
+    assert source() == {"default": 1}, "a layer of other filters"
+    (same,) = kernels_of(emit, [known], target, algorithm)
+    (own,) = kernels_of(emit, [new], target, algorithm)
+    first = own.decisions[: own.template.told_by_other_pictures]
+    for seconds, wanted in ((1.0, first[1]), (0.5, first[-1])):
+        _put(store, same.workload.anchor, seconds, target, decision=wanted)
+        done = schedule_kernels(lowered, target, store, 2)
+        assert (done.sources, list(done.decisions.values())) == ({"near": 1}, [wanted])
+    # What is far down in a ranking serves to choose among the first.
+    _put(store, same.workload.anchor, 0.1, target, decision=same.decisions[-1])
+    (decision,) = schedule_kernels(lowered, target, store, 2).decisions.values()
+    assert decision in first
 
 
 def test_a_direct_kernel_of_another_size_says_nothing(store: TuningStore) -> None:
     known, new = (np.zeros((1, side, side, 16), "float32") for side in (20, 26))
-    (kernel,) = kernels_of(_conv3x3, [known], V4)
+    (kernel,) = kernels_of(_conv3x3_of(32), [known], V4)
     _put(store, kernel.workload.anchor, 1.0, decision=kernel.decisions[1])
-    done = schedule_kernels(lower_network(_conv3x3, [new], V4), V4, store, 2)
+    done = schedule_kernels(lower_network(_conv3x3_of(32), [new], V4), V4, store, 2)
     assert done.sources == {"default": 1}
 
 
@@ -172,9 +190,11 @@ def test_a_record_of_another_processor_says_so(store: TuningStore) -> None:
 
 def test_a_neighbour_serves_where_nothing_of_its_own_is_left(store: TuningStore) -> None:
     known, new = (np.zeros((1, side, side, 16), "float32") for side in (40, 52))
-    (near,), (kernel,) = (kernels_of(_conv3x3, [data], V4, "winograd4") for data in (known, new))
+    (near,), (kernel,) = (
+        kernels_of(_conv3x3_of(32), [data], V4, "winograd4") for data in (known, new)
+    )
     _put(store, near.workload.anchor, 1.0, decision=near.decisions[3])
     gone = Decision.of(kernel.template.name, tile=99)
     _put(store, kernel.workload.anchor, 1.0, decision=gone)
-    lowered = lower_network(_conv3x3, [new], V4, "winograd4")
+    lowered = lower_network(_conv3x3_of(32), [new], V4, "winograd4")
     assert schedule_kernels(lowered, V4, store, 2).sources == {"near": 1}

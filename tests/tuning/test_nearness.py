@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tvmdet.schedules.base import Decision
 
-from tvmdet.tuning.nearness import distance, fitted, skeleton
+from tvmdet.tuning.nearness import distance, fitted, is_same_layer, skeleton
 from tvmdet.tuning.record import TuningRecord
 from tvmdet.tuning.store import TuningStore
 
@@ -36,6 +36,21 @@ def make_record(anchor, decision, seconds):
         time=0.0,
         model="m",
     )
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (CONV, True),
+        (LARGER, True),
+        (CONV.replace("n1", "n8"), True),
+        (WIDER, False),
+        (STRIDED, False),
+        (f"bf16_{CONV}", False),
+    ],
+)
+def test_a_layer_is_the_same_on_other_pictures(other, same):
+    assert is_same_layer(CONV, other) is same
 
 
 @pytest.mark.parametrize(

@@ -231,9 +231,9 @@ def _known(
     usable = _fastest(records, key, anchor, template.name, threads, allowed)
     every = _fastest(records, key, anchor, template.name, threads)
     gone = [pair for pair in every if pair[0] not in allowed]
-    first = valid[: template.told_by_neighbours]
+    first = valid[: template.told_by_other_pictures]
     if not usable and len(first) > 1:
-        like = records.near(anchor, template.name, threads)
+        like = records.near(anchor, template.name, threads, same_layer=True)
         if like is not None:
             usable = [(fitted(like.decision, first), "predicted" if like.predicted else "near")]
     return [*gone, *usable]

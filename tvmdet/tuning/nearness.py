@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from tvmdet.schedules.base import Decision
 
-__all__ = ["NEAR", "distance", "fitted", "skeleton"]
+__all__ = ["NEAR", "distance", "fitted", "is_same_layer", "skeleton"]
 
 NEAR = 2.0
 """Doublings, over all sizes together, up to which a workload is comparable: twice the sides of a
@@ -22,6 +22,7 @@ picture, or twice the channels on both sides. With 4 an EfficientNet was 5 % slo
 defaults."""
 
 _SIZE = re.compile(r"\b(n|h|w|c|oc)(\d+)\b")
+_PICTURE = re.compile(r"\b[nhw]\d+\b")
 _DIMENSIONS = re.compile(r"\b(\d+(?:x\d+)+)\b")
 
 
@@ -52,6 +53,11 @@ def distance(left: str, right: str) -> float:
     if kind != other_kind:
         return math.inf
     return sum(abs(math.log2(max(a, 1) / max(b, 1))) for a, b in zip(sizes, others, strict=True))
+
+
+def is_same_layer(left: str, right: str) -> bool:
+    """Returns whether two workloads differ in the size of the picture and the batch at most."""
+    return _PICTURE.sub("", left) == _PICTURE.sub("", right)
 
 
 def fitted(decision: Decision, valid: Sequence[Decision]) -> Decision:

@@ -25,7 +25,7 @@ from tvmdet.cpus import cpu_identity
 from tvmdet.errors import TuningError
 from tvmdet.schedules.base import Decision
 from tvmdet.targets import Target
-from tvmdet.tuning.nearness import NEAR, distance, skeleton
+from tvmdet.tuning.nearness import NEAR, distance, is_same_layer, skeleton
 from tvmdet.tuning.record import RETRIED_ERRORS, OtherVersionError, TuningRecord
 
 __all__ = ["TuningStore", "board_cpu", "default_store", "most_telling"]
@@ -154,13 +154,22 @@ class TuningStore:
         return most_telling([of(who) for who in order])
 
     def near(
-        self, target: str, anchor: str, template: str, threads: int | None = None
+        self,
+        target: str,
+        anchor: str,
+        template: str,
+        threads: int | None = None,
+        *,
+        same_layer: bool = False,
     ) -> TuningRecord | None:
         """Returns the fastest record of the workload of other sizes that is most like one's own.
 
-        Its decision may be of another space: see :func:`tvmdet.tuning.nearness.fitted`.
+        Its decision may be of another space: see :func:`tvmdet.tuning.nearness.fitted`. With
+        ``same_layer`` only the sizes of pictures and the batch may differ.
         """
         for other in self.near_anchors(target, anchor):
+            if same_layer and not is_same_layer(anchor, other):
+                continue
             found = self.borrow(target, other, template, threads)
             if found is not None:
                 return found

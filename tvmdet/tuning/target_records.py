@@ -67,9 +67,13 @@ class TargetRecords:
         measured = [found for found in answers if not found[anchors[0]].predicted]
         return most_telling(measured or answers)
 
-    def near(self, anchor: str, template: str, threads: int | None = None) -> TuningRecord | None:
+    def near(
+        self, anchor: str, template: str, threads: int | None = None, *, same_layer: bool = False
+    ) -> TuningRecord | None:
         """Returns that of the most similar workload; see :meth:`TuningStore.near`."""
-        return self._first(lambda name: self._store.near(name, anchor, template, threads))
+        return self._first(
+            lambda name: self._store.near(name, anchor, template, threads, same_layer=same_layer)
+        )
 
     def near_anchors(self, anchor: str) -> list[str]:
         """Returns similar workloads; see :meth:`TuningStore.near_anchors`."""
