@@ -5,9 +5,8 @@ Strategy:
 1. A parallel task computes ``rows`` rows of the result. It first computes the rows of the depthwise
    convolution that it needs, bias and activation included, into a scratch buffer that stays in L2;
    for bfloat16 products they are rounded as they are stored there.
-2. The depthwise part takes the channels in blocks of ``dw_vectors`` vectors: the padded picture of
-   one block is copied to a scratch buffer, then tiles of ``dw_tile_w`` columns are summed in
-   registers, as in :mod:`.depthwise_conv2d_nhwc`.
+2. The depthwise part takes the channels in blocks of ``dw_vectors`` vectors: tiles of ``dw_tile_w``
+   columns are summed in registers, as in :mod:`.depthwise_conv2d_nhwc`.
 3. The pointwise part is that of :mod:`.conv2d_nhwc`, ``order`` meaning the same inside a task.
 
 Nothing is computed twice, since a pointwise convolution reads no neighbours; what is won is the way
@@ -36,6 +35,7 @@ from tvmdet.schedules.blocks import (
     split_vector,
 )
 from tvmdet.schedules.common import depthwise_conv2d_nhwc as depthwise
+from tvmdet.schedules.common.borders import read_without_copy
 from tvmdet.schedules.common.conv2d_nhwc import Conv2dNhwc
 from tvmdet.schedules.common.overlap import overlap_tiles, split_overlapping
 from tvmdet.targets import Target
@@ -65,9 +65,7 @@ class DepthwisePointwiseNhwc(Template):
             return None
         notes, dw_notes = schedule.get(conv).annotations, schedule.get(dw).annotations
         channels = buffer_shape(schedule, dw)[-1]
-        dw_lanes = target.vector_lanes_f32
-        while channels % dw_lanes:
-            dw_lanes //= 2
+        dw_lanes = depthwise.lanes_for(channels, target.vector_lanes_f32)
         lanes = int(notes["tvmdet.lanes"])
         return Workload(
             anchor=f"{dw_notes[depthwise.MARK]} + {notes[template.mark]}",
@@ -81,6 +79,7 @@ class DepthwisePointwiseNhwc(Template):
                 ("filters", filters),
                 ("channels", channels),
                 ("dw_lanes", dw_lanes),
+                *depthwise.taps_of(str(dw_notes[depthwise.MARK])),
                 ("sliced", False),
             ),
         )
@@ -89,18 +88,22 @@ class DepthwisePointwiseNhwc(Template):
         """Returns register tiles of both parts, the pointwise part's best first."""
         height, width = workload["height"], workload["width"]
         tasks = workload["batch"] * height
-        dw_vectors = workload["channels"] // workload["dw_lanes"]
+        blocks = depthwise.vectors_of_blocks(workload["channels"], workload["dw_lanes"])
         found = []
         for tile_w, oc_blocks in self._tiles_of(workload, target)[:6]:
             columns = -(-width // tile_w) * tile_w
-            dw_tiles = [t for t in range(min(14, columns), 0, -1) if columns % t == 0][:2]
+            dw_tiles = [
+                t
+                for t in range(min(14, columns), 0, -1)
+                if columns % t == 0 and depthwise.tile_fits(workload, target, 1, t)
+            ][:2]
             for order in ("co_inner", "wo_inner"):
                 for rows in (4, 2, 8, 1):
                     if height % rows or (rows > 1 and tasks // rows < 4):
                         continue
                     for dw_tile_w in dw_tiles:
-                        for vectors in (1, 2, 4):
-                            if dw_vectors % vectors or vectors * dw_tile_w > 24:
+                        for vectors in blocks:
+                            if not depthwise.tile_fits(workload, target, vectors, dw_tile_w):
                                 continue
                             knobs = {"oc_blocks": oc_blocks, "tile_w": tile_w}
                             knobs |= {"dw_tile_w": dw_tile_w, "dw_vectors": vectors}
@@ -172,13 +175,14 @@ def _depthwise_part(
 ) -> None:
     lanes = workload["dw_lanes"]
     hi, w, c = schedule.get_loops(between)[-3:]
-    co, ci = schedule.split(c, [None, decision["dw_vectors"] * lanes])
+    co, ci = split_overlapping(schedule, c, decision["dw_vectors"] * lanes)
     wo, wi = schedule.split(w, [None, decision["dw_tile_w"]])
     schedule.reorder(co, hi, wo, wi, ci)
     schedule.compute_at(dw, wo, preserve_unit_loops=True)
     schedule.set_scope(dw, 0, "local")
-    schedule.compute_at(pad, co, preserve_unit_loops=True)
-    split_vector(schedule, schedule.get_loops(pad)[-1], lanes)
+    if not read_without_copy(schedule, pad, wo):
+        schedule.compute_at(pad, co, preserve_unit_loops=True)
+        split_vector(schedule, schedule.get_loops(pad)[-1], lanes)
     wi, ci, kh, kw = schedule.get_loops(dw)[-4:]
     blocks, inner = schedule.split(ci, [None, lanes])
     schedule.reorder(kh, kw, wi, blocks, inner)

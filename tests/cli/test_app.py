@@ -70,7 +70,7 @@ def test_an_interrupt_that_native_code_makes_an_error_of_is_one(
         (["detect", "x.tvmdet", "y.png", "--score", "2"], "--score"),
         (["detect", "x.tvmdet", "y.png", "--threads", "0"], "--threads"),
         (["inspect", "x.tvmdet", "--frobnicate"], "No such option"),
-        (["doctor", "x.onnx", "--size", "640"], "'640' is no size; give height x width"),
+        (["doctor", "x.onnx", "--size", "640,480"], "'640,480' is no size; give height x width"),
         (["doctor", "x.onnx", "--size", "0x640"], "'0x640' is no size"),
         (["compile", "x.onnx", "--batch", "1,two"], "'1,two' is no list of batch sizes"),
         (["compile", "x.onnx", "--target", "a,,b"], "'a,,b' is no list of targets"),

@@ -87,7 +87,9 @@ def test_a_pair_must_be_clearly_faster_than_its_parts(
     assert measured_pairs(V4, store, 2)(pair) is chosen
 
 
-@pytest.mark.parametrize(("size", "chosen"), [(2**20, True), (2**20 - 1, False)])
+@pytest.mark.parametrize(
+    ("size", "chosen"), [(8 * V4.l2_bytes, True), (8 * V4.l2_bytes - 1, False)]
+)
 def test_a_pair_without_records_depends_on_the_picture(
     store: TuningStore, size: int, chosen: bool
 ) -> None:

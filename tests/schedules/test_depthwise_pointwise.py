@@ -177,11 +177,10 @@ def test_a_picture_that_something_else_reads_stays() -> None:
 def test_nothing_is_fused_that_the_choice_does_not_want() -> None:
     emit, inputs, _ = _network(PAIRS[0], "direct")
     seen: list[ConvPair] = []
-    kernels = kernels_of(
-        emit, inputs, get_target("x86-64-v4"), pairs=lambda pair: bool(seen.append(pair))
-    )
+    target = get_target("x86-64-v4")
+    kernels = kernels_of(emit, inputs, target, pairs=lambda pair: bool(seen.append(pair)))
     assert len(kernels) == 2
     (pair,) = seen
-    assert pair.bytes_between == 4 * 9 * 11 * 16 and not usual_pairs(pair)
+    assert pair.bytes_between == 4 * 9 * 11 * 16 and not usual_pairs(pair, target.l2_bytes)
     assert pair.depthwise.startswith("depthwise_conv2d n1 h9 w11 c16 k3x3")
     assert pair.pointwise.startswith("conv2d n1 h9 w11 c16 oc32 k1x1")

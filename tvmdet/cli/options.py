@@ -73,7 +73,7 @@ Size = Annotated[
     typer.Option(
         "--size",
         metavar="HxW",
-        help="Input height x width in pixels, for an export that leaves it open.",
+        help="Input height x width in pixels, for an export that leaves it open; 640 is 640x640.",
     ),
 ]
 Spec = Annotated[
@@ -118,16 +118,16 @@ _UNIT_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Reads ``640x640`` as height and width."""
+    """Reads ``480x640`` as height and width, and ``640`` as both."""
     if text is None:
         return None
-    found = re.fullmatch(r"([1-9]\d{0,5})[xX]([1-9]\d{0,5})", text.strip())
+    found = re.fullmatch(r"([1-9]\d{0,5})(?:[xX]([1-9]\d{0,5}))?", text.strip())
     if found is None:
         raise typer.BadParameter(
             f"{text!r} is no size; give height x width in pixels, such as 480x640",
             param_hint="--size",
         )
-    return int(found[1]), int(found[2])
+    return int(found[1]), int(found[2] or found[1])
 
 
 def given_again(

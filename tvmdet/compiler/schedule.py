@@ -122,7 +122,7 @@ def measured_pairs(target: Target, store: TuningStore, threads: int) -> PairChoi
         anchors = (pair_anchor(pair.depthwise, pair.pointwise), pair.depthwise, pair.pointwise)
         known = records.comparable(anchors, threads)
         if len(known) < len(anchors):
-            return usual_pairs(pair)
+            return usual_pairs(pair, target.l2_bytes)
         together, first, second = (known[anchor].cost for anchor in anchors)
         return together < _SURELY * (first + second)
 

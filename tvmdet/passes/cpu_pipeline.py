@@ -1,4 +1,4 @@
-"""TVM's pipeline for scheduled functions, with three passes for CPUs.
+"""TVM's pipeline for scheduled functions, with four passes for CPUs.
 
 **Parallel loops whose rounds are taken by whichever thread is free** (:func:`share_rounds`). TVM
 gives each of T threads the T-th part of a parallel loop's rounds. A thread that is slower, for its
@@ -26,7 +26,8 @@ TVM has no atomic operation for CPUs; ``tvmdet_claim`` is a few lines of LLVM's 
 buffer of scope ``local``, once a round, and LLVM must then write to it what it has in registers. On
 the stack it is registers.
 
-**Vectors at the end of a row** (:mod:`.ragged_vectors`), before TVM makes vectors.
+**Borders of pictures** (:mod:`.peel_borders`) and **vectors at the end of a row**
+(:mod:`.ragged_vectors`), before TVM makes vectors.
 
 This file is also run where the package around it is not loaded (``tvmdet/tuning/worker.py``): it
 may import nothing of it but what imports nothing itself.
@@ -42,6 +43,7 @@ import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipeline
 
+from tvmdet.passes.peel_borders import peel_borders
 from tvmdet.passes.ragged_vectors import split_cases
 
 __all__ = ["PIPELINE", "keep_in_registers", "rounds_together", "share_rounds"]
@@ -195,6 +197,11 @@ def _is_for_cpu(func: Any) -> bool:
 
 
 @tirx.transform.prim_func_pass(opt_level=0)  # type: ignore[untyped-decorator]
+def _peel_borders(func: tirx.PrimFunc, _mod: tvm.IRModule, _context: Any) -> tirx.PrimFunc:
+    return peel_borders(func)
+
+
+@tirx.transform.prim_func_pass(opt_level=0)  # type: ignore[untyped-decorator]
 def _split_cases(func: tirx.PrimFunc, _mod: tvm.IRModule, _context: Any) -> tirx.PrimFunc:
     return split_cases(func)
 
@@ -218,6 +225,7 @@ def _for_cpu() -> list[Any]:
         plain.FlattenBuffer(),
         plain.BF16ComputeLegalize(),
         plain.NarrowDataType(32),
+        _peel_borders,
         _split_cases,
         plain.VectorizeLoop(),
         plain.StorageRewrite(),
