@@ -2,9 +2,9 @@
 
 The strategies are those of the float32 templates, with these differences:
 
-1. The rows of a task are copied, and rounded to float16 as they are, unless a dense convolution's
-   picture is float16 already, is not padded and has channels in whole blocks: then it is read in
-   place. Which pictures are float16: :mod:`tvmdet.passes.store_rounded`.
+1. The rows of a task are copied, and rounded to float16 as they are. A picture that is float16
+   already is read in place: by a depthwise convolution always, by a dense one if it is not padded
+   and has channels in whole blocks. Which pictures are float16: :mod:`tvmdet.passes.store_rounded`.
 2. A dense convolution has a register tile of float16 sums, which is emptied into float32 sums on
    the stack after each block of products: for each vector two conversions, two additions, and the
    load and the store of a pair of registers, after 64 multiplications where a layer has as many.

@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 from tvmdet.schedules.arm.by_lane import ByLane
 from tvmdet.schedules.arm.fp16 import ArmFp16Conv2dNhwc, ArmFp16DepthwiseConv2dNhwc
 from tvmdet.schedules.base import Template
+from tvmdet.schedules.common.attention import Attention
 from tvmdet.schedules.common.batch_matmul import BatchMatmul
 from tvmdet.schedules.common.conv2d_nhwc import Conv2dNhwc
 from tvmdet.schedules.common.depthwise_conv2d_nhwc import DepthwiseConv2dNhwc
@@ -47,6 +48,12 @@ class ArmBatchMatmul(ByLane, BatchMatmul):
     name: ClassVar[str] = "arm.batch_matmul"
 
 
+class ArmAttention(ByLane, Attention):
+    """Attention in one kernel, its products by lane."""
+
+    name: ClassVar[str] = "arm.attention"
+
+
 ARM_TEMPLATES: Final[tuple[Template, ...]] = (
     ArmConv2dNhwc(),
     ArmWinogradConv2dNhwc(),
@@ -55,5 +62,6 @@ ARM_TEMPLATES: Final[tuple[Template, ...]] = (
     ArmDepthwiseConv2dNhwc(),
     ArmDepthwisePointwiseNhwc(),
     ArmBatchMatmul(),
+    ArmAttention(),
 )
 """In the order in which they are asked."""

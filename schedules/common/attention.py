@@ -7,7 +7,8 @@ Strategy:
    scratch buffer; then the softmax of each row, as in :mod:`.rows`; then the product with the
    values. Both buffers, ``rows`` by as many columns as there are tokens, stay in L2 where it has
    room for so many; larger blocks are ranked behind.
-3. What follows is computed before the only store.
+3. What follows is computed before the only store. Where no block divides the rows, the last one
+   computes its last row again, and does not store it.
 
 The scores are whole before the softmax begins: keeping a running maximum, as GPUs do, saves a
 buffer that L2 has room for, and costs corrections.
@@ -56,7 +57,7 @@ class Attention(RegisterTile, Template):
         scores, logits = (schedule.get_sblock(name) for name in ("scores", "logits"))
         shape = buffer_shape(schedule, child_blocks(schedule)[-1])
         whole, lanes = buffer_shape(schedule, sums), int(notes["tvmdet.lanes"])
-        if shape[:-1] != whole[:-1] or not 0 <= whole[-1] - shape[-1] < 2 * lanes:
+        if shape[:-2] != whole[:-2] or not 0 <= whole[-1] - shape[-1] < 2 * lanes:
             return None
         return Workload(
             anchor=str(notes[MARK]),
@@ -76,11 +77,12 @@ class Attention(RegisterTile, Template):
         """Returns blocks of rows with register tiles that fit, the likely fastest first."""
         ranked = []
         for rows in workload["blocks"]:
+            blocks = -(-workload["rows"] // rows)
             # Keys and values are read once for a block, which is written and read three times.
-            cost = 1 + 1.5 / rows
+            cost = (1 + 1.5 / rows) * blocks * rows / workload["rows"]
             if 8 * rows * workload["tokens"] > target.l2_bytes / 2:
                 cost *= 1.1
-            if workload["lead"] * workload["rows"] // rows < 4:
+            if workload["lead"] * blocks < 4:
                 cost *= 1.5
             scores, values = (
                 list(itertools.islice(self._tiles(rows, workload[name], target), _TILES))
@@ -119,8 +121,9 @@ class Attention(RegisterTile, Template):
         )
         scores, logits, sums = (schedule.get_sblock(n) for n in ("scores", "logits", "sums"))
         packed = [schedule.get_sblock(name) for name in _PACKED]
+        clamped = [b for b in blocks if schedule.get(b).name_hint == "clamped"]
         last = blocks[-1]
-        inline_between(schedule, (*packed, scores, logits, *steps, softmax, sums, last))
+        inline_between(schedule, (*clamped, *packed, scores, logits, *steps, softmax, sums, last))
         *lead, row, _ = schedule.get_loops(last)
         block, _ = schedule.split(row, [None, decision["rows"]])
         task = schedule.fuse(*lead, block)
@@ -132,6 +135,9 @@ class Attention(RegisterTile, Template):
         place_steps(schedule, steps, row, lanes)
         schedule.compute_at(logits, task, preserve_unit_loops=True)
         self._product(schedule, scores, logits, lanes, _tile_of(decision, "score"))
+        # Only now: which rows a vector of inputs is loaded from would not be a fixed number.
+        for one in clamped:
+            schedule.compute_inline(one)
         for one in packed:
             *outer, _, vector = schedule.get_loops(one)
             schedule.parallel(schedule.fuse(*outer))

@@ -1,4 +1,4 @@
-"""Pictures that are read where they lie: a copy between zeros takes as long as a few of its taps.
+"""Reads a picture with a border where it lies: the copy between zeros is inlined into the sums.
 
 The sums test what they read, and the loop over tiles of columns is marked: when the function is
 lowered, tiles at the border become code of their own, and those between test nothing
@@ -19,13 +19,14 @@ _MARK = "tvmdet.borders"
 def read_without_copy(schedule: Schedule, pad: SBlockRV, tiles: LoopRV) -> bool:
     """Inlines the copy of a picture between zeros into the sums; returns whether it could.
 
-    It cannot where the copy computes something, which would then be computed once for each tap;
-    numbers kept in 16 bits are widened once for each, which still is faster than a copy.
+    It cannot where the copy computes something, which would then be computed for each tap. Numbers
+    kept in 16 bits are widened for each row of taps, which still is faster than a copy.
 
     Args:
         schedule: Where the sums are placed in ``tiles`` already.
         pad: The block that copies.
-        tiles: The loop over tiles of columns.
+        tiles: The loop over tiles of columns. Those over the columns of a tile and over the taps of
+            a row must be unrolled later.
     """
     if (
         not is_border(schedule, pad)

@@ -18,9 +18,8 @@ kernel is bound by loads, so that the sharing of loads decides, not the register
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from tvm import tirx
 from tvm.s_tir import Schedule
@@ -37,13 +36,23 @@ from tvmdet.schedules.common.conv2d_nhwc import frame_blocks
 from tvmdet.schedules.common.overlap import overlap_tiles, split_overlapping
 from tvmdet.targets import Target
 
-__all__ = ["DepthwiseConv2dNhwc", "lanes_for", "taps_of", "tile_fits", "vectors_of_blocks"]
+__all__ = ["DepthwiseConv2dNhwc", "Taps", "lanes_for", "taps_of", "tiles_of"]
 
 MARK = "tvmdet.depthwise_conv2d"
 
 _LINE_BYTES = 64
 _SUMS_AT_ONCE = 8
-"""Two multiplications begin in each cycle and take four, so that fewer sums wait for each other."""
+"""Of a core that begins two multiplications in a cycle, each of which takes four: with fewer sums
+they wait for each other."""
+
+
+class Taps(NamedTuple):
+    """What the tiles of a depthwise convolution depend on."""
+
+    channels: int
+    lanes: int
+    kernel_w: int
+    stride_w: int
 
 
 class DepthwiseConv2dNhwc(Template):
@@ -79,45 +88,31 @@ class DepthwiseConv2dNhwc(Template):
                 ("height", shape[1]),
                 ("width", shape[2]),
                 ("channels", shape[3]),
-                *taps_of(str(notes[self.mark])),
+                ("taps", taps_of(str(notes[self.mark]), shape[3], lanes)),
             ),
         )
 
     def decisions(self, workload: Workload, target: Target) -> Sequence[Decision]:
         """Returns register tiles that fit, the fullest with the least waste first."""
-        height, width = workload["height"], workload["width"]
-        channels, lanes = workload["channels"], workload["lanes"]
-        ranked = []
-        for vectors, too_many in vectors_of_blocks(channels, lanes).items():
-            for tile_w in range(1, min(width, 16) + 1):
-                tiles = -(-width // tile_w)
-                waste = tiles * tile_w / width
-                if waste > 1.25 or not tile_fits(workload, target, vectors, tile_w):
-                    continue
-                if waste > 1 and tile_w != -(-width // tiles):
-                    continue
-                # The rest of a cache line is fetched again for the next block.
-                parts = max(1, _LINE_BYTES // (4 * target.vector_lanes_f32 * vectors))
-                cost = waste * too_many * (1 + 1 / tile_w) * (1 + 0.25 * (parts - 1))
-                cost *= max(1.0, _SUMS_AT_ONCE / (vectors * tile_w))
-                cost += 0.05 * abs(vectors * tile_w - 8) / 8
-                ranked.append((cost, tile_w, vectors))
-        ranked.sort()
+        height, channels, lanes = workload["height"], workload["channels"], workload["lanes"]
+        tiles = tiles_of(workload["taps"], target, workload["width"])[:6]
         found = []
-        for _, tile_w, vectors in ranked[:6]:
+        for tile_w, vectors in tiles:
+            knobs = {"vectors": vectors, "tile_w": tile_w}
             for order in ("rows", "channels"):
                 # What two blocks of channels both compute must be of one task.
-                if order == "channels" and (too_many > 1 or channels == vectors * lanes):
+                if order == "channels" and not _is_cut_evenly(channels, vectors * lanes):
                     continue
-                for rows in (4, 8, 2, 1, height):
-                    if height % rows == 0 and (rows < height or rows not in (1, 2, 4, 8)):
-                        knobs = {"vectors": vectors, "tile_w": tile_w}
-                        found.append(Decision.of(self.name, **knobs, order=order, rows=rows))
-        for _, tile_w, vectors in ranked[:2]:
-            if channels % (vectors * lanes) == 0:
-                knobs = {"vectors": vectors, "tile_w": tile_w}
-                found.append(Decision.of(self.name, **knobs, order="copied", rows=height))
-        return found or [Decision.of(self.name, vectors=1, tile_w=1, order="rows", rows=1)]
+                found += [
+                    Decision.of(self.name, **knobs, order=order, rows=rows)
+                    for rows in dict.fromkeys((4, 8, 2, 1, height))
+                    if height % rows == 0
+                ]
+        return found + [
+            Decision.of(self.name, vectors=vectors, tile_w=tile_w, order="copied", rows=height)
+            for tile_w, vectors in tiles[:2]
+            if _is_cut_evenly(channels, vectors * lanes)
+        ]
 
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
         """Applies one register tile; see :class:`Template`."""
@@ -168,33 +163,60 @@ def lanes_for(channels: int, lanes: int) -> int:
     return lanes
 
 
-def taps_of(anchor: str) -> tuple[tuple[str, int], ...]:
-    """Returns the facts of a depthwise convolution that :func:`tile_fits` needs."""
-    found = re.search(r" k\d+x(\d+) s\d+x(\d+) ", anchor)
-    assert found is not None, anchor
-    return ("kernel_w", int(found[1])), ("stride_w", int(found[2]))
+def taps_of(anchor: str, channels: int, lanes: int) -> Taps:
+    """Returns the facts of a convolution with such an anchor."""
+    words = {word[0]: word[1:] for word in anchor.split()}
+    kernel_w, stride_w = (int(words[key].split("x")[1]) for key in "ks")
+    return Taps(channels=channels, lanes=lanes, kernel_w=kernel_w, stride_w=stride_w)
 
 
-def tile_fits(workload: Workload, target: Target, vectors: int, tile_w: int) -> bool:
-    """Returns whether the registers hold a tile of ``tile_w`` columns by ``vectors`` vectors.
+def tiles_of(taps: Taps, target: Target, columns: int) -> list[tuple[int, int]]:
+    """Returns tiles of columns by vectors of channels that the registers hold, the best first.
+
+    Where tiles do not divide the columns, or blocks of vectors the channels, the last one begins
+    within the one before.
+
+    Args:
+        taps: Of the convolution.
+        target: Where.
+        columns: Of a row of the result.
+    """
+    ranked = []
+    for vectors in (1, 2, 4):
+        block = vectors * taps.lanes
+        if block > taps.channels or (taps.channels % block and taps.channels % taps.lanes == 0):
+            continue
+        wide = -(-taps.channels // block) * block / taps.channels
+        if block < taps.channels:
+            # The rest of a cache line is fetched again for the next block.
+            parts = max(1, _LINE_BYTES // (4 * target.vector_lanes_f32 * vectors))
+            wide *= 1 + 0.25 * (parts - 1)
+        for tile_w in range(1, min(columns, 16) + 1):
+            tiles = -(-columns // tile_w)
+            waste = tiles * tile_w / columns
+            if waste > 1.25 or not _fits(taps, target, vectors, tile_w):
+                continue
+            if waste > 1 and tile_w != -(-columns // tiles):
+                continue  # a narrower tile covers the row as well
+            held = vectors * tile_w
+            cost = wide * waste * (1 + 1 / tile_w) * max(1.0, _SUMS_AT_ONCE / held)
+            cost += 0.05 * abs(held - _SUMS_AT_ONCE) / _SUMS_AT_ONCE
+            ranked.append((cost, tile_w, vectors))
+    return [(tile_w, vectors) for _, tile_w, vectors in sorted(ranked)]
+
+
+def _fits(taps: Taps, target: Target, vectors: int, tile_w: int) -> bool:
+    """Returns whether the registers hold a tile.
 
     LLVM loads a pixel once for all columns that read it, and keeps it. It has a quarter more in
     registers than there are before it spills, for sums of the first columns end before the last
     pixels are loaded. Counted in its code for 3 and 5 taps with 16 and with 32 registers.
     """
-    shared = -(-workload["kernel_w"] // workload["stride_w"]) - 1
+    shared = -(-taps.kernel_w // taps.stride_w) - 1
     kept = tile_w + min(tile_w, shared)
-    return bool(vectors * (tile_w + kept) * 4 <= target.vector_registers * 5)
+    return vectors * (tile_w + kept) * 4 <= target.vector_registers * 5
 
 
-def vectors_of_blocks(channels: int, lanes: int) -> dict[int, float]:
-    """Returns of how many vectors blocks of channels may be, and what each computes too much.
-
-    Where vectors do not divide the channels the last block begins within the one before.
-    """
-    found = {}
-    for vectors in (1, 2, 4):
-        block = vectors * lanes
-        if block <= channels and (channels % block == 0 or channels % lanes):
-            found[vectors] = -(-channels // block) * block / channels
-    return found
+def _is_cut_evenly(channels: int, block: int) -> bool:
+    """Returns whether blocks of channels are several, none of which begins within another."""
+    return block < channels and channels % block == 0

@@ -6,11 +6,12 @@ Strategy:
    convolution that it needs, bias and activation included, into a scratch buffer that stays in L2;
    for bfloat16 products they are rounded as they are stored there.
 2. The depthwise part takes the channels in blocks of ``dw_vectors`` vectors: tiles of ``dw_tile_w``
-   columns are summed in registers, as in :mod:`.depthwise_conv2d_nhwc`.
+   columns are summed in registers, of a picture that is read where it lies, or copied, as in
+   :mod:`.depthwise_conv2d_nhwc`.
 3. The pointwise part is that of :mod:`.conv2d_nhwc`, ``order`` meaning the same inside a task.
 
-Nothing is computed twice, since a pointwise convolution reads no neighbours; what is won is the way
-of the picture between the two through L3 or memory, and one start of the threads.
+No task computes what is another's, since a pointwise convolution reads no neighbours; what is won
+is the way of the picture between the two through L3 or memory, and one start of the threads.
 
 Why not always: a task needs all weights of the pointwise part, where the separate kernel can keep
 one block of them in L1 for the whole picture. Small pictures with many channels lose.
@@ -79,7 +80,7 @@ class DepthwisePointwiseNhwc(Template):
                 ("filters", filters),
                 ("channels", channels),
                 ("dw_lanes", dw_lanes),
-                *depthwise.taps_of(str(dw_notes[depthwise.MARK])),
+                ("taps", depthwise.taps_of(str(dw_notes[depthwise.MARK]), channels, dw_lanes)),
                 ("sliced", False),
             ),
         )
@@ -88,26 +89,18 @@ class DepthwisePointwiseNhwc(Template):
         """Returns register tiles of both parts, the pointwise part's best first."""
         height, width = workload["height"], workload["width"]
         tasks = workload["batch"] * height
-        blocks = depthwise.vectors_of_blocks(workload["channels"], workload["dw_lanes"])
         found = []
         for tile_w, oc_blocks in self._tiles_of(workload, target)[:6]:
             columns = -(-width // tile_w) * tile_w
-            dw_tiles = [
-                t
-                for t in range(min(14, columns), 0, -1)
-                if columns % t == 0 and depthwise.tile_fits(workload, target, 1, t)
-            ][:2]
+            dw_tiles = depthwise.tiles_of(workload["taps"], target, columns)[:4]
             for order in ("co_inner", "wo_inner"):
                 for rows in (4, 2, 8, 1):
                     if height % rows or (rows > 1 and tasks // rows < 4):
                         continue
-                    for dw_tile_w in dw_tiles:
-                        for vectors in blocks:
-                            if not depthwise.tile_fits(workload, target, vectors, dw_tile_w):
-                                continue
-                            knobs = {"oc_blocks": oc_blocks, "tile_w": tile_w}
-                            knobs |= {"dw_tile_w": dw_tile_w, "dw_vectors": vectors}
-                            found.append(Decision.of(self.name, **knobs, order=order, rows=rows))
+                    for dw_tile_w, dw_vectors in dw_tiles:
+                        knobs = {"oc_blocks": oc_blocks, "tile_w": tile_w}
+                        knobs |= {"dw_tile_w": dw_tile_w, "dw_vectors": dw_vectors}
+                        found.append(Decision.of(self.name, **knobs, order=order, rows=rows))
         return found
 
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
@@ -176,7 +169,7 @@ def _depthwise_part(
     lanes = workload["dw_lanes"]
     hi, w, c = schedule.get_loops(between)[-3:]
     co, ci = split_overlapping(schedule, c, decision["dw_vectors"] * lanes)
-    wo, wi = schedule.split(w, [None, decision["dw_tile_w"]])
+    wo, wi = split_overlapping(schedule, w, decision["dw_tile_w"])
     schedule.reorder(co, hi, wo, wi, ci)
     schedule.compute_at(dw, wo, preserve_unit_loops=True)
     schedule.set_scope(dw, 0, "local")

@@ -15,6 +15,7 @@ from scheduled_kernels import only_kernel
 from tvmdet.targets import get_target, list_targets
 
 sys.path.append(str(Path(__file__).parents[1] / "schedules"))
+import test_attention as attention_cases
 import test_batch_matmul as matmul_cases
 import test_conv2d_templates as conv_cases
 
@@ -120,3 +121,18 @@ def test_batch_matmul(
     )
     for (result,) in results:
         assert_close(result, left.astype("f8") @ right, rtol=1e-5, atol=1e-5, name=str(shape))
+
+
+@pytest.mark.parametrize("shape", attention_cases.SHAPES[2::2], ids=str)
+def test_attention(
+    shape: attention_cases.Shape, boards: Callable[[str], Board], tmp_path: Path
+) -> None:
+    target = get_target("cortex-a76")
+    inputs = attention_cases._inputs(shape)
+    kernel = only_kernel(lambda b, *t: attention_cases._emit(b, t, 0.25), inputs, target)
+    assert kernel.template.name == "arm.attention"
+    chosen = [kernel.decisions[0], kernel.decisions[-1]]
+    expected = attention_cases._expected(inputs, 0.25)
+    results = run_on_board(kernel, chosen, target, boards(core_of(target)), tmp_path)
+    for decision, (result,) in zip(chosen, results, strict=True):
+        assert_close(result, expected, rtol=3e-5, atol=4e-6, name=f"{shape}: {decision}")

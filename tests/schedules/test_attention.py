@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -11,8 +11,12 @@ from scheduled_kernels import kernels_of, only_kernel, run_decisions
 from tvm import relax
 from tvmdet.targets import Target, get_target
 
-# Leading axes, M, D, N, E; what is awkward.
-SHAPES = [
+from tvmdet.passes.attention import row_blocks
+
+Shape: TypeAlias = tuple[tuple[int, ...], int, int, int, int]
+"""Leading axes, M, D, N, E."""
+
+SHAPES: list[Shape] = [
     ((1,), 1, 1, 1, 1),
     ((2,), 7, 8, 9, 16),
     ((1, 2), 9, 7, 15, 17),
@@ -22,10 +26,12 @@ SHAPES = [
     ((2,), 33, 16, 100, 33),
     ((1,), 90, 32, 1125, 64),  # longer rows, in vectors, of which there are a prime number
     ((8,), 10, 4, 3, 4),
+    ((2,), 97, 8, 97, 8),  # rows that no block divides
+    ((3,), 197, 16, 50, 24),
 ]
 
 
-def _inputs(shape: tuple[tuple[int, ...], int, int, int, int]) -> list[np.ndarray]:
+def _inputs(shape: Shape) -> list[np.ndarray]:
     lead, rows, depth, tokens, width = shape
     rng = np.random.default_rng(0)
     shapes = ((*lead, rows, depth), (*lead, depth, tokens), (*lead, tokens, width))
@@ -60,7 +66,7 @@ def _emit(
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, (*s[0], *s[1:]))))
-def test_sizes(shape: tuple[tuple[int, ...], int, int, int, int], target: Target) -> None:
+def test_sizes(shape: Shape, target: Target) -> None:
     inputs = _inputs(shape)
     kernel = only_kernel(lambda builder, *t: _emit(builder, t), inputs, target)
     assert kernel.template.name == "x86.attention"
@@ -68,7 +74,7 @@ def test_sizes(shape: tuple[tuple[int, ...], int, int, int, int], target: Target
     decisions = [kernel.decisions[i] for i in chosen]
     results = run_decisions(kernel, decisions, target)
     for decision, (result,) in zip(decisions, results, strict=True):
-        assert_close(result, _expected(inputs), rtol=2e-5, atol=2e-6, name=str(decision))
+        assert_close(result, _expected(inputs), rtol=2e-5, atol=4e-6, name=str(decision))
 
 
 @pytest.mark.parametrize("divided", [False, True])
@@ -154,17 +160,37 @@ def test_others_are_kernels_of_their_own(emit: Any, target: Target) -> None:
     assert "x86.attention" not in {kernel.template.name for kernel in kernels}
 
 
-def test_a_prime_number_of_rows_is_not_cut(target: Target) -> None:
-    kernels = kernels_of(
-        lambda builder, *t: _emit(builder, t), _inputs(((2,), 101, 8, 24, 16)), target
-    )
-    assert "x86.attention" not in {kernel.template.name for kernel in kernels}
+@pytest.mark.parametrize("mask_shape", [(2, 101, 24), (101, 24), (2, 1, 24)])
+def test_a_prime_number_of_rows(mask_shape: tuple[int, ...], target: Target) -> None:
+    inputs = _inputs(((2,), 101, 8, 24, 16))
+    mask = np.random.default_rng(1).standard_normal(mask_shape).astype("float32")
+    more = np.random.default_rng(2).standard_normal((2, 101, 16)).astype("float32")
+
+    def emit(builder: relax.BlockBuilder, *tensors: Any) -> Any:
+        return builder.emit(relax.op.add(_emit(builder, tensors[:4]), tensors[4]))
+
+    kernel = only_kernel(emit, [*inputs, mask, more], target)
+    assert kernel.template.name == "x86.attention"
+    every = kernel.decisions[:: len(kernel.decisions) // 4]
+    for result in run_decisions(kernel, every, target):
+        assert_close(result[0], _expected(inputs, 1.0, mask) + more, rtol=2e-5, atol=2e-6)
 
 
-def test_on_other_processors_there_are_three_kernels() -> None:
+@pytest.mark.parametrize(("rows", "blocks"), [(5, [5]), (60, [10, 12, 15, 20, 30, 60]), (83, [12])])
+def test_into_how_many_rows_they_are_cut(rows: int, blocks: list[int]) -> None:
+    assert row_blocks(rows)[: len(blocks)] == blocks
+
+
+def test_any_number_of_rows_can_be_cut() -> None:
+    for rows in range(1, 5000):
+        assert all(0 <= -rows % n <= max(0.03 * rows, 0) for n in row_blocks(rows))
+        assert row_blocks(rows)
+
+
+def test_on_gpus_there_are_three_kernels() -> None:
     kernels = kernels_of(
         lambda builder, *t: _emit(builder, t),
         _inputs(((2,), 16, 8, 24, 16)),
-        get_target("cortex-a76"),
+        get_target("sm_80"),
     )
     assert len(kernels) == 3

@@ -124,7 +124,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     found = re.fullmatch(r"([1-9]\d{0,5})(?:[xX]([1-9]\d{0,5}))?", text.strip())
     if found is None:
         raise typer.BadParameter(
-            f"{text!r} is no size; give height x width in pixels, such as 480x640",
+            f"{text!r} is no size; give height x width in pixels, such as 480x640, or 640 for both",
             param_hint="--size",
         )
     return int(found[1]), int(found[2] or found[1])

@@ -28,11 +28,13 @@ from tvmdet.passes.rewrite_calls import rewrite_calls
 from tvmdet.passes.row_expressions import softmax
 from tvmdet.targets import Target
 
-__all__ = ["FuseAttention"]
+__all__ = ["FuseAttention", "row_blocks"]
 
 _OUT_ELEMENTWISE_FUSABLE = 4  # tvm::relax::OpPatternKind::kOutEWiseFusable
 _LEAST_ROWS, _MOST_ROWS = 8, 80
 """Of a block: fewer read the keys too often, more leave no room in L2."""
+_MOST_WASTE = 0.03
+"""Rows computed beyond the last one, as a share of all: of a prime number there are some."""
 
 
 @tvm.ir.transform.module_pass(opt_level=0, name="FuseAttention")
@@ -45,7 +47,7 @@ class FuseAttention:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         """Returns the module; what only one kernel of attention read is gone."""
-        if self._target.family != "x86":
+        if self._target.family not in ("x86", "arm"):
             return mod
         uses = count_readers(mod)
         lanes = self._target.vector_lanes_f32
@@ -139,14 +141,16 @@ def _fits(queries: Any, keys: Any, values: Any, mask: Any) -> bool:
     if any(len(shape) < 3 or shape[:-2] != shapes[0][:-2] for shape in shapes):
         return False
     parts = [queries, keys, values, *([] if mask is None else [mask])]
-    return all(str(one.ty.dtype) == "float32" for one in parts) and bool(_blocks(shapes[0][-2]))
+    return all(str(one.ty.dtype) == "float32" for one in parts)
 
 
-def _blocks(rows: int) -> list[int]:
-    """Returns into how many rows at a time the rows can be cut without a rest."""
+def row_blocks(rows: int) -> list[int]:
+    """Returns into how many rows at a time the rows can be cut, without a rest if possible."""
     if rows < _LEAST_ROWS:
         return [rows]
-    return [n for n in range(_LEAST_ROWS, min(rows, _MOST_ROWS) + 1) if rows % n == 0]
+    sizes = range(_LEAST_ROWS, min(rows, _MOST_ROWS) + 1)
+    whole = [n for n in sizes if rows % n == 0]
+    return whole or [n for n in sizes if -rows % n <= _MOST_WASTE * rows]
 
 
 def _attention(
@@ -169,19 +173,29 @@ def _attention(
     """
     *lead, rows, depth = (int(d) for d in queries.shape)
     tokens, width = (int(d) for d in values.shape[-2:])
+    blocks = row_blocks(rows)
+    whole = max(-(-rows // n) * n for n in blocks)
+
+    def clamp(*i: Any) -> Any:
+        """Returns a place whose row is the last one beyond it: every block is full."""
+        return i if whole == rows else (*i[:-2], tirx.min(i[-2], rows - 1), i[-1])
+
+    if whole > rows:
+        every = queries
+        queries = te.compute((*lead, whole, depth), lambda *i: every(*clamp(*i)), name="clamped")
     scores = packed_product(queries, pack_columns(keys, lanes, "pack_keys"), "scores", {})
 
     def logit(*i: Any) -> Any:
         value = scores(*i) * tirx.const(scale, "float32")
-        return value if mask is None else value + mask(*_broadcast(i, mask))
+        return value if mask is None else value + mask(*_broadcast(clamp(*i), mask))
 
-    logits = te.compute((*lead, rows, tokens), logit, name="logits")
+    logits = te.compute((*lead, whole, tokens), logit, name="logits")
     many = math.prod(lead)
     notes = {
         "tvmdet.attention": f"attention {many}x{rows}x{depth}x{tokens}x{width}",
         "tvmdet.flop": 2 * many * rows * tokens * (depth + width),
         "tvmdet.lanes": lanes,
-        "tvmdet.row_blocks": " ".join(map(str, _blocks(rows))),
+        "tvmdet.row_blocks": " ".join(map(str, blocks)),
     }
     weights = softmax(logits, lanes)
     sums = packed_product(weights, pack_columns(values, lanes, "pack_values"), "sums", notes)

@@ -45,8 +45,8 @@ class ConvPair:
 # Whether a pair becomes one kernel.
 PairChoice: TypeAlias = Callable[[ConvPair], bool]
 
-_LARGE = 8
-"""Times a core's L2: pictures between two convolutions from which on they are one kernel."""
+_L2_SIZES = 8
+"""Of a core, in a picture between two convolutions, from which on they are one kernel."""
 
 _DEPTHWISE = "tvmdet.depthwise_conv2d"
 _DENSE = ("tvmdet.conv2d", "tvmdet.bf16_conv2d")
@@ -79,9 +79,9 @@ def usual_pairs(pair: ConvPair, l2_bytes: int) -> bool:
 
     Args:
         pair: Of two convolutions.
-        l2_bytes: Of a core. What is several times as large is not in L3 either.
+        l2_bytes: Of a core.
     """
-    return pair.bytes_between >= _LARGE * l2_bytes
+    return pair.bytes_between >= _L2_SIZES * l2_bytes
 
 
 @tvm.ir.transform.module_pass(opt_level=0, name="FuseConvPairs")

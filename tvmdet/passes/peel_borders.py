@@ -13,11 +13,11 @@ A schedule then tests each pixel that a sum reads, and marks the loop over its t
 
 Here (:func:`peel_borders`) a row beyond the picture is left out as a whole, before ``kw``. The
 first and the last tile, or the first and the last two, become code of their own, in which the place
-of each pixel is known when the loops are unrolled; those between are proven to lie inside and test
-nothing. What is not proven is tested where it is read.
+of each pixel is known when the loops are unrolled. Of a wider border all tiles are one loop that
+tests each pixel. The tiles between are proven to lie inside and test nothing.
 
 This file is also run where the package around it is not loaded (:mod:`.cpu_pipeline`): it may
-import nothing of it.
+import nothing of it but what imports nothing itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ import tvm
 import tvm_ffi
 from tvm import sym, tirx
 from tvm.ir import Call, Op, TensorLoad
-from tvm.ir.prim import Add, And, Cast, Mul
+from tvm.ir.prim import Add, Cast, Mul
+
+from tvmdet.passes.expressions import at_value, factors, reads
 
 __all__ = ["BORDERS", "peel_borders"]
 
@@ -38,7 +40,7 @@ BORDERS: Final = "tvmdet.borders"
 """Annotation of the loop over tiles."""
 
 _MOST_PEELED = 2
-"""Tiles at either end, at most, with code of their own."""
+"""Tiles at either end, at most, each with code of its own."""
 
 
 def peel_borders(func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -71,7 +73,7 @@ class _Sum:
     Attributes:
         loops: Around it, one directly in the other, the outermost first.
         store: What it does, without a test.
-        rows: Conditions that are the same for all pixels of a tile.
+        rows: Conditions that are the same for all pixels of a row of a tile.
         columns: Those that are not.
     """
 
@@ -91,7 +93,7 @@ def _peeled(loop: Any) -> Any:
             return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body, annotations=kept)
         kind = str(loop.loop_var.ty)
         tile = tirx.Var(loop.loop_var.name, kind)
-        moved = _at(body, loop.loop_var, tile + tirx.IntImm(kind, first))
+        moved = at_value(body, loop.loop_var, tile + tirx.IntImm(kind, first))
         zero, extent = tirx.IntImm(kind, 0), tirx.IntImm(kind, end - first)
         return tirx.For(tile, zero, extent, loop.kind, moved, annotations=kept)
 
@@ -101,29 +103,33 @@ def _peeled(loop: Any) -> Any:
     tiles = int(loop.extent)
     first, end = _between(loop, found)
     tested = _body(loop, found, found.columns)
-    left = [_at(tested, loop.loop_var, tile) for tile in range(first)]
-    right = [_at(tested, loop.loop_var, tile) for tile in range(end, tiles)]
-    if first == end:
-        return tirx.SeqStmt([*left, *right]) if len(left + right) > 1 else (left + right)[0]
-    unproven = [test for test in found.columns if not _holds(loop, found, test, first, end)]
-    middle = over(_body(loop, found, unproven), first, end)
-    return tirx.SeqStmt([*left, middle, *right]) if left or right else middle
+
+    def border(begin: int, behind: int) -> list[Any]:
+        if behind - begin > _MOST_PEELED:
+            return [over(tested, begin, behind)]
+        return [at_value(tested, loop.loop_var, tile) for tile in range(begin, behind)]
+
+    parts = border(0, first)
+    if first < end:
+        parts.append(over(_body(loop, found, ()), first, end))
+    parts += border(end, tiles)
+    return tirx.SeqStmt(parts) if len(parts) > 1 else parts[0]
 
 
 def _between(loop: Any, found: _Sum) -> tuple[int, int]:
-    """Returns the first tile that has no code of its own, and the one behind the last."""
+    """Returns the first tile of those that lie inside, and the one behind the last."""
     tiles = int(loop.extent)
 
-    def inside(tile: int) -> bool:
-        return all(_holds(loop, found, test, tile, tile + 1) for test in found.columns)
+    def inside(first: int, end: int) -> bool:
+        return all(_holds(loop, found, test, first, end) for test in found.columns)
 
     first = 0
-    while first < min(tiles, _MOST_PEELED) and not inside(first):
+    while first < tiles and not inside(first, first + 1):
         first += 1
     end = tiles
-    while end > max(first, tiles - _MOST_PEELED) and not inside(end - 1):
+    while end > first and not inside(end - 1, end):
         end -= 1
-    return first, end
+    return (first, end) if first == end or inside(first, end) else (tiles, tiles)
 
 
 def _holds(loop: Any, found: _Sum, test: Any, first: int, end: int) -> bool:
@@ -142,8 +148,8 @@ def _body(loop: Any, found: _Sum, columns: Sequence[Any]) -> Any:
     left = [*found.rows, *columns]
     made = found.store
     for inner in reversed(found.loops):
-        made = _if([test for test in left if _reads(test, inner.loop_var)], made)
-        left = [test for test in left if not _reads(test, inner.loop_var)]
+        made = _if([test for test in left if reads(test, inner.loop_var)], made)
+        left = [test for test in left if not reads(test, inner.loop_var)]
         notes = inner.annotations
         made = tirx.For(
             inner.loop_var, inner.min, inner.extent, inner.kind, made, annotations=notes
@@ -163,29 +169,31 @@ def _if(tests: Sequence[Any], body: Any) -> Any:
 
 
 def _find_sum(loop: Any) -> _Sum | None:
-    """Returns the sum in a marked loop whose pixels are tested, if there is one."""
-    found: list[_Sum] = []
-
-    def look(outer: Any) -> None:
-        loops, body = [outer], outer.body
-        while isinstance(body, tirx.For):
-            loops.append(body)
-            body = body.body
-        split = _without_border(body)
-        if split is None:
-            return
-        store, tests = split
-        of_tile = [loop.loop_var]
-        of_tile += [one.loop_var for one in loops if one.kind == tirx.ForKind.UNROLLED]
-        rows: list[Any] = []
-        columns: list[Any] = []
-        for test in tests:
-            (columns if any(_reads(test, var) for var in of_tile) else rows).append(test)
-        found.append(_Sum(loops=loops, store=store, rows=rows, columns=columns))
-
-    tvm_ffi.structural_walk(loop.body, (tirx.For, look))
+    """Returns the sum in a marked loop whose pixels are tested; of several, that in most loops."""
+    inner: list[Any] = []
+    tvm_ffi.structural_walk(loop.body, (tirx.For, inner.append))
+    found = [sum_ for sum_ in (_sum_in(loop, outermost) for outermost in inner) if sum_ is not None]
     # An inner loop's is found again with fewer loops around it.
     return max(found, key=lambda one: len(one.loops), default=None)
+
+
+def _sum_in(loop: Any, outermost: Any) -> _Sum | None:
+    """Returns the sum that is alone in a loop within a marked one, if its pixels are tested."""
+    loops, body = [outermost], outermost.body
+    while isinstance(body, tirx.For):
+        loops.append(body)
+        body = body.body
+    split = _without_border(body)
+    if split is None:
+        return None
+    store, tests = split
+    within = (tirx.ForKind.UNROLLED, tirx.ForKind.VECTORIZED)
+    of_tile = [loop.loop_var, *(one.loop_var for one in loops if one.kind in within)]
+    rows: list[Any] = []
+    columns: list[Any] = []
+    for test in tests:
+        (columns if any(reads(test, var) for var in of_tile) else rows).append(test)
+    return _Sum(loops=loops, store=store, rows=rows, columns=columns)
 
 
 def _without_border(store: Any) -> tuple[Any, list[Any]] | None:
@@ -216,30 +224,5 @@ def _factor_without_border(value: Any) -> tuple[Any, list[Any]]:
     if isinstance(value, Call) and value.op == Op.get("prim.if_then_else"):
         condition, inside, outside = value.args
         if isinstance(outside, tirx.FloatImm) and float(outside.value) == 0:
-            return inside, _factors(condition)
+            return inside, factors(condition)
     return value, []
-
-
-def _factors(condition: Any) -> list[Any]:
-    if isinstance(condition, And):
-        return [*_factors(condition.a), *_factors(condition.b)]
-    return [condition]
-
-
-def _reads(expression: Any, variable: Any) -> bool:
-    found = []
-
-    def look(one: Any) -> None:
-        if one.same_as(variable):
-            found.append(one)
-
-    tvm_ffi.structural_walk(expression, (tirx.Var, look))
-    return bool(found)
-
-
-def _at(node: Any, variable: Any, value: Any) -> Any:
-    """Returns an expression or a statement in which a variable has a value."""
-    given = tirx.IntImm(str(variable.ty), value) if isinstance(value, int) else value
-    return tvm_ffi.structural_map(
-        node, (tirx.Var, lambda one: given if one.same_as(variable) else one)
-    )

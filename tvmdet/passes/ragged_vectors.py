@@ -15,7 +15,7 @@ not exist computes with zeros; elsewhere they are scalars. Values that are one t
 that exist and another beyond, such as a border, are treated alike.
 
 This file is also run where the package around it is not loaded
-(:mod:`.cpu_pipeline`): it may import nothing of it.
+(:mod:`.cpu_pipeline`): it may import nothing of it but what imports nothing itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ import tvm
 import tvm_ffi
 from tvm import sym, tirx
 from tvm.ir import Call, Op, TensorLoad
-from tvm.ir.prim import LT, And, Broadcast, Div, FloorDiv, FloorMod, Mod, Ramp, Select
+from tvm.ir.prim import LT, Broadcast, Div, FloorDiv, FloorMod, Mod, Ramp, Select
+
+from tvmdet.passes.expressions import any_of, at_value, factors, reads
 
 __all__ = ["split_cases"]
 
@@ -109,21 +111,21 @@ def _cases(loop: Any, sizes: frozenset[int]) -> Any:
     if tested is None:
         return None
     analyzer = sym.Analyzer()
-    factors = _factors(tested.condition)
-    of_lane = [factor for factor in factors if _reads(factor, lane)]
-    of_others = [factor for factor in factors if not _reads(factor, lane)]
+    parts = factors(tested.condition)
+    of_lane = [factor for factor in parts if reads(factor, lane)]
+    of_others = [factor for factor in parts if not reads(factor, lane)]
     if len(of_lane) != 1 or not isinstance(of_lane[0], LT):
         return None
     (test,) = of_lane
-    if _reads(test.b, lane) or _step(analyzer, test.a, lane) != 1:
+    if reads(test.b, lane) or _step(analyzer, test.a, lane) != 1:
         return None
-    exist = analyzer.simplify(test.b - _at(test.a, lane, 0))
+    exist = analyzer.simplify(test.b - at_value(test.a, lane, 0))
     rest = _masked(loop, tested, exist, sizes)
     if rest is None:
         rest = _over_lanes(loop, loop.body, tirx.ForKind.SERIAL)
     inside = _over_lanes(loop, tested.inside)
     outside = None if tested.outside is None else _over_lanes(loop, tested.outside)
-    first, last = (analyzer.simplify(_at(test, lane, number)) for number in (0, lanes - 1))
+    first, last = (analyzer.simplify(at_value(test, lane, number)) for number in (0, lanes - 1))
     cases = tirx.IfThenElse(
         last, _cases(inside, sizes) or inside, tirx.IfThenElse(first, rest, outside)
     )
@@ -132,44 +134,15 @@ def _cases(loop: Any, sizes: frozenset[int]) -> Any:
     return cases
 
 
-def _factors(condition: Any) -> list[Any]:
-    if isinstance(condition, And):
-        return [*_factors(condition.a), *_factors(condition.b)]
-    return [condition]
-
-
 def _over_lanes(loop: Any, body: Any, kind: Any = tirx.ForKind.VECTORIZED) -> Any:
     """Returns a loop over lanes of its own: no variable may have two definitions."""
     lane = tirx.Var(loop.loop_var.name, str(loop.loop_var.ty))
-    return tirx.For(lane, loop.min, loop.extent, kind, _at(body, loop.loop_var, lane))
-
-
-def _reads(expression: Any, variable: Any) -> bool:
-    return _any(expression, tirx.Var, lambda one: one.same_as(variable))
-
-
-def _any(node: Any, kind: Any, wanted: Any) -> bool:
-    found = []
-
-    def look(one: Any) -> None:
-        if wanted(one):
-            found.append(one)
-
-    tvm_ffi.structural_walk(node, (kind, look))
-    return bool(found)
-
-
-def _at(node: Any, variable: Any, value: Any) -> Any:
-    """Returns an expression or a statement in which a variable has a value."""
-    given = tirx.IntImm(str(variable.ty), value) if isinstance(value, int) else value
-    return tvm_ffi.structural_map(
-        node, (tirx.Var, lambda one: given if one.same_as(variable) else one)
-    )
+    return tirx.For(lane, loop.min, loop.extent, kind, at_value(body, loop.loop_var, lane))
 
 
 def _step(analyzer: Any, expression: Any, lane: Any) -> int | None:
     """Returns by how much an expression grows from lane to lane, or None where that differs."""
-    step = analyzer.simplify(_at(expression, lane, lane + 1) - expression)
+    step = analyzer.simplify(at_value(expression, lane, lane + 1) - expression)
     return int(step) if isinstance(step, tirx.IntImm) else None
 
 
@@ -204,7 +177,7 @@ def _masked(loop: Any, tested: _Tested, exist: Any, sizes: frozenset[int]) -> An
     if tested.outside is not None:
         outside = _vector(_over_lanes(loop, tested.outside))
         # What is outside may be read, and divided by, in the lanes beyond only.
-        loaded = _any(tested.outside.value, TensorLoad, lambda _: True)
+        loaded = any_of(tested.outside.value, TensorLoad, lambda _: True)
         if outside is None or loaded or _divides(outside.value):
             return None
         return tirx.BufferStore(store.buffer, Select(mask, value, outside.value), store.indices)
@@ -224,7 +197,7 @@ def _vector(loop: Any) -> Any:
 def _divides(value: Any) -> bool:
     """Returns whether integers are divided by what a lane that does not exist may have as 0."""
     return any(
-        _any(value, kind, lambda one: not isinstance(one.b, tirx.IntImm | Broadcast))
+        any_of(value, kind, lambda one: not isinstance(one.b, tirx.IntImm | Broadcast))
         for kind in (Div, Mod, FloorDiv, FloorMod)
     )
 
