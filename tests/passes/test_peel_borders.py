@@ -157,7 +157,7 @@ def test_a_picture_of_one_tile_has_no_loop_left() -> None:
 def test_tests_that_always_hold_go() -> None:
     (loop,) = _peeled(40, 1)
     assert int(loop.extent) == 10 and BORDERS not in loop.annotations
-    assert len(_tests(loop)) == 1, "of the row"
+    assert len(_tests(loop)) == 2, "of the row"
     assert not any(map(_tests, _loops(loop.body, "w")))
 
 
