@@ -214,7 +214,8 @@ def test_the_templates_kernels_are_peeled(
     ((before, after),) = changed
     (marked,) = (loop for loop in _every_loop(before) if BORDERS in loop.annotations)
     assert not any(BORDERS in loop.annotations for loop in _every_loop(after))
-    rows = [loop for loop in _every_loop(after) if loop.loop_var.name.startswith("kh")]
+    serial = [loop for loop in _every_loop(after) if loop.kind == tirx.ForKind.SERIAL]
+    rows = [loop for loop in serial if isinstance(loop.body, tirx.IfThenElse)]
     within = [len(_tests(loop)) for loop in rows]
     assert len(rows) == 3, "the tiles on the left, between, and on the right"
     assert within[1] == 2 < min(within[0], within[2])
