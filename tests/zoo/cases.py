@@ -272,6 +272,16 @@ _DENSE = (
     ),
 )
 
+_FACES = tuple(
+    Case(title=title, builder="build_faces", network=network, family=network, reason=reason)
+    for title, network, reason in (
+        ("SCRFD, faces", "scrfd", "rows without a batch, two anchors a cell, numbers for names"),
+        ("YuNet, faces", "yunet", "the root of two scores' product"),
+        ("CenterFace, faces", "centerface", "log sides and shifts, told by what a picture gives"),
+        ("BlazeFace, faces", "blazeface", "896 boxes in pixels with six landmarks each"),
+    )
+)
+
 _TRANSFORMERS = tuple(
     Case(title=title, builder="build_transformers", network=network, family=family, reason=reason)
     for title, network, family, reason in (
@@ -369,7 +379,7 @@ _TORCHVISION = tuple(
     )
 )
 
-_NETWORKS = _YOLO + _DENSE + _TRANSFORMERS + _SUPPRESSED + _TORCHVISION
+_NETWORKS = _YOLO + _DENSE + _FACES + _TRANSFORMERS + _SUPPRESSED + _TORCHVISION
 
 
 def _matrix() -> tuple[Case, ...]:
