@@ -152,11 +152,7 @@ def _vectorize_rows(
     parts = [] if is_indirect else cut_columns(schedule, block, lanes)
     if parts:
         return parts
-    extent = int(schedule.get(row).extent)
-    if extent % lanes and is_indirect:
-        # TVM fails to cut off a last vector whose places are read from a tensor.
-        split_vector(schedule, row, lanes)
-    elif extent % 4 == 0:
+    if int(schedule.get(row).extent) % 4 == 0:
         split_ragged_vector(schedule, row, lanes)
     return []
 

@@ -68,16 +68,19 @@ def _root(
         raise typer.Exit(WRONG_USAGE)
 
 
-app.command("doctor", cls=CheckedCommand)(doctor)
-app.command("tune", cls=CheckedCommand)(tune)
-app.command("compile", cls=CheckedCommand)(compile_)
-app.command("inspect", cls=CheckedCommand)(inspect)
-app.command("detect", cls=CheckedCommand)(detect)
-app.command("eval", cls=CheckedCommand)(eval_)
-app.command("bench", cls=CheckedCommand)(bench)
-app.command("report", cls=CheckedCommand)(report)
-app.command("verify", cls=CheckedCommand)(verify)
-app.command("targets", cls=CheckedCommand)(targets)
+for _name, _verb in (
+    ("doctor", doctor),
+    ("tune", tune),
+    ("compile", compile_),
+    ("inspect", inspect),
+    ("detect", detect),
+    ("eval", eval_),
+    ("bench", bench),
+    ("report", report),
+    ("verify", verify),
+    ("targets", targets),
+):
+    app.command(_name, cls=CheckedCommand)(_verb)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
