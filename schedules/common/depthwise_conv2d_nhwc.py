@@ -83,25 +83,22 @@ class DepthwiseConv2dNhwc(Template):
             anchor=str(notes[self.mark]),
             flop=int(notes["tvmdet.flop"]),
             facts=(
-                ("lanes", lanes),
-                ("batch", shape[0]),
                 ("height", shape[1]),
                 ("width", shape[2]),
-                ("channels", shape[3]),
                 ("taps", taps_of(str(notes[self.mark]), shape[3], lanes)),
             ),
         )
 
     def decisions(self, workload: Workload, target: Target) -> Sequence[Decision]:
         """Returns register tiles that fit, the fullest with the least waste first."""
-        height, channels, lanes = workload["height"], workload["channels"], workload["lanes"]
-        tiles = tiles_of(workload["taps"], target, workload["width"])[:6]
+        height, taps = workload["height"], workload["taps"]
+        tiles = tiles_of(taps, target, workload["width"])[:6]
         found = []
         for tile_w, vectors in tiles:
             knobs = {"vectors": vectors, "tile_w": tile_w}
             for order in ("rows", "channels"):
                 # What two blocks of channels both compute must be of one task.
-                if order == "channels" and not _is_cut_evenly(channels, vectors * lanes):
+                if order == "channels" and not _is_cut_evenly(taps, vectors):
                     continue
                 found += [
                     Decision.of(self.name, **knobs, order=order, rows=rows)
@@ -111,7 +108,7 @@ class DepthwiseConv2dNhwc(Template):
         return found + [
             Decision.of(self.name, vectors=vectors, tile_w=tile_w, order="copied", rows=height)
             for tile_w, vectors in tiles[:2]
-            if _is_cut_evenly(channels, vectors * lanes)
+            if _is_cut_evenly(taps, vectors)
         ]
 
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
@@ -119,7 +116,7 @@ class DepthwiseConv2dNhwc(Template):
         schedule = schedule_of(func)
         conv = annotated_block(schedule, self.mark)
         pad, last = frame_blocks(schedule, conv)
-        lanes = workload["lanes"]
+        lanes = workload["taps"].lanes
         vector = decision["vectors"] * lanes
         n, h, w, c = schedule.get_loops(last)[-4:]
         co, ci = split_overlapping(schedule, c, vector)
@@ -217,6 +214,7 @@ def _fits(taps: Taps, target: Target, vectors: int, tile_w: int) -> bool:
     return vectors * (tile_w + kept) * 4 <= target.vector_registers * 5
 
 
-def _is_cut_evenly(channels: int, block: int) -> bool:
-    """Returns whether blocks of channels are several, none of which begins within another."""
+def _is_cut_evenly(taps: Taps, vectors: int) -> bool:
+    """Returns whether blocks of vectors are several, none of which begins within another."""
+    channels, block = taps.channels, vectors * taps.lanes
     return block < channels and channels % block == 0

@@ -78,8 +78,6 @@ class DepthwisePointwiseNhwc(Template):
                 ("height", height),
                 ("width", width),
                 ("filters", filters),
-                ("channels", channels),
-                ("dw_lanes", dw_lanes),
                 ("taps", depthwise.taps_of(str(dw_notes[depthwise.MARK]), channels, dw_lanes)),
                 ("sliced", False),
             ),
@@ -166,7 +164,7 @@ def _depthwise_part(
     workload: Workload,
     decision: Decision,
 ) -> None:
-    lanes = workload["dw_lanes"]
+    lanes = workload["taps"].lanes
     hi, w, c = schedule.get_loops(between)[-3:]
     co, ci = split_overlapping(schedule, c, decision["dw_vectors"] * lanes)
     wo, wi = split_overlapping(schedule, w, decision["dw_tile_w"])

@@ -135,4 +135,4 @@ def test_attention(
     expected = attention_cases._expected(inputs, 0.25)
     results = run_on_board(kernel, chosen, target, boards(core_of(target)), tmp_path)
     for decision, (result,) in zip(chosen, results, strict=True):
-        assert_close(result, expected, rtol=3e-5, atol=4e-6, name=f"{shape}: {decision}")
+        assert_close(result, expected, rtol=2e-5, atol=2e-6, name=f"{shape}: {decision}")

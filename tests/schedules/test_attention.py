@@ -27,7 +27,7 @@ SHAPES: list[Shape] = [
     ((1,), 90, 32, 1125, 64),  # longer rows, in vectors, of which there are a prime number
     ((8,), 10, 4, 3, 4),
     ((2,), 97, 8, 97, 8),  # rows that no block divides
-    ((3,), 197, 16, 50, 24),
+    ((3,), 197, 8, 50, 24),
 ]
 
 
@@ -74,7 +74,7 @@ def test_sizes(shape: Shape, target: Target) -> None:
     decisions = [kernel.decisions[i] for i in chosen]
     results = run_decisions(kernel, decisions, target)
     for decision, (result,) in zip(decisions, results, strict=True):
-        assert_close(result, _expected(inputs), rtol=2e-5, atol=4e-6, name=str(decision))
+        assert_close(result, _expected(inputs), rtol=2e-5, atol=2e-6, name=str(decision))
 
 
 @pytest.mark.parametrize("divided", [False, True])
@@ -183,8 +183,7 @@ def test_into_how_many_rows_they_are_cut(rows: int, blocks: list[int]) -> None:
 
 def test_any_number_of_rows_can_be_cut() -> None:
     for rows in range(1, 5000):
-        assert all(0 <= -rows % n <= max(0.03 * rows, 0) for n in row_blocks(rows))
-        assert row_blocks(rows)
+        assert row_blocks(rows) and all(-rows % n <= 0.03 * rows for n in row_blocks(rows))
 
 
 def test_on_gpus_there_are_three_kernels() -> None:

@@ -22,13 +22,11 @@ from scheduled_kernels import (
 )
 from tvm import relax
 from tvmdet.schedules.common.deep_conv2d_nhwc import DEEP
-from tvmdet.schedules.common.depthwise_conv2d_nhwc import Taps, lanes_for, taps_of, tiles_of
 from tvmdet.targets import Target, get_target
 
 from tvmdet.passes import pack_conv2d
 from tvmdet.passes.conv_algorithms import WINOGRAD_SIDES
 
-TARGETS = ("x86-64-v3", "x86-64-v4")
 DENSE, DEPTHWISE = "x86.conv2d_nhwc", "x86.depthwise_conv2d_nhwc"
 WINOGRAD = "x86.winograd_conv2d_nhwc"
 BF16 = "x86.bf16_conv2d_nhwc"
@@ -257,11 +255,6 @@ def _runnable(name: str, precision: str = "fp32") -> Target:
     return found
 
 
-@pytest.fixture(params=TARGETS)
-def target(request: pytest.FixtureRequest) -> Target:
-    return _runnable(request.param)
-
-
 @pytest.fixture
 def bf16_target() -> Target:
     return _runnable("x86-64-v4", "bf16")
@@ -322,55 +315,6 @@ def _some(target: Target) -> Callable[[int], list[int]]:
     """The default, and the middle one or the last: enough for every run; the rest are slow."""
     wide = target.vector_lanes_f32 == 16
     return lambda n: sorted({0, n - 1 if wide else n // 2})
-
-
-@pytest.mark.parametrize("channels", [16, 67, 128])
-def test_each_order_of_a_depthwise_convolution_is_right(channels: int, target: Target) -> None:
-    case = _depthwise("orders", channels, size=(6, 40), epilogue="bias relu")
-    emit, inputs, expected, atol = _network(case, "direct")
-    kernel = only_kernel(emit, inputs, target)
-    of_order = {decision["order"]: decision for decision in kernel.decisions}
-    cut = channels > target.vector_lanes_f32 and channels % target.vector_lanes_f32 == 0
-    assert set(of_order) == ({"rows", "channels", "copied"} if cut else {"rows"})
-    results = run_decisions(kernel, list(of_order.values()), target)
-    for order, (result,) in zip(of_order, results, strict=True):
-        assert_close(result, expected, rtol=3e-5, atol=atol, name=order)
-
-
-@pytest.mark.parametrize("channels", [16, 67])
-def test_a_picture_of_one_row_is_tiled_as_others(channels: int, target: Target) -> None:
-    case = _depthwise("a row", channels, kernel=(1, 9), padding=(0, 4, 0, 4), size=(1, 37))
-    emit, inputs, *_ = _network(case, "direct")
-    kernel = only_kernel(emit, inputs, target)
-    assert kernel.decisions[0]["order"] == "rows" and kernel.decisions[0]["tile_w"] >= 3
-    assert len(set(kernel.decisions)) == len(kernel.decisions) > 1
-
-
-@pytest.mark.parametrize(
-    ("channels", "lanes", "tiles"),
-    [
-        (1, 1, {1}),
-        (7, 4, {1}),
-        (16, 16, {1}),
-        (17, 16, {1}),
-        (24, 16, {1}),
-        (48, 16, {1}),
-        (64, 16, {1, 2, 4}),
-        (67, 16, {1, 2, 4}),
-    ],
-)
-def test_blocks_of_channels(channels: int, lanes: int, tiles: set[int]) -> None:
-    assert lanes_for(channels, 16) == lanes
-    taps = taps_of("depthwise_conv2d n1 h9 w9 c1 k3x3 s1x1 p1.1.1.1 d1x1", channels, lanes)
-    assert taps == Taps(channels=channels, lanes=lanes, kernel_w=3, stride_w=1)
-    assert {vectors for _, vectors in tiles_of(taps, get_target("x86-64-v4"), 8)} == tiles
-
-
-def test_a_tile_fits_the_registers() -> None:
-    """More pixels and sums than 1.25 times the registers were spilled, counted in LLVM's code."""
-    taps = Taps(channels=64, lanes=8, kernel_w=5, stride_w=1)
-    found = tiles_of(taps, get_target("x86-64-v3"), 80)
-    assert (8, 1) in found and (10, 1) not in found and (5, 2) not in found
 
 
 def _sliced(kernel: Kernel) -> list[int]:
