@@ -138,3 +138,21 @@ def test_the_same_rows_in_batches(tmp_path: Path) -> None:
         assert len(mine) == len(other) > 0
         assert_close(mine.scores, other.scores, atol=1e-3)
         assert_close(mine.boxes_xyxy, other.boxes_xyxy, atol=0.05)
+
+
+def test_a_batch_on_large_maps_is_computed_by_picture(tmp_path: Path) -> None:
+    if missing := why_no_emulator():
+        pytest.skip(missing)
+    graph = onnx_models.Graph()
+    first = graph.node("Relu", graph.conv("picture", (3, 16), 3, pads=[1, 1, 1, 1]))
+    second = graph.node("Add", graph.conv(first, (16, 16), 1), first)
+    proto = graph.model({"picture": ["n", 3, 96, 96]}, {second: None})
+    model = tvmdet.import_onnx(onnx_models.save(proto, tmp_path / "net.onnx"), raw=True)
+    output = tmp_path / "net.tvmdet"
+    report = tvmdet.compile(model, target="cortex-a76", batch_sizes=3, output=output)
+    certificate = report.parity["cortex-a76"]
+    assert certificate["batch_sizes"] == [3]
+    assert certificate["emulated"] == "qemu-aarch64 -cpu cortex-a76"
+    (member,) = Artifact.open(output).manifest["targets"]
+    anchors = [kernel["anchor"] for kernel in member["kernels"].values()]
+    assert [anchor.split()[1] for anchor in anchors if "conv2d" in anchor] == ["n1", "n1"]

@@ -76,6 +76,29 @@ def test_a_similar_layer_speaks_for_one_without_records(store: TuningStore) -> N
     assert measured_algorithm(V4, store, 2)(_layer()) == "winograd4"
 
 
+def test_a_batch_is_computed_by_the_algorithm_of_one_picture(store: TuningStore) -> None:
+    layer = _layer(ANCHOR.replace(" n1 ", " n8 "))
+    choose = measured_algorithm(V4, store, 2)
+    _put(store, layer.anchor, 8.0)
+    _put(store, ALGORITHMS["winograd4"] + layer.anchor, 9.0)
+    assert choose(layer) == "direct"  # what was measured of the batch, as long as nothing else was
+    _put(store, ANCHOR, 2.0)
+    _put(store, ALGORITHMS["winograd4"] + ANCHOR, 1.0)
+    assert choose(layer) == "winograd4"
+
+
+def test_pairs_of_a_batch_are_those_of_one_picture(store: TuningStore) -> None:
+    many = [anchor.replace(" n1 ", " n8 ") for anchor in (DEPTHWISE, POINTWISE)]
+    pair = ConvPair(depthwise=many[0], pointwise=many[1], bytes_between=1)
+    choose = measured_pairs(V4, store, 2)
+    for anchor, seconds in zip((*many, pair_anchor(*many)), (8.0, 8.0, 8.0), strict=True):
+        _put(store, anchor, seconds)
+    assert choose(pair)
+    for anchor in (DEPTHWISE, POINTWISE, pair_anchor(DEPTHWISE, POINTWISE)):
+        _put(store, anchor, 1.0 if anchor != pair_anchor(DEPTHWISE, POINTWISE) else 3.0)
+    assert not choose(pair)
+
+
 @pytest.mark.parametrize(("together", "chosen"), [(2.0, True), (2.9, False), (3.5, False)])
 def test_a_pair_must_be_clearly_faster_than_its_parts(
     store: TuningStore, together: float, chosen: bool

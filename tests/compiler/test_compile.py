@@ -18,12 +18,14 @@ import onnxruntime
 import pytest
 from assertions import assert_close
 from onnx import TensorProto
+from tvmdet.targets import get_target
 
 import tvmdet
 from tvmdet.artifact import Artifact
 from tvmdet.compiler import compile as compiler_compile
 from tvmdet.cpus import usable_cpu_count
-from tvmdet.errors import ArtifactError, InputError, ParityError, TargetError
+from tvmdet.errors import ArtifactError, InputError, ParityError, ShapeError, TargetError
+from tvmdet.passes.lower import lower
 
 TARGETS = ("x86-64-v3", "x86-64-v4")
 
@@ -339,6 +341,31 @@ def test_raw_with_several_inputs_and_outputs(tmp_path: Path) -> None:
     assert [entry["shape"][0] for entry in raw["outputs"]] == [1, 1, 1]
     (certificate,) = report.parity.values()
     assert certificate["batch_sizes"] == [1, 2]
+
+
+def test_large_maps_of_a_batch_are_computed_by_picture(tmp_path: Path) -> None:
+    graph = onnx_models.Graph()
+    first = graph.node("Relu", graph.conv("picture", (3, 16), 3, pads=[1, 1, 1, 1]))
+    second = graph.node("Add", graph.conv(first, (16, 16), 1), first)
+    pooled = graph.node("GlobalAveragePool", second)
+    model = _raw(tmp_path, graph, {"picture": ["n", 3, 160, 160]}, {second: None, pooled: None})
+    picture = np.random.default_rng(0).standard_normal((6, 3, 160, 160)).astype("float32")
+    report = _compare_raw(model, {"picture": picture}, tmp_path, batch_sizes=4)
+    (member,) = Artifact.open(report.output).manifest["targets"]
+    anchors = sorted(kernel["anchor"] for kernel in member["kernels"].values())
+    assert [anchor.split()[1] for anchor in anchors if "conv2d" in anchor] == ["n1", "n1"]
+    assert "elementwise 4x160x160x3" in anchors  # what is read of the pictures is small
+
+
+def test_a_batch_of_a_network_that_works_for_no_single_picture(tmp_path: Path) -> None:
+    graph = onnx_models.Graph()
+    features = graph.node("Relu", graph.conv("picture", (4, 8), 1))
+    mixed = graph.node("Reshape", features, graph.constant([8, 2, 4, 4], np.int64))
+    model = _raw(tmp_path, graph, {"picture": [2, 4, 4, 4]}, {mixed: [8, 2, 4, 4]})
+    with pytest.raises(ShapeError, match="batch 1"):
+        model.relax_at(1)
+    names = {var.name_hint for var in lower(model, (2,), get_target("host")).get_global_vars()}
+    assert "run_b2" in names and "run_b1" not in names
 
 
 def test_raw_on_bytes(tmp_path: Path) -> None:

@@ -1,86 +1,84 @@
-"""What a process that loads and runs a file keeps in memory."""
+"""Arrays on the boundary that compiled code wants; large ones in memory that was used before."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
+import gc
+import threading
+from collections import deque
 
 import numpy as np
-import onnx_models
 import pytest
 
-import tvmdet
+from tvmdet.runtime import memory
+from tvmdet.runtime.memory import aligned_empty, recycled_copy, recycled_empty
 
-SIDE = 2880
-WEIGHT_MB = SIDE * SIDE * 4 / 2**20
-
-MEASURE = """
-import json
-import sys
-from pathlib import Path
-
-import numpy as np
-
-def measured(key):
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) / 1024
-
-small, large, side = sys.argv[1], sys.argv[2], int(sys.argv[3])
-import tvmdet
-# Whatever is imported or made once per process is there before anything is measured.
-with tvmdet.load(small, threads=2) as detector:
-    detector.run({"x": np.ones((1, 8), np.float32)})
-before, x = measured("VmRSS"), np.ones((1, side), np.float32)
-with tvmdet.load(large, threads=2) as detector:
-    loaded = measured("VmHWM")
-    for _ in range(3):
-        detector.run({"x": x})
-    print(json.dumps({
-        "load": loaded - before,
-        "run": measured("VmHWM") - before,
-        "private": measured("RssAnon"),
-    }))
-"""
+LARGE = (256, 1024)  # of float32: 1 MiB
 
 
-def compile_linear(side: int, folder: Path, batch_sizes: tuple[int, ...]) -> Path:
-    """Compiles ``y = x w`` with a square matrix of that side."""
-    graph = onnx_models.Graph()
-    matrix = np.arange(side * side, dtype=np.float32).reshape(side, side) * np.float32(1e-9)
-    graph.node("MatMul", "x", graph.constant(matrix))
-    graph.nodes[-1].output[0] = "y"
-    proto = graph.model({"x": ["n", side]}, {"y": ["n", side]})
-    path = onnx_models.save(proto, folder / f"linear{side}.onnx")
-    model = tvmdet.import_onnx(path, raw=True)
-    output = path.with_suffix(".tvmdet")
-    tvmdet.compile(model, target="host", batch_sizes=batch_sizes, output=output)
-    return output
+@pytest.fixture(autouse=True)
+def nothing_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_free", deque(maxlen=memory._MOST_FREE))
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A file with next to no weights and one with many, for two batch sizes."""
-    folder = tmp_path_factory.mktemp("linear")
-    return compile_linear(8, folder, (1,)), compile_linear(SIDE, folder, (1, 2))
+@pytest.mark.parametrize("make", [aligned_empty, recycled_empty])
+@pytest.mark.parametrize("shape", [(), (3,), (5, 7, 9), LARGE], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "int64"])
+def test_arrays_begin_on_the_boundary(make: type, shape: tuple[int, ...], dtype: str) -> None:
+    array = make(shape, dtype)
+    assert (array.shape, array.dtype) == (shape, np.dtype(dtype))
+    assert array.ctypes.data % 64 == 0 and array.flags.c_contiguous and array.flags.writeable
+    array[...] = 7
+    assert (array == 7).all()
 
 
-def test_batch_sizes_share_the_weights_in_the_file(files: tuple[Path, Path]) -> None:
-    assert files[1].stat().st_size < (WEIGHT_MB + 2) * 2**20
+def test_memory_is_used_again_when_every_view_is_gone() -> None:
+    first = recycled_empty(LARGE, "float32")
+    place = first.ctypes.data
+    view = first[3:, ::2].T
+    view[...] = 5
+    del first
+    gc.collect()
+    other = recycled_empty(LARGE, "float32")
+    assert not np.shares_memory(view, other) and (view == 5).all()
+    del view
+    assert recycled_empty((1024, 200), "float32").ctypes.data == place, "a somewhat smaller one"
 
 
-def test_weights_are_in_memory_once(files: tuple[Path, Path]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, *map(str, files), str(SIDE)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    grown = json.loads(done.stdout)
-    # Loading reads the file a block at a time and maps the weights: none is in memory yet.
-    assert grown["load"] < 0.2 * WEIGHT_MB, grown
-    # Running reads each of them where it is.
-    assert WEIGHT_MB < grown["run"] < 1.2 * WEIGHT_MB, grown
-    assert grown["private"] < WEIGHT_MB, grown
+def test_much_smaller_arrays_do_not_take_a_large_block() -> None:
+    large = recycled_empty((4, *LARGE), "float32")
+    place = large.ctypes.data
+    del large
+    small = recycled_empty(LARGE, "float32")
+    assert small.ctypes.data != place
+    assert recycled_empty((4, *LARGE), "float32").ctypes.data == place
+
+
+def test_few_blocks_wait() -> None:
+    arrays = [recycled_empty(LARGE, "float32") for _ in range(3 * memory._MOST_FREE)]
+    arrays.clear()
+    assert len(memory._free) == memory._MOST_FREE
+
+
+def test_a_copy_is_contiguous_and_its_own() -> None:
+    array = np.arange(1 << 20, dtype=np.float32).reshape(1024, 1024)[:, ::2].T
+    copy = recycled_copy(array)
+    assert copy.flags.c_contiguous and not np.shares_memory(copy, array)
+    np.testing.assert_array_equal(copy, array)
+
+
+def test_threads_never_share_a_block() -> None:
+    wrong: list[int] = []
+
+    def work(mark: int) -> None:
+        for _ in range(200):
+            array = recycled_empty(LARGE, "float32")
+            array[::64] = mark
+            if not (array[::64] == mark).all():
+                wrong.append(mark)
+
+    threads = [threading.Thread(target=work, args=(mark,)) for mark in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

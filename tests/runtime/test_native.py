@@ -14,7 +14,8 @@ from toy_modules import SIZE_HW, reference_detect
 
 from tvmdet.errors import ArtifactError, InputError
 from tvmdet.runtime import native
-from tvmdet.runtime.native import NativeModule, aligned_empty, configure_workers
+from tvmdet.runtime.memory import aligned_empty
+from tvmdet.runtime.native import NativeModule, configure_workers
 from tvmdet.runtime.threads import NativeThread, native_thread
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tvmdet.runtime.native import aligned_empty
+from tvmdet.runtime.memory import aligned_empty
 from tvmdet.runtime.raw import RawRunner, RawSignature, RawTensor
 
 Array = npt.NDArray[np.float32]

@@ -18,6 +18,7 @@ from tvmdet.cuda.device_code import DEVICE_OPTIONS
 from tvmdet.cuda.embed import EmbedKernels
 from tvmdet.cuda.nvcc import CompiledCode
 from tvmdet.errors import ModelError, TvmdetError
+from tvmdet.passes.call_by_picture import CallByPicture
 from tvmdet.passes.cpu_pipeline import PIPELINE
 from tvmdet.passes.lift_weights import LiftWeights
 from tvmdet.passes.lower import CODE_OPTIONS, tvm_target
@@ -115,6 +116,7 @@ def _memory_phases() -> list[Any]:
     return [
         relax.transform.ToNonDataflow(),
         relax.transform.RemovePurityChecking(),
+        CallByPicture(),
         relax.transform.CallTIRRewrite(),
         # One arena, planned; nothing is allocated per operator.
         relax.transform.StaticPlanBlockMemory(),

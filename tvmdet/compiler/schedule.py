@@ -13,6 +13,7 @@ import tvm
 from tvm import relax, tirx
 
 from tvmdet.compiler.kernel_facts import kernel_facts
+from tvmdet.passes.by_picture import pictures_of
 from tvmdet.passes.conv_algorithms import (
     ALGORITHMS,
     Algorithm,
@@ -24,7 +25,7 @@ from tvmdet.passes.fuse_pairs import ConvPair, PairChoice, pair_anchor, usual_pa
 from tvmdet.schedules import find, templates
 from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
 from tvmdet.targets import Target
-from tvmdet.tuning.nearness import fitted
+from tvmdet.tuning.nearness import fitted, of_one_picture
 from tvmdet.tuning.store import TuningStore
 from tvmdet.tuning.target_records import TargetRecords
 
@@ -61,13 +62,14 @@ class ScheduledKernels:
     def flop(self) -> dict[int, int]:
         """Returns the operations of one call of each entry function, by its rows.
 
-        Kernels that say nothing of theirs are left out.
+        Kernels that say nothing of theirs are left out; one called by picture counts so often.
         """
         found = {}
         for var, func in self.module.functions_items():
             if isinstance(func, relax.Function):
                 rows = int(var.name_hint.rpartition("_b")[2])
-                found[rows] = sum(self.facts[name]["flop"] or 0 for name in _called(func))
+                called = _called(self.module, func)
+                found[rows] = sum(self.facts[name]["flop"] or 0 for name in called)
         return found
 
     def digest(self) -> str:
@@ -76,18 +78,25 @@ class ScheduledKernels:
         return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
 
 
-def _called(func: relax.Function) -> list[str]:
+def _called(module: tvm.IRModule, func: relax.Function) -> list[str]:
     """Returns the kernels that a function calls, one name a call."""
     calls = [b.value for block in func.body.blocks for b in block.bindings]
     op = tvm.ir.Op.get("relax.call_tir")
-    return [c.args[0].name_hint for c in calls if isinstance(c, relax.Call) and c.op.same_as(op)]
+    return [
+        c.args[0].name_hint
+        for c in calls
+        if isinstance(c, relax.Call) and c.op.same_as(op)
+        for _ in range(pictures_of(module, c))
+    ]
 
 
 def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algorithm:
     """Returns the choice of convolution algorithm that the tuning records speak for.
 
-    Where the usual one of a layer has no record, the records of the most similar layer of other
-    sizes speak for it; where there is none either, the usual one is chosen.
+    It is chosen for one picture where that was measured, whatever the batch: large maps are
+    computed by picture (:mod:`tvmdet.passes.by_picture`), by kernels that read and write what those
+    of the batch do. Where the usual one of a layer has no record, the records of the most similar
+    layer of other sizes speak for it; where there is none either, the usual one is chosen.
     """
     records = TargetRecords(store, target)
 
@@ -100,10 +109,11 @@ def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algo
     def choose(layer: ConvLayer) -> AlgorithmName:
         usual = usual_algorithm(layer)
         prefix = ALGORITHMS[usual]
-        near = records.near_anchors(prefix + layer.anchor)
-        for anchor in (layer.anchor, *(other.removeprefix(prefix) for other in near)):
+        one = of_one_picture(layer.anchor)
+        near = records.near_anchors(prefix + one)
+        for anchor in (one, layer.anchor, *(other.removeprefix(prefix) for other in near)):
             known = costs(layer, anchor)
-            if known and (anchor == layer.anchor or len(known) > 1):
+            if known and (anchor in (one, layer.anchor) or len(known) > 1):
                 return min(known, key=known.__getitem__)
         return usual
 
@@ -113,18 +123,19 @@ def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algo
 def measured_pairs(target: Target, store: TuningStore, threads: int) -> PairChoice:
     """Returns which depthwise and pointwise convolutions are faster as one kernel, by the records.
 
-    Where no processor has measured the three kernels, nor all are predicted, the usual choice is
-    made.
+    It is chosen for one picture, as the algorithm is. Where no processor has measured the three
+    kernels, nor all are predicted, the usual choice is made.
     """
     records = TargetRecords(store, target)
 
     def choose(pair: ConvPair) -> bool:
-        anchors = (pair_anchor(pair.depthwise, pair.pointwise), pair.depthwise, pair.pointwise)
-        known = records.comparable(anchors, threads)
-        if len(known) < len(anchors):
-            return usual_pairs(pair, target.l2_bytes)
-        together, first, second = (known[anchor].cost for anchor in anchors)
-        return together < _SURELY * (first + second)
+        whole = (pair_anchor(pair.depthwise, pair.pointwise), pair.depthwise, pair.pointwise)
+        for anchors in (tuple(of_one_picture(anchor) for anchor in whole), whole):
+            known = records.comparable(anchors, threads)
+            if len(known) == len(anchors):
+                together, first, second = (known[anchor].cost for anchor in anchors)
+                return together < _SURELY * (first + second)
+        return usual_pairs(pair, target.l2_bytes)
 
     return choose
 

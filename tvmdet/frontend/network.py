@@ -49,7 +49,7 @@ class Network:
         self._made: dict[int, onnx.ModelProto] = {}
         self._proofs: list[Proof] = []
         self._notes: list[str] = []
-        self._imported: tuple[int, tvm.IRModule] | None = None
+        self._imported: dict[int, tvm.IRModule] = {}
         self._lock = threading.RLock()
 
     @classmethod
@@ -66,7 +66,7 @@ class Network:
     def __getstate__(self) -> dict[str, Any]:
         """Returns what another process needs to go on: all but the lock and TVM's objects."""
         with self._lock:
-            return {**self.__dict__, "_lock": None, "_imported": None}
+            return {**self.__dict__, "_lock": None, "_imported": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes over what :meth:`__getstate__` returned."""
@@ -119,17 +119,19 @@ class Network:
     def relax_at(self, batch_size: int) -> tvm.IRModule:
         """Returns the network as Relax at a batch size, as :func:`import_relax` does.
 
-        The last one is kept: the doctor looks at a network and lowers it, and a build lowers it
-        for every target.
+        The last two are kept: the doctor looks at a network and lowers it, and a build lowers it,
+        and the network of one picture, for every target.
 
         Raises:
             UnsupportedOperatorError: Nodes cannot be imported; names them.
         """
         with self._lock:
-            if self._imported is None or self._imported[0] != batch_size:
+            if batch_size not in self._imported:
+                while len(self._imported) > 1:
+                    del self._imported[next(iter(self._imported))]
                 module = import_relax(self.at(batch_size), self.loaded.opset)
-                self._imported = (batch_size, module)
-            return self._imported[1]
+                self._imported[batch_size] = module
+            return self._imported[batch_size]
 
     def _make(self, batch_size: int) -> onnx.ModelProto:
         """Makes the network at a batch size.

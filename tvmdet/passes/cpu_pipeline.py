@@ -1,4 +1,4 @@
-"""TVM's pipeline for scheduled functions, with four passes for CPUs.
+"""TVM's pipeline for scheduled functions, with five passes for CPUs.
 
 **Parallel loops whose rounds are taken by whichever thread is free** (:func:`share_rounds`). TVM
 gives each of T threads the T-th part of a parallel loop's rounds. A thread that is slower, for its
@@ -29,6 +29,8 @@ the stack it is registers.
 **Borders of pictures** (:mod:`.peel_borders`) and **vectors at the end of a row**
 (:mod:`.ragged_vectors`), before TVM makes vectors.
 
+**Tensors that begin anywhere** (:mod:`.byte_offsets`), such as one picture of a batch.
+
 This file is also run where the package around it is not loaded (``tvmdet/tuning/worker.py``): it
 may import nothing of it but what imports nothing itself.
 """
@@ -43,6 +45,7 @@ import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipeline
 
+from tvmdet.passes.byte_offsets import accept_byte_offsets
 from tvmdet.passes.peel_borders import peel_borders
 from tvmdet.passes.ragged_vectors import split_cases
 
@@ -246,7 +249,9 @@ def _for_cpu() -> list[Any]:
 
 @tirx.transform.prim_func_pass(opt_level=0)  # type: ignore[untyped-decorator]
 def _finish(func: tirx.PrimFunc, _mod: tvm.IRModule, _context: Any) -> tirx.PrimFunc:
-    return share_rounds(keep_in_registers(func)) if _is_for_cpu(func) else func
+    if not _is_for_cpu(func):
+        return func
+    return share_rounds(keep_in_registers(accept_byte_offsets(func)))
 
 
 def _pipeline() -> tuple[Any, Any, Any]:

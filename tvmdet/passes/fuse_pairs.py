@@ -34,7 +34,7 @@ class ConvPair:
     Attributes:
         depthwise: The first one's shape as one line of text.
         pointwise: The second one's, algorithm included.
-        bytes_between: Of the picture that goes from one to the other.
+        bytes_between: Of one picture that goes from one to the other.
     """
 
     depthwise: str
@@ -114,7 +114,7 @@ class FuseConvPairs:
                 depthwise[name] = _read_depthwise(calls.function_of(first))
             if not depthwise[name]:
                 return None
-            size = 4 * math.prod(static_shape(picture))
+            size = 4 * math.prod(static_shape(picture)[1:])
             pair = ConvPair(depthwise=depthwise[name], pointwise=anchor, bytes_between=size)
             return (first, at) if self._choose(pair) else None
 

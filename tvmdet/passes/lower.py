@@ -9,10 +9,11 @@ from typing import Any, Final
 import tvm
 from tvm import relax
 
-from tvmdet.errors import ModelError, TvmdetError
+from tvmdet.errors import ModelError, ShapeError, TvmdetError
 from tvmdet.passes.attach_head import attach_head, attach_nothing
 from tvmdet.passes.attention import FuseAttention
 from tvmdet.passes.batch_matmul import matmul_legalizer
+from tvmdet.passes.by_picture import ByPicture
 from tvmdet.passes.check_legalized import CheckLegalized
 from tvmdet.passes.conv_algorithms import Algorithm, usual_algorithm
 from tvmdet.passes.convert_to_nhwc import ConvertToNHWC
@@ -125,7 +126,8 @@ def lower(
 
     Args:
         model: A :class:`tvmdet.frontend.Model`.
-        batch_sizes: One entry function per batch size is made.
+        batch_sizes: One entry function per batch size is made. On a CPU large maps of a batch are
+            computed by kernels of one picture, if the network works for one.
         target: Whose vectors the weights are packed for.
         algorithm: Chooses for each convolution that several algorithms could compute.
         pairs: Chooses the depthwise and pointwise convolutions that become one kernel.
@@ -140,22 +142,56 @@ def lower(
         UnsupportedOperatorError: An operator has no kernel.
     """
     builder = relax.BlockBuilder()
-    for batch_size in batch_sizes:
-        network = model.relax_at(batch_size)
-        if model.spec.family == "raw":
-            attach_nothing(builder, network, f"run_b{batch_size}")
+    kind = "run" if model.spec.family == "raw" else "detect"
+    one = _network_of_one_picture(model, target) if max(batch_sizes) > 1 else None
+    networks = {size: model.relax_at(size) for size in batch_sizes}
+    if one is not None:
+        networks.setdefault(1, one)
+    for size, network in networks.items():
+        if kind == "run":
+            attach_nothing(builder, network, f"run_b{size}")
         else:
-            entry = f"detect_b{batch_size}"
-            attach_head(builder, network, model.output_names, model.spec, entry)
+            attach_head(builder, network, model.output_names, model.spec, f"detect_b{size}")
     mod = builder.get()
+    phases = lowering_phases(target, algorithm, pairs)
+    if one is not None:
+        phases += _calls_by_picture(kind, batch_sizes, target)
     with tvm_target(target):
-        for index, (name, phase) in enumerate(lowering_phases(target, algorithm, pairs)):
+        for index, (name, phase) in enumerate(phases):
             mod = _run(name, phase, mod)
             if dump is not None:
                 dump.mkdir(parents=True, exist_ok=True)
                 text = mod.script(show_meta=False)
                 (dump / f"{index:02}_{name}.py").write_text(text, encoding="utf-8")
     return mod
+
+
+def _network_of_one_picture(model: Any, target: Target) -> tvm.IRModule | None:
+    """Returns the network whose kernels compute large maps of a batch; None if there is none."""
+    if target.kind == "cuda":
+        return None  # a GPU has more to do at a time with the whole batch
+    try:
+        return model.relax_at(1)
+    except ShapeError:
+        return None  # the export fixes another batch
+
+
+def _calls_by_picture(kind: str, batch_sizes: Sequence[int], target: Target) -> list[Phase]:
+    one = f"{kind}_b1"
+
+    def drop_helper(mod: tvm.IRModule) -> tvm.IRModule:
+        mod = mod.clone()
+        del mod[one]
+        return mod
+
+    marks: list[Phase] = []
+    for size in batch_sizes:
+        if size > 1:
+            mark: Any = ByPicture(f"{kind}_b{size}", one, size, target.l2_bytes)
+            marks.append((f"by_picture_b{size}", mark))
+    if 1 not in batch_sizes:
+        marks.append(("drop_one_picture", drop_helper))
+    return [*marks, ("remove_batch_kernels", relax.transform.DeadCodeElimination())]
 
 
 def _run(

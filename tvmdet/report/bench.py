@@ -332,7 +332,8 @@ def _check_batch_sizes(artifact: Artifact, options: BenchOptions) -> None:
     if missing:
         raise InputError(
             f"{artifact.path} has no code for batch {missing[0]}, it has "
-            f"{', '.join(map(str, held))}; compile it with --batch, or measure those"
+            f"{', '.join(map(str, held))}; compile it with --batch, or give "
+            f"--batch {','.join(map(str, held))} here"
         )
 
 

@@ -116,7 +116,13 @@ class LayerTable:
 
 
 def profile_layers(
-    artifact: Artifact, target: str, batch_size: int, peak: Peak, *, rounds: int = 40
+    artifact: Artifact,
+    target: str,
+    batch_size: int,
+    peak: Peak,
+    *,
+    rounds: int = 40,
+    seconds: float = 60,
 ) -> LayerTable:
     """Times every kernel of a compiled file.
 
@@ -125,7 +131,8 @@ def profile_layers(
         target: Whose code to run.
         batch_size: One of those that the file has.
         peak: Of this machine, with the number of threads to run on.
-        rounds: Calls that are timed.
+        rounds: Calls that are timed, at most.
+        seconds: After which no more calls of a slow network are timed; eight are in any case.
 
     Raises:
         WorkerError: The file cannot be run.
@@ -140,6 +147,7 @@ def profile_layers(
             batch_size=batch_size,
             threads=peak.threads,
             rounds=rounds,
+            seconds=seconds,
         )
     entries = {entry["name"]: entry for entry in artifact.manifest["targets"]}
     facts = entries[target].get("kernels", {})

@@ -18,13 +18,15 @@ import numpy as np
 from tvmdet.artifact import Artifact
 from tvmdet.report.network import make_inputs, signature_of_raw
 from tvmdet.runtime.loader import Host, choose_target, load_native, read_spec
-from tvmdet.runtime.native import aligned_empty, configure_workers
+from tvmdet.runtime.memory import aligned_empty
+from tvmdet.runtime.native import configure_workers
 from tvmdet.runtime.threads import native_thread
 
 __all__ = ["CALLS", "entry_of", "profile"]
 
 _WARM_UP = 3
-_BUILT_IN = "vm.builtin."
+_FEWEST = 8
+_BUILT_IN = ("vm.builtin.", "runtime.")
 
 
 class _Watcher:
@@ -58,9 +60,12 @@ def _bytes_of(arguments: Sequence[Any]) -> int:
 
 
 def profile(
-    artifact: str, target: str, batch_size: int, threads: int, rounds: int
+    artifact: str, target: str, batch_size: int, threads: int, rounds: int, seconds: float
 ) -> dict[str, Any]:
     """Profiles one entry function of a compiled file.
+
+    Takes so many rounds of calls, or of a slow network as many as fit in the seconds; eight in any
+    case.
 
     Returns:
         ``whole_s``, the seconds of a call that nobody watches; ``watched_s``, of a watched one;
@@ -81,7 +86,10 @@ def profile(
         watched.watch(watcher)
         wholes: tuple[list[float], list[float]] = ([], [])
         each = []
+        end = time.perf_counter() + seconds
         for index in range(_WARM_UP + rounds):
+            if index >= _WARM_UP + _FEWEST and time.perf_counter() > end:
+                break
             watcher.describing = index == 0
             watcher.seconds = []
             for module, times in zip((plain, watched), wholes, strict=True):

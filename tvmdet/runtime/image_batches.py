@@ -19,7 +19,8 @@ from tvmdet.masks import place_masks
 from tvmdet.runtime.batches import plan_batches
 from tvmdet.runtime.buffers import BufferPool
 from tvmdet.runtime.images import Image, Source, load_image, source_name
-from tvmdet.runtime.native import Arrays, Copy, aligned_empty, copy_all
+from tvmdet.runtime.memory import aligned_empty
+from tvmdet.runtime.native import Arrays, Copy, copy_all
 from tvmdet.runtime.resize import place_image
 from tvmdet.spec import DetectorSpec
 

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmdet.errors import ArtifactError, InputError
+from tvmdet.runtime.memory import aligned_empty, recycled_copy
 
 __all__ = [
     "CPU",
@@ -32,18 +33,13 @@ __all__ = [
     "DeviceMemory",
     "Module",
     "NativeModule",
-    "aligned_empty",
     "configure_workers",
     "copy_all",
-    "is_readable_in_place",
 ]
 
 Arrays: TypeAlias = tuple[npt.NDArray[Any], ...]
 Copy: TypeAlias = Callable[[Arrays], Arrays]
 """Copies what is wanted of a compiled function's results, which are gone afterwards."""
-
-_ALIGNMENT_BYTES = 64
-"""What compiled code assumes of its buffers (``kAllocAlignment`` in TVM's runtime)."""
 
 # Imported by tvm_ffi when it finds them: seconds, and hundreds of megabytes, for conversions
 # of tensors that the runtime never sees.
@@ -122,30 +118,9 @@ def configure_workers(workers: int) -> None:
     configure(_SHARE_ALL_CPUS, workers, cpus)
 
 
-def aligned_empty(
-    shape: Sequence[int], dtype: npt.DTypeLike, alignment: int = _ALIGNMENT_BYTES
-) -> npt.NDArray[Any]:
-    """Returns an uninitialised array whose first byte lies where compiled code wants it."""
-    dtype = np.dtype(dtype)
-    length = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    room = np.empty(length + alignment, dtype=np.uint8)
-    start = -room.ctypes.data % alignment
-    return room[start : start + length].view(dtype).reshape(tuple(shape))
-
-
-def is_readable_in_place(array: npt.NDArray[Any]) -> bool:
-    """Returns whether compiled code can read an array where it lies.
-
-    DLPack, which hands it over, takes no read-only arrays.
-    """
-    flags = array.flags
-    aligned = array.ctypes.data % _ALIGNMENT_BYTES == 0
-    return bool(flags.c_contiguous and flags.writeable and aligned)
-
-
 def copy_all(results: Arrays) -> Arrays:
     """Copies every result whole."""
-    return tuple(array.copy() for array in results)
+    return tuple(recycled_copy(array) for array in results)
 
 
 class Module(Protocol):

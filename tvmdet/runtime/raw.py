@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tvmdet.errors import InputError
 from tvmdet.runtime.batches import plan_batches
-from tvmdet.runtime.native import aligned_empty, is_readable_in_place
+from tvmdet.runtime.memory import is_readable_in_place, recycled_empty
 
 __all__ = ["RawRunner", "RawSignature", "RawTensor"]
 
@@ -143,7 +143,8 @@ class RawRunner:
                 for tensor in self._inputs
             )
             outputs = self._submit(f"run_b{batch.size}", arguments).result()
-            parts.append(tuple(output[: batch.images] for output in outputs))
+            full = batch.images == batch.size
+            parts.append(outputs if full else tuple(o[: batch.images].copy() for o in outputs))
             taken = stop
         return {
             tensor.name: self._join([part[index] for part in parts], tensor)
@@ -153,7 +154,7 @@ class RawRunner:
     def _run_whole(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         arguments = []
         for tensor in self._inputs:
-            staged = aligned_empty(tensor.shape, tensor.dtype)
+            staged = recycled_empty(tensor.shape, tensor.dtype)
             staged[...] = inputs[tensor.name]
             arguments.append(staged)
         outputs = self._submit("run_b1", tuple(arguments)).result()
@@ -204,7 +205,7 @@ class RawRunner:
     def _stage(part: npt.NDArray[Any], tensor: RawTensor, size: int) -> npt.NDArray[Any]:
         if len(part) == size and is_readable_in_place(part):
             return part
-        staged = aligned_empty((size, *tensor.shape[1:]), tensor.dtype)
+        staged = recycled_empty((size, *tensor.shape[1:]), tensor.dtype)
         staged[: len(part)] = part
         staged[len(part) :] = 0
         return staged
@@ -213,7 +214,4 @@ class RawRunner:
     def _join(parts: list[npt.NDArray[Any]], tensor: RawTensor) -> npt.NDArray[Any]:
         if not parts:
             return np.zeros((0, *tensor.shape[1:]), dtype=tensor.dtype)
-        if len(parts) > 1:
-            return np.concatenate(parts)
-        # A part of a padded batch is a view that would keep the padding alive.
-        return parts[0] if parts[0].base is None else parts[0].copy()
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]

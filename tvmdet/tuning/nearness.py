@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from tvmdet.schedules.base import Decision
 
-__all__ = ["NEAR", "distance", "fitted", "is_same_layer", "skeleton"]
+__all__ = ["NEAR", "distance", "fitted", "is_same_layer", "of_one_picture", "skeleton"]
 
 NEAR = 2.0
 """Doublings, over all sizes together, up to which a workload is comparable: twice the sides of a
@@ -23,6 +23,7 @@ defaults."""
 
 _SIZE = re.compile(r"\b(n|h|w|c|oc)(\d+)\b")
 _PICTURE = re.compile(r"\b[nhw]\d+\b")
+_BATCH = re.compile(r"\bn\d+\b")
 _DIMENSIONS = re.compile(r"\b(\d+(?:x\d+)+)\b")
 
 
@@ -58,6 +59,11 @@ def distance(left: str, right: str) -> float:
 def is_same_layer(left: str, right: str) -> bool:
     """Returns whether two workloads differ in the size of the picture and the batch at most."""
     return _PICTURE.sub("", left) == _PICTURE.sub("", right)
+
+
+def of_one_picture(anchor: str) -> str:
+    """Returns the anchor of the same convolution of one picture."""
+    return _BATCH.sub("n1", anchor)
 
 
 def fitted(decision: Decision, valid: Sequence[Decision]) -> Decision:

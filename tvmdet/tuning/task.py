@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import tvm
 from tvm import relax, tirx
 
+from tvmdet.passes.by_picture import pictures_of
 from tvmdet.schedules import find
 from tvmdet.schedules.base import Decision, Template, Workload, fingerprint
 from tvmdet.targets import Target
@@ -96,7 +97,7 @@ def _count_calls(mod: tvm.IRModule) -> Counter[str]:
     nested: dict[str, Counter[str]] = {}
     for var, func in mod.functions_items():
         if isinstance(func, relax.Function):
-            direct[var.name_hint], nested[var.name_hint] = _calls_in(func)
+            direct[var.name_hint], nested[var.name_hint] = _calls_in(mod, func)
     called = {name for counts in nested.values() for name in counts}
     total: Counter[str] = Counter()
 
@@ -113,7 +114,7 @@ def _count_calls(mod: tvm.IRModule) -> Counter[str]:
     return total
 
 
-def _calls_in(func: relax.Function) -> tuple[Counter[str], Counter[str]]:
+def _calls_in(mod: tvm.IRModule, func: relax.Function) -> tuple[Counter[str], Counter[str]]:
     direct: Counter[str] = Counter()
     nested: Counter[str] = Counter()
 
@@ -123,7 +124,7 @@ def _calls_in(func: relax.Function) -> tuple[Counter[str], Counter[str]]:
         if isinstance(node.op, tvm.ir.GlobalVar):
             nested[node.op.name_hint] += 1
         elif isinstance(node.op, tvm.ir.Op) and node.op.name in _CALL_TIR:
-            direct[node.args[0].name_hint] += 1
+            direct[node.args[0].name_hint] += pictures_of(mod, node)
 
     relax.analysis.post_order_visit(func, visit)
     return direct, nested
