@@ -13,12 +13,13 @@ import tvm
 from assertions import assert_close
 from scheduled_kernels import conv2d_reference
 from tvm import relax
-from tvmdet.targets import Target, get_target
+from tvmdet.targets import get_target
 
 from tvmdet.compiler.build import BuiltLibrary, build_library
 from tvmdet.compiler.schedule import ScheduledKernels, schedule_kernels
-from tvmdet.passes.by_picture import ByPicture, pictures_of
+from tvmdet.passes.by_picture import MarkByPicture, pictures_of
 from tvmdet.passes.call_by_picture import CallByPicture
+from tvmdet.passes.conv_algorithms import Algorithm, AlgorithmName, ConvLayer, usual_algorithm
 from tvmdet.passes.lower import lowering_phases, tvm_target
 from tvmdet.tuning.store import TuningStore
 from tvmdet.tuning.task import extract_tasks
@@ -52,7 +53,7 @@ def _lower(
     shape: Sequence[int],
     batch: int,
     l2_bytes: int,
-    target: Target = V3,
+    algorithm: Algorithm = usual_algorithm,
 ) -> tvm.IRModule:
     """Lowers a network of NHWC pictures at a batch size as the compiler does."""
     builder = relax.BlockBuilder()
@@ -66,12 +67,12 @@ def _lower(
                 result = builder.emit_output(result)
             builder.emit_func_output(result)
     module = builder.get()
-    phases = lowering_phases(target)
+    phases = lowering_phases(V3, algorithm)
     names = [name for name, _ in phases]
-    with tvm_target(target):
+    with tvm_target(V3):
         for _, phase in phases[names.index("fold_flatten_order") :]:
             module = phase(module)
-    mark: Any = ByPicture(f"run_b{batch}", "run_b1", batch, l2_bytes)
+    mark: Any = MarkByPicture(f"run_b{batch}", "run_b1", batch, l2_bytes)
     module = mark(module).clone()
     del module["run_b1"]
     return relax.transform.DeadCodeElimination()(module)
@@ -101,10 +102,16 @@ def _run(library: BuiltLibrary, folder: Path, x: np.ndarray) -> list[np.ndarray]
     return [tensor.numpy() for tensor in tensors]
 
 
-def _compare(emit: Emit, shape: Sequence[int], batch: int, folder: Path) -> list[int]:
+def _compare(
+    emit: Emit,
+    shape: Sequence[int],
+    batch: int,
+    folder: Path,
+    algorithm: Algorithm = usual_algorithm,
+) -> list[int]:
     """Checks a network by picture against the same one for the whole batch; returns the marks."""
     x = _noise(batch, *shape, seed=batch)
-    modules = [_lower(emit, shape, batch, least) for least in (ALL, NONE)]
+    modules = [_lower(emit, shape, batch, least, algorithm) for least in (ALL, NONE)]
     assert set(_marked(modules[1], batch)) == {1}
     got, wanted = (_run(_build(m, folder)[1], folder, x) for m in modules)
     for i, (one, other) in enumerate(zip(got, wanted, strict=True)):
@@ -228,6 +235,39 @@ def test_what_mixes_pictures_is_computed_together(tmp_path: Path) -> None:
 
     marks = _compare(emit, (SIDE, SIDE, CHANNELS), 3, tmp_path)
     assert 3 in marks and 1 in marks
+
+
+def test_pictures_that_alternate_are_computed_together(tmp_path: Path) -> None:
+    def emit(builder: relax.BlockBuilder, x: Any) -> Any:
+        batch = int(x.ty.shape[0])
+        turned = builder.emit(relax.op.permute_dims(_conv(builder, x), [1, 0, 2, 3]))
+        rows = builder.emit(relax.op.reshape(turned, [SIDE * batch, SIDE * CHANNELS]))
+        weight = relax.const(_noise(SIDE * CHANNELS, 5, seed=9) / 20)
+        product = builder.emit(relax.op.matmul(builder.emit(relax.op.nn.relu(rows)), weight))
+        made = builder.emit(relax.op.reshape(product, [SIDE, batch, 5]))
+        return builder.emit(relax.op.permute_dims(made, [1, 0, 2]))
+
+    assert _compare(emit, (SIDE, SIDE, CHANNELS), 3, tmp_path)[0] == 3
+
+
+def test_siblings_keep_their_own_kernels(tmp_path: Path) -> None:
+    """Though another algorithm computes some of them for the batch."""
+
+    def choose(layer: ConvLayer) -> AlgorithmName:
+        of_batch = " n1 " not in f" {layer.anchor} "
+        return "winograd4" if of_batch and "d1x1" in layer.anchor else "direct"
+
+    def emit(builder: relax.BlockBuilder, x: Any) -> list[Any]:
+        made = []
+        for seed, step in enumerate((1, 2, 3, 1)):
+            weight = relax.const(_noise(CHANNELS, 3, 3, CHANNELS, seed=seed) / 4)
+            padding, dilation = [step] * 4, [step, step]
+            call = relax.op.nn.conv2d(x, weight, padding=padding, dilation=dilation, **LAYOUTS)
+            made.append(builder.emit(call))
+        return made
+
+    marks = _compare(emit, (SIDE, SIDE, CHANNELS), 3, tmp_path, choose)
+    assert marks == [1, 3, 3, 1]
 
 
 @pytest.mark.parametrize("seed", range(6))

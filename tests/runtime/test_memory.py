@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import mmap
+import os
 import threading
 from collections import deque
 
@@ -59,6 +61,43 @@ def test_few_blocks_wait() -> None:
     assert len(memory._free) == memory._MOST_FREE
 
 
+def test_few_bytes_wait() -> None:
+    arrays = [recycled_empty((24 << 20,), "uint8") for _ in range(4)]
+    arrays.clear()
+    assert sum(map(len, memory._free)) == 48 << 20
+
+
+def test_a_forked_child_writes_to_its_own_memory() -> None:
+    array = recycled_empty(LARGE, "float32")
+    array[...] = 1
+    child = os.fork()
+    if child == 0:
+        array[...] = 99
+        os._exit(0 if (array == 99).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (array == 1).all()
+
+
+def test_without_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(mmap.mmap):
+        def madvise(self, *_arguments: int) -> None:
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(memory.mmap, "mmap", Refusing)
+    array = recycled_empty(LARGE, "float32")
+    array[...] = 3
+    assert (array == 3).all()
+
+
+def test_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: int, **_more: int) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(memory.mmap, "mmap", refuse)
+    with pytest.raises(MemoryError, match="no memory for an array of 1048576 bytes"):
+        recycled_empty(LARGE, "float32")
+
+
 def test_a_copy_is_contiguous_and_its_own() -> None:
     array = np.arange(1 << 20, dtype=np.float32).reshape(1024, 1024)[:, ::2].T
     copy = recycled_copy(array)
@@ -67,16 +106,21 @@ def test_a_copy_is_contiguous_and_its_own() -> None:
 
 
 def test_threads_never_share_a_block() -> None:
+    count = 6
     wrong: list[int] = []
+    together = threading.Barrier(count)
 
     def work(mark: int) -> None:
-        for _ in range(200):
+        for _ in range(100):
             array = recycled_empty(LARGE, "float32")
             array[::64] = mark
+            together.wait()  # all have written to theirs
             if not (array[::64] == mark).all():
                 wrong.append(mark)
+            together.wait()
+            del array
 
-    threads = [threading.Thread(target=work, args=(mark,)) for mark in range(6)]
+    threads = [threading.Thread(target=work, args=(mark,)) for mark in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -111,9 +112,10 @@ def measured_algorithm(target: Target, store: TuningStore, threads: int) -> Algo
         prefix = ALGORITHMS[usual]
         one = of_one_picture(layer.anchor)
         near = records.near_anchors(prefix + one)
-        for anchor in (one, layer.anchor, *(other.removeprefix(prefix) for other in near)):
-            known = costs(layer, anchor)
-            if known and (anchor in (one, layer.anchor) or len(known) > 1):
+        own = [costs(layer, anchor) for anchor in (one, layer.anchor)]
+        others = (costs(layer, anchor.removeprefix(prefix)) for anchor in near)
+        for known in itertools.chain(own, () if any(own) else others):
+            if len(known) > 1:
                 return min(known, key=known.__getitem__)
         return usual
 

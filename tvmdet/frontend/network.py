@@ -126,12 +126,13 @@ class Network:
             UnsupportedOperatorError: Nodes cannot be imported; names them.
         """
         with self._lock:
-            if batch_size not in self._imported:
+            module = self._imported.pop(batch_size, None)
+            if module is None:
+                module = import_relax(self.at(batch_size), self.loaded.opset)
                 while len(self._imported) > 1:
                     del self._imported[next(iter(self._imported))]
-                module = import_relax(self.at(batch_size), self.loaded.opset)
-                self._imported[batch_size] = module
-            return self._imported[batch_size]
+            self._imported[batch_size] = module  # the last one used is the last to go
+            return module
 
     def _make(self, batch_size: int) -> onnx.ModelProto:
         """Makes the network at a batch size.

@@ -13,7 +13,7 @@ from tvmdet.errors import ModelError, ShapeError, TvmdetError
 from tvmdet.passes.attach_head import attach_head, attach_nothing
 from tvmdet.passes.attention import FuseAttention
 from tvmdet.passes.batch_matmul import matmul_legalizer
-from tvmdet.passes.by_picture import ByPicture
+from tvmdet.passes.by_picture import MarkByPicture
 from tvmdet.passes.check_legalized import CheckLegalized
 from tvmdet.passes.conv_algorithms import Algorithm, usual_algorithm
 from tvmdet.passes.convert_to_nhwc import ConvertToNHWC
@@ -187,7 +187,7 @@ def _calls_by_picture(kind: str, batch_sizes: Sequence[int], target: Target) -> 
     marks: list[Phase] = []
     for size in batch_sizes:
         if size > 1:
-            mark: Any = ByPicture(f"{kind}_b{size}", one, size, target.l2_bytes)
+            mark: Any = MarkByPicture(f"{kind}_b{size}", one, size, target.l2_bytes)
             marks.append((f"by_picture_b{size}", mark))
     if 1 not in batch_sizes:
         marks.append(("drop_one_picture", drop_helper))

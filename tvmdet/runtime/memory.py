@@ -7,6 +7,7 @@ network that go to the caller are that large, and made anew in every call.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import weakref
@@ -23,10 +24,11 @@ _ALIGNMENT_BYTES: Final = 64
 """What compiled code assumes of its buffers (``kAllocAlignment`` in TVM's runtime)."""
 
 _LEAST_BYTES: Final = 128 << 10
-"""Smaller arrays are numpy's own: malloc keeps their memory."""
+"""Smaller arrays are numpy's own: malloc mostly keeps their memory."""
 
 _MOST_FREE: Final = 8
-"""Blocks that wait to be used again; of more, those that have waited longest are given back."""
+_MOST_FREE_BYTES: Final = 64 << 20
+"""Of blocks that wait to be used again, and of them together: what is beyond is given back."""
 
 # Used from several threads, and by finalizers in the midst of anything: no lock, only operations
 # of a deque that are atomic.
@@ -63,7 +65,7 @@ def recycled_empty(shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[An
         return aligned_empty(shape, dtype)
     block = _block(length)
     lease = (ctypes.c_char * len(block)).from_buffer(block)
-    weakref.finalize(lease, _free.append, block).atexit = False
+    weakref.finalize(lease, _keep, block).atexit = False
     return np.frombuffer(memoryview(lease), np.uint8, length).view(dtype).reshape(tuple(shape))
 
 
@@ -85,10 +87,24 @@ def _block(length: int) -> mmap.mmap:
         if length <= len(block) <= 2 * length:
             return block
         _free.append(block)
-    block = mmap.mmap(-1, -(-length // mmap.PAGESIZE) * mmap.PAGESIZE)
+    try:
+        # Private: a forked child gets a copy, not the parent's memory.
+        block = mmap.mmap(
+            -1,
+            -(-length // mmap.PAGESIZE) * mmap.PAGESIZE,
+            flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
+        )
+    except OSError as error:
+        raise MemoryError(f"no memory for an array of {length} bytes") from error
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        block.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            block.madvise(mmap.MADV_HUGEPAGE)
     return block
+
+
+def _keep(block: mmap.mmap) -> None:
+    if len(block) + sum(map(len, tuple(_free))) <= _MOST_FREE_BYTES:
+        _free.append(block)
 
 
 def _length(shape: Sequence[int], dtype: np.dtype[Any]) -> int:
