@@ -61,7 +61,8 @@ def test_few_blocks_wait() -> None:
     assert len(memory._free) == memory._MOST_FREE
 
 
-def test_few_bytes_wait() -> None:
+def test_few_bytes_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_MOST_FREE_BYTES", 64 << 20)
     arrays = [recycled_empty((24 << 20,), "uint8") for _ in range(4)]
     arrays.clear()
     assert sum(map(len, memory._free)) == 48 << 20

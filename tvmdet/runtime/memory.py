@@ -27,7 +27,7 @@ _LEAST_BYTES: Final = 128 << 10
 """Smaller arrays are numpy's own: malloc mostly keeps their memory."""
 
 _MOST_FREE: Final = 8
-_MOST_FREE_BYTES: Final = 64 << 20
+_MOST_FREE_BYTES: Final = 256 << 20
 """Of blocks that wait to be used again, and of them together: what is beyond is given back."""
 
 # Used from several threads, and by finalizers in the midst of anything: no lock, only operations
