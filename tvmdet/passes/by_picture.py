@@ -20,6 +20,7 @@ from typing import Any, Final
 import tvm
 from tvm import relax
 
+from tvmdet.passes.byte_offsets import ALIGNED_BYTES
 from tvmdet.passes.join_calls import is_kernel_call
 from tvmdet.passes.same_program import is_same_program
 
@@ -31,9 +32,6 @@ _L2_SIZES: Final = 4
 On two cores of an AMD Zen 4 with L2 of 1 MiB, batches of 8 of four detectors took 0.73 to 1.02 of
 the time of kernels for the whole batch from 1 on, 0.74 to 0.96 from 4 on, 0.76 to 0.98 from 16 on.
 """
-
-_ALIGNED: Final = 64
-"""Bytes, at a multiple of which a picture's part of a tensor must begin: kernels read vectors."""
 
 
 @tvm.ir.transform.module_pass(opt_level=0, name="MarkByPicture")
@@ -141,7 +139,7 @@ def _key(call: Any, batch: int) -> tuple[Any, ...]:
 
 
 def _bytes_of_maps_and_weights(call: Any) -> tuple[int, int]:
-    """Returns the bytes of what a call reads and writes, its result included: not, and constant."""
+    """Returns the bytes of a call's variables, its result among them, and of its constants."""
     sizes = {True: tensor_bytes(call.ty_args[0]), False: 0}
     for arg in call.args[1]:
         sizes[isinstance(arg, relax.Var)] += tensor_bytes(arg.ty)
@@ -149,8 +147,8 @@ def _bytes_of_maps_and_weights(call: Any) -> tuple[int, int]:
 
 
 def _is_part(whole: Any, part: Any, batch: int) -> bool:
-    """Returns whether a tensor is so many parts one after the other, each of whole vectors."""
+    """Returns whether a tensor is so many parts in turn, and a kernel can begin at each."""
     rows, *rest = _sides(part) or [0]
     if not rows or _sides(whole) != [batch * rows, *rest]:
         return False
-    return tensor_bytes(whole) // batch % _ALIGNED == 0
+    return tensor_bytes(whole) // batch % ALIGNED_BYTES == 0

@@ -16,10 +16,10 @@ from tvm import tirx
 from tvm.ir import Call, Op
 from tvm.ir.prim import EQ
 
-__all__ = ["accept_byte_offsets"]
+__all__ = ["ALIGNED_BYTES", "accept_byte_offsets"]
 
-_ALIGNED: Final = 64
-"""Bytes: vectors are read and written as if tensors began at a multiple, as TVM allocates them."""
+ALIGNED_BYTES: Final = 64
+"""Vectors are read and written as if tensors began at a multiple, as TVM allocates them."""
 
 # Of a DLTensor, as ``tvm_struct_get`` numbers its fields.
 _DATA: Final = 1
@@ -41,7 +41,7 @@ def accept_byte_offsets(func: tirx.PrimFunc) -> tirx.PrimFunc:
             return test
         for zero, offset in ((condition.a, condition.b), (condition.b, condition.a)):
             if isinstance(zero, tirx.IntImm) and int(zero) == 0 and _is_field(offset, _BYTE_OFFSET):
-                rest = tirx.floormod(offset, tirx.IntImm("uint64", _ALIGNED))
+                rest = tirx.floormod(offset, tirx.IntImm("uint64", ALIGNED_BYTES))
                 aligned = EQ(rest, tirx.IntImm("uint64", 0))
                 # TVM 0.27 names the first two arguments the other way around.
                 return tirx.AssertStmt(aligned, test.error_kind, list(test.message_parts))

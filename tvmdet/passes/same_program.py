@@ -35,7 +35,6 @@ _NOTES: Final = re.compile(r"\s*(T\.(reads|writes|sblock_attr|func_attr)|with T\
 _FOR_EACH: Final = 0
 """An axis of a block whose places are computed by themselves (``kDataPar``)."""
 
-
 _OPEN: Final = -1
 """The extent of a loop that is known only when it runs."""
 
@@ -48,14 +47,15 @@ def is_same_program(whole: tirx.PrimFunc, part: tirx.PrimFunc, times: int) -> bo
         part: One of one picture.
         times: Pictures of the batch.
     """
-    pairs = list(zip(_buffers(whole), _buffers(part), strict=False))
-    if len(_buffers(whole)) != len(_buffers(part)):
+    buffers = _buffers(whole), _buffers(part)
+    if len(buffers[0]) != len(buffers[1]):
         return False
     in_order = _in_order(whole)
     if not in_order or in_order != _in_order(part) or any(_OPEN in one for one in in_order):
         return False
+    # Each buffer, with the axes that have one place in both functions.
     single: tuple[list[Any], list[Any]] = ([], [])
-    for one, other in pairs:
+    for one, other in zip(*buffers, strict=True):
         sides = [[int(n) for n in buffer.shape] for buffer in (one, other)]
         if len(sides[0]) != len(sides[1]) or one.dtype != other.dtype:
             return False
