@@ -87,6 +87,16 @@ def test_a_batch_is_computed_by_the_algorithm_of_one_picture(store: TuningStore)
     assert choose(layer) == "winograd4"
 
 
+def test_one_record_of_one_picture_says_less_than_a_comparison_of_the_batch(
+    store: TuningStore,
+) -> None:
+    layer = _layer(ANCHOR.replace(" n1 ", " n8 "))
+    _put(store, ALGORITHMS["winograd4"] + ANCHOR, 1.0)
+    _put(store, layer.anchor, 8.0)
+    _put(store, ALGORITHMS["winograd4"] + layer.anchor, 9.0)
+    assert measured_algorithm(V4, store, 2)(layer) == "direct"
+
+
 def test_pairs_of_a_batch_are_those_of_one_picture(store: TuningStore) -> None:
     many = [anchor.replace(" n1 ", " n8 ") for anchor in (DEPTHWISE, POINTWISE)]
     pair = ConvPair(depthwise=many[0], pointwise=many[1], bytes_between=1)

@@ -92,20 +92,19 @@ def test_pictures_that_mix_are_not(make: Make, batch: int) -> None:
     assert not is_same_program(_func(make, batch), _func(make, 1), batch)
 
 
-@pytest.mark.parametrize("batch", [2, 4])
-def test_a_step_is_no_extent(batch: int) -> None:
-    """A kernel with steps of two is not that with steps of one for two pictures."""
+def test_a_step_is_no_extent() -> None:
+    """A kernel with steps of four is not that with steps of two for two pictures."""
 
-    def strided(step: int, rows: int) -> Make:
+    def strided(step: int) -> Make:
         def make(batch: int) -> list[te.Tensor]:
             x = _maps(batch)
-            return [x, te.compute((batch, rows, COLUMNS), lambda n, h, c: x[n, h * step, c])]
+            return [x, te.compute((batch, 2, COLUMNS), lambda n, h, c: x[n, h * step, c])]
 
         return make
 
-    two, one = _func(strided(2, 2), batch), _func(strided(1, 2), 1)
-    assert not is_same_program(two, one, batch)
-    assert not is_same_program(_func(_taps(2), batch), _func(_taps(1), 1), batch)
+    assert not is_same_program(_func(strided(4), 2), _func(strided(2), 1), 2)
+    assert is_same_program(_func(strided(4), 2), _func(strided(4), 1), 2)
+    assert not is_same_program(_func(_taps(2), 2), _func(_taps(1), 1), 2)
 
 
 def test_another_operator_or_another_order_is_not() -> None:
