@@ -13,8 +13,10 @@ from assertions import assert_close
 
 from tvmdet.detections import Detection, Detections
 from tvmdet.errors import InputError
+from tvmdet.keypoints import Keypoint, Keypoints
 from tvmdet.masks import InstanceMasks, SmallMask
 from tvmdet.rle import decode_rle
+from tvmdet.spec import DetectorSpec, InputSpec, KeypointSpec, MaskSpec
 
 
 def two() -> Detections:
@@ -26,6 +28,18 @@ def two() -> Detections:
         image_size_hw=(50, 60),
         source="a.jpg",
     )
+
+
+def masked_spec() -> DetectorSpec:
+    return DetectorSpec(family="raw", labels=(), input=InputSpec(size_hw=(4, 4)), masks=MaskSpec())
+
+
+def with_points(*, scored: bool = True) -> Detections:
+    """The two with an eye and a nose each; the second's nose lies outside of the image."""
+    xy = np.array([[[2, 3], [4.5, 5]], [[6, 7], [-8, 70]]], np.float32)
+    scores = np.array([[1, 0.75], [0.5, 0]], np.float32) if scored else None
+    points = Keypoints(xy=xy, scores=scores, names=("eye", "nose"), skeleton=((0, 1),))
+    return dataclasses.replace(two(), keypoints=points)
 
 
 def with_masks() -> Detections:
@@ -61,7 +75,7 @@ def test_masks_are_made_once_when_asked_for() -> None:
 def test_without_masks_they_are_none() -> None:
     assert two().masks is None and two().mask_rles() is None
     assert [found.mask for found in two()] == [None, None]
-    nothing = Detections.empty((3, 4), with_masks=True)
+    nothing = Detections.empty((3, 4), spec=masked_spec())
     assert nothing.masks.shape == (0, 3, 4) and nothing.mask_rles() == []
     assert Detections.empty((3, 4)).masks is None
 
@@ -158,6 +172,78 @@ def test_to_dict_survives_json() -> None:
     }
 
 
+def test_keypoints_come_with_their_detection() -> None:
+    first, second = with_points()
+    assert first.keypoints == {"eye": Keypoint(2, 3, 1), "nose": Keypoint(4.5, 5, 0.75)}
+    assert second.keypoints["nose"] == (-8, 70, 0)
+    assert [one.keypoints for one in two()] == [None, None]
+    assert two().keypoints is None
+    plain = next(iter(with_points(scored=False)))
+    assert plain.keypoints["eye"] == Keypoint(2, 3) == (2, 3, None)
+    again = pickle.loads(pickle.dumps(first))
+    assert (again, again.keypoints) == (first, first.keypoints)
+
+
+def test_filter_keeps_the_keypoints_of_what_stays() -> None:
+    kept = with_points().filter(score=0.6)
+    assert kept.keypoints.xy.tolist() == [[[2, 3], [4.5, 5]]]
+    assert kept.keypoints.scores.tolist() == [[1, 0.75]]
+    assert (kept.keypoints.names, kept.keypoints.skeleton) == (("eye", "nose"), ((0, 1),))
+    plain = with_points(scored=False).filter(score=0.9)
+    assert plain.keypoints.xy.shape == (0, 2, 2)
+    assert plain.keypoints.scores is None
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_nothing_found_has_no_keypoints(scored: bool) -> None:
+    points = KeypointSpec(names=("a", "b", "c"), scored=scored)
+    spec = dataclasses.replace(masked_spec(), keypoints=points)
+    nothing = Detections.empty((3, 4), spec=spec)
+    assert nothing.keypoints.xy.shape == (0, 3, 2)
+    assert (nothing.keypoints.scores is not None) == scored
+    assert Detections.empty((3, 4), spec=masked_spec()).keypoints is None
+
+
+def test_keypoints_as_json() -> None:
+    data = json.loads(json.dumps(with_points().to_dict()))
+    assert data["detections"][1]["keypoints"] == [
+        {"name": "eye", "xy": [6, 7], "score": 0.5},
+        {"name": "nose", "xy": [-8, 70], "score": 0},
+    ]
+    plain = json.loads(json.dumps(with_points(scored=False).to_dict()))
+    assert plain["detections"][0]["keypoints"][0] == {"name": "eye", "xy": [2, 3], "score": None}
+    assert "keypoints" not in two().to_dict()["detections"][0]
+
+
+def test_keypoints_go_to_supervision() -> None:
+    converted = with_points().to_supervision()
+    np.testing.assert_array_equal(converted.data["keypoints_xy"], with_points().keypoints.xy)
+    np.testing.assert_array_equal(converted.data["keypoint_scores"], with_points().keypoints.scores)
+    assert converted[1:].data["keypoints_xy"].tolist() == [[[6, 7], [-8, 70]]]
+    assert set(with_points(scored=False).to_supervision().data) == {"class_name", "keypoints_xy"}
+
+
+@pytest.mark.parametrize(
+    ("xy", "scores", "names", "message"),
+    [
+        ((2, 2), None, ("a", "b"), r"shape \(2, 2\) beside 2 names; allowed: \(n, 2, 2\)"),
+        ((2, 3, 2), None, ("a", "b"), r"shape \(2, 3, 2\)"),
+        ((2, 2, 2), (2, 3), ("a", "b"), r"scores have the shape \(2, 3\); allowed: \(2, 2\)"),
+    ],
+)
+def test_keypoints_that_do_not_belong_together(
+    xy: tuple[int, ...], scores: tuple[int, ...] | None, names: tuple[str, ...], message: str
+) -> None:
+    values = None if scores is None else np.zeros(scores, np.float32)
+    with pytest.raises(InputError, match=message):
+        Keypoints(xy=np.zeros(xy, np.float32), scores=values, names=names)
+
+
+def test_keypoints_of_other_objects_are_refused() -> None:
+    with pytest.raises(InputError, match="keypoints of 1 object; allowed: of 2"):
+        dataclasses.replace(two(), keypoints=with_points().keypoints.take([0]))
+
+
 def test_filter_keeps_what_scores_more() -> None:
     assert two().filter(score=0.5).labels == ("cat",)
     assert len(two().filter(score=0.0)) == 2
@@ -168,7 +254,7 @@ def test_filter_keeps_what_scores_more() -> None:
 
 @pytest.mark.parametrize(
     "found",
-    [Detections.empty((5, 5)), two(), Detections.empty((5, 5), with_masks=True), with_masks()],
+    [Detections.empty((5, 5)), two(), Detections.empty((5, 5), spec=masked_spec()), with_masks()],
     ids=["none", "two", "none with masks", "two with masks"],
 )
 def test_to_supervision(found: Detections) -> None:

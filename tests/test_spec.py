@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tvmdet.errors import InputError
-from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
+from tvmdet.spec import DetectorSpec, InputSpec, KeypointSpec, MaskSpec, PostprocessSpec
 
 
 def _plain(**changes: Any) -> dict[str, Any]:
@@ -171,6 +171,41 @@ def test_masks_survive(masks: dict[str, Any]) -> None:
     spec = DetectorSpec.from_dict(_plain(masks=masks))
     assert spec.masks == MaskSpec(**masks)
     assert DetectorSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+def test_keypoints_survive_and_can_be_left_out() -> None:
+    table = {"names": ["eye", "nose"], "scored": True, "skeleton": [[0, 1]]}
+    spec = DetectorSpec.from_dict(_plain(keypoints=table))
+    points = KeypointSpec(names=("eye", "nose"), scored=True, skeleton=((0, 1),))
+    assert spec.keypoints == points
+    assert points.columns == 6
+    assert DetectorSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    assert spec.override({"keypoints": False}).keypoints is None
+    named = spec.override({"keypoints": {"names": ["a", "b"]}}).keypoints
+    assert named == KeypointSpec(names=("a", "b"), scored=True, skeleton=((0, 1),))
+    assert DetectorSpec.from_dict(_plain()).keypoints is None
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({}, "keypoints: .*missing .*names"),
+        ({"names": []}, "keypoints.names is .*; allowed: a list of 1 to 1000 different names"),
+        ({"names": ["a", "a"]}, "different names"),
+        ({"names": ["a", " "]}, "different names"),
+        ({"names": "nose"}, "different names"),
+        ({"names": ["a"], "scored": 1}, "keypoints.scored is 1; allowed: true or false"),
+        ({"names": ["a"], "skeleton": [[0, 1, 0]]}, "skeleton is .*; allowed: a list of pairs"),
+        ({"names": ["a"], "skeleton": [[0, -1]]}, "a list of pairs"),
+        ({"names": ["a"], "skeleton": [[0, True]]}, "a list of pairs"),
+        ({"names": ["a"], "skeleton": [[0, 1]]}, r"joins \[0, 1\]; allowed: indices from 0 to 0"),
+        ({"names": ["a"], "count": 1}, "unknown key 'count'"),
+        (True, "spec keypoints is True; give a table"),
+    ],
+)
+def test_keypoints_that_are_none(table: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DetectorSpec.from_dict(_plain(keypoints=table))
 
 
 def test_masks_can_be_left_out() -> None:

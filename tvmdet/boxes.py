@@ -137,6 +137,14 @@ class ImageTransform:
         boxes = np.asarray(boxes_xyxy, dtype=np.float32).reshape(-1, 4)
         return (boxes - self._offset()) / self._scale()
 
+    def points_to_image(self, points_xy: npt.ArrayLike) -> Float32:
+        """Maps points ``[..., 2]`` from network pixels to image pixels, as a new array.
+
+        They are not clipped.
+        """
+        points = np.asarray(points_xy, dtype=np.float32)
+        return (points - self._offset()[:2]) / self._scale()[:2]
+
     def _scale(self) -> Float32:
         return np.array(self.scale_xy * 2, dtype=np.float32)
 

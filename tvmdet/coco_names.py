@@ -9,7 +9,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["UNUSED", "plain_class_name", "spread_over_numbers"]
+__all__ = ["COCO_KEYPOINTS", "COCO_SKELETON", "UNUSED", "plain_class_name", "spread_over_numbers"]
+
+# A person's points, left and right as the person has them, and the pairs that a drawing joins
+# (``person_keypoints_val2017.json``, whose skeleton counts from 1).
+COCO_KEYPOINTS = (
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
+COCO_SKELETON = (
+    (15, 13),
+    (13, 11),
+    (16, 14),
+    (14, 12),
+    (11, 12),
+    (5, 11),
+    (6, 12),
+    (5, 6),
+    (5, 7),
+    (6, 8),
+    (7, 9),
+    (8, 10),
+    (1, 2),
+    (0, 1),
+    (0, 2),
+    (1, 3),
+    (2, 4),
+    (3, 5),
+    (4, 6),
+)
 
 # As torchvision and Hugging Face call a number that no class has.
 UNUSED = "N/A"

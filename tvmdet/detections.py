@@ -13,7 +13,9 @@ import numpy.typing as npt
 from tvmdet.arguments import check_kind
 from tvmdet.counted import counted
 from tvmdet.errors import InputError
+from tvmdet.keypoints import Keypoint, Keypoints, no_keypoints
 from tvmdet.masks import InstanceMasks
+from tvmdet.spec import DetectorSpec
 
 __all__ = ["Detection", "Detections"]
 
@@ -36,6 +38,7 @@ class Detection(_Fields):
     """
 
     _masks: InstanceMasks | None = None
+    _keypoints: Keypoints | None = None
     _index: int = 0
 
     @cached_property
@@ -45,6 +48,11 @@ class Detection(_Fields):
         Made when asked for the first time.
         """
         return None if self._masks is None else self._masks.paste(self._index)
+
+    @cached_property
+    def keypoints(self) -> dict[str, Keypoint] | None:
+        """The object's points by name, x, y and score; None without keypoints."""
+        return None if self._keypoints is None else self._keypoints.of(self._index)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,6 +71,9 @@ class Detections:
         error: Why the image could not be used, or None. There are no boxes then.
         instance_masks: The masks as the network computed them, small; None where the detector
             has none. :attr:`masks` and :meth:`mask_rles` paste them into the image.
+        keypoints: The points of each object: ``keypoints.xy`` float32 ``[n, P, 2]`` in pixels of
+            the original image, ``keypoints.scores`` float32 ``[n, P]`` or None,
+            ``keypoints.names``; None where the detector has none.
     """
 
     boxes_xyxy: npt.NDArray[np.float32]
@@ -73,6 +84,7 @@ class Detections:
     source: str | None = None
     error: str | None = None
     instance_masks: InstanceMasks | None = None
+    keypoints: Keypoints | None = None
 
     def __post_init__(self) -> None:
         """Rejects arrays that do not belong together."""
@@ -93,6 +105,10 @@ class Detections:
                 f"got {counted(len(masks), 'mask')} in an image of {masks.image_size_hw}; "
                 f"allowed: {n} in one of {self.image_size_hw}"
             )
+        if self.keypoints is not None and len(self.keypoints) != n:
+            raise InputError(
+                f"got keypoints of {counted(len(self.keypoints), 'object')}; allowed: of {n}"
+            )
 
     @classmethod
     def empty(
@@ -101,9 +117,13 @@ class Detections:
         *,
         source: str | None = None,
         error: str | None = None,
-        with_masks: bool = False,
+        spec: DetectorSpec | None = None,
     ) -> Detections:
-        """Returns a result without boxes; ``with_masks``, as of a detector that has masks."""
+        """Returns a result without boxes; with a ``spec``, as that detector's.
+
+        A detector with masks or keypoints has none of them then, where others have None.
+        """
+        with_masks = spec is not None and spec.masks is not None
         none = InstanceMasks(small=(), threshold=0.5, image_size_hw=image_size_hw)
         return cls(
             boxes_xyxy=np.zeros((0, 4), dtype=np.float32),
@@ -114,6 +134,9 @@ class Detections:
             source=source,
             error=error,
             instance_masks=none if with_masks else None,
+            keypoints=None
+            if spec is None or spec.keypoints is None
+            else no_keypoints(spec.keypoints),
         )
 
     @cached_property
@@ -151,6 +174,7 @@ class Detections:
         for index, ((x1, y1, x2, y2), score, class_id, label) in enumerate(rows):
             found = Detection((x1, y1, x2, y2), score, class_id, label)
             found._masks, found._index = self.instance_masks, index
+            found._keypoints = self.keypoints
             yield found
 
     def filter(self, *, score: float) -> Detections:
@@ -172,10 +196,15 @@ class Detections:
             source=self.source,
             error=self.error,
             instance_masks=None if masks is None else masks.take(kept),
+            keypoints=None if self.keypoints is None else self.keypoints.take(kept),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the result as plain JSON values, masks under ``mask_rle``."""
+        """Returns the result as plain JSON values.
+
+        Masks are under ``mask_rle``, keypoints under ``keypoints``, each with ``name``, ``xy`` and
+        ``score``, which is null where the network gives none.
+        """
         entries: list[dict[str, Any]] = [
             {
                 "label": found.label,
@@ -187,6 +216,9 @@ class Detections:
         ]
         for entry, rle in zip(entries, self.mask_rles() or (), strict=False):
             entry["mask_rle"] = rle
+        if self.keypoints is not None:
+            for index, entry in enumerate(entries):
+                entry["keypoints"] = self.keypoints.to_dicts(index)
         return {
             "source": self.source,
             "error": self.error,
@@ -196,6 +228,9 @@ class Detections:
 
     def to_supervision(self) -> Any:
         """Returns the result as ``supervision.Detections``, labels under ``class_name``.
+
+        Keypoints are under ``keypoints_xy`` and ``keypoint_scores`` in its ``data``, ``[n, P, 2]``
+        and ``[n, P]``.
 
         Raises:
             InputError: The package ``supervision`` is not installed.
@@ -207,16 +242,23 @@ class Detections:
                 "to_supervision() needs the package supervision, which cannot be imported; "
                 "install it with: pip install supervision"
             ) from error
+        data: dict[str, npt.NDArray[Any]] = {"class_name": np.array(self.labels, dtype=np.str_)}
+        if self.keypoints is not None:
+            data["keypoints_xy"] = self.keypoints.xy.copy()
+            if self.keypoints.scores is not None:
+                data["keypoint_scores"] = self.keypoints.scores.copy()
         return supervision.Detections(
             xyxy=self.boxes_xyxy.copy(),
             mask=None if self.masks is None else self.masks.copy(),
             confidence=self.scores.copy(),
             class_id=self.class_ids.astype(np.int64),
-            data={"class_name": np.array(self.labels, dtype=np.str_)},
+            data=data,
         )
 
     def draw(self, image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        """Draws the boxes with their labels and scores, and masks where there are any.
+        """Draws the boxes, labels and scores, and masks and keypoints where there are any.
+
+        Of keypoints with a score those are drawn that score 0.5 or more.
 
         Args:
             image: The image that was searched: BGR, BGRA or grey, 8 or 16 bit. It is not

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from tvmdet.errors import InputError
 
-__all__ = ["DetectorSpec", "InputSpec", "MaskSpec", "PostprocessSpec"]
+__all__ = ["DetectorSpec", "InputSpec", "KeypointSpec", "MaskSpec", "PostprocessSpec"]
 
 Color = Literal["rgb", "bgr"]
 Resize = Literal["letterbox", "stretch"]
@@ -23,6 +23,7 @@ PadPosition = Literal["center", "top_left"]
 MaskFrame = Literal["box", "image"]
 
 _LONGEST_SHOWN = 120  # characters of a wrong value in a message
+_MOST_KEYPOINTS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,11 @@ def _is_size(value: Any) -> bool:
 
 def _is_three_numbers(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value))
+
+
+def _is_pair(value: Any) -> bool:
+    whole = isinstance(value, list | tuple) and [type(one) for one in value] == [int, int]
+    return whole and min(value) >= 0
 
 
 _SIDE = _whole(1, 2**24)
@@ -220,7 +226,64 @@ class MaskSpec:
         _check(self, "masks.", _MASK_RULES)
 
 
+@dataclass(frozen=True, kw_only=True)
+class KeypointSpec:
+    """What points a network finds of each object.
+
+    Attributes:
+        names: One for each point, in the network's order; no two alike.
+        scored: Whether the network says of each point how sure it is, or how likely to be seen.
+        skeleton: Pairs of points, by index, that a drawing joins by a line.
+    """
+
+    names: tuple[str, ...]
+    scored: bool = False
+    skeleton: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Rejects lists that are no names, or join points that are not there."""
+        _check(self, "keypoints.", _KEYPOINT_RULES)
+        skeleton = tuple(tuple(pair) for pair in self.skeleton)
+        object.__setattr__(self, "skeleton", skeleton)
+        last = len(self.names) - 1
+        for pair in skeleton:
+            if max(pair) > last:
+                raise InputError(
+                    f"spec keypoints.skeleton joins {list(pair)}; allowed: indices from 0 to {last}"
+                )
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> KeypointSpec:
+        """Builds one from the table of a spec.
+
+        Raises:
+            InputError: A key is unknown or missing, or a value is of the wrong kind.
+        """
+        made: KeypointSpec = _build(cls, "keypoints", table)
+        return made
+
+    @property
+    def columns(self) -> int:
+        """Numbers of one object: x and y of each point, and its score where there is one."""
+        return len(self.names) * (3 if self.scored else 2)
+
+
 _MASK_RULES = {"frame": _one_of("box", "image"), "threshold": _SHARE, "cut_to_box": _FLAG}
+_KEYPOINT_RULES = {
+    "names": _Rule(
+        accepts=lambda got: (
+            isinstance(got, tuple)
+            and all(map(_is_name, got))
+            and 1 <= len(set(got)) == len(got) <= _MOST_KEYPOINTS
+        ),
+        allowed=f"a list of 1 to {_MOST_KEYPOINTS} different names, each text and not empty",
+    ),
+    "scored": _FLAG,
+    "skeleton": _Rule(
+        accepts=lambda got: isinstance(got, tuple) and all(map(_is_pair, got)),
+        allowed="a list of pairs of points, by index, such as [[0, 1], [1, 2]]",
+    ),
+}
 _SPEC_RULES = {
     "family": _Rule(accepts=_is_name, allowed="the name of a detector family, or raw"),
     "labels": _Rule(
@@ -238,6 +301,10 @@ _SPEC_RULES = {
     "masks": _Rule(
         accepts=lambda got: got is None or isinstance(got, MaskSpec),
         allowed="a MaskSpec, or None for a detector without masks",
+    ),
+    "keypoints": _Rule(
+        accepts=lambda got: got is None or isinstance(got, KeypointSpec),
+        allowed="a KeypointSpec, or None for a detector without keypoints",
     ),
     "options": _Rule(
         accepts=lambda got: isinstance(got, Mapping) and _is_plain(got),
@@ -257,6 +324,7 @@ class DetectorSpec:
         postprocess: How scored boxes become detections.
         options: What the family needs beyond that (strides, ...), plain JSON values.
         masks: How its masks lie on the image; None for a detector without masks.
+        keypoints: What points it finds of each object; None for a detector without.
         outputs: Those of the ONNX file that were kept; empty for all.
     """
 
@@ -266,6 +334,7 @@ class DetectorSpec:
     postprocess: PostprocessSpec = field(default_factory=PostprocessSpec)
     options: Mapping[str, Any] = field(default_factory=dict)
     masks: MaskSpec | None = None
+    keypoints: KeypointSpec | None = None
     outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -281,8 +350,8 @@ class DetectorSpec:
         """Builds a spec from plain values, as read from JSON or TOML.
 
         Args:
-            data: Keys as the attributes; ``input``, ``postprocess`` and ``masks`` are tables.
-                ``masks`` may also be false, which TOML has and None not.
+            data: Keys as the attributes; ``input``, ``postprocess``, ``masks`` and ``keypoints``
+                are tables. The last two may also be false, which TOML has and None not.
 
         Raises:
             InputError: A key is unknown or missing, or a value is of the wrong kind or out of
@@ -299,7 +368,8 @@ class DetectorSpec:
             input=_build(InputSpec, "input", data["input"]),
             postprocess=_build(PostprocessSpec, "postprocess", data.get("postprocess", {})),
             options=data.get("options", {}),
-            masks=_build(MaskSpec, "masks", data["masks"]) if _has_masks(data) else None,
+            masks=_build_some(MaskSpec, "masks", data),
+            keypoints=_build_some(KeypointSpec, "keypoints", data),
             outputs=data.get("outputs", ()),
         )
 
@@ -331,8 +401,10 @@ def _refuse_other_than_table(where: str, data: Any) -> None:
         raise InputError(f"{where} is {_show(data)}; give a table of values")
 
 
-def _has_masks(data: Mapping[str, Any]) -> bool:
-    return data.get("masks") is not None and data["masks"] is not False
+def _build_some(cls: type, table: str, data: Mapping[str, Any]) -> Any:
+    """Builds from a table that may be missing, null or false."""
+    given = data.get(table)
+    return None if given is None or given is False else _build(cls, table, given)
 
 
 def _build(cls: type, table: str, data: Any) -> Any:

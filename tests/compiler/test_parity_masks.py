@@ -96,7 +96,7 @@ class _Noisy(_Poisoned):
 @pytest.mark.parametrize("poisoned", [_Shifted, _OtherCandidates])
 def test_a_poisoned_mask_is_a_breach(built: tuple[Any, Any], poisoned: type[Reference]) -> None:
     model, report = built
-    message = r"\(batch \d, row \d\): the mask of [ab] 0\.\d+ at \[.*\] has an IoU of 0\.\d+ with"
+    message = r"\(batch \d, row \d\): of [ab] 0\.\d+ at \[.*\] its mask has an IoU of 0\.\d+ with"
     with pytest.raises(ParityError, match=message) as error:
         _check(model, report, poisoned(model, 1))
     assert "(allowed: 0.98)" in str(error.value)

@@ -57,7 +57,7 @@ def claim(network: GraphSummary, size_hw: tuple[int, int] = SIZE_HW, **given: An
 
 
 def decode(spec: DetectorSpec, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Runs the compiled decoding: boxes and scores."""
+    """Runs the compiled decoding: boxes, scores, and keypoints where there are any."""
     bb = relax.BlockBuilder()
     params = [
         relax.Var(f"x{at}", relax.TensorType(value.shape, "float32"))
@@ -67,7 +67,10 @@ def decode(spec: DetectorSpec, outputs: Mapping[str, np.ndarray]) -> list[np.nda
         with bb.dataflow():
             named = dict(zip(outputs, params, strict=True))
             decoded = get_head(spec.family).decode(bb, named, spec)
-            result = bb.emit_output(relax.Tuple([decoded.boxes, decoded.scores]))
+            results = [decoded.boxes, decoded.scores]
+            if decoded.keypoints is not None:
+                results.append(decoded.keypoints)
+            result = bb.emit_output(relax.Tuple(results))
         bb.emit_func_output(result)
     module = bb.get()
     assert "call_tir" not in module.script()
@@ -95,12 +98,16 @@ def assert_decodes(network: GraphSummary, spec: DetectorSpec, *, batch: int = 2)
         name: rng.normal(0, 2, (batch, *value.shape[1:])).astype(np.float32)
         for name, value in network.outputs.items()
     }
-    boxes, scores = decode(spec, outputs)
+    boxes, scores, *points = decode(spec, outputs)
     want = get_head(spec.family).decode_reference(outputs, spec)
     assert boxes.shape == (*scores.shape[:2], 4)
     assert scores.shape == (batch, boxes.shape[1], len(spec.labels))
     np.testing.assert_allclose(boxes, want.boxes, rtol=1e-5, atol=2e-3)
     np.testing.assert_allclose(scores, want.scores, rtol=1e-5, atol=1e-6)
+    assert len(points) == (spec.keypoints is not None)
+    for got in points:
+        assert got.shape == (*scores.shape[:2], spec.keypoints.columns)
+        np.testing.assert_allclose(got, want.keypoints, rtol=1e-4, atol=2e-3)
     height, width = spec.input.size_hw
     assert boxes.min() >= 0
     assert (boxes <= [width, height, width, height]).all()

@@ -50,6 +50,13 @@ def joined(ranges: tuple[Range, ...], rank: int = 3, **facts: Any) -> GraphSumma
     return summary_of({"output0": shape}, output_ranges={"output0": ranges}, **facts)
 
 
+def poses(points: int = 3, numbers: int = 2, **facts: Any) -> GraphSummary:
+    """Ultralytics' YOLO26-pose: the points' numbers after the six of YOLOv10."""
+    metadata = {**ULTRALYTICS, "task": "pose", "kpt_shape": f"[{points}, {numbers}]"}
+    shape = (1, 7, 6 + points * numbers)
+    return summary_of({"output0": shape}, metadata=metadata, **facts)
+
+
 YOLOV10 = (*CORNERS, SCORE, number_range(1))
 QUERIES = (UNIT, UNIT, UNIT, UNIT, SCORE, number_range(1))
 YOLOV7 = (BATCH, *CORNERS, number_range(1), SCORE)

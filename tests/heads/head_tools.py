@@ -41,7 +41,7 @@ def summary_of(
 
 
 def decode(spec: DetectorSpec, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Runs a head's Relax decoding: boxes, scores, and masks where there are any."""
+    """Runs a head's Relax decoding: boxes, scores, masks and keypoints where there are any."""
     bb = relax.BlockBuilder()
     params = [
         relax.Var(f"x{at}", relax.TensorType(value.shape, str(value.dtype)))
@@ -54,6 +54,8 @@ def decode(spec: DetectorSpec, outputs: Mapping[str, np.ndarray]) -> list[np.nda
             results = [found.boxes, found.scores]
             if found.masks is not None:
                 results.append(found.masks.values)
+            if found.keypoints is not None:
+                results.append(found.keypoints)
             result = bb.emit_output(relax.Tuple(results))
         bb.emit_func_output(result)
     module = bb.get()
@@ -63,12 +65,13 @@ def decode(spec: DetectorSpec, outputs: Mapping[str, np.ndarray]) -> list[np.nda
 
 def assert_decodes_as_reference(spec: DetectorSpec, outputs: Mapping[str, np.ndarray]) -> None:
     """Holds a head's Relax decoding against its numpy one."""
-    boxes, scores, *masks = decode(spec, outputs)
+    boxes, scores, *more = decode(spec, outputs)
     want = get_head(spec.family).decode_reference(outputs, spec)
     assert boxes.shape == (*scores.shape[:2], 4)
     assert scores.shape[2] == len(spec.labels)
     np.testing.assert_allclose(boxes, want.boxes, rtol=1e-5, atol=1e-3)
     np.testing.assert_allclose(scores, want.scores, rtol=1e-5, atol=1e-6)
-    assert len(masks) == (want.masks is not None)
-    if masks:
-        np.testing.assert_allclose(masks[0], want.masks.values, rtol=1e-5, atol=1e-6)
+    expected = [] if want.masks is None else [want.masks.values]
+    expected += [] if want.keypoints is None else [want.keypoints]
+    for got, other in zip(more, expected, strict=True):
+        np.testing.assert_allclose(got, other, rtol=1e-5, atol=1e-6)

@@ -22,8 +22,10 @@ def _network(side: int, **facts: Any) -> GraphSummary:
     return summary(outputs, size_hw=(side, side), **facts)
 
 
-def _published(rows: np.ndarray, logits: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes and scores as ``BlazeFace._decode_boxes`` finds them, on MediaPipe's anchors."""
+def _published(
+    rows: np.ndarray, logits: np.ndarray, side: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What ``BlazeFace._decode_boxes`` finds on MediaPipe's anchors: boxes, scores, keypoints."""
     anchors = [
         ((column + 0.5) / cells, (row + 0.5) / cells)
         for cells, _, per_cell in SIDES[side]
@@ -31,11 +33,17 @@ def _published(rows: np.ndarray, logits: np.ndarray, side: int) -> tuple[np.ndar
         for column in range(cells)
         for _ in range(per_cell)
     ]
-    boxes = []
-    for (anchor_x, anchor_y), (x, y, width, height) in zip(anchors, rows[:, :4], strict=True):
+    boxes, points = [], []
+    for (anchor_x, anchor_y), row in zip(anchors, rows, strict=True):
+        x, y, width, height = row[:4]
         x, y = (x / side + anchor_x) * side, (y / side + anchor_y) * side
         boxes.append([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
-    return np.array(boxes), 1 / (1 + np.exp(-np.clip(logits[:, 0], -100, 100)))
+        points.append([])
+        for k in range(6):
+            points[-1].append((row[4 + k * 2] / side + anchor_x) * side)
+            points[-1].append((row[4 + k * 2 + 1] / side + anchor_y) * side)
+    scores = 1 / (1 + np.exp(-np.clip(logits[:, 0], -100, 100)))
+    return np.array(boxes), scores, np.array(points)
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -47,9 +55,9 @@ def test_decodes_as_mediapipe_does(side: int) -> None:
     rng = np.random.default_rng(9)
     shapes = {name: value.shape for name, value in network.outputs.items()}
     values = {name: rng.normal(5, 20, shape).astype(np.float32) for name, shape in shapes.items()}
-    boxes, scores = decode(found.spec, values)
+    boxes, scores, points = decode(found.spec, values)
     with np.errstate(over="ignore"):
-        want_boxes, want_scores = _published(
+        want_boxes, want_scores, want_points = _published(
             values["regressors"][0].astype(np.float64),
             values["classificators"][0].astype(np.float64),
             side,
@@ -59,7 +67,15 @@ def test_decodes_as_mediapipe_does(side: int) -> None:
     assert inside.sum() > 100
     np.testing.assert_allclose(boxes[0][inside], want_boxes[inside], atol=1e-3)
     np.testing.assert_allclose(scores[0, :, 0], want_scores * inside, atol=1e-6)
+    np.testing.assert_allclose(points[0], want_points, atol=1e-3)
+    assert found.spec.keypoints.names[3:] == ("mouth", "right_ear", "left_ear")
     assert_decodes(network, found.spec)
+
+
+def test_keypoints_can_be_left_out() -> None:
+    spec = claim(_network(128), (128, 128), keypoints=False).spec
+    assert spec.keypoints is None
+    assert_decodes(_network(128), spec)
 
 
 def test_is_fed_as_mediapipe_does() -> None:

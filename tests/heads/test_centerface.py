@@ -47,10 +47,10 @@ def _network(
 
 
 def _published(
-    heat: np.ndarray, scale: np.ndarray, offset: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes and scores as ``CenterFace.decode`` finds them, cut to the picture on all sides."""
-    boxes, scores = [], []
+    heat: np.ndarray, scale: np.ndarray, offset: np.ndarray, landmark: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What ``CenterFace.decode`` finds, with boxes cut to the picture on all sides."""
+    boxes, scores, points = [], [], []
     for row in range(GRID[0]):
         for column in range(GRID[1]):
             height, width = np.exp(scale[0, :, row, column].astype(np.float64)) * 4
@@ -59,7 +59,11 @@ def _published(
             box = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
             boxes.append(np.clip(box, 0, [SIZE_HW[1], SIZE_HW[0]] * 2))
             scores.append(heat[0, 0, row, column])
-    return np.array(boxes), np.array(scores)
+            points.append([])
+            for j in range(5):
+                points[-1].append(landmark[0, j * 2 + 1, row, column] * width + box[0])
+                points[-1].append(landmark[0, j * 2, row, column] * height + box[1])
+    return np.array(boxes), np.array(scores), np.array(points)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -71,8 +75,11 @@ def test_decodes_as_the_authors_do(swapped: bool) -> None:
     assert found.spec.options["size_output"] == sides
     assert found.spec.options["offset_output"] == shifts
     assert any("by what a picture gives" in reason for reason in found.reasons)
-    boxes, scores = decode(found.spec, answers)
-    want_boxes, want_scores = _published(answers["537"], answers[sides], answers[shifts])
+    boxes, scores, points = decode(found.spec, answers)
+    want_boxes, want_scores, want_points = _published(
+        answers["537"], answers[sides], answers[shifts], answers["540"]
+    )
+    np.testing.assert_allclose(points[0], want_points, rtol=1e-5, atol=1e-3)
     np.testing.assert_allclose(boxes[0], want_boxes, rtol=1e-5, atol=1e-3)
     np.testing.assert_allclose(scores[0, :, 0], want_scores, atol=1e-6)
     assert (want_boxes[:, :2] > 0).all(axis=1).any()

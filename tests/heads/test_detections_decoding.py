@@ -21,6 +21,7 @@ from detections_samples import (
     claimed,
     joined,
     network,
+    poses,
     torchvision,
 )
 from head_tools import assert_decodes_as_reference, decode, summary_of
@@ -30,6 +31,7 @@ from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.recognise import recognise
 from tvmdet.heads import GraphSummary, get_head
 from tvmdet.heads.base import ROW_COUNTS
+from tvmdet.spec import KeypointSpec
 
 
 def _random(summary: GraphSummary, batch: int, classes: int) -> dict[str, np.ndarray]:
@@ -53,6 +55,7 @@ def _random(summary: GraphSummary, batch: int, classes: int) -> dict[str, np.nda
     [
         (torchvision(), {"labels": ["a", "b"]}, 1),
         (joined(YOLOV10, metadata=ULTRALYTICS), {}, 2),
+        (poses(), {}, 2),
         (joined(PADDLE, rank=2), TOLD, 1),
         (joined(YOLOV7, rank=2), {}, 1),
         (
@@ -227,3 +230,29 @@ def test_a_network_compiles_with_parity(kind: str, tmp_path: Path) -> None:
     report = tvmdet.compile(model, output=tmp_path / "m.tvmdet")
     (certificate,) = report.parity.values()
     assert certificate["boxes"] > 0
+
+
+def test_keypoints_follow_the_six_columns() -> None:
+    spec = claimed(poses(points=2, numbers=3))
+    assert spec.options["columns"] == [*SIDES, "score", "class"]
+    assert spec.keypoints == KeypointSpec(names=("point_0", "point_1"), scored=True)
+    rows = np.zeros((1, 7, 12), np.float32)
+    rows[0, 2] = [1, 2, 30, 40, 0.75, 1, 5, 6, 0.25, 7, 8, 1]
+    boxes, scores, points = decode(spec, {"output0": rows})
+    assert boxes[0, 2].tolist() == [1, 2, 30, 40]
+    assert scores[0, 2].tolist() == [0, 0.75]
+    assert points[0, 2].tolist() == [5, 6, 0.25, 7, 8, 1]
+    whole = claimed(poses(points=17, numbers=3)).keypoints
+    assert whole.names[0] == "nose" and (5, 6) in whole.skeleton
+
+
+def test_keypoints_of_rows_can_be_left_out() -> None:
+    spec = recognise(poses(), (64, 96), {"keypoints": False}).spec
+    assert spec.keypoints is None
+    rows = np.arange(84, dtype=np.float32).reshape(1, 7, 12)
+    boxes, _ = decode(spec, {"output0": rows})
+    assert boxes[0, 0].tolist() == [0, 1, 2, 3]
+    with pytest.raises(InputError, match=r"need .N, rows, 11."):
+        recognise(poses(), (64, 96), {"keypoints": False, "options": {"keypoint_columns": 5}})
+    with pytest.raises(InputError, match=r"options.keypoint_columns is 5; its keypoints have 6"):
+        recognise(poses(), (64, 96), {"options": {"keypoint_columns": 5}})

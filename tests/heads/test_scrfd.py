@@ -14,6 +14,7 @@ from dense_summaries import assert_decodes, claim, decode, reference, summary, z
 from tvmdet.errors import InputError
 from tvmdet.heads import GraphSummary, Question, get_head
 from tvmdet.heads.base import Range
+from tvmdet.heads.landmarks import FACE_POINTS
 
 SIZE_HW = (64, 96)
 STRIDES = (8, 16, 32)
@@ -37,10 +38,12 @@ def _network(outputs: Mapping[str, tuple[int, ...]]) -> GraphSummary:
     return replace(summary(outputs), output_ranges=dict.fromkeys(ones, UNIT))
 
 
-def _published(outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes and scores as ``SCRFD.forward`` finds them, prediction by prediction."""
+def _published(
+    outputs: Mapping[str, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, scores and landmarks as ``SCRFD.forward`` finds them, prediction by prediction."""
     values = [value.reshape(-1, value.shape[-1]) for value in outputs.values()]
-    boxes, scores = [], []
+    boxes, scores, points = [], [], []
     for level, stride in enumerate(STRIDES):
         columns = SIZE_HW[1] // stride
         for at, (left, top, right, bottom) in enumerate(values[level + 3] * stride):
@@ -48,7 +51,9 @@ def _published(outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarra
             x, y = column * stride, row * stride
             boxes.append([x - left, y - top, x + right, y + bottom])
             scores.append(values[level][at, 0])
-    return np.array(boxes), np.array(scores)
+            moves = values[level + 6][at] * stride  # distance2kps
+            points.append([(x, y)[i % 2] + moves[i] for i in range(10)])
+    return np.array(boxes), np.array(scores), np.array(points)
 
 
 @pytest.mark.parametrize("outputs", [FACES, NAMED], ids=["numbers", "names"])
@@ -62,14 +67,33 @@ def test_decodes_as_insightface_does(outputs: dict[str, tuple[int, ...]]) -> Non
         name: rng.uniform(0, 1.0 if shape[-1] == 1 else 3.0, shape).astype(np.float32)
         for name, shape in outputs.items()
     }
-    boxes, scores = decode(spec, values)
-    want_boxes, want_scores = _published(values)
+    boxes, scores, points = decode(spec, values)
+    want_boxes, want_scores, want_points = _published(values)
     want_boxes = np.clip(want_boxes, 0, [96, 64, 96, 64])
     inside = (want_boxes[:, 2:] - want_boxes[:, :2] > 0.01).all(axis=1)
     assert inside.sum() > 200
     np.testing.assert_allclose(boxes[0], want_boxes, atol=1e-4)
     np.testing.assert_allclose(scores[0, :, 0], want_scores * inside, atol=1e-6)
     np.testing.assert_allclose(reference(spec, values)[0], boxes, atol=1e-4)
+    np.testing.assert_allclose(points[0], want_points, atol=1e-4)
+    assert spec.keypoints.names == FACE_POINTS
+
+
+def test_landmarks_belong_to_the_boxes_of_their_level() -> None:
+    shuffled = {name: FACES[name] for name in (*NUMBERS[:6], *reversed(NUMBERS[6:]))}
+    spec = claim(_network(shuffled)).spec
+    assert spec.options["landmark_outputs"] == list(NUMBERS[6:])
+    left_out = claim(_network(NAMED), keypoints=False).spec
+    assert left_out.keypoints is None
+    assert_decodes(_network(NAMED), left_out)
+    named = claim(_network(FACES), keypoints={"names": ["a", "b", "c", "d", "e"]}).spec
+    assert named.keypoints.names == ("a", "b", "c", "d", "e")
+    with pytest.raises(InputError, match="have 2 names and scored = false; the network has 5"):
+        claim(_network(FACES), keypoints={"names": ["a", "b"]})
+    boxes_alone = {n: shape for n, shape in NAMED.items() if not n.startswith("kps")}
+    with pytest.raises(InputError, match="family scrfd found none in the network's outputs"):
+        claim(_network(boxes_alone), keypoints={"names": ["a", "b"]})
+    assert claim(_network(boxes_alone)).spec.keypoints is None
 
 
 def test_decodes_batches() -> None:

@@ -180,6 +180,7 @@ def test_landmarks_of_other_things_ask_for_anchors() -> None:
     told["options"]["anchors"][0] = [[24, 24], [48, 48]]
     spec = claim(plates, (96, 128), **told).spec
     assert spec.options["anchors"][0] == [[24, 24], [48, 48]]
+    assert spec.keypoints.names == ("point_0", "point_1", "point_2", "point_3")
     assert spec.options["strides"] == [8, 16, 32]
     odd = replace(plates, outputs={**plates.outputs, "landms": plates.outputs["loc"]})
     assert not isinstance(get_head("ssd").examine(odd, (96, 128), {}), Question)
@@ -197,6 +198,13 @@ def test_retinaface_is_claimed_by_its_landmarks() -> None:
     assert spec.options["score_activation"] == "none"
     assert spec.labels == ("class_0",)
     assert (spec.input.color, spec.input.mean) == ("bgr", (104.0, 117.0, 123.0))
+    assert (spec.options["landmark_outputs"], len(spec.keypoints.names)) == (["586"], 5)
+    assert_decodes(faces, spec)
+    values = {name: np.zeros(shape, np.float32) for name, shape in outputs.items()}
+    values["586"][0, 3, 2:4] = [0.5, -1]  # box_utils.py, decode_landm: of 0.1 widths
+    points = get_head("ssd").decode_reference(values, spec).keypoints
+    # The second box, 32 pixels wide, of the second cell, whose middle is at 12, 4.
+    np.testing.assert_allclose(points[0, 3, :4], [12, 4, 12 + 0.05 * 32, 4 - 0.1 * 32], atol=1e-5)
     asked = get_head("ssd").examine(
         replace(faces, outputs={n: v for n, v in faces.outputs.items() if n != "586"}),
         (96, 128),

@@ -56,14 +56,37 @@ def test_nothing_is_known_of_other_files() -> None:
         (BLOCK, False, ""),
         ({"task": "segment"}, True, ""),
         ({"task": "segment"}, False, "no output of mask prototypes"),
-        ({"task": "pose"}, False, "it finds keypoints; tvmdet finds boxes"),
+        ({"task": "pose", "kpt_shape": "[17, 3]"}, False, "this family's rows have no keypoints"),
         ({"task": "point"}, False, "it finds points; tvmdet finds boxes"),
         ({"task": "obb"}, False, "oriented boxes"),
         ({"task": "classify"}, False, "whole images"),
-        ({"task": "dance"}, False, "only 'detect' and 'segment' are known"),
+        ({"task": "dance"}, False, "only 'detect', 'segment' and 'pose' are known"),
         ({"end2end": "True"}, False, "chosen already"),
     ],
 )
 def test_refuses(metadata: dict[str, str], masks: bool, reason: str) -> None:
     answer = refuse_export(metadata, masks=masks)
     assert (reason in answer) if reason else answer == ""
+
+
+def test_poses_need_the_shape_of_their_points() -> None:
+    said = {"task": "pose", "kpt_shape": "[17, 3]"}
+    assert refuse_export(said, masks=False, keypoints=True) == ""
+    assert "no kpt_shape" in refuse_export({"task": "pose"}, masks=False, keypoints=True)
+    for wrong in ("[17]", "[17, 4]", "[0, 3]", "[17, 3.0]", "17", "x", "[True, 3]"):
+        assert read_ultralytics({"kpt_shape": wrong}).kpt_shape is None, wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("{0: ['nose', 'tail']}", ("nose", "tail")),
+        ("['nose', 'tail']", ("nose", "tail")),
+        ("{0: ['nose', 'tail'], 1: ['a', 'b']}", ("nose", "tail")),
+        ("{}", ()),
+        ("[1, 2]", ()),
+        ("nose", ()),
+    ],
+)
+def test_names_of_keypoints(text: str, names: tuple[str, ...]) -> None:
+    assert read_ultralytics({"kpt_names": text}).kpt_names == names

@@ -80,7 +80,7 @@ def test_raw_maps_beside_are_left_away() -> None:
         (summary({"o": (1, 378, 5)}), "neither dimension"),
         (summary({**PLAIN, "q": (1, 378, 9)}), "several outputs fit"),
         (summary({**PLAIN, "q": (1, 7)}), "2 outputs; this family has one"),
-        (summary(PLAIN, task="pose"), "task 'pose': it finds keypoints"),
+        (summary(PLAIN, task="pose"), "task 'pose', but this family's rows have no keypoints"),
         (summary(PLAIN, task="segment"), "no output of mask prototypes"),
         (summary(PLAIN, names="['a']"), "name 1 classes"),
         (summary(PLAIN, {("o", 2): columns((4, RAW), (4, SCORES))}), "straight from a Conv"),

@@ -30,11 +30,11 @@ def _network(outputs: Mapping[str, tuple[int, ...]]) -> GraphSummary:
     return replace(summary(outputs), output_ranges=dict.fromkeys(ones, UNIT))
 
 
-def _published(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes and scores as ``FaceDetectorYNImpl::postProcess`` finds them, cell by cell."""
-    boxes, scores = [], []
+def _published(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, scores, points as ``FaceDetectorYNImpl::postProcess`` finds them, cell by cell."""
+    boxes, scores, points = [], [], []
     for level, stride in enumerate(STRIDES):
-        classes, objects, shifts = (values[level + 3 * kind][0] for kind in range(3))
+        classes, objects, shifts, kps = (values[level + 3 * kind][0] for kind in range(4))
         for row in range(SIZE_HW[0] // stride):
             for column in range(SIZE_HW[1] // stride):
                 at = row * (SIZE_HW[1] // stride) + column
@@ -42,7 +42,11 @@ def _published(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
                 width, height = np.exp(shifts[at, 2:]) * stride
                 boxes.append([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
                 scores.append(np.sqrt(classes[at, 0] * objects[at, 0]))
-    return np.array(boxes), np.array(scores)
+                points.append([])
+                for n in range(5):
+                    points[-1].append((kps[at, 2 * n] + column) * stride)
+                    points[-1].append((kps[at, 2 * n + 1] + row) * stride)
+    return np.array(boxes), np.array(scores), np.array(points)
 
 
 @pytest.mark.parametrize("outputs", [FACES, NUMBERS], ids=["names", "numbers"])
@@ -60,8 +64,9 @@ def test_decodes_as_opencv_does(outputs: dict[str, tuple[int, ...]]) -> None:
         else rng.normal(0, 1, shape).astype(np.float32)
         for name, shape in outputs.items()
     }
-    boxes, scores = decode(spec, values)
-    want_boxes, want_scores = _published(list(values.values()))
+    boxes, scores, points = decode(spec, values)
+    want_boxes, want_scores, want_points = _published(list(values.values()))
+    np.testing.assert_allclose(points[0], want_points, atol=1e-4)
     want_boxes = np.clip(want_boxes, 0, [96, 64, 96, 64])
     inside = (want_boxes[:, 2:] - want_boxes[:, :2] > 0.01).all(axis=1)
     assert inside.sum() > 100

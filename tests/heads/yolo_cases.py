@@ -59,7 +59,7 @@ def summary(
 
 
 def decode(spec: DetectorSpec, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Runs a head's Relax decoding; masks, if any, come as coefficients and prototypes."""
+    """Runs a head's Relax decoding; then masks, as coefficients and prototypes, and keypoints."""
     builder = relax.BlockBuilder()
     params = [
         relax.Var(f"x{at}", relax.TensorType(value.shape, "float32"))
@@ -72,6 +72,8 @@ def decode(spec: DetectorSpec, outputs: Mapping[str, np.ndarray]) -> list[np.nda
             parts = [found.boxes, found.scores]
             if found.masks is not None:
                 parts += [found.masks.values, found.masks.prototypes]
+            if found.keypoints is not None:
+                parts.append(found.keypoints)
             result = builder.emit_output(relax.Tuple(parts))
         builder.emit_func_output(result)
     module = builder.get()
@@ -90,6 +92,9 @@ def assert_decodes(spec: DetectorSpec, outputs: Mapping[str, np.ndarray]) -> Dec
     if want.masks is not None:
         np.testing.assert_array_equal(got[2], want.masks.values)
         np.testing.assert_array_equal(got[3], want.masks.prototypes)
+    assert (want.keypoints is not None) == (spec.keypoints is not None)
+    if want.keypoints is not None:
+        np.testing.assert_array_equal(got[-1], want.keypoints)
     return want
 
 

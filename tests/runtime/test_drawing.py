@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tvmdet.detections import Detections
 from tvmdet.errors import InputError
+from tvmdet.keypoints import Keypoints
 from tvmdet.masks import InstanceMasks, SmallMask
 from tvmdet.runtime.drawing import class_color_bgr
 
@@ -51,6 +54,40 @@ def ring(frame_xyxy: tuple[float, float, float, float]) -> Detections:
         image_size_hw=plain.image_size_hw,
         instance_masks=InstanceMasks(small=(small,), threshold=0.5, image_size_hw=(200, 300)),
     )
+
+
+def pointed(*xy: tuple[float, float], scores: list[float] | None = None) -> Detections:
+    """One object with points that are joined one to the next."""
+    points = Keypoints(
+        xy=np.array([xy], np.float32),
+        scores=None if scores is None else np.array([scores], np.float32),
+        names=tuple(f"p{index}" for index in range(len(xy))),
+        skeleton=tuple((index, index + 1) for index in range(len(xy) - 1)),
+    )
+    return replace(found((40, 40, 260, 180)), keypoints=points)
+
+
+def test_keypoints_are_drawn_and_joined() -> None:
+    image = np.zeros((200, 300, 3), np.uint8)
+    drawn = pointed((80, 100), (200, 100), (200, 160)).draw(image)
+    for x, y in ((80, 100), (140, 100), (200, 130), (200, 160)):
+        # Lines are smoothed, and may lie between two rows of pixels.
+        np.testing.assert_allclose(drawn[y, x], class_color_bgr(0), atol=30, err_msg=f"{x} {y}")
+    assert not drawn[110:150, 60:190].any()
+
+
+def test_keypoints_that_are_not_seen_are_not_drawn() -> None:
+    image = np.zeros((200, 300, 3), np.uint8)
+    drawn = pointed((80, 100), (140, 100), (200, 100), scores=[0.9, 0.5, 0.4]).draw(image)
+    assert drawn[100, 80].any() and drawn[100, 110].any()
+    assert not drawn[100, 150:220].any()
+
+
+@pytest.mark.parametrize("far", [1e9, np.inf, -np.inf, np.nan])
+def test_keypoints_far_outside_are_drawn_without_harm(far: float) -> None:
+    image = np.zeros((200, 300, 3), np.uint8)
+    drawn = pointed((80, 100), (far, far)).draw(image)
+    assert tuple(drawn[100, 80]) == class_color_bgr(0)
 
 
 def test_masks_are_tinted_and_outlined_and_the_rest_is_left() -> None:

@@ -36,6 +36,8 @@ class Agreement:
         worst_score_drift: Greatest difference of its scores.
         class_flips: Pairs whose classes differ though their scores say nothing of a tie.
         alone: Boxes of one side without a partner, well above the threshold.
+        points: Keypoints compared, of pairs.
+        worst_point_px: The farthest that two of them are apart.
     """
 
     boxes: int = 0
@@ -43,6 +45,8 @@ class Agreement:
     worst_score_drift: float = 0.0
     class_flips: int = 0
     alone: int = 0
+    points: int = 0
+    worst_point_px: float = 0.0
 
 
 def compare(detector: Detector, expected: Mapping[str, npt.NDArray[np.float32]]) -> Agreement:
@@ -52,7 +56,7 @@ def compare(detector: Detector, expected: Mapping[str, npt.NDArray[np.float32]])
     room = detector.spec.postprocess.max_detections
     for number in range(PICTURES):
         picture = draw(height, width, number)[..., ::-1]
-        boxes, scores, classes = _candidates(
+        boxes, scores, classes, rows = _candidates(
             expected[f"boxes_{number}"],
             expected[f"scores_{number}"],
             each_class=detector.spec.postprocess.multi_label,
@@ -63,12 +67,15 @@ def compare(detector: Detector, expected: Mapping[str, npt.NDArray[np.float32]])
         wanted = WANTED if len(scores) <= room else min(WANTED, room - SPARE)
         score = float(scores[wanted]) if len(scores) > wanted else 0.0
         found = detector.detect(picture, score=score, iou=1.0)
-        _match(
+        pairs = _match(
             tally,
             (boxes, scores, classes),
             (found.boxes_xyxy, found.scores, found.class_ids),
             score,
         )
+        if found.keypoints is not None:
+            points = expected[f"points_{number}"][rows]
+            _compare_points(tally, points, found.keypoints.xy, pairs)
     return tally
 
 
@@ -77,8 +84,8 @@ _Table = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.
 
 def _candidates(
     boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], *, each_class: bool
-) -> _Table:
-    """Returns boxes, scores and classes, best first, scores of zero left out."""
+) -> tuple[*_Table, npt.NDArray[np.intp]]:
+    """Returns boxes, scores, classes and rows, best first, scores of zero left out."""
     if each_class:
         rows, classes = np.nonzero(scores > 0)
     else:
@@ -86,7 +93,7 @@ def _candidates(
         classes = scores[rows].argmax(axis=1) if len(rows) else np.zeros(0, np.int64)
     values = scores[rows, classes]
     order = np.argsort(-values, kind="stable")
-    return boxes[rows[order]], values[order], classes[order]
+    return boxes[rows[order]], values[order], classes[order], rows[order]
 
 
 def _areas(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -95,8 +102,28 @@ def _areas(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return areas
 
 
-def _match(tally: Agreement, expected: _Table, found: _Table, score: float) -> None:
-    """Pairs both sides best first, and counts what has no partner above the threshold."""
+def _compare_points(
+    tally: Agreement,
+    expected: npt.NDArray[np.float32],
+    found: npt.NDArray[np.float32],
+    pairs: list[tuple[int, int]],
+) -> None:
+    """Compares the keypoints of pairs."""
+    for row, other in pairs:
+        away = np.hypot(*(expected[row] - found[other]).T)
+        tally.points += len(away)
+        tally.worst_point_px = max(tally.worst_point_px, float(away.max()))
+
+
+def _match(
+    tally: Agreement, expected: _Table, found: _Table, score: float
+) -> list[tuple[int, int]]:
+    """Pairs both sides best first, and counts what has no partner above the threshold.
+
+    Returns:
+        The pairs, by their rows on both sides.
+    """
+    pairs = []
     overlaps = iou_matrix(expected[0], found[0])
     # A box clipped to nothing, or turned inside out, overlaps nothing, itself neither: equal
     # corners are the same box.
@@ -116,12 +143,14 @@ def _match(tally: Agreement, expected: _Table, found: _Table, score: float) -> N
         options = np.flatnonzero(alike if alike.any() else near)
         best = options[np.argmax(overlaps[row, options] - drift[row, options])]
         free[best] = False
+        pairs.append((row, int(best)))
         tally.boxes += 1
         tally.class_flips += not alike.any()
         tally.worst_iou = min(tally.worst_iou, float(overlaps[row, best]))
         tally.worst_score_drift = max(tally.worst_score_drift, float(drift[row, best]))
     left = free & (_sides(found[0]) >= 1)
     tally.alone += int((found[1][left] > score + SAME_SCORE).sum())
+    return pairs
 
 
 def _sides(boxes: npt.NDArray[np.float32]) -> Any:

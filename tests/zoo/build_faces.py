@@ -113,19 +113,22 @@ def _cells(size_hw: tuple[int, int], stride: int, offset: float = 0.0) -> np.nda
     return grid(height, width, offset).view(-1, 2).numpy()
 
 
-def _joined(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Candidates:
-    boxes, scores = (np.concatenate(kind) for kind in zip(*parts, strict=True))
-    return Candidates(boxes=boxes.astype(np.float32), scores=scores)
+def _joined(parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Candidates:
+    boxes, scores, points = (np.concatenate(kind) for kind in zip(*parts, strict=True))
+    return Candidates(
+        boxes=boxes.astype(np.float32), scores=scores, points=points.reshape(len(boxes), -1, 2)
+    )
 
 
 def _scrfd(outputs: Arrays) -> Candidates:
-    """python-package/insightface/model_zoo/scrfd.py: SCRFD.forward, distance2bbox."""
+    """python-package/insightface/model_zoo/scrfd.py: SCRFD.forward, distance2bbox, distance2kps."""
     values, parts = list(outputs.values()), []
     for level, stride in enumerate(STRIDES):
         scores, distances = values[level], values[level + 3] * stride
         points = (_cells(SIZE_HW, stride) * stride).repeat(SCRFD.anchors, axis=0)
         corners = [points - distances[:, :2], points + distances[:, 2:]]
-        parts.append((np.concatenate(corners, axis=1), scores))
+        marks = values[level + 6].reshape(len(points), 5, 2) * stride + points[:, None]
+        parts.append((np.concatenate(corners, axis=1), scores, marks))
     return _joined(parts)
 
 
@@ -133,21 +136,26 @@ def _yunet(outputs: Arrays) -> Candidates:
     """modules/objdetect/src/face_detect.cpp: FaceDetectorYNImpl::postProcess."""
     values, parts = [value[0] for value in outputs.values()], []
     for level, stride in enumerate(STRIDES):
-        classes, objects, boxes = (values[level + 3 * kind] for kind in range(3))
+        classes, objects, boxes, marks = (values[level + 3 * kind] for kind in range(4))
         center = (_cells(SIZE_HW, stride) + boxes[:, :2]) * stride
         size = np.exp(boxes[:, 2:]) * stride
         scores = np.sqrt(np.clip(classes, 0, 1) * np.clip(objects, 0, 1))
-        parts.append((centered(np.concatenate([center, size], axis=1)), scores))
+        marks = marks.reshape(len(boxes), 5, 2) + _cells(SIZE_HW, stride)[:, None]
+        parts.append((centered(np.concatenate([center, size], axis=1)), scores, marks * stride))
     return _joined(parts)
 
 
 def _centerface(outputs: Arrays) -> Candidates:
     """prj-python/centerface.py: decode, without moving boxes that start outside the picture."""
-    heat, sides, shifts, _ = (value[0].reshape(len(value[0]), -1).T for value in outputs.values())
+    heat, sides, shifts, marks = (
+        value[0].reshape(len(value[0]), -1).T for value in outputs.values()
+    )
     center = (_cells(SIZE_HW, 4) + shifts[:, ::-1] + 0.5) * 4
     size = np.exp(sides[:, ::-1]) * 4
     boxes = centered(np.concatenate([center, size], axis=1))
-    return Candidates(boxes=boxes.astype(np.float32), scores=heat)
+    points = np.stack([marks[:, 1::2], marks[:, 0::2]], axis=-1)
+    points = points * size[:, None] + boxes[:, None, :2]
+    return Candidates(boxes=boxes.astype(np.float32), scores=heat, points=points)
 
 
 def _blazeface(outputs: Arrays) -> Candidates:
@@ -158,7 +166,11 @@ def _blazeface(outputs: Arrays) -> Candidates:
         [(_cells(BLAZEFACE_HW, s, 0.5) * s).repeat(count, axis=0) for s, count in levels]
     )
     boxes = centered(np.concatenate([rows[:, :2] + centers, rows[:, 2:4]], axis=1))
-    return Candidates(boxes=boxes.astype(np.float32), scores=sigmoid(np.clip(logits, -100, 100)))
+    return Candidates(
+        boxes=boxes.astype(np.float32),
+        scores=sigmoid(np.clip(logits, -100, 100)),
+        points=rows[:, 4:].reshape(len(rows), 6, 2) + centers[:, None],
+    )
 
 
 def _build(

@@ -7,6 +7,7 @@ back without any; raw maps are decoded here in numpy.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ ANCHORS = (
     (116, 90, 156, 198, 373, 326),
 )
 BINS = 16
+POINTS = 5
 
 
 def _head(outputs: int) -> nn.ModuleList:
@@ -181,10 +183,17 @@ class UltralyticsHead(nn.Module):
         coefficients: Of a mask, added to each row, with the prototypes as a second output.
         maps: What the RKNN and Hailo exports cut out: raw box and class maps of each level.
         bins: Of a side's distribution; 1 as in YOLO26, which has none.
+        keypoints: Points with a score that end each row, decoded (Pose.kpts_decode).
     """
 
     def __init__(
-        self, *, one_to_one: int = 0, coefficients: int = 0, maps: bool = False, bins: int = BINS
+        self,
+        *,
+        one_to_one: int = 0,
+        coefficients: int = 0,
+        maps: bool = False,
+        bins: int = BINS,
+        keypoints: int = 0,
     ) -> None:
         super().__init__()
         self.backbone, self.one_to_one, self.maps, self.bins = (
@@ -195,6 +204,7 @@ class UltralyticsHead(nn.Module):
         )
         self.moves, self.scores = _head(4 * bins), _head(CLASSES)
         self.masks = _head(coefficients) if coefficients else None
+        self.points = _head(3 * keypoints) if keypoints else None
         if coefficients:
             self.prototypes = nn.Sequential(
                 conv_unit(WIDTH, WIDTH, 3),
@@ -223,11 +233,14 @@ class UltralyticsHead(nn.Module):
             box = F.conv2d(box, self.steps).view(batch, 4, -1)
         first, second = box.chunk(2, 1)
         low, high = anchors - first, anchors + second
+        points = None if self.points is None else self._points(features, anchors, stride)
         if self.one_to_one:
-            return self._choose(torch.cat((low, high), 1) * stride, score.sigmoid())
+            return self._choose(torch.cat((low, high), 1) * stride, score.sigmoid(), points)
         rows = torch.cat(
             (torch.cat(((low + high) / 2, high - low), 1) * stride, score.sigmoid()), 1
         )
+        if points is not None:
+            return torch.cat((rows, points), 1)
         if self.masks is None:
             return rows
         masks = [
@@ -236,7 +249,15 @@ class UltralyticsHead(nn.Module):
         ]
         return torch.cat([rows, torch.cat(masks, 2)], 1), self.prototypes(features[0])
 
-    def _choose(self, boxes: Tensor, scores: Tensor) -> Tensor:
+    def _points(self, features: list[Tensor], anchors: Tensor, stride: Tensor) -> Tensor:
+        """Keypoints ``[N, 3 * P, A]`` in pixels, with their scores."""
+        raw = [layer(level).flatten(2) for layer, level in zip(self.points, features, strict=True)]
+        kpts = torch.cat(raw, 2)
+        y = kpts.view(kpts.shape[0], -1, 3, kpts.shape[2])
+        xy = (y[:, :, :2] * 2.0 + (anchors - 0.5).unsqueeze(1)) * stride
+        return torch.cat((xy, y[:, :, 2:3].sigmoid()), 2).view(kpts.shape[0], -1, kpts.shape[2])
+
+    def _choose(self, boxes: Tensor, scores: Tensor, points: Tensor | None) -> Tensor:
         """The best boxes, then the best of their classes (Detect.postprocess)."""
         boxes, scores = boxes.permute(0, 2, 1), scores.permute(0, 2, 1)
         count = self.one_to_one
@@ -245,10 +266,13 @@ class UltralyticsHead(nn.Module):
         scores = scores.gather(dim=1, index=index.repeat(1, 1, CLASSES))
         best, which = scores.flatten(1).topk(count)
         rows = torch.arange(boxes.shape[0])[..., None]
-        return torch.cat(
-            [boxes[rows, which // CLASSES], best[..., None], (which % CLASSES)[..., None].float()],
-            dim=-1,
-        )
+        found = [boxes[rows, which // CLASSES], best[..., None]]
+        found.append((which % CLASSES)[..., None].float())
+        if points is not None:
+            points = points.permute(0, 2, 1)
+            points = points.gather(dim=1, index=index.repeat(1, 1, points.shape[2]))
+            found.append(points[rows, which // CLASSES])
+        return torch.cat(found, dim=-1)
 
 
 def _rows_with_objects(outputs: Arrays) -> Candidates:
@@ -305,6 +329,24 @@ def _distribution_maps(outputs: Arrays) -> Candidates:
         boxes.append(both.reshape(-1, 4))
         scores.append(sigmoid(logits[0]).reshape(CLASSES, -1).T)
     return Candidates(boxes=np.concatenate(boxes), scores=np.concatenate(scores))
+
+
+def _points_of(rows: np.ndarray) -> np.ndarray:
+    """Returns the points that end rows ``[A, V]``."""
+    return rows[:, -3 * POINTS :].reshape(len(rows), POINTS, 3)[..., :2]
+
+
+def _pose_columns(outputs: Arrays) -> Candidates:
+    return replace(_columns(outputs), points=_points_of(outputs["output0"][0].T))
+
+
+def _pose_chosen(outputs: Arrays) -> Candidates:
+    rows = outputs["output0"][0]
+    return replace(_chosen({"output0": rows[None, :, :6]}), points=_points_of(rows))
+
+
+def _pose_metadata() -> dict[str, str]:
+    return {**ultralytics_metadata("pose"), "kpt_shape": str([POINTS, 3])}
 
 
 def ultralytics_metadata(task: str = "detect") -> dict[str, str]:
@@ -425,5 +467,13 @@ NETWORKS = {
     ),
     "yolo26": _build(
         lambda: UltralyticsHead(one_to_one=50, bins=1), _chosen, metadata=ultralytics_metadata()
+    ),
+    "yolov8_pose": _build(
+        lambda: UltralyticsHead(keypoints=POINTS), _pose_columns, metadata=_pose_metadata()
+    ),
+    "yolo26_pose": _build(
+        lambda: UltralyticsHead(one_to_one=50, bins=1, keypoints=POINTS),
+        _pose_chosen,
+        metadata=_pose_metadata(),
     ),
 }

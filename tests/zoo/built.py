@@ -26,10 +26,12 @@ class Candidates:
     Attributes:
         boxes: float32 ``[A, 4]``, x1 y1 x2 y2 in pixels of the network's input.
         scores: float32 ``[A, C]``. What an export has chosen already has one score a row.
+        points: float32 ``[A, P, 2]``, keypoints in the same pixels; None without.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
+    points: np.ndarray | None = None
 
     @classmethod
     def chosen(

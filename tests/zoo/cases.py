@@ -172,6 +172,20 @@ _YOLO = (
         reason="mask coefficients and prototypes",
     ),
     Case(
+        title="YOLOv8-pose, YOLO11-pose",
+        builder="build_yolo",
+        network="yolov8_pose",
+        family="yolov8",
+        reason="keypoints with scores end each row",
+    ),
+    Case(
+        title="YOLO26-pose",
+        builder="build_yolo",
+        network="yolo26_pose",
+        family="detections",
+        reason="keypoints after the six columns of chosen rows",
+    ),
+    Case(
         title="YOLOv10",
         builder="build_yolo",
         network="yolov10",

@@ -97,6 +97,8 @@ def find(built: Built, model: onnx.ModelProto) -> dict[str, np.ndarray]:
         best = np.argsort(-candidates.scores.max(axis=1, initial=0), kind="stable")[:KEPT]
         found[f"boxes_{number}"] = candidates.boxes[best].astype(np.float32)
         found[f"scores_{number}"] = candidates.scores[best].astype(np.float32)
+        if candidates.points is not None:
+            found[f"points_{number}"] = candidates.points[best].astype(np.float32)
     return found
 
 

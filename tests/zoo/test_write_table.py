@@ -49,10 +49,18 @@ def test_opsets_share_a_row_with_the_worst_of_them(tmp_path: Path) -> None:
     _write(tmp_path, second, **found, one_thread_ratio=0.5)
     page = write_table.page(tmp_path)
     wanted = (
-        "| TorchScript | 11, 17 | 1 | `yolov8` | by itself | 20 | 0.9950 | 1.0e-06 | 2 | 0.50 |"
+        "| TorchScript | 11, 17 | 1 | `yolov8` | by itself | 20 | 0.9950 | 1.0e-06 | 2 |  | 0.50 |"
     )
     assert f"| YOLOv8, YOLOv9, YOLO11 {wanted}" in page
     assert f"Of {len(CASES)} exports in the zoo 2 were run; 2 of these" in page
+
+
+def test_keypoints_have_the_farthest_of_their_row(tmp_path: Path) -> None:
+    for opset, away in ((11, 3e-4), (17, 2e-5)):
+        case = _case("yolov8_pose", opset)
+        agreement = {**_agreement(1.0, 1e-6), "points": 50, "worst_point_px": away}
+        _write(tmp_path, case, compiled_for=case.name, agreement=agreement)
+    assert "| 20 | 1.0000 | 1.0e-06 | 0 | 3.0e-04 |  |" in write_table.page(tmp_path)
 
 
 def test_misses_have_a_reason_and_no_figures(tmp_path: Path) -> None:
@@ -63,7 +71,7 @@ def test_misses_have_a_reason_and_no_figures(tmp_path: Path) -> None:
     taken, unseen = page.split("## Not exported")
     assert "| D-FINE | TorchScript | 17 | ModelError: no kernel |" in taken
     assert "| RF-DETR | TorchScript | 17 | no \\| here |" in unseen
-    assert "| YOLOv5, raw maps | TorchScript | 17 |  |  | asks |  |  |  |  |  |" in taken
+    assert "| YOLOv5, raw maps | TorchScript | 17 |  |  | asks |  |  |  |  |  |  |" in taken
     assert "1 of these are taken and equal, 1 could not be exported" in page
 
 

@@ -32,6 +32,7 @@ from tvmdet.errors import ModelError
 from tvmdet.frontend.operators import find_foreign
 
 ROUNDS = 200
+SAME_POINT_PX = 0.05
 
 PARAMETERS = [
     pytest.param(case, id=case.name, marks=() if case.default == "whole" else pytest.mark.slow)
@@ -110,6 +111,9 @@ def _run(case: Case, path: Path, result: dict[str, Any], compiler: Compiler) -> 
     assert agreement.boxes > 0, "nothing was compared"
     assert agreement.alone == 0, agreement
     assert agreement.class_flips == 0, agreement
+    assert agreement.worst_point_px < SAME_POINT_PX, agreement
+    assert (agreement.points > 0) == (model.spec.keypoints is not None), agreement
+    assert ("points_0" in expected) == (model.spec.keypoints is not None)
 
 
 def _latency_ratio(compiled: Path, path: Path) -> float:

@@ -39,7 +39,8 @@ that has figures. Results are kept until a case runs again: rows may come from d
 - **recognised**: *by itself*, or *with a spec* where no file of that kind says what it is; *asks*
   where tvmdet must refuse to guess and does so, with the text to write.
 - **IoU** and **score**: the least overlap of two boxes that are the same, and the greatest
-  difference of their scores. **flips**: same box, other class.
+  difference of their scores. **flips**: same box, other class. **keypoints**: the farthest that a
+  point is from where the framework's own code puts it, in pixels.
 - **latency**: least time of 200 whole detections over that of ONNX Runtime on the network alone, in
   turn, untuned kernels, one thread each, on a machine that did other things as well: a hint, no
   measurement. Networks are tiny here, and random weights find hundreds of boxes, whose decoding,
@@ -77,8 +78,8 @@ def table(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns one row a network and exporter, its opsets taken together."""
     rows = [
         "| detector | exporter | opsets | compiled | family | recognised "
-        "| boxes | IoU | score | flips | latency |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| boxes | IoU | score | flips | keypoints | latency |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for result in results:
@@ -93,7 +94,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> list[str]:
 def _row(group: Sequence[Mapping[str, Any]]) -> str:
     opsets = ", ".join(str(one["opset"]) for one in sorted(group, key=lambda one: one["opset"]))
     if group[0].get("asks"):
-        return f"{opsets} |  |  | asks |  |  |  |  | "
+        return f"{opsets} |  |  | asks |  |  |  |  |  | "
     known = "by itself" if not group[0]["spec"] else "with a spec"
     found = [one["agreement"] for one in group]
     ratios = [one["one_thread_ratio"] for one in group if "one_thread_ratio" in one]
@@ -107,6 +108,9 @@ def _row(group: Sequence[Mapping[str, Any]]) -> str:
             f"{min(one['worst_iou'] for one in found):.4f}",
             f"{max(one['worst_score_drift'] for one in found):.1e}",
             str(sum(one["class_flips"] for one in found)),
+            f"{max(one['worst_point_px'] for one in found):.1e}"
+            if any(one.get("points") for one in found)
+            else "",
             f"{sorted(ratios)[len(ratios) // 2]:.2f}" if ratios else "",
         ]
     )

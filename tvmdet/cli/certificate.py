@@ -45,6 +45,12 @@ def _cells(checked: Mapping[str, Any]) -> tuple[str, str, str]:
     if "masks" in checked:
         compared = f"{counted(checked['masks'], 'mask')}, {compared}"
         worst += f", mask IoU {checked.get('worst_mask_iou')} (allowed {tolerance.get('mask_iou')})"
+    if "keypoints" in checked:
+        compared = f"{counted(checked['keypoints'], 'keypoint')}, {compared}"
+        worst += (
+            f", keypoints {checked.get('worst_keypoint_shift')} of a box's side "
+            f"(allowed {tolerance.get('keypoint')})"
+        )
     if "emulated" in checked:
         compared += f", under {checked['emulated']}"
     return checked.get("reference", ""), compared, worst

@@ -134,6 +134,10 @@ def _print_model(
         ]
         if spec.masks is not None:
             rows.append(("masks", _in_words(dataclasses.asdict(spec.masks))))
+        if spec.keypoints is not None:
+            points = spec.keypoints
+            scored = ", each with a score" if points.scored else ""
+            rows.append(("keypoints", f"{len(points.names)}{scored}: {', '.join(points.names)}"))
     else:
         rows += [
             ("inputs", _tensors(signature.inputs)),

@@ -7,7 +7,8 @@ differ, because rounding decides them: a box whose score lies within the toleran
 threshold, which of two overlapping boxes with equal scores survives suppression, and which of two
 classes with equal scores a box is given; with what follows from them. Of networks that suppress
 inside the reference is asked again on nudged pixels (:mod:`tvmdet.compiler.parity_nudges`). The
-masks of boxes that count as the same are compared by :mod:`tvmdet.compiler.parity_masks`.
+masks of boxes that count as the same are compared by :mod:`tvmdet.compiler.parity_masks`, their
+keypoints by :mod:`tvmdet.compiler.parity_keypoints`.
 
 So that pictures with few objects test something too, the score threshold of each image is lowered
 until the reference has ``MIN_CANDIDATES`` candidates above it.
@@ -24,6 +25,7 @@ import numpy.typing as npt
 
 from tvmdet.boxes import ImageTransform, iou_matrix
 from tvmdet.compiler.images import NamedImage
+from tvmdet.compiler.parity_keypoints import KeypointTally
 from tvmdet.compiler.parity_masks import MaskTally
 from tvmdet.compiler.parity_nudges import settle_by_nudges
 from tvmdet.compiler.reference import Candidates, Reference, suppress, to_image
@@ -31,9 +33,10 @@ from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.counted import counted
 from tvmdet.detections import Detections
 from tvmdet.errors import ParityError
+from tvmdet.keypoints import Keypoints, place_keypoints
 from tvmdet.masks import InstanceMasks, place_masks
 from tvmdet.runtime.detector import Detector
-from tvmdet.spec import MaskSpec, PostprocessSpec
+from tvmdet.spec import KeypointSpec, MaskSpec, PostprocessSpec
 
 __all__ = ["MIN_CANDIDATES", "Tolerance", "check_detector"]
 
@@ -51,6 +54,7 @@ class _Tally:
     excused: int = 0
     at_threshold: int = 0
     masks: MaskTally = field(default_factory=MaskTally)
+    keypoints: KeypointTally = field(default_factory=KeypointTally)
     breaches: list[str] = field(default_factory=list)
 
 
@@ -66,6 +70,7 @@ class _Case:
             second choices, which are the same boxes with other classes.
         expected: What the reference finds, in pixels of the image.
         masks: The masks of that.
+        keypoints: Its keypoints.
     """
 
     image: NamedImage
@@ -74,6 +79,7 @@ class _Case:
     candidates: Candidates
     expected: Candidates
     masks: InstanceMasks | None
+    keypoints: Keypoints | None = None
 
 
 def _prepare(image: NamedImage, reference: Reference, tolerance: Tolerance) -> _Case:
@@ -97,12 +103,13 @@ def _prepare(image: NamedImage, reference: Reference, tolerance: Tolerance) -> _
         score=score,
         # The masks of all that is not found would be most of the memory.
         candidates=above.compact(),
-        expected=replace(to_image(expected, transform), masks=None),
-        masks=_place(expected, transform, spec.masks),
+        expected=replace(to_image(expected, transform), masks=None, keypoints=None),
+        masks=_masks(expected, transform, spec.masks),
+        keypoints=_keypoints(expected, transform, spec.keypoints),
     )
 
 
-def _place(
+def _masks(
     candidates: Candidates, transform: ImageTransform, spec: MaskSpec | None
 ) -> InstanceMasks | None:
     if spec is None:
@@ -110,6 +117,16 @@ def _place(
     values = candidates.mask_values()
     assert values is not None, "the reference refuses a family without masks"
     return place_masks(values, candidates.boxes_xyxy, transform, spec)
+
+
+def _keypoints(
+    candidates: Candidates, transform: ImageTransform, spec: KeypointSpec | None
+) -> Keypoints | None:
+    if spec is None:
+        return None
+    values = candidates.keypoint_values()
+    assert values is not None, "the reference refuses a family without keypoints"
+    return place_keypoints(values, transform, spec)
 
 
 def check_detector(
@@ -156,6 +173,8 @@ def check_detector(
     allowed = {"iou": tolerance.iou, "score": tolerance.score}
     if reference.spec.masks is not None:
         allowed["mask_iou"] = tolerance.mask_iou
+    if reference.spec.keypoints is not None:
+        allowed["keypoint"] = tolerance.keypoint
     return {
         "reference": reference.version,
         "images": [image.name for image in images],
@@ -166,6 +185,7 @@ def check_detector(
         "rank_swaps": tally.rank_swaps,
         "at_threshold": tally.at_threshold,
         **(tally.masks.to_dict() if reference.spec.masks is not None else {}),
+        **(tally.keypoints.to_dict() if reference.spec.keypoints is not None else {}),
         "tolerance": allowed,
     }
 
@@ -243,7 +263,7 @@ def _compare(
         if (side, index) not in swapped:
             box = _in_words(sides[side][0], index, reference.spec.labels)
             tally.breaches.append(f"{where}: the {side} detector alone finds {box}")
-    _compare_masks(tally, where, found, case, pairs, reference, tolerance)
+    _compare_parts(tally, where, found, case, pairs, reference, tolerance)
 
 
 def _above(
@@ -264,7 +284,7 @@ def _in_words(found: Candidates, index: int, labels: Sequence[str]) -> str:
     return f"{labels[found.class_ids[index]]} {found.scores[index]:.4g} at [{box}]"
 
 
-def _compare_masks(
+def _compare_parts(
     tally: _Tally,
     where: str,
     found: Detections,
@@ -273,29 +293,48 @@ def _compare_masks(
     reference: Reference,
     tolerance: Tolerance,
 ) -> None:
-    """Compares the masks of boxes that count as the same."""
-    if found.instance_masks is None or case.masks is None:
-        return
+    """Compares the masks and keypoints of boxes that count as the same."""
     compiled = Candidates(
         boxes_xyxy=found.boxes_xyxy, scores=found.scores, class_ids=found.class_ids
     )
     everything = to_image(case.candidates, case.transform)
 
-    def rivals_of(index: int) -> InstanceMasks:
+    def same_as(index: int) -> Candidates:
         (fits,), _ = _fits(compiled.take([index]), everything, tolerance)
-        rivals = _place(case.candidates.take(fits), case.transform, reference.spec.masks)
-        assert rivals is not None
-        return rivals
+        return case.candidates.take(fits)
 
-    wrong = tally.masks.compare(
-        found.instance_masks, found.boxes_xyxy, case.masks, pairs, rivals_of, tolerance
-    )
-    for index, overlap in wrong.items():
-        box = _in_words(compiled, index, reference.spec.labels)
-        tally.breaches.append(
-            f"{where}: the mask of {box} has an IoU of {overlap:.3f} with the reference's "
-            f"(allowed: {tolerance.mask_iou:g})"
+    def masks_of(index: int) -> InstanceMasks:
+        masks = _masks(same_as(index), case.transform, reference.spec.masks)
+        assert masks is not None
+        return masks
+
+    def keypoints_of(index: int) -> Keypoints:
+        keypoints = _keypoints(same_as(index), case.transform, reference.spec.keypoints)
+        assert keypoints is not None
+        return keypoints
+
+    wrong: list[tuple[int, str]] = []
+    boxes = found.boxes_xyxy
+    if found.instance_masks is not None and case.masks is not None:
+        overlaps = tally.masks.compare(
+            found.instance_masks, boxes, case.masks, pairs, masks_of, tolerance
         )
+        wrong += [
+            (
+                index,
+                f"its mask has an IoU of {overlap:.3f} with the reference's (allowed: "
+                f"{tolerance.mask_iou:g})",
+            )
+            for index, overlap in overlaps.items()
+        ]
+    if found.keypoints is not None and case.keypoints is not None:
+        reasons = tally.keypoints.compare(
+            found.keypoints, boxes, case.keypoints, pairs, keypoints_of, tolerance
+        )
+        wrong += reasons.items()
+    for index, why in wrong:
+        box = _in_words(compiled, index, reference.spec.labels)
+        tally.breaches.append(f"{where}: of {box} {why}")
 
 
 def _fits(

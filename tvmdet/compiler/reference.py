@@ -32,6 +32,7 @@ class Candidates:
         class_ids: int32 ``[n]``.
         anchors: Which row of the network's decoded outputs each is; None where nobody asks.
         masks: Those of every row of the decoded outputs, batch 1; None for a detector without.
+        keypoints: Likewise, float32 ``[1, A, P * D]``.
     """
 
     boxes_xyxy: npt.NDArray[np.float32]
@@ -39,6 +40,7 @@ class Candidates:
     class_ids: npt.NDArray[np.int32]
     anchors: npt.NDArray[np.intp] | None = None
     masks: MaskValues | None = None
+    keypoints: npt.NDArray[np.float32] | None = None
 
     def __add__(self, other: Candidates) -> Candidates:
         """Returns the rows of both, these first; both are of one image."""
@@ -51,6 +53,7 @@ class Candidates:
             class_ids=np.concatenate([self.class_ids, other.class_ids]),
             anchors=anchors,
             masks=self.masks,
+            keypoints=self.keypoints,
         )
 
     def take(self, rows: Any) -> Candidates:
@@ -64,14 +67,16 @@ class Candidates:
         )
 
     def compact(self) -> Candidates:
-        """Returns the same rows with the masks of no others, in arrays of their own."""
-        if self.masks is None or self.anchors is None:
+        """Returns the same rows with the masks and points of no others, in arrays of their own."""
+        if self.anchors is None or (self.masks is None and self.keypoints is None):
             return self
         # A row that may be of several classes is a candidate for each, and has one mask.
         used, anchors = np.unique(self.anchors, return_inverse=True)
-        values = self.masks.values[:, used]
-        masks = MaskValues(values=values, prototypes=self.masks.prototypes)
-        return replace(self, anchors=anchors, masks=masks)
+        masks, points = self.masks, self.keypoints
+        if masks is not None:
+            masks = MaskValues(values=masks.values[:, used], prototypes=masks.prototypes)
+        points = None if points is None else points[:, used]
+        return replace(self, anchors=anchors, masks=masks, keypoints=points)
 
     def mask_values(self) -> npt.NDArray[np.float32] | None:
         """Returns the small masks of these rows, ``[n, h, w]``; None for a detector without."""
@@ -83,6 +88,13 @@ class Candidates:
         mixed = np.tensordot(values, self.masks.prototypes[0], axes=1)
         # Past 80 the sigmoid is 0 or 1 in float32.
         values = 1 / (1 + np.exp(-np.clip(mixed, -80, 80)))
+        return values
+
+    def keypoint_values(self) -> npt.NDArray[np.float32] | None:
+        """Returns the points of these rows, ``[n, P * D]``; None for a detector without."""
+        if self.keypoints is None or self.anchors is None:
+            return None
+        values: npt.NDArray[np.float32] = self.keypoints[0][self.anchors]
         return values
 
 
@@ -176,6 +188,13 @@ class Reference:
                 f"the spec has masks, and family {self.spec.family} finds none in the network's "
                 "outputs; remove masks from the spec"
             )
+        if self.spec.keypoints is None:
+            decoded = replace(decoded, keypoints=None)
+        elif decoded.keypoints is None:
+            raise ModelError(
+                f"the spec has keypoints, and family {self.spec.family} finds none in the "
+                "network's outputs; remove keypoints from the spec"
+            )
         if self.spec.postprocess.multi_label:
             every = np.arange(scores[0].size)
             return _best_first(decoded, every), _best_first(decoded, every[:0])
@@ -230,4 +249,5 @@ def _best_first(decoded: Decoded, flat: npt.NDArray[np.intp]) -> Candidates:
         class_ids=(flat % classes).astype(np.int32),
         anchors=flat // classes,
         masks=decoded.masks,
+        keypoints=decoded.keypoints,
     )

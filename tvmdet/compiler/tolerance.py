@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from tvmdet.boxes import iou_matrix
 
-__all__ = ["Tolerance"]
+__all__ = ["UNSEEN_PX", "Tolerance"]
 
-_UNSEEN_PX = 0.02  # a corner that moves by less is where it was
+UNSEEN_PX = 0.02  # a corner that moves by less is where it was
 _EMPTY_PX = 0.5  # likewise of a box without an area
 
 
@@ -26,6 +26,8 @@ class Tolerance:
         score_share: That of a low score, as a share of it.
         mask_iou: Least overlap of two masks of the same object, where pixels whose value is within
             ``score`` of the threshold agree with either.
+        keypoint: How far two keypoints of the same object may lie apart, as a share of the longer
+            side of its box.
         raw: Greatest difference of a raw output, relative to the greatest value in it.
         nudge: Change of the network's input, as a share of each value, that may change which boxes
             a network keeps which suppresses inside. That of float32 is a 400th of a grey level.
@@ -35,6 +37,7 @@ class Tolerance:
     score: float = 1e-3
     score_share: float = 0.05
     mask_iou: float = 0.98
+    keypoint: float = 0.005
     raw: float = 1e-3
     nudge: float = 1e-5
 
@@ -51,9 +54,25 @@ class Tolerance:
         small detector with trained weights moved by up to 0.003, the edges of its boxes by 1.5 %.
         """
         if precision == "bf16":
-            return cls(iou=0.8, score=0.03, score_share=0.8, mask_iou=0.8, raw=0.05, nudge=2**-9)
+            return cls(
+                iou=0.8,
+                score=0.03,
+                score_share=0.8,
+                mask_iou=0.8,
+                keypoint=0.1,
+                raw=0.05,
+                nudge=2**-9,
+            )
         if precision in ("fp16", "tf32"):
-            return cls(iou=0.95, score=5e-3, score_share=0.2, mask_iou=0.95, raw=0.01, nudge=2**-12)
+            return cls(
+                iou=0.95,
+                score=5e-3,
+                score_share=0.2,
+                mask_iou=0.95,
+                keypoint=0.025,
+                raw=0.01,
+                nudge=2**-12,
+            )
         return cls()
 
     def score_near(self, score: Any) -> Any:
@@ -73,7 +92,7 @@ class Tolerance:
         moved = np.abs(mine[:, None] - others[None]).max(axis=-1, initial=0)
         empty = (_areas(mine) < 1)[:, None] & (_areas(others) < 1)[None, :]
         ious = np.where(empty, moved <= _EMPTY_PX, iou_matrix(mine, others)).astype(np.float32)
-        return np.where(moved <= _UNSEEN_PX, np.maximum(ious, self.iou), ious).astype(np.float32)
+        return np.where(moved <= UNSEEN_PX, np.maximum(ious, self.iou), ious).astype(np.float32)
 
 
 def _areas(boxes_xyxy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

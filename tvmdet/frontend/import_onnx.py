@@ -205,7 +205,7 @@ def raw_recognition(summary: GraphSummary, given: Mapping[str, Any]) -> Recognit
 def _unused(raw: DetectorSpec, given: Mapping[str, Any]) -> list[str]:
     """Returns a line on what the user's spec says in vain of a network without a head."""
     plain = raw.to_dict()
-    keys = ("family", "labels", "postprocess", "masks")
+    keys = ("family", "labels", "postprocess", "masks", "keypoints")
     said = {key: given[key] for key in keys if given.get(key)}
     unused = [key for key, value in said.items() if value != plain[key]]
     if not unused:

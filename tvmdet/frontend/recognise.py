@@ -11,6 +11,7 @@ from tvmdet.errors import InputError, ModelError
 from tvmdet.heads import AtOdds, GraphSummary, Question, Recognition, all_heads, get_head
 from tvmdet.heads.no_detector import refuse_without_boxes
 from tvmdet.heads.ultralytics import refuse_task
+from tvmdet.spec import DetectorSpec
 
 __all__ = ["recognise"]
 
@@ -43,6 +44,7 @@ def recognise(
     if spread_over_numbers(given.get("labels") or (), len(found.spec.labels)) == found.spec.labels:
         del kept["labels"]  # the family has put them at their columns
     spec = found.spec.override(kept)
+    _check_keypoints(spec, found.spec)
     get_head(found.family).validate(spec, summary)
     if not overrides:
         return found
@@ -52,6 +54,25 @@ def recognise(
         reasons=(*found.reasons, line),
         spec=spec,
     )
+
+
+def _check_keypoints(spec: DetectorSpec, found: DetectorSpec) -> None:
+    """Refuses keypoints that the family has not found in the network's outputs."""
+    given, there = spec.keypoints, found.keypoints
+    if given is None:
+        return
+    if there is None:
+        raise InputError(
+            f"the spec has keypoints, but family {found.family} found none in the network's "
+            "outputs; remove the table keypoints"
+        )
+    if (len(given.names), given.scored) != (len(there.names), there.scored):
+        scored = "with" if there.scored else "without"
+        raise InputError(
+            f"the spec's keypoints have {len(given.names)} names and scored = "
+            f"{str(given.scored).lower()}; the network has {len(there.names)} points {scored} "
+            "a score"
+        )
 
 
 def _of_bytes(found: Recognition, summary: GraphSummary) -> Recognition:

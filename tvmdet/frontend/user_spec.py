@@ -15,7 +15,8 @@ from tvmdet.spec import DetectorSpec
 
 __all__ = ["read_given", "read_spec"]
 
-_TABLES = ("input", "postprocess", "options", "masks")
+_OPTIONAL_TABLES = ("masks", "keypoints")
+_TABLES = ("input", "postprocess", "options", "masks", "keypoints")
 _LISTS = {
     "labels": "a list of class names, or the path of a file of them",
     "outputs": "a list of the outputs to keep",
@@ -99,13 +100,14 @@ def _check(given: dict[str, Any], where: str, folder: Path | None = None) -> dic
     """Refuses what is malformed; reads the class names of a file, which is sought in a folder."""
     if isinstance(given.get("labels"), str):
         given["labels"] = read_labels((folder or Path()) / given["labels"])
-    if "masks" in given and given["masks"] is None:
-        # A whole spec of a detector without masks, as to_dict writes it; nothing said is no key.
-        given["masks"] = False
+    for key in _OPTIONAL_TABLES:
+        if key in given and given[key] is None:
+            # A whole spec of a detector without them, as to_dict writes it; nothing said is no key.
+            given[key] = False
     for key, value in given.items():
         if key not in _KEYS:
             raise InputError(f"{where} has an unknown key {key!r}; allowed: {', '.join(_KEYS)}")
-        if key == "masks" and value is False:
+        if key in _OPTIONAL_TABLES and value is False:
             continue
         if key in _TABLES and not isinstance(value, Mapping):
             raise InputError(f"{where}: {key} is {value!r}; give a table of values")

@@ -277,11 +277,14 @@ class Decoded:
         boxes: float32 ``[N, A, 4]`` as ``x1 y1 x2 y2`` in pixels of the network's input.
         scores: float32 ``[N, A, C]`` from 0 to 1, one column per label.
         masks: Of instance segmentation, else None.
+        keypoints: float32 ``[N, A, P * D]``, x and y of each point in pixels of the network's
+            input, and where ``spec.keypoints.scored`` says so a score from 0 to 1; else None.
     """
 
     boxes: Any
     scores: Any
     masks: MaskValues | None = None
+    keypoints: Any = None
 
 
 class Head(ABC):

@@ -16,7 +16,7 @@ from tvmdet.heads.input_defaults import fed_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.options import choice, refuse_unknown_options, validate_roles
 from tvmdet.heads.score_evidence import SCORE_ACTIVATIONS, choose_activation
-from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
+from tvmdet.spec import DetectorSpec, InputSpec, KeypointSpec, PostprocessSpec
 
 if TYPE_CHECKING:
     from tvm import relax
@@ -25,7 +25,9 @@ __all__ = ["BlazeFaceHead"]
 
 _OUTPUTS = ("box_output", "score_output")
 _OPTIONS = (*_OUTPUTS, "score_activation")
-_COLUMNS = 16  # a box and six landmarks
+# MediaPipe's FaceKeyPoint; left and right are the person's own.
+_POINTS = ("right_eye", "left_eye", "nose", "mouth", "right_ear", "left_ear")
+_COLUMNS = 4 + 2 * len(_POINTS)
 # By the input's side, the stride of each grid and the predictions at a cell: short range, full
 # range, and the older one of the camera at the back (SsdAnchorsCalculator's options).
 _GRIDS: Mapping[int, tuple[tuple[int, int], ...]] = {
@@ -51,7 +53,8 @@ class BlazeFaceHead(Head):
     network's input (MediaPipe's ``tensors_to_detections_calculator.cc`` with anchors of a fixed
     size of 1 and scales of the input's side; hollance/BlazeFace-PyTorch). Scores are logits, cut to
     100 there, where a sigmoid is 0 or 1 all the same. MediaPipe blends boxes that overlap; here the
-    best of them stays. Claimed by these shapes; the landmarks are left out.
+    best of them stays, with its landmarks, which are shifts from the cell's middle too. Claimed by
+    these shapes.
     """
 
     name = "blazeface"
@@ -85,6 +88,7 @@ class BlazeFaceHead(Head):
             labels=labels[0],
             input=InputSpec(size_hw=size_hw, **pixels[0]),
             postprocess=PostprocessSpec(score_threshold=0.5, iou_threshold=0.3),
+            keypoints=KeypointSpec(names=_POINTS),
             options={**outputs, "score_activation": activation},
         )
         reasons = (
@@ -122,7 +126,15 @@ class BlazeFaceHead(Head):
         boxes = box_coding.emit_clip(bb, boxes, spec.input.size_hw)
         if spec.options["score_activation"] == "sigmoid":
             scores = bb.emit(relax.op.sigmoid(scores))
-        return Decoded(boxes=boxes, scores=box_coding.emit_without_empty(bb, boxes, scores))
+        points = None
+        if spec.keypoints is not None:
+            shifts = relax.op.strided_slice(rows, axes=[2], begin=[4], end=[_COLUMNS])
+            points = box_coding.emit_points(bb, bb.emit(shifts), centers, np.ones_like(centers))
+        return Decoded(
+            boxes=boxes,
+            scores=box_coding.emit_without_empty(bb, boxes, scores),
+            keypoints=points,
+        )
 
     def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
@@ -135,7 +147,13 @@ class BlazeFaceHead(Head):
         if spec.options["score_activation"] == "sigmoid":
             scores = 0.5 * (1.0 + np.tanh(0.5 * scores))
         scores = box_coding.reference_without_empty(boxes, scores)
-        return Decoded(boxes=boxes.astype(np.float32), scores=scores.astype(np.float32))
+        points = None
+        if spec.keypoints is not None:
+            points = rows[..., 4:] + np.concatenate([centers] * len(_POINTS), axis=1)
+            points = points.astype(np.float32)
+        return Decoded(
+            boxes=boxes.astype(np.float32), scores=scores.astype(np.float32), keypoints=points
+        )
 
 
 def _centers(size_hw: tuple[int, int]) -> npt.NDArray[np.float64] | None:

@@ -20,11 +20,13 @@ __all__ = [
     "emit_deltas",
     "emit_distances",
     "emit_expectation",
+    "emit_points",
     "emit_without_empty",
     "reference_clip",
     "reference_deltas",
     "reference_distances",
     "reference_expectation",
+    "reference_points",
     "reference_without_empty",
 ]
 
@@ -133,6 +135,38 @@ def reference_distances(distances: Float64, centers: Float64, units_xy: Float64)
     x, y = centers.T
     left, top, right, bottom = (distances[..., side] * units_xy[:, side % 2] for side in range(4))
     return np.stack([x - left, y - top, x + right, y + bottom], axis=-1)
+
+
+def emit_points(
+    bb: relax.BlockBuilder, shifts: relax.Expr, centers: Float64, units_xy: Float64
+) -> relax.Expr:
+    """Emits points from shifts, as RetinaFace (Deng et al. 2020, section 3.1) has landmarks.
+
+    Args:
+        bb: Where to emit.
+        shifts: ``[N, A, 2 * P]``: x and y of each point.
+        centers: ``[A, 2]`` as x, y in pixels.
+        units_xy: ``[A, 2]``, pixels in a shift of 1.
+
+    Returns:
+        ``[N, A, 2 * P]`` in pixels.
+    """
+    from tvm import relax
+
+    count = int(shifts.ty.shape[2]) // 2
+    reach, start = (
+        relax.const(np.tile(one, (1, count))[None].astype("float32")) for one in (units_xy, centers)
+    )
+    return bb.emit(relax.op.add(bb.emit(relax.op.multiply(shifts, reach)), start))
+
+
+def reference_points(shifts: Float64, centers: Float64, units_xy: Float64) -> Float64:
+    """Does in numpy what :func:`emit_points` does."""
+    points = np.empty_like(shifts)
+    for axis in (0, 1):
+        center, unit = centers[:, axis, None], units_xy[:, axis, None]
+        points[..., axis::2] = center + shifts[..., axis::2] * unit
+    return points
 
 
 def emit_expectation(bb: relax.BlockBuilder, logits: relax.Expr, bins: int) -> relax.Expr:

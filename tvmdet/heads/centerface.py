@@ -13,7 +13,7 @@ from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.grids import Grid
 from tvmdet.heads.input_defaults import fed_input
 from tvmdet.heads.labels import choose_labels
-from tvmdet.heads.landmarks import FACE_LANDMARKS
+from tvmdet.heads.landmarks import FACE_LANDMARKS, keypoints_line, landmark_spec
 from tvmdet.heads.options import choice, refuse_unknown_options, validate_roles
 from tvmdet.heads.score_evidence import SCORE_ACTIVATIONS, choose_activation
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["CenterFaceHead"]
 
 _OUTPUTS = ("heatmap_output", "size_output", "offset_output")
-_OPTIONS = (*_OUTPUTS, "score_activation")
+_LANDMARKS = "landmark_output"
+_OPTIONS = (*_OUTPUTS, _LANDMARKS, "score_activation")
 _STRIDE = 4
 # centerface.py: blobFromImage with scale 1, mean 0, swapRB, to sides that are multiples of 32, so
 # that the aspect ratio all but stays.
@@ -51,7 +52,8 @@ class CenterFaceHead(Head):
     move a box that starts left of the picture to its border; here it is cut there.
 
     The sides and the shifts have the same shape: told by the names ``scale`` and ``offset``, or by
-    what the network answers to a picture; else asked for. The landmarks are left out.
+    what the network answers to a picture; else asked for. Landmarks are shares of the box's sides
+    from its first corner, y first.
     """
 
     name = "centerface"
@@ -62,6 +64,7 @@ class CenterFaceHead(Head):
     ) -> Recognition | str:
         """Implements :meth:`tvmdet.heads.base.Head.examine`."""
         options, mine = given.get("options", {}), given.get("family") == self.name
+        landmarks = _landmarks(summary, options)
         found = _roles(summary, size_hw, options, mine=mine)
         if isinstance(found, str):
             return found
@@ -76,16 +79,23 @@ class CenterFaceHead(Head):
         pixels = fed_input(summary, _INPUT, "input as in CenterFace: RGB", self.name, given)
         if isinstance(pixels, str):
             return pixels
+        points = landmark_spec(FACE_LANDMARKS) if landmarks else None
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
             input=InputSpec(size_hw=size_hw, **pixels[0]),
             postprocess=PostprocessSpec(score_threshold=0.5, iou_threshold=0.3),
-            options={**roles, "score_activation": activation},
+            options={
+                **roles,
+                **({_LANDMARKS: landmarks} if landmarks else {}),
+                "score_activation": activation,
+            },
+            keypoints=points,
         )
         reasons = (
             f"heat map {roles['heatmap_output']} of faces, log sides {roles['size_output']} and "
             f"shifts {roles['offset_output']}, {told}",
+            *(() if points is None else (keypoints_line(points, (landmarks,)),)),
             f"heat map {'of scores' if activation == 'none' else 'of logits: a sigmoid is added'}",
             labels[1],
             pixels[1],
@@ -96,7 +106,8 @@ class CenterFaceHead(Head):
         """Implements :meth:`tvmdet.heads.base.Head.validate`."""
         refuse_unknown_options(spec.options, self.name, _OPTIONS)
         choice(spec.options, "score_activation", SCORE_ACTIVATIONS)
-        validate_roles(spec, summary, _OUTPUTS, _check_shapes)
+        roles = _OUTPUTS if spec.keypoints is None else (*_OUTPUTS, _LANDMARKS)
+        validate_roles(spec, summary, roles, _check_shapes)
 
     def decode(
         self, bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], spec: DetectorSpec
@@ -122,8 +133,15 @@ class CenterFaceHead(Head):
         boxes = box_coding.emit_deltas(
             bb, deltas, anchors, stds=(1.0,) * 4, limits=None, swapped=True
         )
+        points = None
+        if spec.keypoints is not None:
+            points = _emit_points(bb, rows(outputs[str(spec.options[_LANDMARKS])]), boxes)
         boxes = box_coding.emit_clip(bb, boxes, spec.input.size_hw)
-        return Decoded(boxes=boxes, scores=box_coding.emit_without_empty(bb, boxes, scores))
+        return Decoded(
+            boxes=boxes,
+            scores=box_coding.emit_without_empty(bb, boxes, scores),
+            keypoints=points,
+        )
 
     def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
@@ -135,12 +153,50 @@ class CenterFaceHead(Head):
             heat = 0.5 * (1.0 + np.tanh(0.5 * heat))
         row, column = np.mgrid[0 : grid.size_hw[0], 0 : grid.size_hw[1]]
         y, x = row + 0.5 + offset[:, 0], column + 0.5 + offset[:, 1]
-        with np.errstate(over="ignore"):  # what grows beyond all bounds is cut to the picture
+        # What grows beyond all bounds is cut to the picture; its landmarks are nowhere.
+        with np.errstate(over="ignore"):
             down, across = np.exp(size[:, 0]) / 2, np.exp(size[:, 1]) / 2
         sides = np.stack([x - across, y - down, x + across, y + down], axis=-1) * _STRIDE
+        points = None
+        if spec.keypoints is not None:
+            shares = outputs[str(spec.options[_LANDMARKS])].astype(np.float64)
+            points = np.empty((*sides.shape[:3], FACE_LANDMARKS), np.float32)
+            for index in range(FACE_LANDMARKS // 2):
+                for axis, share in ((1, shares[:, 2 * index]), (0, shares[:, 2 * index + 1])):
+                    low, high = sides[..., axis], sides[..., axis + 2]
+                    with np.errstate(invalid="ignore"):
+                        points[..., 2 * index + axis] = low + share * (high - low)
+            points = points.reshape(len(heat), -1, FACE_LANDMARKS)
         boxes = box_coding.reference_clip(sides, spec.input.size_hw).reshape(len(heat), -1, 4)
         scores = box_coding.reference_without_empty(boxes, heat.reshape(len(heat), -1, 1))
-        return Decoded(boxes=boxes.astype(np.float32), scores=scores.astype(np.float32))
+        return Decoded(
+            boxes=boxes.astype(np.float32), scores=scores.astype(np.float32), keypoints=points
+        )
+
+
+def _emit_points(bb: relax.BlockBuilder, shares: relax.Expr, boxes: relax.Expr) -> relax.Expr:
+    """Emits the landmarks of boxes that are not cut yet; ``shares`` are y before x."""
+    from tvm import relax
+
+    count = FACE_LANDMARKS // 2
+    swapped = np.arange(FACE_LANDMARKS).reshape(count, 2)[:, ::-1].reshape(-1)
+    shares = bb.emit(relax.op.take(shares, relax.const(swapped), axis=2, mode="clip"))
+    parts = bb.emit(relax.op.split(boxes, 2, axis=2))
+    first, second = (bb.emit(relax.TupleGetItem(parts, index)) for index in (0, 1))
+    extent = bb.emit(relax.op.subtract(second, first))
+    start, reach = (bb.emit(relax.op.tile(one, (1, 1, count))) for one in (first, extent))
+    return bb.emit(relax.op.add(start, bb.emit(relax.op.multiply(shares, reach))))
+
+
+def _landmarks(summary: GraphSummary, options: Mapping[str, Any]) -> str:
+    """Returns the output of landmarks, or '' where there is none."""
+    wanted = choice(options, _LANDMARKS, tuple(summary.outputs))
+    maps = [n for n, v in summary.outputs.items() if _channels(v.shape) == FACE_LANDMARKS]
+    return wanted or (maps[0] if len(maps) == 1 else "")
+
+
+def _channels(shape: tuple[int | None, ...]) -> int | None:
+    return shape[1] if len(shape) == 4 else None
 
 
 def _roles(
@@ -219,7 +275,10 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], spec: DetectorSpec) -> 
     height, width = (-(-side // _STRIDE) for side in spec.input.size_hw)
     if len(spec.labels) != 1:
         raise ShapeError(f"the spec has {len(spec.labels)} labels; this family finds faces only")
-    for key, channels in zip(_OUTPUTS, (1, 2, 2), strict=True):
+    wanted = dict(zip(_OUTPUTS, (1, 2, 2), strict=True))
+    if spec.keypoints is not None:
+        wanted[_LANDMARKS] = FACE_LANDMARKS
+    for key, channels in wanted.items():
         name = str(spec.options.get(key))
         if name not in shapes:
             raise ShapeError(

@@ -9,6 +9,7 @@ one and the same family. A family is therefore a subclass of :class:`DenseHead` 
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,10 +35,11 @@ from tvmdet.heads.dense_outputs import FoundOutputs, describe_found, find_output
 from tvmdet.heads.grids import covering_grids, doubling_strides
 from tvmdet.heads.input_defaults import fed_input
 from tvmdet.heads.labels import choose_labels
+from tvmdet.heads.landmarks import keypoints_line, landmark_spec
 from tvmdet.heads.levels import form_of
-from tvmdet.heads.options import choice
+from tvmdet.heads.options import choice, names_of
 from tvmdet.heads.score_evidence import activation_question, find_activation
-from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
+from tvmdet.spec import DetectorSpec, InputSpec, KeypointSpec, PostprocessSpec
 
 if TYPE_CHECKING:
     from tvm import relax
@@ -102,6 +104,10 @@ class DenseHead(Head):
         """
         box_channels = 0 if self.coding == "distribution" else 4
         return find_outputs(summary, given, self.kinds, box_channels)
+
+    def landmarks(self, summary: GraphSummary, found: FoundOutputs) -> tuple[str, ...]:
+        """Returns the outputs of points beside each box, in the order of those; often none."""
+        return ()
 
     def examine(
         self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
@@ -263,6 +269,15 @@ class DenseHead(Head):
             options[key] = left
         return options
 
+    @staticmethod
+    def _keypoints(
+        summary: GraphSummary, found: FoundOutputs, landmarks: tuple[str, ...]
+    ) -> KeypointSpec:
+        """Returns what the points of each prediction are."""
+        shapes = [summary.outputs[name].shape for name in landmarks]
+        numbers = sum(math.prod(int(dim or 0) for dim in shape) for shape in shapes)
+        return landmark_spec(numbers // sum(found.rows))
+
     def _recognition(
         self,
         summary: GraphSummary,
@@ -287,13 +302,18 @@ class DenseHead(Head):
         activations = self._activations(summary, found, options, proven[0], more)
         if isinstance(activations, str):
             return activations
+        landmarks = names_of(options, "landmark_outputs", summary.outputs)
+        landmarks = landmarks or self.landmarks(summary, found)
+        points = self._keypoints(summary, found, landmarks) if landmarks else None
+        names = {**found.names, "landmark": landmarks} if landmarks else found.names
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
             input=InputSpec(size_hw=size_hw, **pixels[0]),
             postprocess=style.postprocess,
+            keypoints=points,
             options={
-                **{f"{kind}_outputs": list(names) for kind, names in found.names.items()},
+                **{f"{kind}_outputs": list(outputs) for kind, outputs in names.items()},
                 "grids": [list(grid) for grid in found.grids],
                 "style": proven[0],
                 **more,
@@ -306,6 +326,7 @@ class DenseHead(Head):
             describe_found(found),
             pixels[1],
             f"class outputs {', '.join(found.names['class'])}: {inside}",
+            *(() if points is None else (keypoints_line(points, landmarks),)),
             labels[1],
             f"score {style.postprocess.score_threshold}, IoU {style.postprocess.iou_threshold}, "
             f"boxes cut to the {size_hw[0]}x{size_hw[1]} input before suppression",

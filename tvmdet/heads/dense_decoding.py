@@ -60,7 +60,15 @@ def emit_decoded(
         scores = _emit_quality(bb, scores, read(layout.quality_outputs, 1), layout)
     boxes = _emit_boxes(bb, boxes, layout, coding)
     boxes = box_coding.emit_clip(bb, boxes, layout.size_hw)
-    return Decoded(boxes=boxes, scores=box_coding.emit_without_empty(bb, boxes, scores))
+    points = None
+    if layout.landmark_outputs:
+        shifts = read(layout.landmark_outputs, layout.landmark_channels)
+        points = box_coding.emit_points(bb, shifts, *_reach(layout, coding))
+    return Decoded(
+        boxes=boxes,
+        scores=box_coding.emit_without_empty(bb, boxes, scores),
+        keypoints=points,
+    )
 
 
 def reference_decoded(
@@ -93,18 +101,34 @@ def reference_decoded(
         scores = np.sqrt(scores) if layout.score_rule == "sqrt" else scores
     boxes = box_coding.reference_clip(_reference_boxes(boxes, layout, coding), layout.size_hw)
     scores = box_coding.reference_without_empty(boxes, scores)
-    return Decoded(boxes=boxes.astype(np.float32), scores=scores.astype(np.float32))
+    points = None
+    if layout.landmark_outputs:
+        shifts = read(layout.landmark_outputs, layout.landmark_channels)
+        points = box_coding.reference_points(shifts, *_reach(layout, coding)).astype(np.float32)
+    return Decoded(
+        boxes=boxes.astype(np.float32), scores=scores.astype(np.float32), keypoints=points
+    )
 
 
 def output_kinds(layout: DenseLayout) -> list[tuple[tuple[str, ...], int]]:
     """Returns the outputs of each kind and the numbers of a prediction in them."""
     if layout.joint:
         return [(layout.class_outputs, layout.columns + layout.box_channels)]
-    return [
+    kinds = [
         (layout.class_outputs, layout.columns),
         (layout.box_outputs, layout.box_channels),
         (layout.quality_outputs, 1),
-    ][: 3 if layout.quality_outputs else 2]
+        (layout.landmark_outputs, layout.landmark_channels),
+    ]
+    return [kind for kind in kinds if kind[0]]
+
+
+def _reach(layout: DenseLayout, coding: Coding) -> tuple[Float64, Float64]:
+    """Returns where the shifts of points start from, and the pixels in a shift of 1, ``[A, 2]``."""
+    if coding != "deltas":
+        return layout.points()
+    anchors = layout.anchors()
+    return anchors[:, :2], anchors[:, 2:] * np.asarray(layout.box_stds[:2])
 
 
 def _emit_scores(bb: relax.BlockBuilder, classes: relax.Expr, layout: DenseLayout) -> relax.Expr:

@@ -38,6 +38,7 @@ COMMON_OPTIONS = (
     "box_outputs",
     "class_outputs",
     "grids",
+    "landmark_outputs",
     "offset",
     "quality_activation",
     "quality_outputs",
@@ -70,6 +71,8 @@ class DenseLayout:
         box_outputs: Likewise. The same as ``class_outputs`` where one output holds both, the
             classes first.
         quality_outputs: Likewise, of centerness or another share of the score; may be empty.
+        landmark_outputs: Likewise, of points beside each box; empty where nobody asks for them.
+        landmark_channels: Numbers of one prediction's points.
         grids: The levels.
         shapes: Per level the anchors' ``[k, 2]`` widths and heights; empty without anchors.
         columns: Class columns, the background's too.
@@ -80,6 +83,8 @@ class DenseLayout:
     class_outputs: tuple[str, ...]
     box_outputs: tuple[str, ...]
     quality_outputs: tuple[str, ...]
+    landmark_outputs: tuple[str, ...]
+    landmark_channels: int
     grids: tuple[Grid, ...]
     shapes: tuple[Float64, ...]
     columns: int
@@ -121,6 +126,10 @@ class DenseLayout:
             class_outputs=_names(options, "class_outputs", len(grids)),
             box_outputs=_names(options, "box_outputs", len(grids)),
             quality_outputs=_names(options, "quality_outputs", len(grids), needed=False),
+            landmark_outputs=()
+            if spec.keypoints is None
+            else _names(options, "landmark_outputs", len(grids)),
+            landmark_channels=0 if spec.keypoints is None else spec.keypoints.columns,
             grids=grids,
             shapes=shapes,
             columns=len(spec.labels) + (background != "none"),

@@ -11,6 +11,12 @@ from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import Decoded, GraphSummary, MaskValues
 from tvmdet.heads.detection_outputs import BOX_COLUMNS
 from tvmdet.heads.options import choice, refuse_unknown_options, whole_number
+from tvmdet.heads.pose import (
+    KEYPOINT_COLUMNS,
+    emit_row_keypoints,
+    keypoint_columns,
+    reference_row_keypoints,
+)
 from tvmdet.spec import DetectorSpec
 
 if TYPE_CHECKING:
@@ -47,7 +53,7 @@ def check_options(spec: DetectorSpec, summary: GraphSummary) -> None:
         InputError: An option is unknown, missing or does not fit the network.
     """
     options = spec.options
-    refuse_unknown_options(options, spec.family, (*_OPTIONS, "prototype_output"))
+    refuse_unknown_options(options, spec.family, (*_OPTIONS, KEYPOINT_COLUMNS, "prototype_output"))
     missing = [name for name in _OPTIONS if options.get(name) is None]
     if missing:
         raise InputError(f"the spec's options lack {missing[0]!r}; needed: {', '.join(_OPTIONS)}")
@@ -113,14 +119,20 @@ def decode_detections(
     masks = None
     if spec.masks is not None and spec.options.get("prototype_output"):
         first = len(spec.options["columns"])
-        values = _emit_columns(bb, table, list(range(first, shape[-1])))
+        end = shape[-1] - keypoint_columns(spec)
+        values = _emit_columns(bb, table, list(range(first, end)))
         masks = MaskValues(values=values, prototypes=_pick(outputs, spec, "prototype_output"))
     elif spec.masks is not None:
         values = _pick(outputs, spec, "mask_output")
         height, width = (int(dim) for dim in list(values.ty.shape)[-2:])
         values = bb.emit(relax.op.reshape(values, (batch, rows, height, width)))
         masks = MaskValues(values=values)
-    return Decoded(boxes=emit_boxes(bb, table, spec), scores=scores, masks=masks)
+    return Decoded(
+        boxes=emit_boxes(bb, table, spec),
+        scores=scores,
+        masks=masks,
+        keypoints=emit_row_keypoints(bb, table, spec),
+    )
 
 
 def _emit_row_values(
@@ -207,13 +219,15 @@ def decode_detections_reference(outputs: Mapping[str, np.ndarray], spec: Detecto
     table_of_scores[images, places, indexes[real].astype(int)] = scores[real]
     masks = None
     if spec.masks is not None and options.get("prototype_output"):
-        values = table.reshape(batch, rows, -1)[..., len(columns) :]
+        end = table.shape[-1] - keypoint_columns(spec)
+        values = table.reshape(batch, rows, -1)[..., len(columns) : end]
         prototypes = np.asarray(_pick(outputs, spec, "prototype_output"), np.float32)
         masks = MaskValues(values=values.astype(np.float32), prototypes=prototypes)
     elif spec.masks is not None:
         values = np.asarray(_pick(outputs, spec, "mask_output"), np.float32)
         masks = MaskValues(values=values.reshape(batch, rows, *values.shape[-2:]))
-    return Decoded(boxes=boxes, scores=table_of_scores, masks=masks)
+    points = reference_row_keypoints(table.reshape(batch, rows, -1), spec)
+    return Decoded(boxes=boxes, scores=table_of_scores, masks=masks, keypoints=points)
 
 
 def boxes_reference(table: np.ndarray, spec: DetectorSpec) -> np.ndarray:
@@ -264,9 +278,11 @@ def _coefficients(outputs: Mapping[str, Any], spec: DetectorSpec) -> int:
 
 def _check_rows(shape: tuple[int | None, ...], spec: DetectorSpec, coefficients: int = 0) -> None:
     columns = spec.options["columns"]
-    width = len(columns) + coefficients
+    points = keypoint_columns(spec)
+    width = len(columns) + coefficients + points
     if len(shape) not in (2, 3) or shape[-1] != width:
         also = f" and {coefficients} coefficients of masks" if coefficients else ""
+        also += f" and {points} numbers of keypoints" if points else ""
         raise ShapeError(
             f"{spec.options['box_output']} is {list(shape)}; the spec's options.columns "
             f"({' '.join(columns)}){also} need [N, rows, {width}] or [rows, {width}]"

@@ -29,9 +29,11 @@ from tvmdet.heads.input_defaults import (
     stated_input,
 )
 from tvmdet.heads.labels import class_names, labels_from_metadata
+from tvmdet.heads.landmarks import keypoints_line
 from tvmdet.heads.libreyolo import libreyolo_input
 from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import whole_number
+from tvmdet.heads.pose import KEYPOINT_COLUMNS, row_keypoints
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
 
@@ -68,7 +70,8 @@ class DetectionsHead(Head):
     ) -> Recognition | str:
         """Implements :meth:`tvmdet.heads.base.Head.examine`."""
         options = given.get("options", {})
-        found = find_detection_outputs(summary, options)
+        points = row_keypoints(summary.metadata, given)
+        found = find_detection_outputs(summary, options, 0 if points is None else points.columns)
         if isinstance(found, str):
             return self._ask_which_to_keep(summary, size_hw, given) or found
         frame = box_frame(summary, found, size_hw, options)
@@ -104,8 +107,10 @@ class DetectionsHead(Head):
                 "mask_output": found.masks,
                 "score_output": found.scores,
                 **({"prototype_output": found.prototypes} if found.prototypes else {}),
+                **({KEYPOINT_COLUMNS: points.columns} if points is not None else {}),
             },
             masks=masks,
+            keypoints=points,
         )
         reasons = (
             f"{why} ({found.rows} rows)",
@@ -114,6 +119,7 @@ class DetectionsHead(Head):
             values[1],
             *([f"{found.masks}: one mask a row"] if found.masks else []),
             *([f"{found.prototypes}: prototypes of masks"] if found.prototypes else []),
+            *([] if points is None else [keypoints_line(points, (found.boxes,))]),
         )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
 

@@ -1,14 +1,29 @@
-"""Landmarks of faces beside the boxes: where they are, and the network as it is without them."""
+"""Landmarks of faces beside the boxes: where they are, what they are called, and the rest.
+
+They become keypoints. Left and right are the person's own, as in COCO's keypoints: the eye on the
+left of a picture is the right one.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tvmdet.heads.base import GraphSummary, TensorSummary
+from tvmdet.spec import KeypointSpec
 
-__all__ = ["FACE_LANDMARKS", "without_landmarks"]
+__all__ = [
+    "FACE_LANDMARKS",
+    "FACE_POINTS",
+    "keypoints_line",
+    "landmark_spec",
+    "landmarks_of",
+    "without_landmarks",
+]
 
-FACE_LANDMARKS = 10  # x and y of eyes, nose and corners of the mouth
+# WIDER FACE's five points, in the order of RetinaFace's annotations, from the left of the picture.
+FACE_POINTS = ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth")
+FACE_LANDMARKS = 2 * len(FACE_POINTS)
 _BOX = 4
 
 
@@ -31,6 +46,29 @@ def without_landmarks(summary: GraphSummary) -> tuple[GraphSummary, tuple[str, .
     landmarks = tuple(name for name, value in values.items() if _box_beside(value) in boxes)
     kept = {name: value for name, value in values.items() if name not in landmarks}
     return replace(summary, outputs=kept), landmarks
+
+
+def landmarks_of(summary: GraphSummary, boxes: Sequence[str]) -> tuple[str, ...]:
+    """Returns the outputs of landmarks that belong to outputs of boxes, in the order of those.
+
+    Empty where one of the boxes has none.
+    """
+    values = {name: _with_images(value) for name, value in summary.outputs.items()}
+    landmarks = {_box_beside(values[name]): name for name in without_landmarks(summary)[1]}
+    found = [landmarks.get(values[name].shape, "") for name in boxes]
+    return tuple(found) if all(found) else ()
+
+
+def landmark_spec(columns: int) -> KeypointSpec:
+    """Returns what points of so many coordinates are: a face's, or ones without known names."""
+    if columns == FACE_LANDMARKS:
+        return KeypointSpec(names=FACE_POINTS)
+    return KeypointSpec(names=tuple(f"point_{index}" for index in range(columns // 2)))
+
+
+def keypoints_line(points: KeypointSpec, outputs: Sequence[str]) -> str:
+    """Returns a line on what was found, for people."""
+    return f"{len(points.names)} keypoints in {', '.join(outputs)}: {', '.join(points.names)}"
 
 
 def _with_images(value: TensorSummary) -> TensorSummary:

@@ -9,7 +9,7 @@ from tvmdet.heads.base import GraphSummary
 from tvmdet.heads.dense import DenseHead, Options, Style
 from tvmdet.heads.dense_outputs import FoundOutputs
 from tvmdet.heads.grids import doubling_strides
-from tvmdet.heads.landmarks import without_landmarks
+from tvmdet.heads.landmarks import landmarks_of, without_landmarks
 from tvmdet.spec import PostprocessSpec
 
 __all__ = ["SCRFDHead"]
@@ -42,7 +42,7 @@ class SCRFDHead(DenseHead):
     Sample and Computation Redistribution for Efficient Face Detection, Guo et al. 2021. A stride's
     distances left, top, right and bottom are multiplied by it; both predictions of a cell start
     from its corner. Claimed by the five landmarks beside the boxes, or by the names ``score_8``,
-    ``bbox_8``, ...; the landmarks are left out.
+    ``bbox_8``, ...; a landmark is a shift in strides from the same corner.
     """
 
     name = "scrfd"
@@ -98,7 +98,10 @@ class SCRFDHead(DenseHead):
             for kind, name in names.items()
         ):
             return "insightface", "by the names of its outputs"
-        landmarks = without_landmarks(summary)[1]
-        if len(landmarks) == len(found.names["box"]) == len(strides):
+        if len(self.landmarks(summary, found)) == len(found.names["box"]) == len(strides):
             return "insightface", "by five landmarks and one score at each prediction of a level"
         return None
+
+    def landmarks(self, summary: GraphSummary, found: FoundOutputs) -> tuple[str, ...]:
+        """Implements :meth:`tvmdet.heads.dense.DenseHead.landmarks`."""
+        return landmarks_of(summary, found.names["box"])

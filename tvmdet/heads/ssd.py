@@ -14,6 +14,7 @@ from tvmdet.heads.dense import DenseHead, Options, Style
 from tvmdet.heads.dense_inputs import IMAGENET_RGB, stretched
 from tvmdet.heads.dense_outputs import FoundOutputs
 from tvmdet.heads.grids import covering_grids
+from tvmdet.heads.landmarks import FACE_LANDMARKS
 from tvmdet.spec import PostprocessSpec
 
 __all__ = ["SSDHead"]
@@ -37,7 +38,6 @@ _STRIDES_LITE = (16, 32, 64, 107, 160, 320)
 _SIZES_RETINAFACE = ((16, 32), (64, 128), (256, 512))
 _STRIDES_RETINAFACE = (8, 16, 32)
 _CELLS_RETINAFACE = (2, 2, 2)
-_LANDMARKS_OF_FACES = 10  # x and y of eyes, nose and corners of the mouth
 _STRIDES_TENSORFLOW = (16, 32, 64, 128, 256, 512)  # 19, 10, 5, 3, 2 and 1 cells at 300
 
 
@@ -299,11 +299,7 @@ class SSDHead(DenseHead):
         found = super().examine(summary, size_hw, given)
         _, columns = _landmarks(summary)
         told = given.get("options", {}).get("anchors") is not None
-        if (
-            columns in (0, _LANDMARKS_OF_FACES)
-            or told
-            or not isinstance(found, Recognition | Question)
-        ):
+        if columns in (0, FACE_LANDMARKS) or told or not isinstance(found, Recognition | Question):
             return found
         sides = [[[side, side] for side in level] for level in _SIZES_RETINAFACE]
         return Question(
@@ -318,6 +314,11 @@ class SSDHead(DenseHead):
         landmarks, _ = _landmarks(summary)
         kept = {name: value for name, value in summary.outputs.items() if name != landmarks}
         return super().find(replace(summary, outputs=kept), given)
+
+    def landmarks(self, summary: GraphSummary, found: FoundOutputs) -> tuple[str, ...]:
+        """Implements :meth:`tvmdet.heads.dense.DenseHead.landmarks`."""
+        name, _ = _landmarks(summary)
+        return (name,) if name else ()
 
     def misfit(self, found: FoundOutputs, size_hw: tuple[int, int]) -> str:
         """Implements :meth:`tvmdet.heads.dense.DenseHead.misfit`."""
@@ -335,7 +336,7 @@ class SSDHead(DenseHead):
         self, summary: GraphSummary, found: FoundOutputs, size_hw: tuple[int, int]
     ) -> tuple[str, str] | None:
         """Implements :meth:`tvmdet.heads.dense.DenseHead.proven_style`."""
-        if _landmarks(summary)[1] == _LANDMARKS_OF_FACES and found.per_cell == _CELLS_RETINAFACE:
+        if _landmarks(summary)[1] == FACE_LANDMARKS and found.per_cell == _CELLS_RETINAFACE:
             return "retinaface", "by five landmarks a box, and two boxes a cell"
         if found.names != {"class": ("cls_logits",), "box": ("bbox_regression",)}:
             return None

@@ -1,9 +1,9 @@
 """The metadata block that Ultralytics writes into its ONNX exports.
 
 Keys as of ``ultralytics/engine/exporter.py``: ``description``, ``author``, ``stride``, ``task``,
-``batch``, ``imgsz``, ``names``, ``args``, ``end2end``, ``head`` and, for poses, ``kpt_shape``;
-every value is the text of a Python literal or plain text. The ``export.py`` of YOLOv5 writes
-``stride`` and ``names`` only. Nothing in them is ever executed.
+``batch``, ``imgsz``, ``names``, ``args``, ``end2end``, ``head`` and, for poses, ``kpt_shape`` and
+``kpt_names``; every value is the text of a Python literal or plain text. The ``export.py`` of
+YOLOv5 writes ``stride`` and ``names`` only. Nothing in them is ever executed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ _OTHER_TASKS = {
     "depth": "it estimates depth",
     "obb": "it finds oriented boxes",
     "point": "it finds points",
-    "pose": "it finds keypoints",
     "semantic": "it labels pixels",
 }
 
@@ -44,6 +43,8 @@ class UltralyticsExport:
         stride: Largest stride.
         end2end: Whether the network chooses its detections itself (YOLOv10, YOLO26).
         nms: Whether suppression was exported with the network (``nms=True``).
+        kpt_shape: How many keypoints there are, and numbers of each (2, or 3 with a score).
+        kpt_names: Their names, those of the first class; empty where they are not said.
     """
 
     by_ultralytics: bool = False
@@ -52,6 +53,8 @@ class UltralyticsExport:
     stride: int | None = None
     end2end: bool = False
     nms: bool = False
+    kpt_shape: tuple[int, int] | None = None
+    kpt_names: tuple[str, ...] = ()
 
 
 def read_ultralytics(metadata: Mapping[str, str]) -> UltralyticsExport:
@@ -66,6 +69,8 @@ def read_ultralytics(metadata: Mapping[str, str]) -> UltralyticsExport:
         stride=stride if type(stride) is int and stride > 0 else None,
         end2end=_literal(metadata.get("end2end", "")) is True,
         nms=isinstance(args, dict) and args.get("nms") is True,
+        kpt_shape=_kpt_shape(_literal(metadata.get("kpt_shape", ""))),
+        kpt_names=_kpt_names(_literal(metadata.get("kpt_names", ""))),
     )
 
 
@@ -89,25 +94,34 @@ def refuse_task(metadata: Mapping[str, str]) -> str:
     if task not in _OTHER_TASKS:
         return ""
     return (
-        f"the metadata say task {task!r}: {_OTHER_TASKS[task]}; tvmdet finds boxes (task 'detect') "
-        "and masks (task 'segment')"
+        f"the metadata say task {task!r}: {_OTHER_TASKS[task]}; tvmdet finds boxes (task "
+        "'detect'), masks ('segment') and keypoints ('pose')"
     )
 
 
-def refuse_export(metadata: Mapping[str, str], *, masks: bool) -> str:
+def refuse_export(metadata: Mapping[str, str], *, masks: bool, keypoints: bool = False) -> str:
     """Says why the metadata rule out one row of box and class scores per anchor, or ''.
 
     Args:
         metadata: The metadata of the ONNX file.
         masks: Whether the network has an output of mask prototypes.
+        keypoints: Whether the rows may end in keypoints.
     """
     export = read_ultralytics(metadata)
     if refusal := refuse_task(metadata):
         return refusal
     if export.task == "segment" and not masks:
         return "the metadata say task 'segment', but there is no output of mask prototypes"
-    if export.task not in (None, "detect", "segment"):
-        return f"the metadata say task {export.task!r}; only 'detect' and 'segment' are known"
+    if export.task == "pose" and not (keypoints and export.kpt_shape):
+        return "the metadata say task 'pose', " + (
+            "but no kpt_shape: say the keypoints in a spec with task 'detect'"
+            if keypoints
+            else "but this family's rows have no keypoints"
+        )
+    if export.task not in (None, "detect", "segment", "pose"):
+        return (
+            f"the metadata say task {export.task!r}; only 'detect', 'segment' and 'pose' are known"
+        )
     if export.end2end or export.nms:
         said = "end2end" if export.end2end else "args nms"
         return f"the metadata say {said}: the output holds detections that are chosen already"
@@ -122,6 +136,19 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None
+
+
+def _kpt_shape(value: Any) -> tuple[int, int] | None:
+    listed = isinstance(value, list | tuple) and [type(one) for one in value] == [int, int]
+    return (value[0], value[1]) if listed and value[0] > 0 and value[1] in (2, 3) else None
+
+
+def _kpt_names(value: Any) -> tuple[str, ...]:
+    """Returns the names of the first class's points, from a list or lists by class."""
+    if isinstance(value, dict) and value:
+        value = value[min(value, key=str)]
+    named = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    return tuple(one for one in value if one.strip()) if named else ()
 
 
 def _size(value: Any) -> tuple[int, int] | None:

@@ -1,7 +1,8 @@
 """Outputs with one row of values per anchor, which most YOLO exports have: found, checked, cut.
 
-A row is ``cx cy w h``, in some families an objectness, one score per class, and in segmentation
-the coefficients of a mask. It may lie along the last dimension or along the middle one.
+A row is ``cx cy w h``, in some families an objectness, one score per class, in segmentation the
+coefficients of a mask, and in poses the keypoints. It may lie along the last dimension or along the
+middle one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import GraphSummary, MaskValues
 from tvmdet.heads.options import choice, refuse_unknown_options, strides_of
+from tvmdet.heads.pose import KEYPOINT_COLUMNS, keypoint_columns, reference_row_keypoints
 from tvmdet.spec import DetectorSpec
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class Rows:
     objectness: Any
     scores: Any
     masks: MaskValues | None
+    keypoints: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,7 @@ class RowFormat:
         pyramids: Strides that the family is trained with, the usual ones first.
         options: Options that the family has beyond those of rows.
         masks: Whether it has a form with masks.
+        keypoints: Whether it has a form with keypoints.
     """
 
     family: str
@@ -66,11 +70,12 @@ class RowFormat:
     pyramids: tuple[tuple[int, ...], ...]
     options: tuple[str, ...] = ()
     masks: bool = False
+    keypoints: bool = False
 
     @property
     def known_options(self) -> tuple[str, ...]:
         """All options, sorted."""
-        extra = ("prototypes",) if self.masks else ()
+        extra = ("prototypes",) * self.masks + (KEYPOINT_COLUMNS,) * self.keypoints
         return tuple(sorted(("layout", "output", "strides", *extra, *self.options)))
 
     def anchors(self, size_hw: tuple[int, int], strides: tuple[int, ...]) -> int:
@@ -131,7 +136,7 @@ class RowFormat:
         if spec.options["layout"] == "channels_first":
             output = bb.emit(relax.op.permute_dims(output, [0, 2, 1]))
         edges = [2, 4, *([5] if self.lead == 5 else [])]
-        if count:
+        if count or keypoint_columns(spec):
             edges.append(self.lead + len(spec.labels))
         parts = bb.emit(relax.op.split(output, edges, axis=2))
         cut = [bb.emit(relax.TupleGetItem(parts, at)) for at in range(len(edges) + 1)]
@@ -141,6 +146,7 @@ class RowFormat:
             objectness=cut[2] if self.lead == 5 else None,
             scores=cut[self.lead - 2],
             masks=MaskValues(values=cut[-1], prototypes=prototypes) if count else None,
+            keypoints=None if spec.keypoints is None else cut[-1],
         )
 
     def reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Rows:
@@ -166,10 +172,11 @@ class RowFormat:
             objectness=rows[:, :, 4:5] if self.lead == 5 else None,
             scores=np.ascontiguousarray(rows[:, :, classes], dtype=np.float32),
             masks=masks,
+            keypoints=reference_row_keypoints(rows, spec),
         )
 
     def _check_shape(self, shape: tuple[int, ...], spec: DetectorSpec, count: int) -> None:
-        values = self.lead + len(spec.labels) + count
+        values = self.lead + len(spec.labels) + count + keypoint_columns(spec)
         anchors = self.anchors(spec.input.size_hw, tuple(spec.options["strides"]))
         first = spec.options["layout"] == "channels_first"
         expected = (values, anchors) if first else (anchors, values)

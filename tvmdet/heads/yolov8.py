@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.labels import choose_labels, labels_from_metadata
+from tvmdet.heads.pose import row_keypoints
 from tvmdet.heads.ultralytics import refuse_export
 from tvmdet.heads.yolo_evidence import box_runs, doubt_boxes, doubt_scores, unit_input
 from tvmdet.heads.yolo_find_rows import FoundRows, describe_rows, find_rows, rows_options
@@ -27,6 +29,7 @@ _ROWS = RowFormat(
     per_cell=1,
     pyramids=((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64), (16, 32)),
     masks=True,
+    keypoints=True,
 )
 
 
@@ -37,7 +40,8 @@ class YoloV8Head(Head):
     has been through a sigmoid. There is one column per cell of the feature pyramid. YOLOv5
     and YOLOv7 have an objectness row and three anchors a cell, YOLOX has an objectness row:
     neither is claimed. The segmentation models (YOLOv8-seg, YOLO11-seg) end each row in P mask
-    coefficients, and their second output ``[N, P, h, w]`` holds the prototypes. An export that
+    coefficients, and their second output ``[N, P, h, w]`` holds the prototypes. The pose models end
+    each row in keypoints (:mod:`tvmdet.heads.pose`). An export that
     returns the raw maps beside the decoded output is taken by the decoded one.
 
     Defaults are RGB / 255 and a centred letterbox of grey 114, score 0.25 and IoU 0.45, as in
@@ -46,7 +50,7 @@ class YoloV8Head(Head):
     """
 
     name = "yolov8"
-    title = "YOLOv8-style, decoded boxes and class scores (YOLOv8, YOLOv9, YOLO11, and -seg)"
+    title = "YOLOv8-style, decoded boxes and class scores (YOLOv8, YOLOv9, YOLO11, -seg, -pose)"
 
     def examine(
         self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
@@ -55,17 +59,23 @@ class YoloV8Head(Head):
         found = find_rows(_ROWS, summary, size_hw, given)
         if isinstance(found, str):
             return found
-        refusal = refuse_export(summary.metadata, masks=found.prototypes is not None)
+        points = row_keypoints(summary.metadata, given)
+        if points is not None:
+            found = replace(found, points=points.columns)
+        refusal = refuse_export(
+            summary.metadata, masks=found.prototypes is not None, keypoints=True
+        )
         asked = given.get("family") == self.name
         if not asked:
-            classes_end = found.values - found.coefficients
+            classes_end = found.values - found.coefficients - found.points
             refusal = refusal or doubt_scores(summary, found, 4, classes_end)
         refusal = refusal or doubt_boxes(summary, found, size_hw, _ROWS.per_cell)
         if not asked:
             refusal = refusal or _doubt(summary, found, given)
         if refusal:
             return refusal
-        labels = choose_labels(summary.metadata, found.values - 4 - found.coefficients, given)
+        classes = found.values - 4 - found.coefficients - found.points
+        labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):
             return labels
         pixels = unit_input(summary, "letterbox with grey 114", self.name, given)
@@ -83,6 +93,7 @@ class YoloV8Head(Head):
             postprocess=PostprocessSpec(score_threshold=0.25, iou_threshold=0.45),
             options=rows_options(found),
             masks=MaskSpec(frame="image") if found.prototypes else None,
+            keypoints=points,
         )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
 
@@ -96,13 +107,13 @@ class YoloV8Head(Head):
         """Implements :meth:`tvmdet.heads.base.Head.decode`."""
         rows = _ROWS.emit(bb, outputs, spec)
         boxes = emit_corners(bb, rows.center, rows.extent)
-        return Decoded(boxes=boxes, scores=rows.scores, masks=rows.masks)
+        return Decoded(boxes=boxes, scores=rows.scores, masks=rows.masks, keypoints=rows.keypoints)
 
     def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
         rows = _ROWS.reference(outputs, spec)
         boxes = reference_corners(rows.center, rows.extent)
-        return Decoded(boxes=boxes, scores=rows.scores, masks=rows.masks)
+        return Decoded(boxes=boxes, scores=rows.scores, masks=rows.masks, keypoints=rows.keypoints)
 
 
 def _doubt(summary: GraphSummary, found: FoundRows, given: Mapping[str, Any]) -> str:

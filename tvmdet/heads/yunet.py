@@ -9,7 +9,7 @@ from tvmdet.heads.base import GraphSummary
 from tvmdet.heads.dense import DenseHead, Options, Style
 from tvmdet.heads.dense_outputs import FoundOutputs, hint_of
 from tvmdet.heads.grids import doubling_strides
-from tvmdet.heads.landmarks import without_landmarks
+from tvmdet.heads.landmarks import landmarks_of, without_landmarks
 from tvmdet.spec import PostprocessSpec
 
 __all__ = ["YuNetHead"]
@@ -41,8 +41,8 @@ class YuNetHead(DenseHead):
 
     YuNet: A Tiny Millisecond-level Face Detector, Wu et al. 2023, as the OpenCV zoo's
     ``face_detection_yunet_2023mar.onnx`` has it; that of 2022 has other outputs. Claimed by these
-    outputs, landmarks among them, which are left out. Which of the two scores is the objectness
-    does not matter to their product.
+    outputs, landmarks among them, which are shifts in strides from a cell's corner. Which of the
+    two scores is the objectness does not matter to their product.
     """
 
     name = "yunet"
@@ -92,9 +92,13 @@ class YuNetHead(DenseHead):
         self, summary: GraphSummary, found: FoundOutputs, size_hw: tuple[int, int]
     ) -> tuple[str, str] | None:
         """Implements :meth:`tvmdet.heads.dense.DenseHead.proven_style`."""
-        if len(without_landmarks(summary)[1]) == len(found.names["box"]) == len(_STRIDES):
+        if len(self.landmarks(summary, found)) == len(found.names["box"]) == len(_STRIDES):
             return "opencv", "by two scores and five landmarks at each cell of a level"
         return None
+
+    def landmarks(self, summary: GraphSummary, found: FoundOutputs) -> tuple[str, ...]:
+        """Implements :meth:`tvmdet.heads.dense.DenseHead.landmarks`."""
+        return landmarks_of(summary, found.names["box"])
 
 
 def _with_scores(faces: GraphSummary, given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -36,8 +36,9 @@ def attach_head(
 
     It takes images uint8 ``[N, H, W, 3]`` in BGR order and thresholds float32 ``[2]`` (score,
     IoU), and returns a tuple: boxes float32 ``[N, K, 4]`` in pixels of the network's input, scores
-    float32 ``[N, K]``, class ids int32 ``[N, K]``, counts int32 ``[N]``, and where ``spec.masks``
-    says so masks float32 ``[N, K, h, w]``; rows past the count are zero, those of masks whatever.
+    float32 ``[N, K]``, class ids int32 ``[N, K]``, counts int32 ``[N]``, and where the spec says so
+    keypoints float32 ``[N, K, P * D]`` and masks float32 ``[N, K, h, w]``; rows past the count are
+    zero, those of keypoints and masks whatever.
 
     Args:
         builder: Whose module receives the function.
@@ -73,6 +74,12 @@ def attach_head(
                 builder.emit(found[i]) for i in range(5)
             )
             results = [boxes, scores, class_ids, counts]
+            if spec.keypoints is not None:
+                if decoded.keypoints is None:
+                    raise ShapeError(
+                        f"family {spec.family} has no keypoints; remove keypoints from the spec"
+                    )
+                results.append(_emit_chosen(builder, decoded.keypoints, candidates))
             if spec.masks is not None:
                 if decoded.masks is None:
                     raise ShapeError(
@@ -95,22 +102,28 @@ def emit_masks(builder: relax.BlockBuilder, masks: MaskValues, candidates: Any, 
     Returns:
         float32 ``[N, K, h, w]``, 0 to 1; rows past the count are whatever.
     """
-    batch, rows = static_shape(candidates)
-    _, anchors, *inner = static_shape(masks.values)
-    start = relax.const(np.arange(batch, dtype="int32")[:, None] * anchors)
-    flat = builder.emit(relax.op.reshape(builder.emit(relax.op.add(candidates, start)), (-1,)))
-    values = builder.emit(relax.op.reshape(masks.values, (batch * anchors, *inner)))
-    values = builder.emit(relax.op.take(values, flat, axis=0, mode="clip"))
+    values = _emit_chosen(builder, masks.values, candidates)
     if masks.prototypes is None:
-        return builder.emit(relax.op.reshape(values, (batch, rows, *inner)))
+        return values
+    batch, rows, _ = static_shape(values)
     _, count, height, width = static_shape(masks.prototypes)
-    values = builder.emit(relax.op.reshape(values, (batch, rows, count)))
     shared = builder.emit(relax.op.reshape(masks.prototypes, (batch, count, height * width)))
     func = mask_rows_func(batch, rows, count, height * width)
     made = relax.TensorType((batch, rows, height * width), "float32")
     var = builder.add_func(func, "mask_rows")
     mixed = builder.emit(relax.call_tir(var, [values, shared, counts], made))
     return builder.emit(relax.op.reshape(mixed, (batch, rows, height, width)))
+
+
+def _emit_chosen(builder: relax.BlockBuilder, values: Any, candidates: Any) -> Any:
+    """Emits ``[N, K, ...]``: of values ``[N, A, ...]`` those of the chosen candidates."""
+    batch, rows = static_shape(candidates)
+    _, anchors, *inner = static_shape(values)
+    start = relax.const(np.arange(batch, dtype="int32")[:, None] * anchors)
+    flat = builder.emit(relax.op.reshape(builder.emit(relax.op.add(candidates, start)), (-1,)))
+    values = builder.emit(relax.op.reshape(values, (batch * anchors, *inner)))
+    values = builder.emit(relax.op.take(values, flat, axis=0, mode="clip"))
+    return builder.emit(relax.op.reshape(values, (batch, rows, *inner)))
 
 
 def attach_nothing(builder: relax.BlockBuilder, network: tvm.IRModule, function_name: str) -> None:

@@ -16,6 +16,7 @@ from tvmdet.frontend.load import load_onnx
 from tvmdet.frontend.model import Model
 from tvmdet.frontend.network import Network
 from tvmdet.frontend.summary import summarise
+from tvmdet.keypoints import place_keypoints
 from tvmdet.masks import place_masks
 from tvmdet.runtime.images import load_image
 from tvmdet.runtime.loader import read_spec
@@ -80,6 +81,7 @@ class ReferenceDetector:
         every, _ = self._reference.candidates(image, transform)
         found = every.take(suppress(every, self.spec.postprocess, score, iou))
         placed, masks = to_image(found, transform), found.mask_values()
+        points = found.keypoint_values()
         return Detections(
             boxes_xyxy=placed.boxes_xyxy,
             scores=placed.scores,
@@ -90,4 +92,7 @@ class ReferenceDetector:
             instance_masks=None
             if masks is None or self.spec.masks is None
             else place_masks(masks, found.boxes_xyxy, transform, self.spec.masks),
+            keypoints=None
+            if points is None or self.spec.keypoints is None
+            else place_keypoints(points, transform, self.spec.keypoints),
         )

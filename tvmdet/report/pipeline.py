@@ -4,7 +4,7 @@ Written as a careful engineer would ship it: nothing is allocated that can be ke
 normalised straight into the input, candidates are filtered before they are sorted, suppression is
 vectorised. Box decoding is the family's plain numpy code, which decodes every anchor. Masks are
 computed for what is found and stay as small as the network has them, as tvmdet's do until somebody
-asks for their pixels; they are timed, and not compared.
+asks for their pixels; they and keypoints are timed, and not compared.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmdet.boxes import ImageTransform, clip_boxes
+from tvmdet.keypoints import Keypoints, place_keypoints
 from tvmdet.runtime.images import decode_file
 from tvmdet.runtime.resize import place_image
 from tvmdet.spec import DetectorSpec, PostprocessSpec
@@ -38,6 +39,7 @@ class Found:
         class_ids: ``[n]``.
         rows: Which row of the network's decoded outputs each is.
         masks: ``[n, h, w]``, 0 to 1, as small as the network has them; None without masks.
+        keypoints: In pixels of the image; None without keypoints.
     """
 
     boxes_xyxy: npt.NDArray[np.float32]
@@ -45,6 +47,7 @@ class Found:
     class_ids: npt.NDArray[np.int64]
     rows: npt.NDArray[np.intp] | None = None
     masks: npt.NDArray[np.float32] | None = None
+    keypoints: Keypoints | None = None
 
 
 class Pipeline:
@@ -96,7 +99,11 @@ class Pipeline:
         masks = None
         if self._spec.masks is not None and decoded.masks is not None:
             masks = _masks(decoded.masks, found.rows)
-        found = replace(found, boxes_xyxy=mapped, masks=masks)
+        points = None
+        if self._spec.keypoints is not None and decoded.keypoints is not None:
+            chosen = decoded.keypoints[0][found.rows]
+            points = place_keypoints(chosen, transform, self._spec.keypoints)
+        found = replace(found, boxes_xyxy=mapped, masks=masks, keypoints=points)
         return found, {"map": time.perf_counter() - start}
 
 

@@ -1,4 +1,4 @@
-"""Masks, boxes, labels and scores drawn on a picture."""
+"""Masks, boxes, keypoints, labels and scores drawn on a picture."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from tvmdet.runtime.images import as_bgr
 
 if TYPE_CHECKING:
     from tvmdet.detections import Detection, Detections
+    from tvmdet.keypoints import Keypoints
     from tvmdet.masks import MaskRegion
 
 __all__ = ["class_color_bgr", "draw_detections"]
 
 _MASK_OPACITY = 0.45
+_SEEN = 0.5  # the score of a keypoint from which on it is drawn, as Ultralytics has it
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -32,7 +34,7 @@ def class_color_bgr(class_id: int) -> tuple[int, int, int]:
 
 
 def draw_detections(found: Detections, image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Returns a new BGR picture with the boxes and masks of ``found`` on it.
+    """Returns a new BGR picture with the boxes, masks and keypoints of ``found`` on it.
 
     Raises:
         InputError: The array is not an image.
@@ -47,6 +49,10 @@ def draw_detections(found: Detections, image: npt.NDArray[Any]) -> npt.NDArray[n
         _draw_mask(canvas, masks.region(index), color, line_px)
     for detection in reversed(list(found)):
         _draw_box(canvas, detection, line_px)
+    points = found.keypoints
+    for index in reversed(range(0 if points is None else len(points))):
+        assert points is not None
+        _draw_keypoints(canvas, points, index, class_color_bgr(int(found.class_ids[index])))
     for detection in reversed(list(found)):
         _draw_label(canvas, detection, line_px)
     return canvas
@@ -74,6 +80,27 @@ def _draw_box(canvas: npt.NDArray[np.uint8], found: Detection, line_px: int) -> 
     x1, y1, x2, y2 = (round(value) for value in found.box_xyxy)
     color = class_color_bgr(found.class_id)
     cv2.rectangle(canvas, (x1, y1), (x2, y2), color, line_px)
+
+
+def _draw_keypoints(
+    canvas: npt.NDArray[np.uint8], points: Keypoints, index: int, color: tuple[int, int, int]
+) -> None:
+    """Draws one object's points, each as a disc with a rim, and the lines between them."""
+    radius = max(round(sum(canvas.shape[:2]) / 2 * 0.004), 2)
+    # A point far out of the picture would not fit the integers of OpenCV's lines.
+    finite = np.nan_to_num(points.xy[index].astype(np.float64))
+    corners = np.rint(np.clip(finite, -(1 << 15), 1 << 15)).astype(int).tolist()
+    seen = [True] * len(corners)
+    if points.scores is not None:
+        seen = (points.scores[index] >= _SEEN).tolist()
+    for first, second in points.skeleton:
+        if seen[first] and seen[second]:
+            line = max(radius // 2, 1)
+            cv2.line(canvas, corners[first], corners[second], color, line, cv2.LINE_AA)
+    for corner, is_seen in zip(corners, seen, strict=True):
+        if is_seen:
+            cv2.circle(canvas, corner, radius + 1, _ink_for(color), cv2.FILLED, cv2.LINE_AA)
+            cv2.circle(canvas, corner, radius, color, cv2.FILLED, cv2.LINE_AA)
 
 
 def _draw_label(canvas: npt.NDArray[np.uint8], found: Detection, line_px: int) -> None:

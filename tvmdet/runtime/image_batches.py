@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tvmdet.boxes import ImageTransform
 from tvmdet.detections import Detections
 from tvmdet.errors import InputError
+from tvmdet.keypoints import place_keypoints
 from tvmdet.masks import place_masks
 from tvmdet.runtime.batches import plan_batches
 from tvmdet.runtime.buffers import BufferPool
@@ -35,7 +36,7 @@ Lap: TypeAlias = Callable[[str], None]
 
 def _copy_counted(results: Arrays) -> Arrays:
     """Copies the rows in use: those of masks may be most of the memory that a call touches."""
-    *rows, masks = results
+    *rows, masks = results  # masks come last
     counts = rows[3]
     most = int(counts.max(initial=0))
     return *(array.copy() for array in rows), masks[:, :most].copy()
@@ -174,12 +175,7 @@ class ImageBatcher:
         results = running.outputs.result()
         self._buffers.give_back(running.size, running.buffers)
         return [
-            Detections.empty(
-                (0, 0),
-                source=row.source,
-                error=row.error,
-                with_masks=self._spec.masks is not None,
-            )
+            Detections.empty((0, 0), source=row.source, error=row.error, spec=self._spec)
             if row.transform is None
             else self._read(row, row.transform, tuple(array[index] for array in results))
             for index, row in enumerate(running.rows)
@@ -187,11 +183,13 @@ class ImageBatcher:
 
     def _read(self, row: _Row, transform: ImageTransform, results: Arrays) -> Detections:
         """Returns the detections of one image, from its rows of the compiled function's results."""
-        boxes, scores, class_ids, count, *masks = results
+        boxes, scores, class_ids, count, *more = results
         boxes, ids = boxes[:count], class_ids[:count].copy()
-        placed = None
+        placed = points = None
         if self._spec.masks is not None:
-            placed = place_masks(masks[0][:count], boxes, transform, self._spec.masks)
+            placed = place_masks(more[-1][:count], boxes, transform, self._spec.masks)
+        if self._spec.keypoints is not None:
+            points = place_keypoints(more[0][:count], transform, self._spec.keypoints)
         return Detections(
             boxes_xyxy=transform.to_image(boxes),
             scores=scores[:count].copy(),
@@ -200,4 +198,5 @@ class ImageBatcher:
             image_size_hw=transform.image_size_hw,
             source=row.source,
             instance_masks=placed,
+            keypoints=points,
         )
