@@ -1,4 +1,7 @@
-"""Where lists of boxes end that have no room for more: what is missing below is no difference."""
+"""Where lists end that have no room for more: what is missing below is no difference.
+
+Of boxes, and of candidates that enter suppression.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from toy_modules import toy_spec
 
 from tvmdet.boxes import ImageTransform
 from tvmdet.compiler.images import NamedImage
-from tvmdet.compiler.parity import _Case, _compare, _Tally
+from tvmdet.compiler.parity import _Case, _compare, _cut, _Tally
 from tvmdet.compiler.reference import Candidates
 from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.detections import Detections
@@ -46,21 +49,57 @@ def _found(*rows: int) -> Candidates:
 def test_a_full_list_ends_where_its_last_box_is(
     compiled: tuple[int, ...], expected: tuple[int, ...], breaches: list[Any]
 ) -> None:
+    _assert_breaches(_found(*compiled), _found(*expected), None, breaches)
+
+
+@pytest.mark.parametrize(
+    ("compiled", "expected", "cut", "breaches"),
+    [
+        pytest.param((0, 2), (0, 1), 0.8, ["compiled", 0.7], id="one of another score"),
+        pytest.param((0,), (0, 1), 0.8, [], id="the reference chose it"),
+        pytest.param((0, 1), (0,), 0.8, [], id="the compiled one chose it"),
+        pytest.param((0, 1), (0,), 0.8002, [], id="all but equal"),
+        pytest.param((0, 1), (0,), 0.81, ["compiled", 0.8], id="not equal"),
+        pytest.param((0, 1), (0,), None, ["compiled", 0.8], id="all entered"),
+    ],
+)
+def test_where_the_candidates_are_cut_rounding_chooses_among_equal_scores(
+    compiled: tuple[int, ...], expected: tuple[int, ...], cut: float | None, breaches: list[Any]
+) -> None:
+    _assert_breaches(_found(*compiled), _found(*expected), cut, breaches)
+
+
+def test_a_box_that_is_no_candidate_is_no_matter_of_rounding() -> None:
+    moved = _found(0, 1)
+    moved.boxes_xyxy[1] += 1
+    _assert_breaches(moved, _found(0), 0.8, ["compiled", 0.8])
+
+
+def test_the_cut_is_the_last_score_that_enters_suppression() -> None:
+    every = _found(*range(len(SCORES)))
+    assert _cut(every, 0.55, 4) is None
+    assert _cut(every, 0.55, 3) == pytest.approx(0.7)
+    assert _cut(every, 0.0, 1) == pytest.approx(0.9)
+
+
+def _assert_breaches(
+    mine: Candidates, expected: Candidates, cut: float | None, breaches: list[Any]
+) -> None:
     image = NamedImage(name="grey", pixels=np.full((*SIZE_HW, 3), 114, np.uint8))
     case = _Case(
         image=image,
         transform=ImageTransform.for_image(SIZE_HW, SPEC.input),
         score=0.25,
         candidates=_found(*range(len(SCORES))),
-        expected=_found(*expected),
+        expected=expected,
         masks=None,
+        cut=cut,
     )
-    mine = _found(*compiled)
     found = Detections(
         boxes_xyxy=mine.boxes_xyxy,
         scores=mine.scores,
         class_ids=mine.class_ids,
-        labels=(SPEC.labels[0],) * len(compiled),
+        labels=(SPEC.labels[0],) * len(mine.scores),
         image_size_hw=SIZE_HW,
     )
     tally, reference = _Tally(), SimpleNamespace(spec=SPEC, selects=False)

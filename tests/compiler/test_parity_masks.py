@@ -64,9 +64,10 @@ def test_detections_have_masks_of_many_sizes(built: tuple[Any, Any]) -> None:
 class _Poisoned(Reference):
     """A reference whose masks are other ones."""
 
-    def candidates(self, *args: Any) -> Any:
+    def candidates(self, *args: Any, **more: Any) -> Any:
         return tuple(
-            replace(found, masks=self.spoil(found.masks)) for found in super().candidates(*args)
+            replace(found, masks=self.spoil(found.masks))
+            for found in super().candidates(*args, **more)
         )
 
     def spoil(self, masks: Any) -> Any:

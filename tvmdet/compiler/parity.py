@@ -2,10 +2,11 @@
 
 Each image is run through the compiled detector and through the reference. Every box of one side
 must have a partner of its class on the other, with an IoU of at least ``Tolerance.iou`` and a
-score within ``Tolerance.score`` (within a share of it, where that is less). Three things may
+score within ``Tolerance.score`` (within a share of it, where that is less). Four things may
 differ, because rounding decides them: a box whose score lies within the tolerance of the
-threshold, which of two overlapping boxes with equal scores survives suppression, and which of two
-classes with equal scores a box is given; with what follows from them. Of networks that suppress
+threshold, which of two overlapping boxes with equal scores survives suppression, which of two
+classes with equal scores a box is given, and which of many candidates with equal scores are among
+the ``pre_nms_top_k`` that enter suppression; with what follows from them. Of networks that suppress
 inside the reference is asked again on nudged pixels (:mod:`tvmdet.compiler.parity_nudges`). The
 masks of boxes that count as the same are compared by :mod:`tvmdet.compiler.parity_masks`, their
 keypoints by :mod:`tvmdet.compiler.parity_keypoints`.
@@ -67,10 +68,12 @@ class _Case:
         transform: How it lies in the network's input.
         score: The threshold.
         candidates: What the reference could find above it, or just below, in network pixels; with
-            second choices, which are the same boxes with other classes.
+            other choices, which are the same boxes with other classes.
         expected: What the reference finds, in pixels of the image.
         masks: The masks of that.
         keypoints: Its keypoints.
+        cut: The least score that entered suppression where there were more candidates above the
+            threshold than may; else None.
     """
 
     image: NamedImage
@@ -80,12 +83,13 @@ class _Case:
     expected: Candidates
     masks: InstanceMasks | None
     keypoints: Keypoints | None = None
+    cut: float | None = None
 
 
 def _prepare(image: NamedImage, reference: Reference, tolerance: Tolerance) -> _Case:
     spec = reference.spec
     transform = ImageTransform.for_image(image.pixels.shape[:2], spec.input)
-    candidates, second_choices = reference.candidates(image.pixels, transform)
+    candidates, other_choices = reference.candidates(image.pixels, transform, alike=tolerance.score)
     if not np.all(np.isfinite(candidates.scores)):
         raise ParityError(
             f"ONNX Runtime's scores for {image.name} are not finite; "
@@ -96,17 +100,24 @@ def _prepare(image: NamedImage, reference: Reference, tolerance: Tolerance) -> _
     expected = candidates.take(kept)
     lowest = score - tolerance.score_near(score)
     above = candidates.take(candidates.scores > lowest)
-    above += second_choices.take(second_choices.scores > lowest)
+    above += other_choices.take(other_choices.scores > lowest)
     return _Case(
         image=image,
         transform=transform,
         score=score,
+        cut=_cut(candidates, score, spec.postprocess.pre_nms_top_k),
         # The masks of all that is not found would be most of the memory.
         candidates=above.compact(),
         expected=replace(to_image(expected, transform), masks=None, keypoints=None),
         masks=_masks(expected, transform, spec.masks),
         keypoints=_keypoints(expected, transform, spec.keypoints),
     )
+
+
+def _cut(candidates: Candidates, score: float, room: int) -> float | None:
+    """Returns the least score that enters suppression, where not all above the threshold do."""
+    above = int(np.count_nonzero(candidates.scores > score))
+    return float(candidates.scores[room - 1]) if above > room else None
 
 
 def _masks(
@@ -243,7 +254,7 @@ def _compare(
         return int(np.sum(alone)) / max(int(np.sum(above)), 1)
 
     rows = {side: _match(mine, everything, tolerance)[0] for side, (mine, _) in sides.items()}
-    swapped = _rank_swaps(alone, rows, case.candidates, spec, tolerance)
+    swapped = _rank_swaps(alone, rows, case.candidates, case.cut, spec, tolerance)
     if len(swapped) < len(alone) and reference.selects:
         settled = settle_by_nudges(
             [one for one in alone if one not in swapped],
@@ -374,24 +385,34 @@ def _rank_swaps(
     alone: Sequence[tuple[str, int]],
     rows: Mapping[str, Sequence[int]],
     candidates: Candidates,
+    cut: float | None,
     spec: PostprocessSpec,
     tolerance: Tolerance,
 ) -> set[tuple[str, int]]:
     """Returns the unmatched boxes whose absence on the other side is a matter of rounding.
 
     Such a box is one of the reference's candidates, and the other side kept a box that overlaps
-    it, with about the same score or by about the threshold: rounding chose. What that choice
-    suppressed in turn, or spared, follows from it.
+    it, with about the same score or by about the threshold: rounding chose. Or its score is about
+    that at which the list of candidates was cut, so that rounding chose who is in it. What such a
+    choice suppressed in turn, or spared, follows from it.
 
     Args:
         alone: Side and index of each unmatched box.
         rows: For each side, which candidate each of its boxes is; -1 for none.
-        candidates: Of the reference, with second choices, as suppression saw them: not clipped
+        candidates: Of the reference, with other choices, as suppression saw them: not clipped
             to the image.
+        cut: The least score that entered suppression; None where all did.
         spec: Of the suppression.
         tolerance: What counts as about the same.
     """
     swapped: set[tuple[str, int]] = set()
+    if cut is not None:
+        near_cut = np.abs(candidates.scores - cut) <= tolerance.score_near(cut)
+        swapped = {
+            (side, index)
+            for side, index in alone
+            if rows[side][index] >= 0 and near_cut[rows[side][index]]
+        }
     growing = True
     while growing:
         growing = False

@@ -154,17 +154,20 @@ class Reference:
         image_bgr: npt.NDArray[np.uint8],
         transform: ImageTransform,
         *,
+        alike: float = 0.0,
         nudge: float = 0.0,
         seed: int = 0,
     ) -> tuple[Candidates, Candidates]:
-        """Returns every scored box of an image, best first, and their second choices.
+        """Returns every scored box of an image, best first, and their other choices.
 
-        A second choice is the same box with its second best class; where a box is reported for
-        one class only, rounding may prefer it. It is empty where a box may have several classes.
+        Another choice is the same box with its second best class, or with any that scores about as
+        much as the best; where a box is reported for one class only, rounding may prefer it. There
+        are none where a box may have several classes.
 
         Args:
             image_bgr: uint8 ``[H, W, 3]``.
             transform: How it lies in the network's input.
+            alike: How much less than the best such a class may score.
             nudge: Greatest random change of each value of the network's input, as a share of it.
             seed: Of those changes.
         """
@@ -198,10 +201,14 @@ class Reference:
         if self.spec.postprocess.multi_label:
             every = np.arange(scores[0].size)
             return _best_first(decoded, every), _best_first(decoded, every[:0])
+        rows = np.arange(len(scores[0]))
         ranked = np.argsort(-scores[0], axis=1, kind="stable")
-        first = np.arange(len(ranked)) * scores.shape[2]
-        second = first + ranked[:, 1] if scores.shape[2] > 1 else first[:0]
-        return _best_first(decoded, first + ranked[:, 0]), _best_first(decoded, second)
+        best = ranked[:, 0]
+        others = scores[0] >= scores[0][rows, best, None] - alike
+        others[rows, ranked[:, 1 if scores.shape[2] > 1 else 0]] = True
+        others[rows, best] = False
+        first = rows * scores.shape[2] + best
+        return _best_first(decoded, first), _best_first(decoded, np.flatnonzero(others))
 
 
 def suppress(

@@ -1,0 +1,57 @@
+"""What the reference offers of each box: its best class, and those that rounding may prefer."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from toy_modules import toy_spec
+
+from tvmdet.boxes import ImageTransform
+from tvmdet.compiler import reference as module
+from tvmdet.compiler.reference import Candidates, Reference
+from tvmdet.heads import Decoded
+
+SCORES = np.array([[0.5, 1.0, 0.9999, 1.0], [0.1, 0.2, 0.7, 0.3], [0.4, 0.4, 0.4, 0.4]], np.float32)
+
+
+def _candidates(
+    monkeypatch: pytest.MonkeyPatch, scores: np.ndarray, **arguments: float
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Box and class of the candidates and of the other choices, in order of boxes."""
+    boxes = np.arange(4 * len(scores), dtype=np.float32).reshape(1, -1, 4)
+    head = SimpleNamespace(
+        decode_reference=lambda _outputs, _spec: Decoded(boxes=boxes, scores=scores[None])
+    )
+    monkeypatch.setattr(module, "get_head", lambda _family: head)
+    reference = Reference.__new__(Reference)
+    reference.spec = toy_spec()
+    reference.input_names, reference._dtype = ("images",), np.dtype("float32")
+    monkeypatch.setattr(reference, "run", lambda _inputs: {})
+    size = reference.spec.input.size_hw
+    transform = ImageTransform.for_image(size, reference.spec.input)
+    found = reference.candidates(np.zeros((*size, 3), np.uint8), transform, **arguments)
+    return _pairs(found[0]), _pairs(found[1])
+
+
+def _pairs(found: Candidates) -> list[tuple[int, int]]:
+    return sorted(zip(found.anchors.tolist(), found.class_ids.tolist(), strict=True))
+
+
+def test_the_second_best_class_is_always_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    best, others = _candidates(monkeypatch, SCORES)
+    assert best == [(0, 1), (1, 2), (2, 0)]
+    assert others == [(0, 3), (1, 3), (2, 1), (2, 2), (2, 3)]
+
+
+def test_every_class_that_scores_about_as_much_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    best, others = _candidates(monkeypatch, SCORES, alike=1e-3)
+    assert best == [(0, 1), (1, 2), (2, 0)]
+    assert others == [(0, 2), (0, 3), (1, 3), (2, 1), (2, 2), (2, 3)]
+
+
+def test_one_class_has_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    best, others = _candidates(monkeypatch, SCORES[:, :1], alike=1e-3)
+    assert best == [(0, 0), (1, 0), (2, 0)]
+    assert others == []
