@@ -107,7 +107,7 @@ def test_default_thresholds_are_those_of_the_families(case: tuple[str, Any]) -> 
     name, built = case
     spec = built.detector.spec.postprocess
     assert (spec.score_threshold, spec.iou_threshold) == {
-        "nudenet": (0.25, 0.45),
+        "nudenet": (0.25, 0.7),
         "layout": (0.4, 0.5),
     }[name]
 

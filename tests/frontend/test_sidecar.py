@@ -252,6 +252,25 @@ def test_a_model_is_read_with_its_files(tmp_path: Path) -> None:
     assert "from deploy.json and pipeline.json and the spec: input, postprocess" in text
 
 
+def test_what_a_file_says_of_the_input_replaces_the_familys_default(tmp_path: Path) -> None:
+    path = save(onnx_models.yolov8(metadata={}), tmp_path / "model.onnx")
+    plain = tvmdet.import_onnx(path).recognition
+    assert any("family's default" in line for line in plain)
+    processor = {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    processor |= {"do_resize": True, "size": {"height": 64, "width": 96}}
+    names = {"id2label": {"0": "x", "1": "y", "2": "z"}}
+    _write(tmp_path, preprocessor_config={**processor, "image_processor_type": "X"}, config=names)
+    for lines in (tvmdet.import_onnx(path).recognition, diagnose(path).recognition):
+        assert not any("family's default" in line for line in lines), lines
+        files = "preprocessor_config.json and config.json"
+        assert f"labels from {files}" in lines
+        (fed,) = (line for line in lines if line.startswith("input "))
+        assert "mean 127.5 127.5 127.5, deviation 127.5 127.5 127.5, stretched" in fed
+        assert fed.endswith(f"from {files}")
+    given = tvmdet.import_onnx(path, spec={"input": {"color": "bgr"}}).recognition
+    assert any(line.startswith("input BGR") and "and the spec" in line for line in given)
+
+
 def test_json_is_accepted_as_a_spec(tmp_path: Path) -> None:
     path = save(onnx_models.yolov8(metadata={}), tmp_path / "detector.onnx")
     spec = tmp_path / "mine.json"

@@ -118,6 +118,18 @@ def test_yolov8_refuses(summary: GraphSummary, reason: str) -> None:
     assert re.search(reason, answer), answer
 
 
+def test_yolov8_of_ultralytics_keeps_what_predict_keeps() -> None:
+    plain = get_head("yolov8").examine(_summary({"o": (1, 7, 126)}), (64, 96), {})
+    said = {"task": "detect", "stride": "32", "names": "['a', 'b', 'c']"}
+    theirs = get_head("yolov8").examine(_summary({"o": (1, 7, 126)}, **said), (64, 96), {})
+    assert isinstance(plain, Recognition) and isinstance(theirs, Recognition)
+    assert (plain.spec.postprocess.iou_threshold, theirs.spec.postprocess.iou_threshold) == (
+        0.45,
+        0.7,
+    )
+    assert "score 0.25, IoU 0.7, as Ultralytics predicts" in theirs.reasons
+
+
 def test_yolov8_of_the_spec_settles_doubt() -> None:
     answer = get_head("yolov8").examine(
         _summary({"o": (1, 126, 8)}), (64, 96), {"family": "yolov8"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from head_tools import ANY, UNIT, assert_decodes_as_reference, decode, summary_of
 
 from tvmdet.frontend.recognise import recognise
-from tvmdet.heads import GraphSummary, Recognition, get_head
+from tvmdet.heads import GraphSummary, Question, Recognition, get_head
 from tvmdet.heads.base import Stem
 
 OUTPUTS = {"logits": (1, 9, 3), "pred_boxes": (1, 9, 4)}
@@ -123,7 +124,7 @@ def test_ultralytics_has_boxes_and_scores_in_one_output() -> None:
         ),
         (_rtdetr(metadata={"names": "['a', 'b']"}), "contradict each other"),
         (_rtdetr(metadata={"names": "['a']"}), "options.background"),
-        (_rtdetr(output_ranges={"logits": (UNIT,)}), "not logits"),
+        (_rtdetr(output_ranges={"logits": (UNIT,)}), "not logits: are the rows a DETR's"),
         (_rtdetr(operators={"GridSample": 1}), "no attention"),
     ],
 )
@@ -131,6 +132,14 @@ def test_refuses(summary: GraphSummary, reason: str) -> None:
     answer = get_head("rtdetr").examine(summary, (64, 96), {})
     assert isinstance(answer, str)
     assert re.search(reason, answer), answer
+
+
+def test_scores_of_queries_are_asked_about_with_a_spec_that_settles_it() -> None:
+    network = _rtdetr(output_ranges={"logits": (UNIT,)})
+    answer = get_head("rtdetr").examine(network, (64, 96), {})
+    assert isinstance(answer, Question)
+    spec = recognise(network, (64, 96), tomllib.loads(answer.spec_text)).spec
+    assert (spec.family, spec.options["activation"]) == ("rtdetr", "none")
 
 
 def test_the_spec_says_which_column_is_no_class() -> None:

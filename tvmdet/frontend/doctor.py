@@ -214,7 +214,8 @@ class _Examination:
         summary = replace(summary, metadata={**self._beside.hints, **summary.metadata})
         if self._size_hw is not None and not self._raw:
             try:
-                found = recognise(summary, self._size_hw, self._spec_at_size())
+                given, source = self._spec_at_size(), self._beside.source
+                found = recognise(summary, self._size_hw, given, source)
             except TvmdetError as error:
                 self._problems.append(str(error))
             else:

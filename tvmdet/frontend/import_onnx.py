@@ -91,7 +91,7 @@ def import_onnx(
                 summary,
                 size_hw,
                 {**given, "input": _input(given, size_hw)},
-                source=" and ".join([*beside.files, *(["the spec"] if spec is not None else [])]),
+                source=beside.source,
             )
         found = _with_constants(found, bound)
     return Model(

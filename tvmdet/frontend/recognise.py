@@ -11,7 +11,7 @@ from tvmdet.errors import InputError, ModelError
 from tvmdet.heads import AtOdds, GraphSummary, Question, Recognition, all_heads, get_head
 from tvmdet.heads.no_detector import refuse_without_boxes
 from tvmdet.heads.ultralytics import refuse_task
-from tvmdet.spec import DetectorSpec
+from tvmdet.spec import DetectorSpec, InputSpec
 
 __all__ = ["recognise"]
 
@@ -48,12 +48,24 @@ def recognise(
     get_head(found.family).validate(spec, summary)
     if not overrides:
         return found
-    line = f"from {source}: {', '.join(sorted(overrides))}"
-    return Recognition(
-        family=found.family,
-        reasons=(*found.reasons, line),
-        spec=spec,
-    )
+    reasons = [one.replace("from the spec", f"from {source}") for one in found.reasons]
+    if _fed(spec.input) != _fed(found.spec.input):
+        # What the family has by default is no longer true.
+        reasons = [one for one in reasons if not one.startswith("input ")]
+        reasons.append(f"input {_fed(spec.input)}, from {source}")
+    reasons.append(f"from {source}: {', '.join(sorted(overrides))}")
+    return Recognition(family=found.family, reasons=tuple(reasons), spec=spec)
+
+
+def _fed(given: InputSpec) -> str:
+    """Returns how pictures are fed, in words."""
+    mean, std = (" ".join(f"{value:g}" for value in table) for table in (given.mean, given.std))
+    where = "stretched"
+    if given.resize == "letterbox":
+        border = given.pad_value
+        border = border if isinstance(border, int) else " ".join(map(str, border))
+        where = f"letterbox from the {given.pad_position.replace('_', ' ')}, border {border}"
+    return f"{given.color.upper()}, mean {mean}, deviation {std}, {where}"
 
 
 def _check_keypoints(spec: DetectorSpec, found: DetectorSpec) -> None:

@@ -42,6 +42,7 @@ class Sidecar:
         hints: Evidence for the heads, merged under the graph's metadata.
         files: The files that were read.
         reasons: What they said, one fact a line.
+        with_spec: Whether the user gave a spec as well, which is merged into ``given``.
     """
 
     given: Mapping[str, Any] = field(default_factory=dict)
@@ -49,6 +50,12 @@ class Sidecar:
     hints: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    with_spec: bool = False
+
+    @property
+    def source(self) -> str:
+        """Where ``given`` was read, for people: the files and the spec."""
+        return " and ".join([*self.files, *(["the spec"] if self.with_spec else [])])
 
 
 def find_sidecar(model_path: Path) -> Sidecar:

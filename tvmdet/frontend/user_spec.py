@@ -45,7 +45,8 @@ def read_given(
     if beside.files:
         given = _check(dict(beside.given), ", ".join(beside.files), model_path.parent)
     if not isinstance(spec, str | Path) or Path(spec).suffix.lower() != ".json":
-        return replace(beside, given=merge_given(given, read_spec(spec)))
+        merged = merge_given(given, read_spec(spec))
+        return replace(beside, given=merged, with_spec=spec is not None)
     named = read_json_spec(Path(spec))
     return Sidecar(
         given=merge_given(given, _check(dict(named.given), str(spec), Path(spec).parent)),
@@ -53,6 +54,7 @@ def read_given(
         hints={**beside.hints, **named.hints},
         files=beside.files,
         reasons=beside.reasons + named.reasons,
+        with_spec=True,
     )
 
 

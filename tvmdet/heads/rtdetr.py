@@ -74,7 +74,11 @@ class RtDetrHead(Head):
             if kind == "softmax":
                 return f"{why}; this family has one sigmoid a class"
             if kind == "none" and ultralytics is None:
-                return f"{why}, not logits; if they are a DETR's, give its family in a spec"
+                return Question(
+                    f"{why}, not logits: are the rows a DETR's queries, of which none is "
+                    "suppressed, or boxes that still are?",
+                    spec_text=f'family = "{self.name}"    # or another, such as "decoded"',
+                )
         labels = choose_labels(summary.metadata, class_count(found.columns, background), given)
         if isinstance(labels, Question):
             return labels

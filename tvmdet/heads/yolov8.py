@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.labels import choose_labels, labels_from_metadata
 from tvmdet.heads.pose import row_keypoints
-from tvmdet.heads.ultralytics import refuse_export
+from tvmdet.heads.ultralytics import is_ultralytics, refuse_export
 from tvmdet.heads.yolo_evidence import box_runs, doubt_boxes, doubt_scores, unit_input
 from tvmdet.heads.yolo_find_rows import FoundRows, describe_rows, find_rows, rows_options
 from tvmdet.heads.yolo_rows import RowFormat, emit_corners, reference_corners
@@ -31,6 +31,9 @@ _ROWS = RowFormat(
     masks=True,
     keypoints=True,
 )
+# Of two boxes of a class that overlap more the weaker goes: Ultralytics' OpenCV example for YOLOv8,
+# and their ``predict`` (``ultralytics/cfg/default.yaml``).
+_IOU, _IOU_ULTRALYTICS = 0.45, 0.7
 
 
 class YoloV8Head(Head):
@@ -44,9 +47,8 @@ class YoloV8Head(Head):
     each row in keypoints (:mod:`tvmdet.heads.pose`). An export that
     returns the raw maps beside the decoded output is taken by the decoded one.
 
-    Defaults are RGB / 255 and a centred letterbox of grey 114, score 0.25 and IoU 0.45, as in
-    Ultralytics' OpenCV example for YOLOv8. Their ``predict`` command has IoU 0.7, which keeps
-    more doubled boxes; give ``postprocess.iou_threshold`` in a spec, or ``iou`` per call.
+    Defaults are RGB / 255 and a centred letterbox of grey 114, score 0.25 and IoU 0.45; IoU 0.7, as
+    their ``predict`` has it, where Ultralytics' exporter wrote the file.
     """
 
     name = "yolov8"
@@ -81,16 +83,19 @@ class YoloV8Head(Head):
         pixels = unit_input(summary, "letterbox with grey 114", self.name, given)
         if isinstance(pixels, str):
             return pixels
+        predicts = is_ultralytics(summary.metadata)
+        iou = _IOU_ULTRALYTICS if predicts else _IOU
         reasons = (
             *describe_rows(found, size_hw, "4 box rows", len(labels[0])),
             labels[1],
             pixels[1],
+            f"score 0.25, IoU {iou}{', as Ultralytics predicts' if predicts else ''}",
         )
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
             input=InputSpec(size_hw=size_hw, **pixels[0]),
-            postprocess=PostprocessSpec(score_threshold=0.25, iou_threshold=0.45),
+            postprocess=PostprocessSpec(score_threshold=0.25, iou_threshold=iou),
             options=rows_options(found),
             masks=MaskSpec(frame="image") if found.prototypes else None,
             keypoints=points,

@@ -21,6 +21,7 @@ Image: TypeAlias = npt.NDArray[np.uint8]
 Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | npt.NDArray[Any]
 """A path of an image file, the bytes of one, or an image as an array in OpenCV's channel order."""
 
+_WHOLE = (np.uint8, np.uint16)
 _ALLOWED = "allowed: HxWx3 BGR, HxWx4 BGRA, HxWx1 or HxW grey, uint8 or uint16"
 
 
@@ -91,6 +92,10 @@ def _decode(encoded: bytes, name: str, otherwise: str = "") -> Image:
             or f"{name} cannot be decoded ({len(encoded)} bytes, cut short or of an "
             f"unknown format); {_FORMATS}"
         )
+    if image.dtype not in _WHOLE:
+        raise InputError(
+            f"{name} holds {image.dtype} pixels; allowed: 8 or 16 bits a channel: convert it first"
+        )
     return as_bgr(image)
 
 
@@ -109,7 +114,7 @@ def as_bgr(array: npt.NDArray[Any]) -> Image:
     """
     if not isinstance(array, np.ndarray):
         raise InputError(f"an image is a {type(array).__name__}, not a numpy array; {_ALLOWED}")
-    if array.dtype not in (np.uint8, np.uint16):
+    if array.dtype not in _WHOLE:
         raise InputError(
             f"an image has dtype {array.dtype}; {_ALLOWED} "
             "(an image of floats 0 to 1: (image * 255).astype(np.uint8))"
