@@ -62,8 +62,8 @@ def _fed(given: InputSpec) -> str:
     mean, std = (" ".join(f"{value:g}" for value in table) for table in (given.mean, given.std))
     where = "stretched"
     if given.resize == "letterbox":
-        border = given.pad_value
-        border = border if isinstance(border, int) else " ".join(map(str, border))
+        levels = given.pad_value if isinstance(given.pad_value, tuple) else (given.pad_value,)
+        border = " ".join(map(str, levels))
         where = f"letterbox from the {given.pad_position.replace('_', ' ')}, border {border}"
     return f"{given.color.upper()}, mean {mean}, deviation {std}, {where}"
 
