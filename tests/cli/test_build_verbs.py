@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -279,8 +280,57 @@ def test_compile_says_when_most_kernels_are_untuned(
     told = run("compile", "x.onnx").err
     assert "12 of 13 kernels not tuned for x86-64-v3" in told
     assert "tvmdet tune x.onnx --target x86-64-v3, and compile again" in told
+    report = dataclasses.replace(report, precisions={"x86-64-v3": "bf16"})
+    monkeypatch.setattr(compiler, "compile", Recorder(report))
     told = run("compile", "x.onnx", "--precision", "bf16", "--target", "x86-64-v4").err
     assert "tvmdet tune x.onnx --target x86-64-v3 --precision bf16, and compile again" in told
+
+
+def test_compile_takes_a_precision_of_each_target(
+    run: Callable, importer: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = ("x86-64-v3", "cortex-a76", "sm_90")
+    precisions = {"x86-64-v3": "fp32", "cortex-a76": "fp16", "sm_90": "tf32"}
+    tuning = {name: {"default": 9} for name in targets}
+    recorder = Recorder(compile_report(targets=targets, tuning=tuning, precisions=precisions))
+    monkeypatch.setattr(compiler, "compile", recorder)
+    said = "cortex-a76=fp16, sm_90=tf32"
+    done = run("compile", "x.onnx", "--target", ",".join(targets), "--precision", said)
+    assert done.code == 0
+    assert recorder.options["precision"] == {"cortex-a76": "fp16", "sm_90": "tf32"}
+    assert "--target x86-64-v3, and compile" in done.err
+    assert "--target cortex-a76 --precision fp16 --rpc" in done.err
+    assert "--target sm_90 --precision tf32 --plan" in done.err
+    assert re.search(r"sm_90 +tf32", done.out)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--precision", "bf16,fp32"], 2, "no precision; give one for all targets"),
+        (["--precision", "sm_90="], 2, "no precision"),
+        (["--precision", "zen4=bf16,zen4=fp32"], 2, "no precision"),
+        (["--precision", "zen4=bf16"], 1, "a precision is given for 'zen4', which is not"),
+        (["--precision", "x86-64-v4=int3"], 1, "cannot compute in 'int3'"),
+        (
+            ["--precision", "x86-64-v4=bf16", "--raw", "--tolerance", "1"],
+            2,
+            "that of every precision",
+        ),
+        (
+            ["--precision", "fp16"],
+            1,
+            "x86-64-v4 cannot compute in 'fp16'; it can in fp32 and bf16; say it of the others "
+            "only: --precision sm_90=fp16",
+        ),
+    ],
+)
+def test_precisions_that_cannot_be(
+    run: Callable, importer: Recorder, words: list[str], code: int, says: str
+) -> None:
+    done = run("compile", "x.onnx", "--target", "x86-64-v4,sm_90", *words)
+    assert done.code == code
+    assert says in " ".join(done.err.split())
 
 
 def test_compile_says_when_most_kernels_were_measured_elsewhere(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +21,7 @@ from tvmdet.cli.options import (
     Debug,
     Logs,
     OnnxFile,
-    Precision,
+    Precisions,
     Size,
     Spec,
     Timeout,
@@ -30,11 +30,13 @@ from tvmdet.cli.options import (
     parse_batch,
     parse_duration,
     parse_names,
+    parse_precisions,
     parse_size,
 )
 from tvmdet.cli.progress import Phases
 from tvmdet.contain import Bounds
 from tvmdet.counted import counted
+from tvmdet.errors import TargetError
 from tvmdet.model_file import check_model_file
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ def compile_(
             help="Threads that the file will run on, here or elsewhere; by default every CPU here.",
         ),
     ] = None,
-    precision: Precision = "fp32",
+    precision: Precisions = "fp32",
     tolerance: ToleranceShare = None,
     timeout: Timeout = "30m",
     output_: Annotated[
@@ -87,10 +89,16 @@ def compile_(
     The build fails, and writes nothing, when what it finds differs from ONNX Runtime.
     """
     names, batch_sizes, size_hw = parse_names(target), parse_batch(batch), parse_size(size)
-    timeout_s = parse_duration(timeout, "--timeout")
+    timeout_s, precisions = parse_duration(timeout, "--timeout"), parse_precisions(precision)
+    if tolerance is not None and not isinstance(precisions, str):
+        raise typer.BadParameter(
+            "it would be that of every precision; compile targets of different precision without "
+            "it, or one by one",
+            param_hint="--tolerance",
+        )
     destination = output_ or Path(f"{model.stem}.tvmdet")
     check_json(json)
-    _check(model, destination, names, precision)
+    _check(model, destination, names, precisions)
     with Phases() as phase:
         phase(f"importing {model}")
         with untrusted.start_import(
@@ -118,7 +126,7 @@ def compile_(
             images=images,
             logs=logs,
             threads=threads,
-            precision=precision,
+            precision=precisions,
             tolerance=allowed,
             progress=phase,
         )
@@ -129,7 +137,7 @@ def compile_(
     )
     if is_printed(json):
         return 0
-    again = given_again(batch=batch, size=size, spec=spec, raw=raw, precision=precision)
+    again = given_again(batch=batch, size=size, spec=spec, raw=raw)
     _advise(report, model, again)
     if all("skipped" in one or "emulated" in one for one in report.parity.values()):
         # None of it runs on this machine.
@@ -141,14 +149,31 @@ def compile_(
     return 0
 
 
-def _check(model: Path, destination: Path, targets: Sequence[str], precision: str) -> None:
+def _check(
+    model: Path, destination: Path, targets: Sequence[str], precision: str | Mapping[str, str]
+) -> None:
     """Refuses at once what would be refused after the model is read."""
+    from tvmdet.compiler.precisions import precisions_of
     from tvmdet.targets import resolve_target
 
-    for name in targets:
-        resolve_target(name, precision)
+    for name, one in zip(targets, precisions_of(precision, targets), strict=True):
+        try:
+            resolve_target(name, one)
+        except TargetError as error:
+            able = [other for other in targets if _computes_in(other, one)]
+            if not able or not isinstance(precision, str):
+                raise
+            said = ",".join(f"{other}={one}" for other in able)
+            raise TargetError(f"{error}; say it of the others only: --precision {said}") from error
     check_writable(destination, "-o")
     check_model_file(model)
+
+
+def _computes_in(target: str, precision: str) -> bool:
+    """Returns whether a target has a precision."""
+    from tvmdet.targets import resolve_target
+
+    return precision in resolve_target(target).precisions
 
 
 def _print(report: CompileReport, family: str, recognition: tuple[str, ...]) -> None:
@@ -160,8 +185,15 @@ def _print(report: CompileReport, family: str, recognition: tuple[str, ...]) -> 
         ]
     )
     output.table(
-        ("target", *_SOURCES),
-        [(name, *(report.tuning[name].get(key, 0) for key in _SOURCES)) for name in report.targets],
+        ("target", "precision", *_SOURCES),
+        [
+            (
+                name,
+                report.precisions.get(name, "fp32"),
+                *(report.tuning[name].get(key, 0) for key in _SOURCES),
+            )
+            for name in report.targets
+        ],
         right=_SOURCES,
         gap=True,
     )
@@ -178,8 +210,10 @@ def _print(report: CompileReport, family: str, recognition: tuple[str, ...]) -> 
 
 def _advise(report: CompileReport, model: Path, options: Sequence[str]) -> None:
     """Says what would make the file faster."""
-    same = "".join(f" {shlex.quote(option)}" for option in options)
     for name in report.targets:
+        rounded = report.precisions.get(name, "fp32")
+        again = [*options, *(["--precision", rounded] if rounded != "fp32" else [])]
+        same = "".join(f" {shlex.quote(option)}" for option in again)
         if report.fallbacks.get(name):
             output.warning(
                 f"{counted(len(report.fallbacks[name]), 'tuning record')} for {name} cannot be "

@@ -68,6 +68,15 @@ Precision = Annotated[
         help="fp32, or what layers may round factors to: bf16 on x86, fp16 on ARM and GPUs, tf32.",
     ),
 ]
+Precisions = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="P|T=P[,T=P...]",
+        help="fp32, or what layers may round factors to: bf16 on x86, fp16 on ARM and GPUs, tf32; "
+        "of several targets by target, such as sm_90=fp16,cortex-a76=fp16, the others in fp32.",
+    ),
+]
 Size = Annotated[
     str | None,
     typer.Option(
@@ -168,6 +177,23 @@ def parse_names(text: str) -> tuple[str, ...]:
             param_hint="--target",
         )
     return names
+
+
+def parse_precisions(text: str) -> str | dict[str, str]:
+    """Reads ``fp16``, or ``sm_90=fp16,cortex-a76=fp16`` as the precision of each target."""
+    if "=" not in text and "," not in text:
+        return text
+    found: dict[str, str] = {}
+    for word in text.split(","):
+        name, is_pair, value = (part.strip() for part in word.partition("="))
+        if not (name and is_pair and value) or name in found:
+            raise typer.BadParameter(
+                f"{text!r} is no precision; give one for all targets, such as fp16, or one for "
+                "each of some, such as sm_90=fp16,cortex-a76=fp16",
+                param_hint="--precision",
+            )
+        found[name] = value
+    return found
 
 
 def parse_board(rpc: str | None, key: str) -> BoardAddress | None:

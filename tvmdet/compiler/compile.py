@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tvmdet.compiler.images import NamedImage, draw_images, read_images
 from tvmdet.compiler.manifest import Built, write_file
 from tvmdet.compiler.parity_file import check_file
 from tvmdet.compiler.precision import SHARES_KEPT, LayerPrecision
+from tvmdet.compiler.precisions import precisions_of
 from tvmdet.compiler.schedule import measured_algorithm, measured_pairs, schedule_kernels
 from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.counted import counted
@@ -46,6 +47,7 @@ class CompileReport:
             other sizes), ``default``, or have a ``single`` way to be scheduled.
         parity: For each target the certificate, or why there is none.
         fallbacks: For each target, tuning records that were passed over, with the reason.
+        precisions: For each target, what its layers may round factors to, ``fp32`` for nothing.
     """
 
     output: Path
@@ -55,6 +57,7 @@ class CompileReport:
     tuning: Mapping[str, Mapping[str, int]]
     parity: Mapping[str, Any]
     fallbacks: Mapping[str, Mapping[str, str]]
+    precisions: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values."""
@@ -66,6 +69,7 @@ class CompileReport:
             "tuning": {name: dict(counts) for name, counts in self.tuning.items()},
             "parity": dict(self.parity),
             "fallbacks": {name: dict(reasons) for name, reasons in self.fallbacks.items()},
+            "precisions": dict(self.precisions),
         }
 
 
@@ -78,7 +82,7 @@ def compile(
     images: str | os.PathLike[str] | None = None,
     logs: str | os.PathLike[str] | None = None,
     threads: int | None = None,
-    precision: str = "fp32",
+    precision: str | Mapping[str, str] = "fp32",
     tolerance: Tolerance | None = None,
     dump: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] | None = None,
@@ -96,8 +100,10 @@ def compile(
             are preferred.
         precision: ``fp32``, or ``bf16`` (on ARM ``fp16``, on a GPU ``fp16`` or ``tf32``): layers
             may round the factors of their products to that, where that is faster; those that would
-            break the parity check may not.
-        tolerance: Of the parity check; by default what :meth:`Tolerance.at_precision` says.
+            break the parity check may not. Or a precision for each target by its name, such as
+            ``{"sm_90": "fp16"}``; targets that it does not name compute in fp32.
+        tolerance: Of the parity check of every target; by default what
+            :meth:`Tolerance.at_precision` says of its precision.
         dump: A folder that receives the module's text after every lowering phase.
         progress: Called with one line at the start of each step.
 
@@ -109,15 +115,21 @@ def compile(
         ParityError: The result differs from ONNX Runtime's; nothing is written then.
         ArtifactError: The file cannot be written.
     """
-    check_kind(precision, str, "precision", "fp32, bf16, fp16 or tf32")
-    targets = list(dict.fromkeys(_at_precision(entry, precision) for entry in _listed(target)))
+    entries = _listed(target)
+    names = [entry.name if isinstance(entry, Target) else str(entry) for entry in entries]
+    pairs_of = zip(entries, precisions_of(precision, names), strict=True)
+    targets = list(dict.fromkeys(_at_precision(*pair) for pair in pairs_of))
+    twice = [one.name for one in targets if [other.name for other in targets].count(one.name) > 1]
+    if twice:
+        raise InputError(
+            f"target {twice[0]} is named twice, in two precisions; a file has one of each target"
+        )
     for one in targets:
         find_linker(one.arch)  # what is missing is told before minutes are spent
         if one.kind == "cuda":
             find_nvcc()
-    if tolerance is None:
-        tolerance = Tolerance.at_precision(precision)
-    check_kind(tolerance, Tolerance, "tolerance", "a tvmdet.compiler.Tolerance, or None")
+    if tolerance is not None:
+        check_kind(tolerance, Tolerance, "tolerance", "a tvmdet.compiler.Tolerance, or None")
     sizes = list(as_batch_sizes(batch_sizes))
     threads = check_threads(threads)
     threads_here = min(threads, usable_cpu_count())
@@ -135,6 +147,7 @@ def compile(
     built: dict[str, Built] = {}
     parity: dict[str, Any] = {}
     for one in targets:
+        allowed = tolerance or Tolerance.at_precision(one.precision)
         folder = dump / one.name if dump is not None else None
         store = default_store(logs, cpu=None if one.arch == platform.machine() else board_cpu(one))
         layers = LayerPrecision(measured_algorithm(one, store, threads))
@@ -151,7 +164,7 @@ def compile(
             say(f"compiling {counted(len(kernels.decisions), 'kernel')} for {one.name}")
             entry = Built(one, kernels, build_library(kernels.module, one), layers.rounded)
             try:
-                found = _check_parity(model, sizes, entry, pictures, threads_here, tolerance, say)
+                found = _check_parity(model, sizes, entry, pictures, threads_here, allowed, say)
             except ParityError:
                 if one.precision == "fp32" or kept == SHARES_KEPT[-1] or not layers.rounded:
                     raise
@@ -169,6 +182,7 @@ def compile(
         tuning={name: entry.kernels.sources for name, entry in built.items()},
         parity=parity,
         fallbacks={name: entry.kernels.fallbacks for name, entry in built.items()},
+        precisions={name: entry.target.precision for name, entry in built.items()},
     )
 
 
