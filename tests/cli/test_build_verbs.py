@@ -153,6 +153,31 @@ def test_a_budget_too_short_for_anything_fails_and_says_what_it_takes(
     assert json.loads(done.out)["trials"] == changes["trials"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        ({"trials": 2, "new": 0}, True),
+        ({"trials": 2, "new": 0, "stopped": "interrupted"}, False),
+        ({"trials": 60, "new": 60}, False),
+        ({"trials": 2, "new": 0, "known_before": 81}, False),
+    ],
+)
+def test_a_budget_too_short_for_most_is_said(
+    run: Callable,
+    importer: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    warned: bool,
+) -> None:
+    spent = {"list": 12.4, "build": 30.2, "run": 0.4}
+    values = {"tasks": 81, "known_before": 1, "spent_s": spent, **changes}
+    monkeypatch.setattr(tuning, "tune", Recorder(tuning_report(**values)))
+    told = run("tune", "x.onnx", "--budget", "1m").err
+    assert ("2 trials for 80 kernels that nobody had measured" in told) == warned
+    if warned:
+        assert "(list 12 s, build 30 s); to try each once takes about 140 s" in told
+
+
 def test_tune_tells_how_far_it_is(
     run: Callable, importer: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

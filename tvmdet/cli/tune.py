@@ -288,13 +288,17 @@ def _more_time(report: TuningReport) -> str:
 def _too_short(report: TuningReport, budget_s: float) -> str:
     """Says why nothing was tried, and what that would take."""
     listing = report.spent_s.get("list", 0.0)
-    enough = math.ceil(report.least_budget_s / 10) * 10
     return (
         f"nothing was tried: of a budget of {budget_s:g} s, listing "
         f"{counted(report.tasks, 'kernel')} took {listing:.0f} s, and building the first "
-        f"candidates does not fit into what is left; to try each once takes about {enough} s: "
-        f"give --budget {enough}s or more"
+        f"candidates does not fit into what is left; {_enough(report)}"
     )
+
+
+def _enough(report: TuningReport) -> str:
+    """Says what it takes to try each kernel."""
+    enough = math.ceil(report.least_budget_s / 10) * 10
+    return f"to try each once takes about {enough} s: give --budget {enough}s or more"
 
 
 def _print(report: TuningReport) -> None:
@@ -317,5 +321,15 @@ def _print(report: TuningReport) -> None:
             *([("more time", more)] if (more := _more_time(report)) else []),
         ]
     )
+    unknown = report.tasks - report.known_before
+    if report.stopped == "budget" and report.new < unknown / 2:
+        spent = ", ".join(
+            f"{phase} {seconds:.0f} s" for phase, seconds in report.spent_s.items() if seconds >= 1
+        )
+        output.warning(
+            f"the budget was spent on {counted(report.trials, 'trial')} for "
+            f"{counted(unknown, 'kernel')} that nobody had measured"
+            f"{f' ({spent})' if spent else ''}; {_enough(report)}"
+        )
     for anchor, reason in report.failed:
         output.warning(f"{anchor} keeps its default schedule: {reason}")
