@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import platform
+
 import cv2
 import numpy as np
 import pytest
 
 from tvmdet.boxes import ImageTransform
-from tvmdet.runtime.resize import place_image
+from tvmdet.runtime import resize
+from tvmdet.runtime.resize import place_image, resize_in_own_code
 from tvmdet.spec import InputSpec
 
 SIZES_HW = [(1, 1), (1, 3000), (3000, 1), (64, 96), (33, 47), (500, 20), (20, 500), (720, 1280)]
@@ -62,3 +65,48 @@ def test_a_border_of_three_levels() -> None:
     placed = place(image, spec)
     assert (placed[:, 20:] == [3, 2, 1]).all()
     assert (placed[:, :20] == 90).all()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="OpenCV's own code is the standard")
+@pytest.mark.parametrize(
+    ("image_hw", "size_hw"),
+    [
+        ((512, 512), (320, 320)),
+        ((512, 512), (300, 300)),
+        ((512, 512), (640, 640)),
+        ((720, 1280), (360, 640)),  # both halved
+        ((720, 1280), (360, 600)),
+        ((720, 1280), (180, 320)),
+        ((1080, 1920), (360, 640)),
+        ((187, 333), (640, 360)),
+        ((3, 1000), (1, 640)),
+        ((1, 1), (7, 5)),
+    ],
+)
+def test_own_code_gives_the_same_pixels_as_resizing_three_channels(
+    image_hw: tuple[int, int], size_hw: tuple[int, int]
+) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (*image_hw, 3), dtype=np.uint8)
+    want = cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(resize_in_own_code(image, size_hw), want)
+    smooth = cv2.GaussianBlur(image, (9, 9), 3)
+    want = cv2.resize(smooth, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(resize_in_own_code(smooth, size_hw), want)
+
+
+def test_other_machines_resize_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(2).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    spec = InputSpec(size_hw=(64, 96))
+    transform = ImageTransform.for_image((90, 70), spec)
+    here, there = (np.empty((64, 96, 3), np.uint8) for _ in range(2))
+    place_image(image, transform, 114, here)
+    monkeypatch.setattr(resize, "_OWN_CODE", False)
+    called = []
+    monkeypatch.setattr(
+        resize,
+        "resize_in_own_code",
+        lambda *given: called.append(given[1]) or resize_in_own_code(*given),
+    )
+    place_image(image, transform, 114, there)
+    assert called == [transform.resized_size_hw]
+    np.testing.assert_array_equal(here, there)
