@@ -96,7 +96,7 @@ def peak_flop_per_s(request: pytest.FixtureRequest) -> Iterator[float]:
     """Gives this thread a pool of its own, and says what the machine can do at most."""
     if not request.config.getoption("benchmark_only"):
         pytest.skip("runs with --benchmark-only")
-    peak = measure_peak("x86-64-v4", THREADS)
+    peak = measure_peak(get_target("x86-64-v4"), THREADS)
     before = os.sched_getaffinity(0)
     configure_workers(THREADS)
     yield peak.flop_per_s

@@ -42,7 +42,7 @@ def importer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
 
 def tuning_report(**changes: Any) -> TuningReport:
     values: dict[str, Any] = {
-        "target": "toy",
+        "target": "x86-64-v4",
         "threads": 2,
         "tasks": 40,
         "untunable": 3,
@@ -108,11 +108,11 @@ def test_tune_passes_its_options_on(
         "board": None,
         "cost_model": "measured",
     }
-    assert "toy, 2 threads" in done.out
+    assert "x86-64-v4, 2 threads" in done.out
     assert "40 to tune, 31 of them already known" in done.out
     assert "20 ms -> 10 ms (2.00x)" in done.out
     same = f"--batch 4,1 --size 32x48 --precision bf16 --logs {tmp_path}"
-    assert f"next: tvmdet compile x.onnx --target toy {same} -o x.tvmdet" in done.out
+    assert f"next: tvmdet compile x.onnx --target x86-64-v4 {same} -o x.tvmdet" in done.out
 
 
 def test_tune_says_what_more_time_would_bring(
@@ -218,7 +218,7 @@ def test_tune_interrupted(
     monkeypatch.setattr(tuning, "tune", Recorder(once))
     done = run("tune", "x.onnx")
     assert "interrupted after 1 trial. " in done.error
-    assert "toy, 1 thread " in done.out
+    assert "x86-64-v4, 1 thread " in done.out
     monkeypatch.setattr(tuning, "tune", Recorder(KeyboardInterrupt()))
     done = run("tune", "x.onnx")
     assert done.code == 130

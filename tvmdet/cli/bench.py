@@ -218,9 +218,12 @@ def _print(report: BenchReport) -> None:
 
 
 def _name_next_step(report: BenchReport, model: Path, onnx: Path | None, json: str | None) -> None:
+    from tvmdet.artifact import Artifact
+    from tvmdet.report.file_target import name_again
+
     source = onnx or "MODEL.onnx"
+    target = name_again(Artifact.open(model), report.subject.target.name)
     if not report.tables:  # emulated: nothing was timed
-        target = report.subject.target.name
         output.next_step("tvmdet", "tune", source, "--target", target, "--cost-model", "static")
     elif report.setup.board is not None:
         where = ["--rpc", report.setup.board]
@@ -228,7 +231,7 @@ def _name_next_step(report: BenchReport, model: Path, onnx: Path | None, json: s
         again = ["tvmdet", "bench", model, *where, "--json", "board.json"]
         output.next_step(*(["tvmdet", "report", json, "-o", "report.html"] if json else again))
     elif report.is_slower:
-        output.next_step("tvmdet", "tune", source, "--target", report.subject.target.name)
+        output.next_step("tvmdet", "tune", source, "--target", target)
     elif not report.layers:
         output.next_step("tvmdet", "bench", model, "--per-layer")
     else:

@@ -32,6 +32,7 @@ from tvmdet.cli.options import (
     parse_names,
     parse_precisions,
     parse_size,
+    target_again,
 )
 from tvmdet.cli.progress import Phases
 from tvmdet.contain import Bounds
@@ -138,7 +139,7 @@ def compile_(
     if is_printed(json):
         return 0
     again = given_again(batch=batch, size=size, spec=spec, raw=raw)
-    _advise(report, model, again)
+    _advise(report, model, again, names)
     if all("skipped" in one or "emulated" in one for one in report.parity.values()):
         # None of it runs on this machine.
         output.next_step("tvmdet", "inspect", report.output, "--here")
@@ -208,17 +209,20 @@ def _print(report: CompileReport, family: str, recognition: tuple[str, ...]) -> 
         output.table(columns, passed_over, gap=True)
 
 
-def _advise(report: CompileReport, model: Path, options: Sequence[str]) -> None:
+def _advise(
+    report: CompileReport, model: Path, options: Sequence[str], given: Sequence[str]
+) -> None:
     """Says what would make the file faster."""
     for name in report.targets:
+        target = target_again(name, given)
         rounded = report.precisions.get(name, "fp32")
         again = [*options, *(["--precision", rounded] if rounded != "fp32" else [])]
         same = "".join(f" {shlex.quote(option)}" for option in again)
         if report.fallbacks.get(name):
             output.warning(
                 f"{counted(len(report.fallbacks[name]), 'tuning record')} for {name} cannot be "
-                f"used; measure those kernels again: tvmdet tune {model} --target {name}{same}"
-                f"{_tuned_with(name)}"
+                f"used; measure those kernels again: tvmdet tune {model} --target {target}{same}"
+                f"{_tuned_with(target)}"
             )
         counts = report.tuning[name]
         elsewhere = counts.get("elsewhere", 0)
@@ -227,22 +231,22 @@ def _advise(report: CompileReport, model: Path, options: Sequence[str]) -> None:
         if untuned * 2 > total:
             output.warning(
                 f"{untuned} of {counted(total, 'kernel')} not tuned for {name}; for a faster file "
-                f"run: tvmdet tune {model} --target {name}{same}{_tuned_with(name)}, "
+                f"run: tvmdet tune {model} --target {target}{same}{_tuned_with(target)}, "
                 "and compile again"
             )
-        elif elsewhere * 2 > total and not _tuned_with(name):
+        elif elsewhere * 2 > total and not _tuned_with(target):
             output.warning(
                 f"{elsewhere} of {counted(total, 'kernel')} for {name} measured on another "
                 f"processor; minutes on this one may make the file faster: tvmdet tune {model} "
-                f"--target {name}{same}, and compile again"
+                f"--target {target}{same}, and compile again"
             )
 
 
-def _tuned_with(name: str) -> str:
+def _tuned_with(given: str) -> str:
     """Returns what tuning needs for a target that this machine cannot run; else nothing."""
     from tvmdet.targets import get_target
 
-    target = get_target(name)
+    target = get_target(given)
     if not target.missing_features():
         return ""
     if target.kind == "cuda":

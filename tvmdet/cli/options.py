@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,7 @@ __all__ = [
     "parse_duration",
     "parse_names",
     "parse_size",
+    "target_again",
 ]
 
 Board = Annotated[
@@ -155,6 +157,20 @@ def given_again(
         *(["--raw"] if raw else []),
         *(["--precision", precision] if precision != "fp32" else []),
     ]
+
+
+def target_again(name: str, given: Sequence[str] = ()) -> str:
+    """Returns what ``--target`` takes for a target, where its name alone would not do.
+
+    Args:
+        name: Of the target.
+        given: What the user gave for this target and others: the path of a file is given again.
+    """
+    from tvmdet.targets import list_targets
+
+    paths = {Path(one).stem: one for one in given if one.endswith(".toml")}
+    known = any(target.name == name for target in list_targets())
+    return paths.get(name, name if known else f"{name}.toml")
 
 
 def parse_batch(text: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import typer
 
 from tvmdet.cli import output
 from tvmdet.cli.json_output import Json, deliver, is_printed
-from tvmdet.cli.options import Debug, Logs
+from tvmdet.cli.options import Debug, Logs, target_again
 from tvmdet.counted import counted
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def targets(
         described = {**_describe(target), **_records(target.name, logs)}
         deliver(json, described, lambda: _print_one(described))
         if not is_printed(json):
-            output.next_step("tvmdet", "tune", "MODEL.onnx", "--target", target.name)
+            again = target_again(target.name, (name,))
+            output.next_step("tvmdet", "tune", "MODEL.onnx", "--target", again)
         return 0
     every = [_describe(target) for target in list_targets()]
     hosts = {precision: target.name for precision, target in host_targets().items()}

@@ -28,6 +28,7 @@ from tvmdet.cli.options import (
     parse_duration,
     parse_names,
     parse_size,
+    target_again,
 )
 from tvmdet.cli.progress import Bar, Phases
 from tvmdet.contain import Bounds
@@ -157,7 +158,8 @@ def tune(
         options = given_again(batch=batch, size=size, spec=spec, raw=raw, precision=precision)
         options += [] if logs is None else ["--logs", str(logs)]
         options += ["-o", f"{model.stem}.tvmdet"]
-        output.next_step("tvmdet", "compile", model, "--target", report.target, *options)
+        again = target_again(report.target, (target,))
+        output.next_step("tvmdet", "compile", model, "--target", again, *options)
     return 0
 
 
@@ -210,7 +212,7 @@ def _collect(folder: Path, logs: Path | None, json: str | None) -> int:
     ]
     deliver(json, found.to_dict(), lambda: output.facts(rows))
     if not is_printed(json):
-        output.next_step("tvmdet", "compile", "MODEL.onnx", "--target", found.target)
+        output.next_step("tvmdet", "compile", "MODEL.onnx", "--target", target_again(found.target))
     return 0
 
 

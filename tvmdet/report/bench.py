@@ -19,6 +19,7 @@ from tvmdet.report.bench_emulated import bench_emulated, emulated_entry
 from tvmdet.report.contest import Contest, Side, ranked
 from tvmdet.report.end_to_end import end_to_end_table
 from tvmdet.report.environments import find_python
+from tvmdet.report.file_target import target_of
 from tvmdet.report.load import LoadWatch
 from tvmdet.report.machine import describe_accelerator, describe_machine, describe_versions
 from tvmdet.report.network import Network, count_other_schedules, networks_alone
@@ -179,7 +180,7 @@ class _Run:
         # What a CPU can do at most says nothing of kernels that run on a GPU.
         if (self._options.peak and self._gpu is None) or self._options.per_layer:
             self._say("measuring what this machine can do at most")
-            peak = measure_peak(self._target, self._threads)
+            peak = measure_peak(target_of(self._artifact, self._target), self._threads)
         with tempfile.TemporaryDirectory(prefix="tvmdet-bench-") as folder:
             tables = self._tables(Path(folder))
         layers = () if peak is None or not self._options.per_layer else self._layers(peak)

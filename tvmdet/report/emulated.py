@@ -14,9 +14,10 @@ from tvmdet.board.kernel_places import kernel_places
 from tvmdet.board.module import BoardModule
 from tvmdet.board.pipeline_model import PipelineModel, find_model, why_no_model
 from tvmdet.board.prediction import predict
+from tvmdet.report.file_target import target_of
 from tvmdet.report.result_kernels import CountedKernel, Emulation
 from tvmdet.report.serve_profile import entry_of
-from tvmdet.targets import Target, resolve_target
+from tvmdet.targets import Target
 
 __all__ = ["count_network"]
 
@@ -39,10 +40,11 @@ def count_network(
         say: Called with one line at the start of each step.
 
     Raises:
-        TargetError: QEMU or something that it needs is missing, or the target is not known here.
+        TargetError: QEMU or something that it needs is missing; or a file of an earlier version
+            names a target that is not known here.
         ArtifactError: The code fails under emulation.
     """
-    target = resolve_target(entry.name)
+    target = target_of(artifact, entry.name)
     model = None if why_no_model() else find_model(target.tvm["mcpu"], target.tvm["mtriple"])
     library = io.BytesIO()
     artifact.copy_member(entry.library, library)

@@ -16,9 +16,11 @@ import numpy as np
 
 from tvmdet.artifact import Artifact
 from tvmdet.errors import InputError
+from tvmdet.report.file_target import target_of
 from tvmdet.report.worker import Arrays
 from tvmdet.rows import selects
 from tvmdet.spec import DetectorSpec
+from tvmdet.targets import Target
 
 if TYPE_CHECKING:
     from tvmdet.frontend import Model
@@ -101,7 +103,7 @@ def networks_alone(
         return artifact.path, networks
     compiled = compile_network(
         model,
-        target,
+        target_of(artifact, target),
         batch_sizes,
         folder / "network.tvmdet",
         precision=precision,
@@ -205,7 +207,7 @@ def make_inputs(signature: Signature, seed: int = 0) -> Arrays:
 
 def compile_network(
     model: Model,
-    target: str,
+    target: Target,
     batch_sizes: Sequence[int],
     output: Path,
     *,

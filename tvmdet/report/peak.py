@@ -10,7 +10,9 @@ from typing import Any
 
 from tvmdet.report.environments import environment_variables
 from tvmdet.report.machine import CpuClock
+from tvmdet.report.typed_json import to_json
 from tvmdet.report.worker import Worker
+from tvmdet.targets import Target
 
 __all__ = ["Peak", "measure_peak"]
 
@@ -64,7 +66,7 @@ class Peak:
         }
 
 
-def measure_peak(target: str, threads: int) -> Peak:
+def measure_peak(target: Target, threads: int) -> Peak:
     """Measures this machine with the vectors of a target; takes some seconds.
 
     While others disturb it, it is measured again, a few times, and the best of each rate counts.
@@ -78,7 +80,9 @@ def measure_peak(target: str, threads: int) -> Peak:
     with Worker(python, _SERVED, threads=threads, environment=environment) as worker:
         for _ in range(_ATTEMPTS):
             clock = CpuClock([worker.pid])
-            found = worker.call("measure", target=target, threads=threads, footprints=_FOOTPRINTS)
+            found = worker.call(
+                "measure", target=to_json(target), threads=threads, footprints=_FOOTPRINTS
+            )
             disturbed = clock.read().is_high
             flop_per_s = max(flop_per_s, found["f32_flop_per_s"])
             rates = [max(pair) for pair in zip(rates, found["bytes_per_s"], strict=True)]

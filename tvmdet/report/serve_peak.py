@@ -10,8 +10,9 @@ import tvm
 
 from tvmdet.passes.lower import tvm_target
 from tvmdet.report.peak_kernels import CHAINS, f32_chains, read_sum
+from tvmdet.report.typed_json import from_json
 from tvmdet.runtime.native import configure_workers
-from tvmdet.targets import get_target
+from tvmdet.targets import Target
 
 __all__ = ["CALLS", "measure_peak"]
 
@@ -21,18 +22,18 @@ _READ_CHAINS = 8
 _REPEATS = 12
 
 
-def measure_peak(target: str, threads: int, footprints: Sequence[int]) -> dict[str, Any]:
+def measure_peak(target: dict[str, Any], threads: int, footprints: Sequence[int]) -> dict[str, Any]:
     """Measures arithmetic and memory with a number of threads; the best of several runs counts.
 
     Args:
-        target: Whose vectors to use.
+        target: Whose vectors to use: the fields of a :class:`tvmdet.targets.Target`.
         threads: Threads to compute with.
         footprints: Sizes in bytes of the arrays that are read.
 
     Returns:
         ``f32_flop_per_s``, and ``bytes_per_s`` in the order of the footprints.
     """
-    chosen = get_target(target)
+    chosen = from_json(Target, target)
     lanes = chosen.vector_lanes_f32
     configure_workers(threads)
     # A factor under one and a small addend: the sums go to a limit, and are never subnormal.

@@ -76,7 +76,9 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         return None if value is None else _read(other, value, where)
     if origin is tuple:
         return _read_list(arguments, value, where)
-    if origin is Mapping:
+    if origin is list:
+        return list(_read_list((*arguments, Ellipsis), value, where))
+    if origin in (Mapping, dict):
         if not isinstance(value, dict):
             raise Mismatch(where, f"is {_shown(value)}, not an object")
         return {key: _read(arguments[1], one, f"{where}.{key}") for key, one in value.items()}
