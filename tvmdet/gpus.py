@@ -9,13 +9,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import re
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+
+from tvmdet.cuda_runtime import RUNTIME_CUDA, why_no_runtime
 
 __all__ = ["RUNTIME_CUDA", "Gpu", "GpuNeeds", "find_gpus"]
-
-RUNTIME_CUDA: Final = 13
-"""Major version of the CUDA runtime that TVM's wheel is linked with: kernels are started by it."""
 
 # cuda.h: CUdevice_attribute.
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
@@ -58,12 +56,14 @@ class Gpu:
         driver: The newest version of CUDA that the driver supports, times 1000 for the major and
             times 10 for the minor version, as CUDA writes it; 0 where there is no driver.
         problem: Why there is no GPU to be used; empty when there is one.
+        no_runtime: Why the CUDA runtime cannot start kernels; empty when it can.
     """
 
     names: tuple[str, ...] = ()
     capabilities: tuple[int, ...] = ()
     driver: int = 0
     problem: str = ""
+    no_runtime: str = ""
 
     def device_for(self, needs: GpuNeeds) -> int | None:
         """Returns the index of the first GPU that runs some kernels, if there is one.
@@ -90,14 +90,20 @@ class Gpu:
             )
         if self.device_for(needs) is None:
             return f"needs a GPU of {needs.sm}; this machine has {self}"
+        if self.no_runtime:
+            return f"needs the CUDA {RUNTIME_CUDA} runtime; {self.no_runtime}"
         return ""
 
     def missing(self, needs: GpuNeeds) -> str:
         """Says in a few words what :meth:`lacks` says; empty when nothing is missing."""
         if not self.lacks(needs):
             return ""
-        if self.problem or self.driver >= needs.driver:
+        if self.problem:
             return needs.sm
+        if self.driver >= needs.driver:
+            return (
+                needs.sm if self.device_for(needs) is None else f"the CUDA {RUNTIME_CUDA} runtime"
+            )
         return f"a driver for CUDA {_version(needs.driver)} (here {_version(self.driver)})"
 
     def __str__(self) -> str:
@@ -108,13 +114,14 @@ class Gpu:
 
 @functools.cache
 def find_gpus() -> Gpu:
-    """Asks the driver of this machine, once."""
+    """Asks the driver of this machine, and the CUDA runtime where there is a GPU, once."""
     try:
-        return ask(ctypes.CDLL("libcuda.so.1"))
+        found = ask(ctypes.CDLL("libcuda.so.1"))
     except OSError:
         return Gpu(problem="this machine has no CUDA driver (libcuda.so.1 cannot be loaded)")
     except AttributeError as error:  # another library by that name
         return Gpu(problem=f"this machine's libcuda.so.1 is no CUDA driver ({error})")
+    return found if found.problem else replace(found, no_runtime=why_no_runtime())
 
 
 def _version(number: int) -> str:

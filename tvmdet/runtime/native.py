@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Final, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from tvmdet.cuda_runtime import load_cuda_runtime
 from tvmdet.errors import ArtifactError, InputError
 from tvmdet.runtime.memory import aligned_empty, recycled_copy
 
@@ -286,12 +287,12 @@ def _load_cuda_runtime() -> None:
     """Loads TVM's CUDA runtime into the process, once."""
     library = _runtime_library().with_name("libtvm_runtime_cuda.so")
     try:
+        load_cuda_runtime()
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise ArtifactError(
-            f"TVM's CUDA runtime cannot be loaded: {error}; it needs the CUDA runtime, "
-            "libcudart.so.13: pip install 'nvidia-cuda-runtime>=13,<14' and put its lib folder "
-            "on LD_LIBRARY_PATH, or install the CUDA 13 toolkit"
+            f"TVM's CUDA runtime cannot be loaded: {error}; it needs libcudart.so.13: "
+            "pip install 'nvidia-cuda-runtime>=13,<14', or install the CUDA 13 toolkit"
         ) from error
 
 
