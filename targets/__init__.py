@@ -8,8 +8,10 @@ folder there are those of a folder of the user's own, which ``TVMDET_TARGETS`` n
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 from tvmdet.targets.machine import host_features
@@ -31,6 +33,7 @@ __all__ = [
     "resolve_target",
 ]
 
+_log = logging.getLogger("tvmdet.targets")
 _FOLDER = Path(__file__).parent
 _USERS_FOLDER = "TVMDET_TARGETS"
 _ALIASES = {"host": "cpu", "cuda": "cuda"}
@@ -43,30 +46,44 @@ _ALIASES_ALSO_CALLED = {
 def list_targets() -> tuple[Target, ...]:
     """Returns every known target, best first.
 
+    A file of the user's own folder that cannot be used is left out, and warned of once.
+
     Raises:
-        TargetError: A file of the user's own folder cannot be read.
+        TargetError: There is no such folder.
     """
-    return _list_targets(os.environ.get(_USERS_FOLDER, ""))
+    found, unusable = _read_targets(os.environ.get(_USERS_FOLDER, ""))
+    for error in unusable.values():
+        _warn_once(str(error))
+    return found
 
 
 @functools.cache
-def _list_targets(users_folder: str) -> tuple[Target, ...]:
-    paths = sorted(_FOLDER.glob("*.toml"))
+def _warn_once(message: str) -> None:
+    _log.warning("%s", message)
+
+
+@functools.cache
+def _read_targets(users_folder: str) -> tuple[tuple[Target, ...], Mapping[str, TargetError]]:
+    """Returns the targets, best first, and by name what is wrong with the user's other files."""
+    found = {path.stem: read_target(path) for path in sorted(_FOLDER.glob("*.toml"))}
+    unusable: dict[str, TargetError] = {}
     if users_folder:
         if not Path(users_folder).is_dir():
             raise TargetError(
                 f"{_USERS_FOLDER} is {users_folder!r}, which is no folder; name a folder of target "
                 "files, or unset it"
             )
-        paths += sorted(Path(users_folder).glob("*.toml"))
-    found: dict[str, Target] = {}
-    for path in paths:
-        if path.stem in found or path.stem in _ALIASES:
-            raise TargetError(
-                f"target file {path} bears the name of another target, {path.stem}; rename it"
-            )
-        found[path.stem] = read_target(path)
-    return tuple(sorted(found.values(), key=lambda target: -target.rank))
+        for path in sorted(Path(users_folder).glob("*.toml")):
+            if path.stem in found or path.stem in _ALIASES:
+                unusable[path.stem] = TargetError(
+                    f"target file {path} bears the name of another target, {path.stem}; rename it"
+                )
+                continue
+            try:
+                found[path.stem] = read_target(path)
+            except TargetError as error:
+                unusable[path.stem] = error
+    return tuple(sorted(found.values(), key=lambda target: -target.rank)), unusable
 
 
 def get_target(name: str, precision: str = "fp32") -> Target:
@@ -84,6 +101,8 @@ def get_target(name: str, precision: str = "fp32") -> Target:
         return _best_here(_ALIASES[name], precision)
     if name.endswith(".toml"):
         return read_target(Path(name))
+    if (unusable := _read_targets(os.environ.get(_USERS_FOLDER, ""))[1].get(name)) is not None:
+        raise unusable
     for target in list_targets():
         if target.name == name:
             return target

@@ -13,7 +13,7 @@ from tvmdet.targets.target import GpuFacts, Target
 
 from tvmdet.errors import TargetError
 
-__all__ = ["nearest", "read_target"]
+__all__ = ["LLVM_ARCH", "nearest", "read_target"]
 
 _TOP: Final = {"description": str, "kind": str, "arch": str, "rank": int, "tvm": dict, "cpu": dict}
 _TOP_OPTIONAL: Final = {"records": str, "named_only": bool, "host_at": list, "also_called": dict}
@@ -47,6 +47,9 @@ _TVM: Final[Mapping[str, tuple[dict[str, type], dict[str, type]]]] = {
 }
 _TVM_KIND: Final = {"cpu": "llvm", "cuda": "cuda"}
 _ZERO_ALLOWED: Final = ("flop_per_cycle_f16", "flop_per_cycle_bf16", "flop_per_cycle_tf32")
+LLVM_ARCH: Final[Mapping[str, str]] = {"ppc64le": "powerpc64le", "armv7l": "arm", "i686": "i386"}
+"""What LLVM calls an architecture, where that is not as `uname -m` names it."""
+_FOLDER: Final = Path(__file__).parent
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _GPU_ACCESS_LANES: Final = 4  # a thread reads at most 128 bits at once
 _GPU_THREAD_REGISTERS: Final = 255
@@ -79,6 +82,7 @@ def read_target(path: Path) -> Target:
             if name in data:
                 _check(path, f"[{name}]", data[name], _ABILITY)
     _check_tvm(path, kind, data["tvm"])
+    _check_arch(path, kind, data)
     for machine, words in data.get("also_called", {}).items():
         _check_value(path, f"{machine} in [also_called]", machine, words, list)
     target = _gpu_target(path, data) if kind == "cuda" else _cpu_target(path, data)
@@ -126,7 +130,8 @@ def _gpu_target(path: Path, data: Mapping[str, Any]) -> Target:
 def _common(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("description", "kind", "arch", "rank", "tvm", "records", "named_only", "also_called")
     found = {"name": path.stem, **{key: data[key] for key in keys if key in data}}
-    return {**found, "host_at": tuple(data.get("host_at", ()))}
+    file = "" if path.parent == _FOLDER else str(path)
+    return {**found, "file": file, "host_at": tuple(data.get("host_at", ()))}
 
 
 def _check_tvm(path: Path, kind: str, table: Mapping[str, Any]) -> None:
@@ -135,6 +140,27 @@ def _check_tvm(path: Path, kind: str, table: Mapping[str, Any]) -> None:
         raise _bad(path, f"kind in [tvm] is {table['kind']!r}; it must be {_TVM_KIND[kind]!r}")
     if kind == "cuda":
         _check(path, "[tvm.host]", table["host"], *_TVM["cpu"])
+
+
+def _check_arch(path: Path, kind: str, data: Mapping[str, Any]) -> None:
+    """Compares what a file says twice: of which architecture and of which GPU it is."""
+    arch, tvm, where = data["arch"], data["tvm"], "[tvm]"
+    if kind == "cuda":
+        sm, capability = tvm["arch"], data["gpu"]["compute_capability"]
+        if sm != f"sm_{capability}":
+            raise _bad(
+                path,
+                f"arch in [tvm] is {sm!r}, and compute_capability in [gpu] is {capability}; write "
+                f'arch = "sm_{capability}", or the compute_capability of {sm}',
+            )
+        tvm, where = tvm["host"], "[tvm.host]"
+    triple = tvm.get("mtriple")
+    if triple is not None and triple.partition("-")[0] not in (arch, LLVM_ARCH.get(arch)):
+        raise _bad(
+            path,
+            f"mtriple in {where} is {triple!r}, and arch is {arch!r}; write mtriple = "
+            f'"{arch}-linux-gnu", or the arch that `uname -m` prints on such a machine',
+        )
 
 
 def _check(

@@ -86,6 +86,7 @@ class Target:
             default.
         named_only: Whether it is compiled for only when it is named: ``host`` does not mean it.
         host_at: Precisions in which ``host`` means it all the same.
+        file: Of a user's own target, the path; empty for one that comes with tvmdet.
         also_called: Machines that it is right for, each with what else people type for it: no names
             of the target, which is offered where one of these is unknown.
         precision: ``bf16``, ``fp16`` or ``tf32`` when layers may round the factors of their
@@ -113,6 +114,7 @@ class Target:
     records: str = ""
     named_only: bool = False
     host_at: tuple[str, ...] = ()
+    file: str = dataclasses.field(default="", compare=False)
     also_called: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     precision: Precision = "fp32"
 

@@ -15,6 +15,7 @@ import onnx_models
 import pytest
 from tvmdet.targets import get_target, resolve_target
 
+import tvmdet
 from tvmdet import tuning
 from tvmdet.artifact import Artifact, write_artifact
 from tvmdet.errors import ArtifactError, TargetError
@@ -77,7 +78,7 @@ def test_tuning_for_it_names_its_file_again(
         done = run("tune", network, "--target", given)
         assert f"next: tvmdet compile x.onnx --target {given} -o x.tvmdet" in done.out, done.err
     assert "--target boards/my-box.toml" in run("targets", "boards/my-box.toml").out
-    monkeypatch.setenv("TVMDET_TARGETS", "boards")
+    monkeypatch.setenv("TVMDET_TARGETS", str(Path("boards").absolute()))
     assert "--target my-box" in run("targets", "my-box").out
 
 
@@ -113,3 +114,26 @@ def test_what_is_no_description_of_a_target_is_refused(tmp_path: Path) -> None:
         target_of(artifact, "my-board")
     with pytest.raises(TargetError, match="unknown target 'my-board'"):
         target_of(_file(tmp_path / "old.tvmdet", {}), "my-board")
+
+
+def test_a_target_that_requires_too_little_is_refused_by_every_verb(
+    run: Callable, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be loaded where its code is an illegal instruction."""
+    text = (FOLDER / "sapphirerapids.toml").read_text(encoding="utf-8")
+    text = re.sub(r"required_features = \[\"cx16.*", 'required_features = ["fpu"]', text)
+    Path("boards/bad.toml").write_text(text, encoding="utf-8")
+    for verb in (["compile", network, "--target"], ["tune", network, "--target"], ["targets"]):
+        done = run(*verb, "boards/bad.toml")
+        assert done.code == 1
+        assert "target file boards/bad.toml cannot be compiled for" in done.error
+        assert "required_features in [cpu] lacks what LLVM may use" in done.error
+    assert not Path("x.tvmdet").exists()
+    with pytest.raises(TargetError, match=r"required_features in .cpu. lacks what LLVM"):
+        tvmdet.compile(tvmdet.import_onnx(network), target="boards/bad.toml", output="x.tvmdet")
+    monkeypatch.setenv("TVMDET_TARGETS", str(Path("boards").absolute()))
+    done = run("targets")
+    assert done.code == 0
+    assert "my-box" in done.out
+    assert "boards/bad.toml cannot be compiled for" in done.err
+    assert "bad" not in done.out

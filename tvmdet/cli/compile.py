@@ -26,6 +26,7 @@ from tvmdet.cli.options import (
     Spec,
     Timeout,
     ToleranceShare,
+    check_own_target,
     given_again,
     parse_batch,
     parse_duration,
@@ -159,13 +160,14 @@ def _check(
 
     for name, one in zip(targets, precisions_of(precision, targets), strict=True):
         try:
-            resolve_target(name, one)
+            found = resolve_target(name, one)
         except TargetError as error:
             able = [other for other in targets if _computes_in(other, one)]
             if not able or not isinstance(precision, str):
                 raise
             said = ",".join(f"{other}={one}" for other in able)
             raise TargetError(f"{error}; say it of the others only: --precision {said}") from error
+        check_own_target(found)
     check_writable(destination, "-o")
     check_model_file(model)
 

@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from tvmdet.board.session import BoardAddress
+    from tvmdet.targets import Target
 
 __all__ = [
     "Batch",
@@ -26,6 +27,7 @@ __all__ = [
     "Threads",
     "Timeout",
     "ToleranceShare",
+    "check_own_target",
     "given_again",
     "parse_batch",
     "parse_board",
@@ -171,6 +173,18 @@ def target_again(name: str, given: Sequence[str] = ()) -> str:
     paths = {Path(one).stem: one for one in given if one.endswith(".toml")}
     known = any(target.name == name for target in list_targets())
     return paths.get(name, name if known else f"{name}.toml")
+
+
+def check_own_target(target: Target) -> None:
+    """Refuses a user's own target that LLVM and its file do not agree on.
+
+    Raises:
+        TargetError: As :func:`tvmdet.passes.check_target.check_target`.
+    """
+    if target.file:  # TVM's compiler is imported for these alone: it takes its time
+        from tvmdet.passes.check_target import check_target
+
+        check_target(target)
 
 
 def parse_batch(text: str) -> tuple[int, ...]:

@@ -10,8 +10,9 @@ import typer
 
 from tvmdet.cli import output
 from tvmdet.cli.json_output import Json, deliver, is_printed
-from tvmdet.cli.options import Debug, Logs, target_again
+from tvmdet.cli.options import Debug, Logs, check_own_target, target_again
 from tvmdet.counted import counted
+from tvmdet.errors import TargetError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,13 +35,14 @@ def targets(
 
     if name is not None:
         target = get_target(name)
+        check_own_target(target)
         described = {**_describe(target), **_records(target.name, logs)}
         deliver(json, described, lambda: _print_one(described))
         if not is_printed(json):
             again = target_again(target.name, (name,))
             output.next_step("tvmdet", "tune", "MODEL.onnx", "--target", again)
         return 0
-    every = [_describe(target) for target in list_targets()]
+    every = [_describe(target) for target in list_targets() if _is_usable(target)]
     hosts = {precision: target.name for precision, target in host_targets().items()}
     best = hosts.pop("fp32", None)
     value = {"host": best, "host_at": hosts, "targets": every}
@@ -48,6 +50,16 @@ def targets(
     if best is not None and not is_printed(json):
         output.next_step("tvmdet", "targets", best)
     return 0
+
+
+def _is_usable(target: Target) -> bool:
+    """Warns of a user's own target that cannot be compiled for: of it nothing is claimed."""
+    try:
+        check_own_target(target)
+    except TargetError as error:
+        output.warning(str(error))
+        return False
+    return True
 
 
 def _print_all(every: Sequence[dict[str, Any]], best: str | None, hosts: Mapping[str, str]) -> None:

@@ -22,6 +22,7 @@ from tvmdet.cli.options import (
     Spec,
     Threads,
     Timeout,
+    check_own_target,
     given_again,
     parse_batch,
     parse_board,
@@ -113,6 +114,7 @@ def tune(
     from tvmdet.targets import resolve_target
 
     chosen = resolve_target(target, precision)
+    check_own_target(chosen)
     if cost_model != "measured":  # what is wrong with it is told before the model is read
         from tvmdet.tuning.driver import find_predictor
 

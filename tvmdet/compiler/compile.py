@@ -25,6 +25,7 @@ from tvmdet.counted import counted
 from tvmdet.cpus import check_threads, usable_cpu_count
 from tvmdet.cuda.nvcc import find_nvcc
 from tvmdet.errors import ArtifactError, InputError, ParityError, TargetError
+from tvmdet.passes.check_target import check_target
 from tvmdet.passes.cuda.check_on_device import check_on_device
 from tvmdet.passes.lower import lower
 from tvmdet.targets import Target, resolve_target
@@ -205,6 +206,7 @@ def _pictures(model: Any, images: Path | None) -> Sequence[NamedImage]:
 
 def _at_precision(entry: str | Target, precision: str) -> Target:
     target = resolve_target(entry, precision)
+    check_target(target)
     missing = target.missing_features()
     if entry == "host" and missing:
         raise TargetError(

@@ -90,7 +90,7 @@ def _make_manifest(
                 **gpu,
                 "name": name,
                 # So that the file can be measured where its target's own file is not at hand.
-                "described": asdict(target.at_precision("fp32")),
+                "described": {**asdict(target.at_precision("fp32")), "file": ""},
                 "arch": target.arch,
                 "rank": target.rank,
                 "required_features": list(dict.fromkeys(target.required_features)),

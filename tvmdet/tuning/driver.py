@@ -23,6 +23,7 @@ from tvmdet.board.prediction import predictor_name
 from tvmdet.board.session import BoardAddress, board_threads, connect
 from tvmdet.cpus import check_measuring_threads, check_threads
 from tvmdet.errors import InputError, TargetError
+from tvmdet.passes.check_target import check_target
 from tvmdet.passes.conv_algorithms import AlgorithmName, ConvLayer
 from tvmdet.passes.fuse_pairs import ConvPair
 from tvmdet.passes.lower import lower
@@ -87,6 +88,7 @@ def tune(
     """
     check_kind(precision, str, "precision", "fp32, bf16, fp16 or tf32")
     chosen = resolve_target(target, precision)
+    check_target(chosen)
     if isinstance(board, str):
         board = BoardAddress.parse(board)
     if board is not None:

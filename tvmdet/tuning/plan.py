@@ -25,6 +25,7 @@ import tvmdet
 from tvmdet.cuda.device_code import DEVICE_OPTIONS
 from tvmdet.cuda.embed import EmbedKernels
 from tvmdet.errors import InputError, TuningError
+from tvmdet.passes.check_target import check_target
 from tvmdet.passes.cpu_pipeline import PIPELINE
 from tvmdet.passes.lower import CODE_OPTIONS, tvm_target
 from tvmdet.schedules.base import Decision
@@ -123,6 +124,7 @@ def make_plan(
             f"candidates is {candidates} and batch sizes are {tuple(batch_sizes)}; give 1 or more"
         )
     chosen = resolve_target(target, precision)
+    check_target(chosen)
     path = _empty_folder(folder)
     store = default_store(logs)
     tasks = [t for t in tasks_of(model, tuple(batch_sizes), chosen) if t.tunable]
