@@ -24,7 +24,7 @@ from tvmdet.compiler.schedule import schedule_kernels
 from tvmdet.cuda.device_code import device_code
 from tvmdet.cuda.embed import with_compiled_kernels
 from tvmdet.cuda.nvcc import compile_to_ptx, compile_with_nvcc, find_nvcc
-from tvmdet.errors import ModelError, TargetError, UnsupportedOperatorError
+from tvmdet.errors import ModelError, ShapeError, TargetError, UnsupportedOperatorError
 from tvmdet.gpus import GpuNeeds, find_gpus
 from tvmdet.passes.cuda.check_on_device import check_on_device
 from tvmdet.passes.lower import lower, tvm_target
@@ -80,6 +80,27 @@ def test_a_kernel_without_threads_is_named(scheduled: tvm.IRModule) -> None:
     )
     with pytest.raises(UnsupportedOperatorError, match="kernel relu is not bound to threads"):
         check_on_device(host)
+
+
+@pytest.mark.parametrize(("rows", "launched"), [(65535, True), (65536, False)])
+@pytest.mark.parametrize("axis", ["y", "z"])
+def test_a_grid_that_no_gpu_launches_is_refused(axis: str, rows: int, launched: bool) -> None:
+    """Rows of a top-k are blocks along y, and products of one call, as attention has, along z."""
+
+    def emit(builder: Any, x: Any) -> Any:
+        if axis == "y":
+            return builder.emit(relax.op.topk(x, k=4096, axis=-1, ret_type="values"))
+        return builder.emit(relax.op.matmul(x, relax.op.permute_dims(x, (0, 2, 1))))
+
+    shape = (rows, 5000) if axis == "y" else (rows, 4, 4)
+    target = get_target("sm_90")
+    network = lower_network(emit, [np.broadcast_to(np.float32(0), shape)], target)
+    kernels = schedule_kernels(network, target, TuningStore(), threads=1).module
+    if launched:
+        check_on_device(kernels)
+        return
+    with pytest.raises(ShapeError, match=rf"takes 65536 blocks along blockIdx\.{axis}, and a GPU"):
+        check_on_device(kernels)
 
 
 def test_compiled_kernels_take_the_place_of_their_source() -> None:

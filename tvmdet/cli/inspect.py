@@ -100,16 +100,17 @@ def _print_here(artifact: Artifact, runs: Mapping[str, Any], *, json: str | None
 
 def _here(artifact: Artifact) -> dict[str, Any]:
     """Says which target this machine would use, and of each target why or why not."""
-    from tvmdet.runtime.loader import Host
+    from tvmdet.runtime.loader import Host, never_run
 
     host = Host.this_machine()
     runnable = [target for target in artifact.targets if not host.lacks(target)]
     best = max(runnable, key=lambda target: target.rank, default=None)
     verdicts = {}
     for target in artifact.targets:
-        verdicts[target.name] = host.lacks(target) or (
+        verdict = host.lacks(target) or (
             "runs here, used" if target is best else "runs here, a better one is used"
         )
+        verdicts[target.name] = verdict + never_run(target)
     return {"target": None if best is None else best.name, "targets": verdicts}
 
 

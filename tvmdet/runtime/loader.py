@@ -26,6 +26,7 @@ __all__ = [
     "explain_targets",
     "load",
     "load_native",
+    "never_run",
     "read_signature",
     "read_spec",
 ]
@@ -176,10 +177,14 @@ def explain_targets(targets: Sequence[TargetEntry], host: Host, chosen: TargetEn
     lines = []
     for target in targets:
         verdict = "chosen" if target == chosen else host.lacks(target) or "runs here too"
-        if target.gpu and target.gpu["never_run"]:
-            verdict += "; never run on a GPU when it was compiled"
-        lines.append(f"{target.name} (rank {target.rank}): {verdict}")
+        lines.append(f"{target.name} (rank {target.rank}): {verdict}{never_run(target)}")
     return "\n".join(lines)
+
+
+def never_run(target: TargetEntry) -> str:
+    """Says of code for a GPU that nobody has seen it run, to follow a verdict; else nothing."""
+    unseen = target.gpu is not None and target.gpu["never_run"]
+    return "; never run on a GPU when it was compiled" if unseen else ""
 
 
 # What reading a value of an unexpected type or shape raises; a manifest may hold any JSON.
