@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,11 +53,22 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def scheduled(model: Any) -> tvm.IRModule:
-    """A whole detector for batches of 1 and 2, its kernels scheduled for a GPU in float16."""
-    target = get_target("sm_90").at_precision("fp16")
-    module = lower(model, (1, 2), target)
-    return schedule_kernels(module, target, TuningStore(), threads=1).module
+def scheduled_at(model: Any) -> Callable[[str], tvm.IRModule]:
+    """A whole detector for batches of 1 and 2, its kernels scheduled for a GPU in a precision."""
+
+    @functools.cache
+    def schedule(precision: str) -> tvm.IRModule:
+        target = get_target("sm_90").at_precision(precision)
+        module = lower(model, (1, 2), target)
+        return schedule_kernels(module, target, TuningStore(), threads=1).module
+
+    return schedule
+
+
+@pytest.fixture
+def scheduled(scheduled_at: Callable[[str], tvm.IRModule]) -> tvm.IRModule:
+    """The detector in float16."""
+    return scheduled_at("fp16")
 
 
 def test_between_upload_and_download_everything_is_on_the_device(scheduled: tvm.IRModule) -> None:
@@ -167,19 +180,41 @@ def test_a_generation_that_nvcc_does_not_know_is_refused() -> None:
         compile_with_nvcc("", "sm_20")
 
 
+def _generations() -> list[Any]:
+    """Those that have tensor cores for each precision; of all but one the test is slow."""
+    return [
+        pytest.param(name, precision, marks=() if name == "sm_90" else pytest.mark.slow)
+        for name in SMS
+        for precision in ("fp16", "tf32")
+        if precision in get_target(name).precisions
+    ]
+
+
 @needs_nvcc
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SMS)
-def test_tensor_cores_are_used_on_every_generation(scheduled: tvm.IRModule, name: str) -> None:
+@pytest.mark.parametrize(("name", "precision"), _generations())
+def test_tensor_cores_are_used_on_every_generation(
+    scheduled_at: Callable[[str], tvm.IRModule], name: str, precision: str
+) -> None:
     target = get_target(name)
     kernels = tvm.IRModule(
-        {v: f for v, f in scheduled.functions_items() if "fp16_conv2d" in v.name_hint}
+        {
+            var: func
+            for var, func in scheduled_at(precision).functions_items()
+            if f"{precision}_conv2d" in var.name_hint
+        }
     )
     code = device_code(kernels, tvm_target(target))
     ptx = compile_to_ptx(code.source, str(target.tvm["arch"]))
-    shape = "m16n8k8" if name == "sm_75" else "m16n8k16"
-    assert f"mma.sync.aligned.{shape}.row.col.f32.f16.f16.f32" in ptx
-    assert len(re.findall(r"ldmatrix\.sync\.aligned\.m8n8\.x4", ptx)) >= 2
+    shape = "m16n8k8" if name == "sm_75" or precision == "tf32" else "m16n8k16"
+    factors = {"fp16": "f16.f16", "tf32": "tf32.tf32"}[precision]
+    entries = ptx.split(".entry")[1:]
+    assert len(entries) == sum(map(len, code.launches.values())) > 0
+    for entry in entries:
+        assert f"mma.sync.aligned.{shape}.row.col.f32.{factors}.f32" in entry
+        if precision == "fp16":
+            assert len(re.findall(r"ldmatrix\.sync\.aligned\.m8n8\.x4", entry)) >= 2
+        else:  # ldmatrix moves halves: floats are loaded one by one, and rounded to nearest
+            assert "cvt.rna.tf32.f32" in entry
     compiled = compile_with_nvcc(code.source, str(target.tvm["arch"]))
     assert compiled.kernels.keys() == {one.kernel for f in code.launches.values() for one in f}
     for use in compiled.kernels.values():
