@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+from fake_driver import FakeDriver
 
 from tvmdet import gpus
 from tvmdet.gpus import Gpu, GpuNeeds, ask
@@ -19,48 +20,17 @@ L4 = Gpu(names=("NVIDIA L4",), capabilities=(89,), driver=13000)
 MIXED = Gpu(names=("Tesla T4", "NVIDIA RTX A4000"), capabilities=(75, 86), driver=13010)
 
 
-class _Driver:
-    """Stands in for libcuda.so.1: the calls that are made of it, with plain arguments."""
-
-    def __init__(self, version: int, gpus: list[tuple[str, int]], init: int = 0) -> None:
-        self._version, self._gpus, self._init = version, gpus, init
-
-    def cuDriverGetVersion(self, version: Any) -> int:
-        version._obj.value = self._version
-        return 0
-
-    def cuInit(self, _flags: int) -> int:
-        return self._init
-
-    def cuDeviceGetCount(self, count: Any) -> int:
-        count._obj.value = len(self._gpus)
-        return 0
-
-    def cuDeviceGet(self, device: Any, index: int) -> int:
-        device._obj.value = index
-        return 0
-
-    def cuDeviceGetName(self, name: Any, _length: int, device: Any) -> int:
-        name.value = self._gpus[device.value][0].encode()
-        return 0
-
-    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:
-        capability = self._gpus[device.value][1]
-        value._obj.value = capability // 10 if attribute == 75 else capability % 10
-        return 0
-
-
 def test_a_driver_is_asked_for_its_version_and_its_gpus() -> None:
-    found = ask(_Driver(13000, [("Tesla T4", 75), ("NVIDIA H100", 90)]))  # type: ignore[arg-type]
+    found = ask(FakeDriver(13000, [("Tesla T4", 75), ("NVIDIA H100", 90)]))  # type: ignore[arg-type]
     assert found == Gpu(names=("Tesla T4", "NVIDIA H100"), capabilities=(75, 90), driver=13000)
 
 
 @pytest.mark.parametrize(
     ("driver", "problem"),
     [
-        (_Driver(13000, [], init=100), "finds no GPU"),
-        (_Driver(13000, []), "finds no GPU"),
-        (_Driver(13000, [("broken", 90)], init=999), r"fails \(cuInit: 999\)"),
+        (FakeDriver(13000, [], init=100), "finds no GPU"),
+        (FakeDriver(13000, []), "finds no GPU"),
+        (FakeDriver(13000, [("broken", 90)], init=999), r"fails \(cuInit: 999\)"),
     ],
 )
 def test_a_driver_without_a_gpu_says_so(driver: Any, problem: str) -> None:

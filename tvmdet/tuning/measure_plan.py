@@ -6,7 +6,8 @@ and tvmdet itself is not needed).
 
 Each result is a line of results.jsonl, on disk before the next kernel runs: stop it whenever you
 like, and run it again to go on. Kernels run in a process of their own, so that one that crashes or
-hangs costs itself alone. Take the folder back to `tvmdet tune --collect` when it is done.
+hangs costs itself alone; one that answers otherwise than the default is recorded as failed. Take
+the folder back to `tvmdet tune --collect` when it is done.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from typing import Any
 
 import numpy as np
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
+"""2: with the default, which answers are compared with, and the GPU."""
+
 _HERE = Path(__file__).resolve().parent
 _RESULTS = _HERE / "results.jsonl"
 _KERNEL_TIMEOUT_S = 30.0
 _MEASURE_S = 0.05
 _REPEATS = 10
+_TEGRA = frozenset({53, 62, 72, 87, 101})
 
 
 def main() -> int:
@@ -111,6 +115,11 @@ def _ask_child(
     )
     assert child.stdin is not None and child.stdout is not None
     try:
+        problem, kind = _greeting(child)
+        if problem:  # without the default's answer nothing says whether another's is right
+            for candidate in list(candidates):
+                yield candidate, {"error": f"the default {problem}", "error_kind": kind}
+            return
         for candidate in list(candidates):
             if time.monotonic() >= end:
                 return
@@ -127,8 +136,6 @@ def _ask_child(
                 yield candidate, {"error": _how_it_ended(child.wait()), "error_kind": "crash"}
                 return
             answer = json.loads(line)
-            if "fatal" in answer:
-                raise PlanError(answer["fatal"])
             yield candidate, answer
             if answer.get("poisoned"):  # a GPU that failed once answers nothing in this process
                 return
@@ -137,6 +144,24 @@ def _ask_child(
         child.stdout.close()
         child.kill()
         child.wait()
+
+
+def _greeting(child: subprocess.Popen[str]) -> tuple[str, str]:
+    """Returns why the default gave no answer and what kind of error that is; nothing when it did.
+
+    Raises:
+        PlanError: The folder cannot be measured here.
+    """
+    line = _read_line(child, _KERNEL_TIMEOUT_S)
+    if line is None:
+        child.kill()
+        return f"took longer than {_KERNEL_TIMEOUT_S:.0f} s", "timeout"
+    if not line:
+        return f"gave no answer: {_how_it_ended(child.wait())}", "crash"
+    greeting = json.loads(line)
+    if "fatal" in greeting:
+        raise PlanError(greeting["fatal"])
+    return greeting["problem"], "run"
 
 
 def _read_line(child: subprocess.Popen[str], timeout_s: float) -> str | None:
@@ -191,15 +216,15 @@ def _write(result: dict[str, Any]) -> None:
 
 
 def _serve(plan: dict[str, Any], number: int) -> None:
-    """Measures the candidates whose numbers come in, one a line."""
+    """Runs the default, then measures the candidates whose numbers come in, one a line."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
     try:
         bench = _Bench(plan, plan["tasks"][number])
+        greeting = {"problem": bench.run_default()}
     except PlanError as error:
-        sys.stdin.readline()
-        print(json.dumps({"fatal": str(error)}), file=answers, flush=True)
-        return
+        greeting = {"fatal": str(error)}
+    print(json.dumps(greeting), file=answers, flush=True)
     for line in sys.stdin:
         print(json.dumps(bench.measure(int(line))), file=answers, flush=True)
 
@@ -213,40 +238,59 @@ class _Bench:
             raise PlanError(f"{path} is missing or damaged; copy the whole folder again")
         self._task = task
         self._ffi = _load_runtime(plan["device"])
-        self._device = self._ffi.device(plan["device"], 0)
-        self._name = _device_name(plan["device"])
+        index, self._name = _device(plan["device"], plan["sm"])
+        self._device = self._ffi.device(plan["device"], index)
         get = self._ffi.get_global_func
-        self._wait = get("runtime.Device_StreamSync")
+        self._wait, self._copy = (
+            get("runtime.Device_StreamSync"),
+            get("runtime.TVMTensorCopyFromTo"),
+        )
+        self._allowed = float(plan["tolerance"])
+        self._right: list[np.ndarray] = []
         try:
             self._library = self._ffi.load_module(path)
-            self._arguments = [
-                self._tensor(dtype, shape, seed)
+            self._given = [
+                _numbers(dtype, shape, seed)
                 for seed, (dtype, shape) in enumerate(task["arguments"])
             ]
+            self._arguments = [self._tensor(array) for array in self._given]
         except Exception as error:
             raise PlanError(f"{path.name} cannot be loaded here: {_first_line(error)}") from error
 
-    def _tensor(self, dtype: str, shape: list[int], seed: int) -> Any:
-        """Returns numbers that are safe to run any kernel on: no zeros to divide by, no indices."""
-        rng = np.random.default_rng(seed)
-        if dtype.startswith("float"):
-            array = (rng.random(shape, np.float32) * 0.9 + 0.1).astype(dtype)
-        elif dtype in ("uint8", "int8"):
-            array = rng.integers(0, 100, shape).astype(dtype)
-        else:
-            array = rng.integers(0, 2, shape).astype(dtype)
-        get = self._ffi.get_global_func
-        made = get("runtime.TVMTensorAllocWithScope")(
-            self._ffi.Shape(shape), self._ffi.dtype(dtype), self._device, None
+    def _tensor(self, array: np.ndarray) -> Any:
+        made = self._ffi.get_global_func("runtime.TVMTensorAllocWithScope")(
+            self._ffi.Shape(array.shape), self._ffi.dtype(str(array.dtype)), self._device, None
         )
-        get("runtime.TVMTensorCopyFromTo")(self._ffi.from_dlpack(np.ascontiguousarray(array)), made)
+        self._copy(self._ffi.from_dlpack(array), made)
         return made
+
+    def run_default(self) -> str:
+        """Keeps what the default answers; says why it does not, or nothing."""
+        try:
+            self._right = self._answer(self._library[self._task["default"]])
+        except Exception as error:  # TVM raises whatever its C++ side named
+            return f"fails: {_first_line(error)}"
+        return ""
+
+    def _answer(self, call: Any) -> list[np.ndarray]:
+        """Returns what all arguments are after a call: results are among them, and what is read."""
+        for array, tensor in zip(self._given, self._arguments, strict=True):
+            self._copy(self._ffi.from_dlpack(array), tensor)
+        call(*self._arguments)
+        self._wait(self._device, 0)
+        found = [np.empty_like(array) for array in self._given]
+        for array, tensor in zip(found, self._arguments, strict=True):
+            self._copy(tensor, self._ffi.from_dlpack(array))
+        self._wait(self._device, 0)
+        return found
 
     def measure(self, candidate: int) -> dict[str, Any]:
         """Times one candidate: a trial first, then rounds of calls that fill the time."""
         function = self._task["candidates"][candidate]["function"]
         try:
             call = self._library[function]
+            if wrong := _difference(self._answer(call), self._right, self._allowed):
+                return {"error": f"wrong: {wrong} than the default", "error_kind": "wrong"}
             first = min(self._round(call, 1) for _ in range(3))
             calls = max(1, min(1000, int(_MEASURE_S / _REPEATS / max(first, 1e-7))))
             latencies = [self._round(call, calls) for _ in range(_REPEATS)]
@@ -263,6 +307,32 @@ class _Bench:
         return (time.perf_counter() - start) / times
 
 
+def _numbers(dtype: str, shape: list[int], seed: int) -> np.ndarray:
+    """Returns numbers that are safe to run any kernel on: no zeros to divide by, no indices."""
+    rng = np.random.default_rng(seed)
+    if dtype.startswith("float"):
+        array = (rng.random(shape, np.float32) * 0.9 + 0.1).astype(dtype)
+    elif dtype in ("uint8", "int8"):
+        array = rng.integers(0, 100, shape).astype(dtype)
+    else:
+        array = rng.integers(0, 2, shape).astype(dtype)
+    return np.ascontiguousarray(array)
+
+
+def _difference(got: list[np.ndarray], right: list[np.ndarray], allowed: float) -> str:
+    """Says how answers differ, floats by more than a share of the greatest value; else nothing."""
+    for index, (one, other) in enumerate(zip(got, right, strict=True)):
+        same = (one == other) | ((one != one) & (other != other))
+        if one.dtype.kind == "f":
+            ours, theirs = one.astype(np.float64), other.astype(np.float64)
+            greatest = np.abs(theirs, where=np.isfinite(theirs), out=np.zeros_like(theirs)).max()
+            with np.errstate(invalid="ignore"):
+                same |= np.abs(ours - theirs) <= allowed * greatest
+        if not same.all():
+            return f"{same.size - np.count_nonzero(same)} of argument {index}'s numbers are others"
+    return ""
+
+
 def _load_runtime(device: str) -> Any:
     """Loads tvm_ffi and TVM's runtime, without TVM's compiler."""
     found = importlib.util.find_spec("tvm")
@@ -270,6 +340,8 @@ def _load_runtime(device: str) -> Any:
     try:
         import tvm_ffi
 
+        if device == "cuda":
+            _load_cuda_runtime()
         libraries = ["libtvm_runtime.so", *(["libtvm_runtime_cuda.so"] if device == "cuda" else [])]
         for library in libraries:
             ctypes.CDLL(str(Path(folders[0], "lib", library)), ctypes.RTLD_GLOBAL)
@@ -281,14 +353,55 @@ def _load_runtime(device: str) -> Any:
     return tvm_ffi
 
 
-def _device_name(device: str) -> str:
+def _load_cuda_runtime() -> None:
+    """Loads the CUDA runtime: the system's, else that of the pip package."""
+    try:
+        ctypes.CDLL("libcudart.so.13", ctypes.RTLD_GLOBAL)
+    except OSError:
+        found = importlib.util.find_spec("nvidia")
+        for folder in (found.submodule_search_locations or ()) if found else ():
+            library = Path(folder, "cu13", "lib", "libcudart.so.13")
+            if library.is_file():
+                ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+                return
+        raise
+
+
+def _device(device: str, sm: str) -> tuple[int, str]:
+    """Returns the index and the name of what a plan is measured on."""
     if device == "cuda":
-        driver = ctypes.CDLL("libcuda.so.1")
-        handle, name = ctypes.c_int(), ctypes.create_string_buffer(256)
-        driver.cuInit(0)
-        driver.cuDeviceGet(ctypes.byref(handle), 0)
+        return _find_gpu(ctypes.CDLL("libcuda.so.1"), sm)
+    return 0, _cpu_name()
+
+
+def _find_gpu(driver: Any, sm: str) -> tuple[int, str]:
+    """Returns the first GPU that runs code for ``sm``, as tvmdet chooses one: see tvmdet/gpus.py.
+
+    Raises:
+        PlanError: There is none.
+    """
+    count, seen, wanted = ctypes.c_int(), [], int(sm.removeprefix("sm_"))
+    driver.cuInit(0)
+    driver.cuDeviceGetCount(ctypes.byref(count))
+    for index in range(count.value):
+        handle, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+        name = ctypes.create_string_buffer(256)
+        driver.cuDeviceGet(ctypes.byref(handle), index)
         driver.cuDeviceGetName(name, len(name), handle)
-        return name.value.decode(errors="replace")
+        driver.cuDeviceGetAttribute(ctypes.byref(major), 75, handle)  # CUdevice_attribute
+        driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, handle)
+        have, called = major.value * 10 + minor.value, name.value.decode(errors="replace")
+        same = major.value == wanted // 10 and have >= wanted
+        if have == wanted or (same and not {have, wanted} & _TEGRA):
+            return index, called
+        seen.append(f"{called} (sm_{have})")
+    raise PlanError(
+        f"the kernels are for {sm}, and this machine has {', '.join(seen) or 'no GPU'}; measure "
+        f"them where such a GPU is, or make a plan for this one: tvmdet tune --plan --target cuda"
+    )
+
+
+def _cpu_name() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition(":")

@@ -39,6 +39,11 @@ from tvmdet.tuning.task import Task
 
 __all__ = ["CollectReport", "PlanReport", "collect_plan", "make_plan"]
 
+# Of candidates' answers, as shares of the greatest value: they add in orders of their own, on ARM
+# partly in float16.
+_TOLERANCE, _TOLERANCE_ROUNDED = 1e-3, 1e-2
+
+_DEFAULT = "default"
 _PLAN, _RESULTS, _SCRIPT = "plan.json", "results.jsonl", "measure.py"
 
 
@@ -162,6 +167,8 @@ def _write_plan(path: Path, target: Target, model: str, tasks: list[dict[str, An
         "tvm": tvm.__version__,
         "target": target.name,
         "device": "cuda" if target.kind == "cuda" else "cpu",
+        "sm": str(target.tvm["arch"]) if target.kind == "cuda" else "",
+        "tolerance": _TOLERANCE if target.precision == "fp32" else _TOLERANCE_ROUNDED,
         "model": model,
         "time": round(time.time(), 3),
         "tasks": tasks,
@@ -197,15 +204,20 @@ def _build(
     functions: dict[str, Any] = {}
     kept: list[Decision] = []
     problem = "nothing to build"
-    for decision in decisions:
-        name = f"d{len(kept)}"
+    default = task.decisions[0]
+    for decision in dict.fromkeys((*decisions, default)):
+        wanted = decision in decisions
+        name = f"d{len(kept)}" if wanted else _DEFAULT
         try:
             func = task.template.apply(task.func, task.workload, decision).mod["main"]
         except Exception as error:  # TVM raises anything; the next decision is tried
             problem = (str(error).strip() or repr(error)).splitlines()[-1]
+            if decision == default:
+                return f"its default cannot be scheduled: {problem}"
             continue
         functions[name] = func.with_attr("global_symbol", name).with_attr("tirx.noalias", True)
-        kept.append(decision)
+        if wanted:
+            kept.append(decision)
     if not kept:
         return problem
     embed = EmbedKernels(target) if target.kind == "cuda" else None
@@ -222,6 +234,7 @@ def _build(
         "arguments": [
             [str(param.dtype), [int(d) for d in param.shape]] for param in task.func.params
         ],
+        "default": f"d{kept.index(default)}" if default in kept else _DEFAULT,
         "candidates": [
             {
                 "function": f"d{i}",

@@ -67,8 +67,8 @@ class TuningRecord:
             that was timed alone.
         predicted_cycles: Of one call, where it was not measured: see ``tvmdet.board.prediction``.
         error: Why it failed, one line; empty when it ran.
-        error_kind: ``schedule``, ``build``, ``run``, ``crash``, ``timeout`` or ``killed``;
-            empty when it ran.
+        error_kind: ``schedule``, ``build``, ``run``, ``crash``, ``timeout``, ``killed``,
+            or ``wrong`` where it answered otherwise than the default; empty when it ran.
         threads: Threads that it ran on.
         cpu: Model of the processor, as the kernel names it; of a prediction, who made it.
         tvm: Version of TVM that compiled it.
