@@ -44,9 +44,10 @@ def compile_server(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def serve(server: Path, folder: Path, key: str = "") -> Iterator[BoardAddress]:
+def serve(server: Path, folder: Path, key: str = "", tracker: str = "") -> Iterator[BoardAddress]:
     """Runs it on a free port of the loopback address."""
-    words = [str(server), "--until-eof", *(["--key", key] if key else []), str(folder)]
+    words = [str(server), "--until-eof", *(["--key", key] if key else [])]
+    words += [*(["--tracker", tracker] if tracker else []), str(folder)]
     process = subprocess.Popen(
         words,
         stdin=subprocess.PIPE,

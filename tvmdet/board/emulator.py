@@ -71,6 +71,7 @@ class Emulator:
         *,
         threads: int = 1,
         key: str = "",
+        tracker: str = "",
         port: int = 0,
         limit_s: float = 600.0,
         plugin: str = "",
@@ -81,6 +82,7 @@ class Emulator:
             core: As QEMU names it.
             threads: Threads that kernels run on.
             key: Clients must name it, if it is not empty.
+            tracker: HOST:PORT of an RPC tracker to announce itself to, as a board of the key.
             port: To serve on; 0 for any free one.
             limit_s: Seconds after which the board is ended, whatever it does.
             plugin: Path and options of a plugin of QEMU, which is told to write ``plugin_file``.
@@ -99,9 +101,11 @@ class Emulator:
         words = [_QEMU, "-cpu", core, "-L", str(_LIBC)]
         words += ["-plugin", f"{plugin},out={self.plugin_file}"] if plugin else []
         server = [str(default_kit() / SERVER), "--until-eof", "--port", str(port)]
+        server += ["--key", key] if key else []
+        server += ["--tracker", tracker] if tracker else []
         with self._said.open("wb") as messages:  # QEMU writes a line for each crash
             self._process = subprocess.Popen(
-                [*words, *server, *(["--key", key] if key else []), str(self.folder)],
+                [*words, *server, str(self.folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=messages,

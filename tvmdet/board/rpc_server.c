@@ -1,11 +1,15 @@
 /* A TVM RPC server in C, for a board without Python: the C API of tvm_ffi and libtvm_runtime.so.
  *
- *   rpc_server [--host ADDRESS] [--port N] [--key KEY] [--until-eof] DIR
+ *   rpc_server [--host ADDRESS] [--port N] [--key KEY [--tracker HOST:PORT]] [--until-eof] DIR
  *
  * Prints "PORT n" and serves ADDRESS:n (127.0.0.1 and any free port unless told otherwise). Every
  * connection is a child process with a folder of its own under DIR: a kernel that dies, say of an
  * illegal instruction, ends its own connection and nothing else. A client that names another KEY is
  * refused. With --until-eof the server ends when its standard input does.
+ *
+ * With --tracker it announces itself to TVM's RPC tracker as a board of KEY. Who is given it by the
+ * tracker may connect any number of times; once nobody has been connected for a while, the tracker is
+ * told that the board is free again.
  *
  * The greeting is that of python/tvm/rpc/base.py and src/runtime/rpc/rpc_socket_impl.cc of TVM.
  * RPC lets a client run any code: bind to an address that only you can reach. */
@@ -13,6 +17,7 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
@@ -20,6 +25,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -28,10 +35,20 @@
 #include <tvm/ffi/c_api.h>
 
 enum { RPC_MAGIC = 0xFF271, RPC_MISMATCH = RPC_MAGIC + 2, PATH_SIZE = 4096, KEY_SIZE = 512 };
+enum { TRACKER_MAGIC = 0x2F271, PUT = 3, UPDATE_INFO = 5, GET_PENDING_MATCHKEYS = 7 };
 enum { WATCH_MS = 20, GONE_MS = 2000 };
+enum { TICK_MS = 200, ASK_MS = 2000, UNUSED_MS = 6000, FREE_MS = 3000, TRACKER_TIMEOUT_S = 5 };
 enum { MOST_READ = 1 << 20, YARDSTICK_STEPS = 1 << 20, YARDSTICK_TRIES = 2 };
 
 static char folder[PATH_SIZE];
+
+/* What the tracker gives to one client at a time; the flag is shared with the children. */
+static struct {
+  const char *host, *port, *key;
+  int fd, own_port, open, asked_ms, unused_ms, free_ms;
+  char match[KEY_SIZE + 32];
+  volatile int* used;
+} tracker = {.fd = -1};
 
 static void die(const char* what) {
   perror(what);
@@ -186,10 +203,15 @@ static int receive(int fd, void* data, size_t size) {
   return 0;
 }
 
+static int answer_text(int fd, const char* text) {
+  int32_t size = (int32_t)strlen(text);
+  if (send(fd, &size, sizeof size, MSG_NOSIGNAL) != sizeof size) return -1;
+  return send(fd, text, (size_t)size, MSG_NOSIGNAL) == size ? 0 : -1;
+}
+
 static int answer(int fd, int32_t code, const char* text) {
-  int32_t head[2] = {code, (int32_t)strlen(text)};
-  if (send(fd, head, sizeof head, MSG_NOSIGNAL) != sizeof head) return -1;
-  return send(fd, text, (size_t)head[1], MSG_NOSIGNAL) == head[1] ? 0 : -1;
+  if (send(fd, &code, sizeof code, MSG_NOSIGNAL) != sizeof code) return -1;
+  return answer_text(fd, text);
 }
 
 /* What a client uploaded is removed; a kernel cannot have made folders of its own there. */
@@ -207,16 +229,16 @@ static void remove_folder(void) {
 }
 
 /* The greeting: magic, length and "client:KEY" there; the same with "server:KEY" back. */
-static int greet(int fd, const char* key) {
+static int greet(int fd, const char* wanted, const char* key) {
   int32_t head[2];
-  char theirs[KEY_SIZE + 16], mine[KEY_SIZE + 16], *end;
+  char theirs[KEY_SIZE + 48], mine[KEY_SIZE + 48], *end;
   if (receive(fd, head, sizeof head) || head[0] != RPC_MAGIC || head[1] < 0 ||
       (size_t)head[1] >= sizeof theirs || receive(fd, theirs, (size_t)head[1]))
     return -1;
   theirs[head[1]] = 0;
   if ((end = strchr(theirs, ' '))) *end = 0;
-  snprintf(mine, sizeof mine, "client:%s", key);
-  int fits = !*key || !strcmp(theirs, mine);
+  snprintf(mine, sizeof mine, "client:%s", wanted);
+  int fits = !*wanted || !strcmp(theirs, mine);
   snprintf(mine, sizeof mine, "server:%s", key);
   return answer(fd, fits ? RPC_MAGIC : RPC_MISMATCH, mine) || !fits ? -1 : 0;
 }
@@ -235,7 +257,8 @@ static void watch(pid_t worker, int fd) {
 /* The compiled code runs in a child of this child, so that the folder is removed however it ends. */
 static void serve(int fd, const char* key) {
   TVMFFIAny socket_argument = {0}, result = {0};
-  if (greet(fd, key)) _exit(2);
+  if (greet(fd, tracker.host ? tracker.match : key, key)) _exit(2);
+  if (tracker.host) *tracker.used = 1;
   if (!mkdtemp(folder)) die("mkdtemp");
   signal(SIGCHLD, SIG_DFL);
   pid_t worker = fork();
@@ -254,13 +277,103 @@ static void serve(int fd, const char* key) {
   _exit(TVMFFIFunctionCall(global_function("rpc.ServerLoop"), &socket_argument, 1, &result) ? 3 : 0);
 }
 
+static void leave_tracker(void) {
+  if (tracker.fd >= 0) close(tracker.fd);
+  tracker.fd = -1;
+}
+
+/* Sends the tracker a message and receives its answer, a text of JSON; leaves it on failure. */
+static int ask_tracker(const char* message, char* said, size_t room) {
+  int32_t size;
+  if (answer_text(tracker.fd, message) || receive(tracker.fd, &size, sizeof size) || size < 0 ||
+      (size_t)size >= room || receive(tracker.fd, said, (size_t)size)) {
+    leave_tracker();
+    return -1;
+  }
+  said[size] = 0;
+  return 0;
+}
+
+/* Tells the tracker that the board is free, under a name that only the next client will know. */
+static void announce(void) {
+  uint64_t random;
+  char message[2 * KEY_SIZE + 128], said[64];
+  if (getrandom(&random, sizeof random, 0) != sizeof random) die("getrandom");
+  snprintf(tracker.match, sizeof tracker.match, "%s:%016llx", tracker.key,
+           (unsigned long long)random);
+  *tracker.used = 0;
+  tracker.unused_ms = tracker.free_ms = 0;
+  snprintf(message, sizeof message, "[%d, \"%s\", [%d, \"%s\"], null]", PUT, tracker.key,
+           tracker.own_port, tracker.match);
+  if (tracker.fd >= 0) ask_tracker(message, said, sizeof said);
+}
+
+static void join_tracker(void) {
+  struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+  struct timeval limit = {.tv_sec = TRACKER_TIMEOUT_S};
+  int32_t magic = TRACKER_MAGIC;
+  char message[KEY_SIZE + 128], said[64];
+  if (getaddrinfo(tracker.host, tracker.port, &hints, &found)) return;
+  tracker.fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  setsockopt(tracker.fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  setsockopt(tracker.fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+  int failed = connect(tracker.fd, found->ai_addr, found->ai_addrlen) ||
+               send(tracker.fd, &magic, sizeof magic, MSG_NOSIGNAL) != sizeof magic ||
+               receive(tracker.fd, &magic, sizeof magic) || magic != TRACKER_MAGIC;
+  freeaddrinfo(found);
+  if (failed) {
+    leave_tracker();
+    return;
+  }
+  snprintf(message, sizeof message, "[%d, {\"key\": \"server:%s\", \"addr\": [null, %d]}]",
+           UPDATE_INFO, tracker.key, tracker.own_port);
+  if (!ask_tracker(message, said, sizeof said) && !*tracker.used) announce();
+}
+
+/* Every TICK_MS: joins a tracker that was lost, and takes the board back from who has gone or, given
+ * it, never came. */
+static void attend_tracker(void) {
+  static char pending[1 << 16];
+  char message[16];
+  while (waitpid(-1, NULL, WNOHANG) > 0) tracker.open--;
+  int ask = (tracker.asked_ms += TICK_MS) >= ASK_MS;
+  if (ask) tracker.asked_ms = 0;
+  if (tracker.fd < 0 && ask) join_tracker();
+  if (tracker.fd < 0) return;
+  if (*tracker.used) {
+    tracker.free_ms = tracker.open ? 0 : tracker.free_ms + TICK_MS;
+    if (tracker.free_ms >= FREE_MS) announce();
+  } else if (ask) {
+    snprintf(message, sizeof message, "[%d]", GET_PENDING_MATCHKEYS);
+    if (ask_tracker(message, pending, sizeof pending)) return;
+    tracker.unused_ms = strstr(pending, tracker.match) ? 0 : tracker.unused_ms + ASK_MS;
+    if (tracker.unused_ms >= UNUSED_MS) announce();
+  }
+}
+
+/* Reads HOST:PORT. */
+static int read_tracker(char* text, const char* key) {
+  char* colon = strrchr(text, ':');
+  if (!colon || colon == text || !colon[1] || !*key || strpbrk(key, "\"\\")) return -1;
+  *colon = 0;
+  tracker.host = text;
+  tracker.port = colon + 1;
+  tracker.key = key;
+  tracker.asked_ms = ASK_MS; /* at once */
+  tracker.used = mmap(NULL, sizeof(int), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  return tracker.used == MAP_FAILED ? -1 : 0;
+}
+
 static int usage(void) {
-  fprintf(stderr, "usage: rpc_server [--host ADDRESS] [--port N] [--key KEY] [--until-eof] DIR\n");
+  fprintf(stderr,
+          "usage: rpc_server [--host ADDRESS] [--port N] [--key KEY [--tracker HOST:PORT]] "
+          "[--until-eof] DIR\n");
   return 2;
 }
 
 int main(int argc, char** argv) {
   const char *host = "127.0.0.1", *key = "", *work = NULL;
+  char* tracked = NULL;
   int port = 0, until_eof = 0, one = 1;
   for (int i = 1; i < argc; i++) {
     int more = i + 1 < argc;
@@ -268,6 +381,7 @@ int main(int argc, char** argv) {
     else if (!strcmp(argv[i], "--host") && more) host = argv[++i];
     else if (!strcmp(argv[i], "--port") && more) port = atoi(argv[++i]);
     else if (!strcmp(argv[i], "--key") && more) key = argv[++i];
+    else if (!strcmp(argv[i], "--tracker") && more) tracked = argv[++i];
     else if (argv[i][0] == '-' || work) return usage();
     else work = argv[i];
   }
@@ -277,25 +391,31 @@ int main(int argc, char** argv) {
       inet_pton(AF_INET, host, &address.sin_addr) != 1 ||
       snprintf(folder, sizeof folder, "%s/conn-XXXXXX", work) >= PATH_SIZE - 1)
     return usage();
-  signal(SIGCHLD, SIG_IGN);
+  if (tracked && read_tracker(tracked, key)) return usage();
+  signal(SIGCHLD, tracked ? SIG_DFL : SIG_IGN);
   int listener = socket(AF_INET, SOCK_STREAM, 0);
   if (listener < 0) die("socket");
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
   if (bind(listener, (void*)&address, size) || listen(listener, 8) ||
       getsockname(listener, (void*)&address, &size))
     die("rpc_server: cannot listen");
-  printf("PORT %d\n", ntohs(address.sin_port));
+  tracker.own_port = ntohs(address.sin_port);
+  printf("PORT %d\n", tracker.own_port);
   fflush(stdout);
   struct pollfd watched[2] = {{.fd = listener, .events = POLLIN}, {.fd = 0, .events = POLLIN}};
   for (;;) {
-    if (poll(watched, until_eof ? 2 : 1, -1) < 0) continue;
+    if (poll(watched, until_eof ? 2 : 1, tracked ? TICK_MS : -1) < 0) continue;
     if (until_eof && watched[1].revents) return 0;
+    if (tracked) attend_tracker();
     if (!watched[0].revents) continue;
     int fd = accept(listener, NULL, NULL);
     if (fd < 0) continue;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (fork() == 0) {
+    pid_t child = fork();
+    if (child > 0) tracker.open++;
+    if (child == 0) {
       close(listener);
+      leave_tracker();
       close(0);
       serve(fd, key);
     }

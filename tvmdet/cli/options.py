@@ -39,10 +39,19 @@ __all__ = [
 
 Board = Annotated[
     str | None,
-    typer.Option("--rpc", metavar="HOST:PORT", help="Measure on the board that serves there."),
+    typer.Option(
+        "--rpc",
+        metavar="HOST:PORT",
+        help="Measure on the board that serves there; tracker://HOST:PORT asks a tracker for one.",
+    ),
 ]
 BoardKey = Annotated[
-    str, typer.Option("--key", metavar="K", help="Of the board's server, with --rpc.")
+    str,
+    typer.Option(
+        "--key",
+        metavar="K",
+        help="Of the board's server, with --rpc; with a tracker, of the boards.",
+    ),
 ]
 OnnxFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The detector.")]
 Batch = Annotated[

@@ -24,7 +24,7 @@ from tvm.s_tir.meta_schedule.arg_info import ArgInfo
 from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
 
 from tvmdet.board.linker import find_linker
-from tvmdet.board.session import BoardAddress
+from tvmdet.board.session import BoardAddress, use_lease
 from tvmdet.cpus import usable_cpu_count
 from tvmdet.errors import TargetError
 from tvmdet.passes.lower import CODE_OPTIONS
@@ -152,6 +152,8 @@ class Measurer:
         self._runners = WorkerPool(1, threads=self.threads, stop=self.stop)
         self._cleanup = contextlib.ExitStack()
         self._count = 0
+        tracked = self.board is not None and self.board.tracked
+        self._server: BoardAddress | None = None if tracked else self.board
         self._linker = [*find_linker(self.target.arch)]
 
     def __enter__(self) -> Self:
@@ -222,7 +224,7 @@ class Measurer:
             "threads": self.threads,
             "measure_s": self.options.measure_s * longer,
             "abort_above_s": None if best_s is None else best_s * self.options.abort_factor,
-            "board": None if self.board is None else asdict(self.board),
+            "board": None,
         }
         answer = self._answer(request)
         if "error" in answer:
@@ -243,9 +245,15 @@ class Measurer:
         An error of kind ``board`` says that it is still gone; ``setup``, that it answers and yet
         cannot be used.
         """
-        answer: dict[str, Any] = {}
+        answer: dict[str, Any] = {"error": "no board is there", "error_kind": "board"}
         gone = False
         for _ in range(2):
+            if self.board is not None:
+                if self._server is None:
+                    gone = self._wait_for(self.board)
+                if self._server is None:
+                    return answer
+                request = {**request, "board": asdict(self._server)}
             (answer,) = self._runners.map([request], self.options.run_timeout_s)
             kind = answer.get("error_kind")
             if self.board is None or kind not in ("board", "timeout"):
@@ -253,6 +261,9 @@ class Measurer:
             gone = self._wait_for(self.board)
             if kind == "timeout" and not gone:
                 return answer
+            if self.board.tracked and answer.get("ran") and self._server is not None:
+                # TVM's own server takes nobody twice: it cannot tell the worker that it is alive.
+                return {**answer, "error_kind": "lost"}
             if self.stop() or self.give_up():
                 return {**answer, "error_kind": "board"}
         return {**answer, "error_kind": "board" if gone else "setup"}
@@ -260,9 +271,11 @@ class Measurer:
     def _wait_for(self, board: BoardAddress) -> bool:
         """Waits for a board that does not answer; returns whether it was gone."""
         gone = False
+        self._server = None
         while not (self.stop() or self.give_up()):
             try:
                 board.check(_BOARD_CHECK_S)
+                self._server = use_lease(board)
             except TargetError:
                 gone = True
                 time.sleep(_BOARD_RETRY_S)

@@ -165,7 +165,7 @@ class _BoardRunner:
         the end of the connection (``lost``), which an illegal instruction looks like. Everything
         else is of kind ``board``: nobody answers, no space for the library, a wrong kit.
         """
-        kind = "board"
+        kind, ran = "board", False
         names: list[str] = []
         try:
             if self._session is None:
@@ -177,12 +177,12 @@ class _BoardRunner:
                 args = self._args.of(one["args"], device, len(request["kernels"]))
                 library = self._session.load_module(names[-1])
                 timed.append(_Timed(library=library, device=device, args=args))
-            kind = "run"
+            kind, ran = "run", True
             return _time(timed, request)
         except Exception as error:  # TVM raises anything
             if not self._is_alive() and kind == "run":
                 kind = self._why_gone(request)
-            return {"error": _one_line(error), "error_kind": kind}
+            return {"error": _one_line(error), "error_kind": kind, "ran": ran}
         finally:
             if names and self._is_alive():
                 for name in names:
