@@ -67,7 +67,7 @@ def test_json_never_writes_over_a_result(
     words = ["-o", tmp_path / "r.md"]
     done = run("report", "--json", old, new, *words)
     assert done.code == 2
-    assert "old.json is a result of `tvmdet bench`, which --json would write over" in done.error
+    assert "old.json is a result of `tvmdet bench` or an earlier report, which --json" in done.error
     assert old.read_bytes() == before
     assert not (tmp_path / "r.md").exists()
     for _ in range(2):  # an older file of findings is no result
@@ -75,6 +75,33 @@ def test_json_never_writes_over_a_result(
     value = json.loads((tmp_path / "findings.json").read_text())
     assert value["report"] == str(tmp_path / "r.md")
     assert json.loads(run("report", "--json=-", old, *words).out)["regressions"] == 0
+
+
+def test_no_option_writes_over_what_was_measured(
+    run: Callable, results: tuple[Path, Path], tmp_path: Path
+) -> None:
+    old, new = results
+    report = tmp_path / "report.json"
+    assert run("report", old, "-o", report).code == 0
+    assert run("report", old, "-o", report).code == 0  # a report can be had again
+    link = tmp_path / "link.json"
+    link.symlink_to(new)
+    kept = {path: path.read_bytes() for path in (old, new, report)}
+    for words, said in (
+        ((new, "-o", new), "one of the files that the report is made from"),
+        ((new, "-o", tmp_path / "." / "new.json"), "one of the files"),
+        ((new, "-o", link), "one of the files"),
+        ((new, "--baseline", old, "-o", old), "one of the files"),
+        ((new, "--baseline", report, "-o", report), "one of the files"),
+        ((new, "-o", old), "old.json is a result of `tvmdet bench`, which the report would write"),
+        ((old, "--baseline", report, "-o", "r.md", f"--json={report}"), "earlier report"),
+        ((new, "-o", tmp_path / "r.json", f"--json={tmp_path / 'r.json'}"), "the report itself"),
+    ):
+        done = run("report", *words)
+        assert done.code != 0, words
+        assert said in done.error
+        assert {path: path.read_bytes() for path in kept} == kept
+    assert link.is_symlink()
 
 
 WRONG = [

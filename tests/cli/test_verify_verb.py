@@ -70,9 +70,10 @@ def test_a_real_repetition_passes_and_is_saved(run: Callable, record: Path, tmp_
     assert (found["ok"], found["parity"], found["attempts"] >= 1) == (True, [], True)
 
 
-def test_json_does_not_write_over_the_record(run: Callable, quiet_record: Path) -> None:
+@pytest.mark.parametrize("option", ["--json", "--save"])
+def test_nothing_writes_over_the_record(run: Callable, quiet_record: Path, option: str) -> None:
     before = quiet_record.read_bytes()
-    done = run("verify", quiet_record, "--json", quiet_record)
+    done = run("verify", quiet_record, option, quiet_record)
     assert done.code == 2
     assert "is the record itself; name another file" in done.error
     assert quiet_record.read_bytes() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +63,7 @@ def report(
     if to is None:
         raise typer.BadParameter("name the report with -o: .html, .md or .json", param_hint="-o")
     check_json(json)
-    _keep_results(json)
+    _keep_files(json, to, (*(results or ()), *(baseline or ())))
     with Phases() as phase:
         phase("reading results")
         from tvmdet.report.pages import ReportOptions, write_report
@@ -81,14 +82,22 @@ def report(
     return 1 if fail and written.regressions else 0
 
 
-def _keep_results(json: str | None) -> None:
-    """Refuses to write over a result: what follows ``--json`` was meant to be read."""
+def _keep_files(json: str | None, to: Path, read: tuple[Path, ...]) -> None:
+    """Refuses to write over a result or the report: what follows ``--json`` was to be read."""
     from tvmdet.report.result_file import holds_result
 
-    if json is not None and not is_printed(json) and holds_result(Path(json)):
+    if json is None or is_printed(json):
+        return
+    place = os.path.realpath(json)
+    if place == os.path.realpath(to):
         raise typer.BadParameter(
-            f"{json} is a result of `tvmdet bench`, which --json would write over; put --json "
-            "behind the results, or write --json=-",
+            f"{json} is the report itself, which -o names; name another file, or write --json=-",
+            param_hint="--json",
+        )
+    if holds_result(Path(json)) or place in {os.path.realpath(one) for one in read}:
+        raise typer.BadParameter(
+            f"{json} is a result of `tvmdet bench` or an earlier report, which --json would write "
+            "over; put --json behind the results, or write --json=-",
             param_hint="--json",
         )
 

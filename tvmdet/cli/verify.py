@@ -67,10 +67,11 @@ def verify(
     """Repeat a recorded benchmark; fail where it is slower beyond noise, or answers otherwise."""
     check_writable(save, "--save")
     check_json(json)
-    if json is not None and Path(json).resolve() == result.resolve():
-        raise typer.BadParameter(
-            f"{json} is the record itself; name another file", param_hint="--json"
-        )
+    for option, place in (("--json", json), ("--save", save)):
+        if place is not None and Path(place).resolve() == result.resolve():
+            raise typer.BadParameter(
+                f"{place} is the record itself; name another file", param_hint=option
+            )
     board = parse_board(rpc, key)
     with Phases() as phase:
         phase("starting")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from tvmdet.report.pages.data import to_json_values
 from tvmdet.report.pages.html import to_html
 from tvmdet.report.pages.markdown import to_markdown
 from tvmdet.report.pages.read import read_baseline, read_sources
+from tvmdet.report.result_file import holds_result
 
 __all__ = ["FORMS", "ReportOptions", "Written", "write_report"]
 
@@ -75,11 +77,12 @@ def write_report(
 
     Raises:
         InputError: A result cannot be used, results do not belong in one report, the suffix is
-            unknown, or the file cannot be written.
+            unknown, or the file cannot be written or is itself a result or read.
     """
     path = Path(output)
     form = _form(path)
     asked = options or ReportOptions()
+    _keep_measurements(path, (*results, *asked.baseline))
     comparison = compare_sources(
         read_sources(results),
         group=asked.group,
@@ -106,3 +109,17 @@ def _form(path: Path) -> Callable[[Comparison], str]:
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent} for {path.name}; make it first")
     return form
+
+
+def _keep_measurements(path: Path, read: Sequence[str | Path]) -> None:
+    """Refuses a place that holds what was measured: it cannot be had again from a report."""
+    if os.path.realpath(path) in {os.path.realpath(one) for one in read}:
+        raise InputError(
+            f"{path} is one of the files that the report is made from, and would be written over; "
+            "name another file with -o"
+        )
+    if holds_result(path):
+        raise InputError(
+            f"{path} is a result of `tvmdet bench`, which the report would write over; name "
+            "another file with -o"
+        )
