@@ -34,6 +34,7 @@ VALUES = {
     "--precision": "fp32",
     "--price": "1",
     "--rounds": "9",
+    "--sees": "5%",
     "--rpc": "127.0.0.1:1",
     "--size": "32x32",
     "--threads": "1",

@@ -102,6 +102,29 @@ def test_a_busy_machine_fails_only_when_strict(
     assert "cannot tell, busy" in done.error
 
 
+def test_a_strict_run_must_be_able_to_see(
+    run: Callable, quiet_record: Path, now: Callable[..., None]
+) -> None:
+    now()
+    assert run("verify", quiet_record, "--strict").code == 0
+    now(others_cpus=1.2, findings=["busy: other processes used 1.22 CPUs"])
+    assert run("verify", quiet_record).code == 0
+    done = run("verify", quiet_record, "--strict")
+    assert done.code == 1
+    assert "network, batch 1: cannot tell, busy: other processes used 1.22 CPUs" in done.error
+    # Yardsticks that hop: what is compared is the time over theirs.
+    now(yardstick_us=[300.0, 900.0, 2700.0, 900.0] * 2)
+    assert run("verify", quiet_record).code == 0
+    done = run("verify", quiet_record, "--strict", "--json=-")
+    assert done.code == 1
+    assert "a slow-down of 10.0% could have been missed" in done.error
+    value = json.loads(done.out)
+    assert (value["ok"], value["slower"], len(value["unable"])) == (False, [], 1)
+    assert value["changes"][0]["could_see"] > 0.1
+    assert run("verify", quiet_record, "--strict", "--sees", "2%").code == 1
+    assert run("verify", quiet_record, "--strict", "--sees", "20").code == 2
+
+
 def test_records_that_cannot_be_repeated(run: Callable, record: Path, tmp_path: Path) -> None:
     recorded = load_result(record)
 
@@ -154,6 +177,8 @@ def refused(run: Callable, path: Path) -> str:
     [
         (["--attempts", "0"], "attempts"),
         (["--duration", "soon"], "'soon' is no time"),
+        (["--strict", "--sees", "a bit"], "'a bit' is no share of a time"),
+        (["--strict", "--sees", "0%"], "'0%' is no share of a time"),
         (["--rounds", "none"], "rounds"),
     ],
 )

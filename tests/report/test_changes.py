@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from dataclasses import replace
@@ -13,6 +14,7 @@ from noisy_machine import Machine
 from result_samples import measured
 
 from tvmdet.report.changes import changed_parity, changed_times, other_hardware
+from tvmdet.report.detectable import undetectable
 from tvmdet.report.result_format import Result
 
 TABLE = "network, batch 1"
@@ -190,7 +192,60 @@ def test_throttling_proves_nothing() -> None:
 
 
 def test_few_rounds_prove_nothing() -> None:
-    assert changed_times(steady(1000.0), steady(2000.0, rounds=5))[0].verdict == "undecided"
+    (change,) = changed_times(steady(1000.0), steady(2000.0, rounds=5))
+    assert (change.verdict, change.could_see, change.to_dict()["could_see"]) == (
+        "undecided",
+        None,
+        None,
+    )
+
+
+def test_what_could_be_seen_across_sessions_is_seen_in_four_of_five() -> None:
+    rng = np.random.default_rng(4)
+    quiet = Machine(own=0.03, memory=0.2, spikes=0.01, process=0.0, slow_state=0.0)
+
+    def once(slower: float) -> Result:
+        ours, again, yard = quiet.time(rng, 40, (1000.0 * slower, 1000.0 * slower, 700.0))
+        load = {"yardstick_us": yard.tolist()}
+        given = {"rounds_us": {"tvmdet": ours}, "again_us": again, "disturbance": load}
+        return measured({TABLE: given})
+
+    equal = [changed_times(once(1.0), once(1.0))[0].could_see or 0.0 for _ in range(20)]
+    slower = 1.0 + float(np.median(equal))
+    called = [changed_times(once(1.0), once(slower))[0].verdict for _ in range(40)]
+    assert called.count("slower") >= 0.75 * len(called)
+
+
+@pytest.mark.parametrize(
+    ("now", "why"),
+    [
+        ({}, ""),
+        ({"rounds": 5}, "fewer than 6 rounds, then or now, show nothing"),
+        ({"us": 1300.0, "rival_us": 2600.0}, "not slower against any rival"),
+        ({"us": 700.0}, ""),
+        (
+            {"disturbance": {"findings": ["busy: very", "uneven: clocks"]}},
+            f"{TABLE}: cannot tell, busy: very",
+        ),
+        ({"disturbance": {"findings": ["throttled: for heat"]}}, "throttled: for heat"),
+        ({"problems": {"tvmdet": "failed"}, "us": None}, "tvmdet has no time both then and now"),
+        ({"yardstick": [400.0, 600.0] * 10}, r"a slow-down of 10\.0% could have been missed"),
+    ],
+    ids=str,
+)
+def test_why_a_slow_down_would_have_been_missed(now: dict[str, Any], why: str) -> None:
+    yardstick = now.pop("yardstick", [500.0] * now.get("rounds", 20))
+    load = {"yardstick_us": yardstick, **now.pop("disturbance", {})}
+    then = steady(1000.0, rival_us=2000.0, disturbance={"yardstick_us": [500.0] * 20})
+    us = now.pop("us", 1000.0)
+    again = steady(us or 1000.0, rival_us=now.pop("rival_us", 2000.0), disturbance=load, **now)
+    if us is None:
+        (table,) = again.tables
+        failed = replace(table.entries[0], rounds_us=(), latency=None)
+        again = replace(again, tables=(replace(table, entries=(failed,)),))
+    found = list(undetectable(changed_times(then, again), again, 0.1))
+    assert len(found) == bool(why)
+    assert not why or re.search(why, found[0])
 
 
 def test_tables_that_only_one_has_are_no_times() -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "parse_board",
     "parse_duration",
     "parse_names",
+    "parse_share",
     "parse_size",
     "target_again",
 ]
@@ -249,6 +250,18 @@ def parse_board(rpc: str | None, key: str) -> BoardAddress | None:
     board = BoardAddress.parse(rpc, key)
     board.check()
     return board
+
+
+def parse_share(text: str, option: str) -> float:
+    """Reads ``10%`` or ``0.1`` as a tenth."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text.strip())
+    share = float(found[1]) / (100.0 if found[2] else 1.0) if found else 0.0
+    if not 0.0 < share <= 1.0:
+        raise typer.BadParameter(
+            f"{text!r} is no share of a time; give one above 0 and up to 100 %, such as 10% or 0.1",
+            param_hint=option,
+        )
+    return share
 
 
 def parse_duration(text: str, option: str = "--budget") -> float:

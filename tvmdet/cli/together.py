@@ -117,7 +117,11 @@ RULES: Final[Mapping[str, tuple[Excludes | Needs, ...]]] = {
     "report": (
         Needs(options=("--fail",), needed="--baseline", why="it is what regressions are told by"),
     ),
-    "verify": (_ROUNDS, _KEY),
+    "verify": (
+        Needs(options=("--sees",), needed="--strict", why="it is what a strict run must find"),
+        _ROUNDS,
+        _KEY,
+    ),
     "targets": (
         Needs(options=("--logs",), needed="NAME", why="records are counted of one target"),
     ),

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from tvmdet.report.contest import OURS
 from tvmdet.report.resampling import Interval, median_interval
 from tvmdet.report.result_tables import Contestant, Load, Ratio, ResultTable
-from tvmdet.report.statistics import FEWEST_ROUNDS, LEAST_DIFFERENCE, Verdict
+from tvmdet.report.statistics import FEWEST_ROUNDS, LEAST_DIFFERENCE, Verdict, could_see
 
 __all__ = ["Apart", "against_rivals", "entry_of", "time_apart"]
 
@@ -135,14 +135,15 @@ def _judged(now: Interval, then: Interval, noise: float) -> Ratio:
     low = centre - math.hypot(now.centre - now.low, then.high - then.centre, noise)
     high = centre + math.hypot(now.high - now.centre, then.centre - then.low, noise)
     verdict: Verdict = "undecided"
-    if min(now.rounds, then.rounds) >= FEWEST_ROUNDS:
+    enough = min(now.rounds, then.rounds) >= FEWEST_ROUNDS
+    if enough:
         verdict = "slower" if low > _LEAST else "faster" if high < -_LEAST else "undecided"
     return Ratio(
         ratio=math.exp(centre),
         interval_95=(math.exp(low), math.exp(high)),
         verdict=verdict,
         noise_floor=LEAST_DIFFERENCE,
-        could_see=math.expm1((high - low) / 2) + LEAST_DIFFERENCE,
+        could_see=could_see((high - low) / 2) if enough else None,
     )
 
 

@@ -36,7 +36,8 @@ class Change:
         low: Lower end of its 95 % interval, all known noise in it.
         high: Upper end.
         verdict: ``slower`` or ``faster`` when the whole interval is off 1 by more than 1 %.
-        could_see: Smallest change, as a share, that would have been called.
+        could_see: Smallest change, as a share, that would have been called in four of five cases;
+            None where none would, as rounds were too few.
         doubt: Why no verdict can be had from it; empty when one can.
     """
 
@@ -48,7 +49,7 @@ class Change:
     low: float
     high: float
     verdict: Verdict
-    could_see: float
+    could_see: float | None
     doubt: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,7 +62,7 @@ class Change:
             "ratio": round(self.ratio, 5),
             "interval_95": [round(self.low, 5), round(self.high, 5)],
             "verdict": self.verdict,
-            "could_see": round(self.could_see, 5),
+            "could_see": None if self.could_see is None else round(self.could_see, 5),
             "doubt": self.doubt,
         }
 
@@ -111,7 +112,7 @@ def _change(
         low=ratio.interval_95[0],
         high=ratio.interval_95[1],
         verdict=ratio.verdict,
-        could_see=ratio.could_see or 0.0,
+        could_see=ratio.could_see,
         doubt=doubt,
     )
 

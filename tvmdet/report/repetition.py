@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from tvmdet.gpus import find_gpus
 from tvmdet.report.bench import BenchOptions, bench
 from tvmdet.report.bench_board import read_board
 from tvmdet.report.changes import Change, changed_parity, changed_times, other_hardware
+from tvmdet.report.detectable import undetectable
 from tvmdet.report.machine import describe_accelerator, describe_machine
 from tvmdet.report.result_format import Result
 from tvmdet.report.result_subject import Machine, Setup
@@ -45,6 +47,8 @@ class VerifyOptions:
         complete: Whether the new result is to hold what the recorded one does besides times: the
             machine's peak and every kernel, measured anew, and the prices. Of the recorded file
             itself, the accuracy too.
+        sees: A slow-down, as a share of the time, that the repetition must be able to find; None
+            where it may be blind.
     """
 
     artifact: Path | None = None
@@ -56,6 +60,7 @@ class VerifyOptions:
     rounds: int | None = None
     duration_s: float | None = None
     complete: bool = False
+    sees: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,7 @@ class Verification:
         attempts: How often it was measured.
         seen_slower: The tables that were slower in every attempt.
         report: That attempt's own result.
+        unable: Why a slow-down of the size asked for could have been missed, in words.
     """
 
     changes: tuple[Change, ...]
@@ -79,6 +85,7 @@ class Verification:
     attempts: int
     seen_slower: frozenset[str]
     report: BenchReport
+    unable: tuple[str, ...] = ()
 
     @property
     def slower(self) -> tuple[Change, ...]:
@@ -96,8 +103,8 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is slower beyond noise, and all answers are as they were."""
-        return not self.slower and not self.parity
+        """Whether nothing is slower beyond noise, all answers are as they were, and it shows."""
+        return not self.slower and not self.parity and not self.unable
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values."""
@@ -105,6 +112,7 @@ class Verification:
             "ok": self.ok,
             "slower": [f"{change.what}: {change.ratio:.3f}" for change in self.slower],
             "parity": list(self.parity),
+            "unable": list(self.unable),
             "changes": [change.to_dict() for change in self.changes],
             "hardware": list(self.hardware),
             "notes": list(self.notes),
@@ -140,6 +148,8 @@ def verify(
     """
     if options.attempts < 1:
         raise InputError(f"attempts is {options.attempts}; allowed: 1 or more")
+    if options.sees is not None and not 0 < options.sees < math.inf:
+        raise InputError(f"sees is {options.sees}; give a share of the time, such as 0.1")
     if recorded.setup is None:
         raise InputError(
             f"{where} is of schema 1 and does not say how to repeat it; record it again with "
@@ -189,6 +199,7 @@ def verify(
             notes=(*notes, *_other_versions(recorded, now), *now.warnings),
             attempts=attempt,
             seen_slower=seen,
+            unable=() if options.sees is None else tuple(undetectable(changes, now, options.sees)),
             report=report,
         )
         # Wrong answers are wrong at once; a slow-down may have been the machine's.

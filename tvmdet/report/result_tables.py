@@ -62,7 +62,7 @@ class Ratio:
         noise_floor: Share of the time that is noise: no smaller difference is called. Null in
             results of schema 1, which had none.
         could_see: Smallest difference, as a share of the time, that this run would have called in
-            four of five cases. Null in results of schema 1.
+            four of five cases. Null where that is not known, as in results of schema 1.
     """
 
     ratio: Amount
