@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from tvmdet.report.pages.canvas import Canvas
-from tvmdet.report.pages.frame import WIDTH, draw_x_axis, name_row
+from tvmdet.report.pages.frame import WIDTH, draw_x_axis, name_room, name_row
 from tvmdet.report.pages.names import Names, milliseconds
 from tvmdet.report.pages.runs import Floats, Run
 from tvmdet.report.pages.scales import Scale, logarithmic
 from tvmdet.report.pages.thin import outline
+from tvmdet.report.statistics import far_out
 
 __all__ = ["latency_chart"]
 
@@ -30,7 +31,9 @@ def latency_chart(runs: Sequence[Run], names: Names, title: str) -> str:
     timed = [run for run in runs if run.is_timed]
     if not timed:
         return ""
-    bottom = _ROW * len(timed) + 6.0
+    extra = name_room(((names.row(run), _in_words(run)) for run in timed), _LEFT, _RIGHT)
+    row = _ROW + extra
+    bottom = row * len(timed) + 6.0
     ends = [float(end) for run in timed for end in (run.latencies_ms.min(), run.latencies_ms.max())]
     scale = logarithmic(ends, _LEFT, _RIGHT, slack=0.03)
     told = "; ".join(
@@ -41,7 +44,7 @@ def latency_chart(runs: Sequence[Run], names: Names, title: str) -> str:
     canvas = Canvas(WIDTH, bottom + _BELOW, title, told)
     draw_x_axis(canvas, scale, 4.0, bottom, "milliseconds per call, logarithmic")
     for index, run in enumerate(timed):
-        _draw_row(canvas, run, names, scale, top=index * _ROW)
+        _draw_row(canvas, run, names, scale, top=index * row + extra)
     return str(canvas)
 
 
@@ -51,10 +54,7 @@ def _draw_row(canvas: Canvas, run: Run, names: Names, scale: Scale, top: float) 
     shape = outline(values, places, scale.start, scale.end)
     style, base = f"s{names.side(run)}", top + _ROW - 10.0
     p25, p50, p75, p99 = (scale(float(v)) for v in np.percentile(values, (25, 50, 75, 99)))
-    median = milliseconds(run.median_ms)
-    odd = f", {shape.outlier_count:,} out" if shape.outlier_count else ""
-    told = f"{median} ms, {values.size:,} calls{odd}"
-    name_row(canvas, top + 15.0, _LEFT, _RIGHT, names.row(run), told)
+    name_row(canvas, top + 15.0, _LEFT, _RIGHT, names.row(run), _in_words(run))
     canvas.ticks(shape.strokes, base - _BAND, _BAND - 3.0, f"stroke {style}")
     if shape.density.size:
         points = [(float(shape.edges[0]), base - 2.0)]
@@ -67,6 +67,12 @@ def _draw_row(canvas: Canvas, run: Run, names: Names, scale: Scale, top: float) 
     canvas.rectangle(p25, base - 2.0, max(p75 - p25, 1.0), 6.0, f"ink {style}")
     canvas.line((p50, base - _BAND - 1.0), (p50, base + 6.0), "median")
     canvas.line((p99, base - 4.0), (p99, base + 6.0), "tail", tip="99th percentile")
+
+
+def _in_words(run: Run) -> str:
+    odd = int(far_out(run.latencies_ms).sum())
+    told = f"{milliseconds(run.median_ms)} ms, {run.latencies_ms.size:,} calls"
+    return f"{told}, {odd:,} out" if odd else told
 
 
 def _places(values: Floats, scale: Scale) -> Floats:

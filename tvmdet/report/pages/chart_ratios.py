@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvmdet.report.pages.canvas import Canvas
-from tvmdet.report.pages.frame import WIDTH, draw_x_axis, name_row
+from tvmdet.report.pages.frame import WIDTH, draw_x_axis, name_room, name_row
 from tvmdet.report.pages.runs import ratio_text
 from tvmdet.report.pages.scales import Scale, logarithmic
 from tvmdet.report.result_tables import Ratio
@@ -39,7 +39,9 @@ def ratios_chart(rows: Sequence[RatioRow], title: str, axis: str) -> str:
     """
     if not rows:
         return ""
-    bottom = _ROW * len(rows) + 6.0
+    extra = name_room(((row.name, ratio_text(row.ratio)) for row in rows), _LEFT, _RIGHT)
+    height = _ROW + extra
+    bottom = height * len(rows) + 6.0
     ends = [end for row in rows for end in (*row.ratio.interval_95, row.ratio.ratio, 1.0)]
     scale = logarithmic(ends, _LEFT, _RIGHT)
     told = "; ".join(f"{row.name}: {ratio_text(row.ratio)}, {row.ratio.verdict}" for row in rows)
@@ -47,7 +49,7 @@ def ratios_chart(rows: Sequence[RatioRow], title: str, axis: str) -> str:
     draw_x_axis(canvas, scale, 4.0, bottom, axis)
     canvas.line((scale(1.0), 4.0), (scale(1.0), bottom), "unity")
     for index, row in enumerate(rows):
-        _draw_row(canvas, row, scale, index * _ROW)
+        _draw_row(canvas, row, scale, index * height + extra)
     return str(canvas)
 
 

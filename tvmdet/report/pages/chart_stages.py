@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tvmdet.report.pages.canvas import PATTERNS, Canvas, text_width
-from tvmdet.report.pages.frame import LABEL, WIDTH, draw_x_axis, name_row
+from tvmdet.report.pages.frame import LABEL, WIDTH, draw_x_axis, name_room, name_row
 from tvmdet.report.pages.names import Names, milliseconds
 from tvmdet.report.pages.runs import Run
 from tvmdet.report.pages.scales import linear
@@ -29,15 +29,16 @@ def stages_chart(runs: Sequence[Run], names: Names, title: str) -> str:
     rows = [run for run in runs if run.stages_ms]
     if not rows:
         return ""
-    bottom = _ROW * len(rows) + 6.0
+    extra = name_room(((names.row(run), _sum(run)) for run in rows), _LEFT, _RIGHT)
+    height = _ROW + extra
+    bottom = height * len(rows) + 6.0
     scale = linear((sum(run.stages_ms.values()) for run in rows), _LEFT, _RIGHT, zero=True)
     told = "; ".join(f"{names.row(run)}: {_in_words(run)}" for run in rows)
     canvas = Canvas(WIDTH, bottom + 44.0, title, told)
     draw_x_axis(canvas, scale, 4.0, bottom, "median milliseconds of each part")
     for index, run in enumerate(rows):
-        top = index * _ROW
-        told = f"{milliseconds(sum(run.stages_ms.values()))} ms"
-        name_row(canvas, top + 15.0, _LEFT, _RIGHT, names.row(run), told)
+        top = index * height + extra
+        name_row(canvas, top + 15.0, _LEFT, _RIGHT, names.row(run), _sum(run))
         done = 0.0
         for stage, ms in run.stages_ms.items():
             x0, x1 = scale(done), scale(done + ms)
@@ -52,6 +53,10 @@ def stages_chart(runs: Sequence[Run], names: Names, title: str) -> str:
                 canvas.text(middle, top + 34.0, words, "label", anchor="middle")
             done += ms
     return str(canvas)
+
+
+def _sum(run: Run) -> str:
+    return f"{milliseconds(sum(run.stages_ms.values()))} ms"
 
 
 def _in_words(run: Run) -> str:

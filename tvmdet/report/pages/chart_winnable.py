@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tvmdet.report.pages.canvas import Canvas
-from tvmdet.report.pages.frame import WIDTH, draw_x_axis, name_row
+from tvmdet.report.pages.frame import WIDTH, draw_x_axis, name_room, name_row
 from tvmdet.report.pages.names import milliseconds
 from tvmdet.report.pages.runs import Profiled
 from tvmdet.report.pages.scales import linear
@@ -23,7 +23,17 @@ def winnable_chart(profiled: Profiled, title: str) -> str:
     kernels = [kernel for kernel in kernels if kernel.winnable_ms > 0]
     if not kernels:
         return ""
-    bottom = _ROW * len(kernels) + 6.0
+    ranks = {id(kernel): rank for rank, kernel in enumerate(profiled.profile.layers, 1)}
+    named = [
+        (
+            f"{ranks[id(kernel)]}. {kernel.anchor or kernel.name}",
+            f"{milliseconds(kernel.winnable_ms)} of {milliseconds(kernel.ms)} ms",
+        )
+        for kernel in kernels
+    ]
+    extra = name_room(named, _LEFT, _RIGHT)
+    height = _ROW + extra
+    bottom = height * len(kernels) + 6.0
     scale = linear((kernel.ms for kernel in kernels), _LEFT, _RIGHT, zero=True)
     told = "; ".join(
         f"{kernel.anchor or kernel.name}: {milliseconds(kernel.ms)} ms, at least "
@@ -32,11 +42,8 @@ def winnable_chart(profiled: Profiled, title: str) -> str:
     )
     canvas = Canvas(WIDTH, bottom + 44.0, title, told)
     draw_x_axis(canvas, scale, 4.0, bottom, "milliseconds of all calls of a kernel")
-    ranks = {id(kernel): rank for rank, kernel in enumerate(profiled.profile.layers, 1)}
-    for index, kernel in enumerate(kernels):
-        top = index * _ROW
-        words = f"{ranks[id(kernel)]}. {kernel.anchor or kernel.name}"
-        told = f"{milliseconds(kernel.winnable_ms)} of {milliseconds(kernel.ms)} ms"
+    for index, (kernel, (words, told)) in enumerate(zip(kernels, named, strict=True)):
+        top = index * height + extra
         name_row(canvas, top + 14.0, _LEFT, _RIGHT, words, told)
         least = min(kernel.attainable_ms, kernel.ms)
         x0, x1, x2 = scale(0.0), scale(least), scale(kernel.ms)

@@ -64,7 +64,7 @@ def accuracy_figures(part: ModelPart, names: Names) -> list[Figure]:
     title = "Accuracy against latency"
     trades = [
         Trade(
-            name=f"{names.place(run.place)} · {run.precision}",
+            name=f"{names.where(run)} · {run.precision}",
             latency_ms=run.median_ms,
             accuracy=run.accuracy,
             style=names.side(run),
@@ -76,15 +76,18 @@ def accuracy_figures(part: ModelPart, names: Names) -> list[Figure]:
 
 
 def rival_figures(part: ModelPart, names: Names) -> list[Figure]:
-    """Returns the ratios to rivals, one drawing per place."""
+    """Returns the ratios to rivals, one drawing per place, precision of tvmdet and session."""
     found = []
-    for place, runs in _grouped(part.rivalries, lambda run: run.place):
+    setups = _grouped(part.rivalries, lambda run: (run.place, run.beside, run.file))
+    for (place, precision, file), runs in setups:
         rows = [
             RatioRow(name=f"{run.side}, {run.what} x{run.batch_size}", ratio=run.over_rival)
             for run in runs
             if run.over_rival is not None
         ]
-        title = f"Against rivals, {names.place(place)}"
+        title = f"Against rivals, tvmdet {precision} · {names.place(place)}"
+        if session := names.session(place, precision, file):
+            title += f" ({session})"
         svg = ratios_chart(
             rows, title, "tvmdet's time over the rival's: left of 1, tvmdet is faster"
         )
@@ -98,7 +101,7 @@ def change_figures(part: ModelPart, names: Names) -> list[Figure]:
     for place, changes in _grouped(part.changes, lambda change: change.run.place):
         rows = [
             RatioRow(
-                name=f"{change.run.side}, {change.run.what} x{change.run.batch_size}",
+                name=f"{names.label(change.run)}, {change.run.what} x{change.run.batch_size}",
                 ratio=change.ratio,
             )
             for change in changes
@@ -136,8 +139,9 @@ def overview_figures(comparison: Comparison, names: Names) -> list[Figure]:
     for part in comparison.models:
         for run in _batch_1(part.ours):
             if run.accuracy is not None and run.median_ms is not None:
+                session = names.session(run.place, run.beside, run.file)
                 trade = Trade(
-                    name=f"{part.model.name} {run.precision}",
+                    name=f"{part.model.name} {run.precision} {session}".rstrip(),
                     latency_ms=run.median_ms,
                     accuracy=run.accuracy,
                     style=names.side(run),
@@ -152,11 +156,11 @@ def overview_figures(comparison: Comparison, names: Names) -> list[Figure]:
 
 
 def _batch_1(runs: Sequence[Run]) -> list[Run]:
-    """Returns the first row of batch 1 of each place and precision: end to end where it was run."""
+    """Returns the first row of batch 1 of each session: end to end where it was run."""
     found: dict[tuple[object, ...], Run] = {}
     for run in runs:
         if run.batch_size == 1 and run.is_timed:
-            found.setdefault((run.place, run.precision), run)
+            found.setdefault((run.place, run.precision, run.file), run)
     return list(found.values())
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tvmdet.report.pages.canvas import Canvas, Point, fitted, text_width
 from tvmdet.report.pages.scales import Scale, number
 
-__all__ = ["LABEL", "WIDTH", "Labels", "draw_x_axis", "draw_y_axis", "name_row"]
+__all__ = ["LABEL", "WIDTH", "Labels", "draw_x_axis", "draw_y_axis", "name_room", "name_row"]
 
 WIDTH = 430.0
 """Units across of every chart: on a phone a unit is a little less than a pixel."""
 
 LABEL = 12.0
 """Size of texts."""
+
+_LINE = LABEL + 3.0
 
 
 def draw_x_axis(canvas: Canvas, scale: Scale, top: float, bottom: float, title: str) -> None:
@@ -39,12 +41,42 @@ def draw_y_axis(canvas: Canvas, scale: Scale, left: float, right: float, title: 
     canvas.text(LABEL, middle, title, "axis-title", anchor="middle", turned=True)
 
 
+def name_room(rows: Iterable[tuple[str, str]], left: float, right: float) -> float:
+    """Returns how much taller than for one line of words the rows of a chart must be.
+
+    Args:
+        rows: What each row is, and what it says.
+        left: Where the former begins.
+        right: Where the latter ends.
+    """
+    lines = max((len(_lines(name, told, right - left)) for name, told in rows), default=1)
+    return (lines - 1) * _LINE
+
+
 def name_row(canvas: Canvas, y: float, left: float, right: float, name: str, told: str) -> None:
-    """Writes what a row is at the left and what it says at the right, the former cut to fit."""
-    room = right - left - text_width(told, LABEL) - LABEL
-    canvas.text(left, y, fitted(name, LABEL, room), "row")
+    """Writes what a row is at the left and what it says at the right, above the line ``y``.
+
+    A name that does not fit beside it takes two lines, so that rows stay distinguishable; only
+    what is wider than the whole chart is cut.
+    """
+    lines = _lines(name, told, right - left)
+    top = y - (len(lines) - 1) * _LINE
+    for index, line in enumerate(lines):
+        canvas.text(left, top + index * _LINE, line, "row")
     if told:
-        canvas.text(right, y, told, "row", anchor="end")
+        canvas.text(right, top, told, "row", anchor="end")
+
+
+def _lines(name: str, told: str, width: float) -> list[str]:
+    room = width - text_width(told, LABEL) - LABEL
+    if text_width(name, LABEL) <= room:
+        return [name]
+    first, between, rest = name.partition(" · ")
+    if not between or text_width(first, LABEL) > room:
+        words = name.split(" ")
+        fits = [n for n in range(len(words)) if text_width(" ".join(words[:n]), LABEL) <= room]
+        first, rest = " ".join(words[: max(fits)]), " ".join(words[max(fits) :])
+    return [first, fitted(rest, LABEL, width)]
 
 
 @dataclass(kw_only=True)

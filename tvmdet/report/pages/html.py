@@ -181,6 +181,8 @@ def _counted(run: Run, names: Names) -> _Chapter:
 
 def _kernels(profiled: Profiled, names: Names) -> _Chapter:
     where = f"{names.place(profiled.place)} · {profiled.precision}"
+    if session := names.session(profiled.place, profiled.precision, profiled.file):
+        where += f" ({session})"
     return _Chapter(
         name=f"Kernels, {where}, batch {profiled.profile.batch_size}",
         lead="Roof and slopes are the rates that this machine was measured to reach. Marks are "

@@ -108,7 +108,7 @@ def _row(run: Run, comparison: Comparison, names: Names) -> tuple[Cell, ...]:
     rate, cost = run.images_per_s, comparison.cost_per_1000(run)
     shown_rate = "" if rate is None else f"{rate:,.1f}"
     return (
-        Cell.of(names.place(run.place)),
+        Cell.of(names.where(run)),
         Cell.of(run.what),
         Cell.of(str(run.batch_size), run.batch_size),
         Cell.of(run.runtime),

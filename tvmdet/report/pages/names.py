@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePath
 
 from tvmdet.report.pages.canvas import MARKERS
 from tvmdet.report.pages.runs import Place, Run
+from tvmdet.report.pages.sessions import session_tags
 
 __all__ = ["Names", "milliseconds"]
 
@@ -31,17 +31,49 @@ class Names:
         """
         self.sides = sides
         self._places = _place_names(dict.fromkeys(run.place for run in runs))
-        counts = Counter(run.key for run in runs)
-        self._repeated = {key for key, count in counts.items() if count > 1}
+        setups: dict[tuple[Place, str], dict[str, None]] = {}
+        for run in runs:
+            setups.setdefault((run.place, run.beside), {})[run.file] = None
+        self._sessions = {
+            (*setup, file): tag
+            for setup, files in setups.items()
+            if len(files) > 1
+            for file, tag in session_tags(files).items()
+        }
+        counts = Counter(place for place, _ in setups)
+        self._mixed = {place for place, count in counts.items() if count > 1}
 
     def place(self, place: Place) -> str:
         """Returns the target, with the machine and the threads where others have it too."""
         return self._places.get(place, place.target)
 
+    def session(self, place: Place, precision: str, file: str) -> str:
+        """Returns what tells a result from others of its place and of tvmdet's precision.
+
+        Empty where there are no others.
+        """
+        return self._sessions.get((place, precision, file), "")
+
+    def beside(self, run: Run) -> str:
+        """Returns what tells a row from those of equal place, runtime and precision.
+
+        Of a rival that is what tvmdet computed in beside it. Empty where there are no others.
+        """
+        mixed = not run.is_ours and run.place in self._mixed
+        session = self.session(run.place, run.beside, run.file)
+        return ", ".join(one for one in (f"beside {run.beside}" * mixed, session) if one)
+
+    def where(self, run: Run) -> str:
+        """Returns the place, with what tells the row from others there."""
+        return _with(self.place(run.place), self.beside(run))
+
+    def label(self, run: Run) -> str:
+        """Returns runtime and precision, with what tells the row from others of its place."""
+        return _with(run.side, self.beside(run))
+
     def row(self, run: Run) -> str:
-        """Returns place, runtime and precision; with the file where it was measured twice."""
-        again = f" ({PurePath(run.file).stem})" if run.key in self._repeated else ""
-        return f"{self.place(run.place)} · {run.side}{again}"
+        """Returns place, runtime and precision, with what tells the row from others."""
+        return f"{self.place(run.place)} · {self.label(run)}"
 
     def side(self, run: Run) -> int:
         """Returns the index of the run's marks."""
@@ -59,6 +91,10 @@ class Names:
         """Returns an index for each runtime with its precision, tvmdet's first."""
         found = dict.fromkeys(run.side for run in sorted(runs, key=_side_order))
         return {side: index % len(MARKERS) for index, side in enumerate(found)}
+
+
+def _with(name: str, told: str) -> str:
+    return f"{name} ({told})" if told else name
 
 
 def _side_order(run: Run) -> tuple[object, ...]:

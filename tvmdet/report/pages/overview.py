@@ -1,4 +1,4 @@
-"""All models of a report at a glance: one row for each place and precision."""
+"""All models of a report at a glance: one row for each place, precision and session."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["first_figures", "overview_sheet"]
 
 
 def first_figures(part: ModelPart) -> list[Run]:
-    """Returns the first figure of each place and precision: end to end before network alone."""
+    """Returns the first figure of each session: end to end before network alone."""
     found: dict[tuple[object, ...], Run] = {}
     for run in part.ours:
         if run.is_timed:
-            found.setdefault((run.place, run.precision), run)
+            found.setdefault((run.place, run.precision, run.file), run)
     return list(found.values())
 
 
@@ -50,7 +50,7 @@ def _row(run: Run, part: ModelPart, names: Names) -> tuple[Cell, ...]:
     p99 = run.percentiles_ms["p99"]
     return (
         Cell.of(part.model.name),
-        Cell.of(names.place(run.place)),
+        Cell.of(names.where(run)),
         Cell.of(run.precision),
         Cell.of(run.what),
         Cell.of(str(run.batch_size), run.batch_size),

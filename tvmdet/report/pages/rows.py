@@ -48,6 +48,7 @@ def profiles_of(source: Source) -> Iterator[Profiled]:
         if profile.whole_ms <= 0:
             continue
         yield Profiled(
+            file=source.file,
             place=place_of(result),
             precision=result.target.precision,
             peak=result.peak,
@@ -73,6 +74,7 @@ def _run(source: Source, table: ResultTable, entry: Contestant) -> Run:
         batch_size=table.batch_size,
         runtime=entry.name.removesuffix(f" {entry.precision}"),
         precision=entry.precision,
+        beside=result.target.precision,
         version=entry.version,
         latencies_ms=np.maximum(np.asarray(entry.rounds_us, np.float64) / 1e3, _SHORTEST_MS),
         stages_ms={stage.name: stage.median_ms for stage in entry.stages},
@@ -130,6 +132,7 @@ def _emulated(source: Source, member: Member) -> Iterator[Run]:
             batch_size=counts.batch_size,
             runtime=OURS,
             precision=source.result.target.precision,
+            beside=source.result.target.precision,
             size_bytes=member.bytes,
             emulation=counts,
             problem="emulated: instructions are counted, and no latency can be had from them",

@@ -63,6 +63,7 @@ class Run:
         batch_size: Rows of one call.
         runtime: ``tvmdet`` or a rival.
         precision: What it computed in.
+        beside: What tvmdet computed in, in the same table.
         version: Of the runtime.
         latencies_ms: Of every timed call, in their order; empty where nothing was timed.
         stages_ms: Median of each part of a call, in their order.
@@ -89,6 +90,7 @@ class Run:
     batch_size: int
     runtime: str
     precision: str
+    beside: str = ""
     version: str = ""
     latencies_ms: Floats = field(default_factory=lambda: np.zeros(0))
     stages_ms: Mapping[str, float] = field(default_factory=dict)
@@ -139,7 +141,7 @@ class Run:
         """What is equal where two runs of one model measured the same thing."""
         return (
             *(self.place, self.what, self.batch_size, self.runtime, self.precision),
-            self.picture,
+            *(self.beside, self.picture),
         )
 
     @cached_property
@@ -179,6 +181,7 @@ class Run:
             "batch_size": self.batch_size,
             "runtime": self.runtime,
             "precision": self.precision,
+            "tvmdet_precision": self.beside,
             "version": self.version,
             "state": self.state,
             "calls": int(self.latencies_ms.size),
@@ -202,12 +205,14 @@ class Profiled:
     """The kernels of a network in one place.
 
     Attributes:
+        file: Of the result.
         place: Whose code ran, and where.
         precision: What the file was compiled in.
         peak: What the machine can do at most.
         profile: The kernels, slowest first.
     """
 
+    file: str
     place: Place
     precision: str
     peak: PeakFacts

@@ -45,7 +45,7 @@ class Remark:
 
 
 def cards(part: ModelPart, names: Names) -> list[Card]:
-    """Returns the first figure of each place and precision: end to end before network alone."""
+    """Returns the first figure of each session: end to end before network alone."""
     return [_card(run, part, names) for run in first_figures(part)]
 
 
@@ -61,11 +61,12 @@ def findings(part: ModelPart) -> list[Remark]:
         )
         kind = "bad" if counts["slower"] else "good" if counts["faster"] else "unsure"
         total = sum(counts.values())
-        found.append(
-            Remark(
-                text=f"Of {counted(total, 'comparison')} with rivals, tvmdet is {told}.", kind=kind
-            )
-        )
+        text = f"Of {counted(total, 'comparison')} with rivals, tvmdet is {told}."
+        again = total - len({run.key for run in part.rivalries})
+        if again:
+            verb = "repeats" if again == 1 else "repeat"
+            text += f" {again} of them {verb} another of the same setup, in a further session."
+        found.append(Remark(text=text, kind=kind))
     wrong = [run for run in part.runs if run.is_right is False]
     ours_wrong = [run for run in wrong if run.is_ours]
     checked = sum(run.is_right is True for run in part.ours)
@@ -118,7 +119,7 @@ def _card(run: Run, part: ModelPart, names: Names) -> Card:
         )
     images = "" if run.batch_size == 1 else f", {run.batch_size} images a call"
     return Card(
-        where=f"{names.place(run.place)} · {run.precision}",
+        where=f"{names.where(run)} · {run.precision}",
         figure=milliseconds(run.median_ms),
         what=f"median, {run.what}, batch {run.batch_size}{images}",
         more=f"p99 {milliseconds(run.percentiles_ms['p99'])} ms, {run.images_per_s:,.1f} images/s",

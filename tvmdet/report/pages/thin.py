@@ -26,14 +26,12 @@ class Shape:
     Attributes:
         strokes: Places of single values: all when they are few, else none.
         outliers: Places of outliers, as tables count them; those at one place are one.
-        outlier_count: Values that are outliers, those of one place counted one by one.
         density: Share of the values in each bin, the greatest being 1; empty when they are few.
         edges: Places of the bins' borders, one more than there are bins.
     """
 
     strokes: Floats
     outliers: Floats
-    outlier_count: int
     density: Floats
     edges: Floats
 
@@ -61,7 +59,6 @@ def outline(
         return Shape(
             strokes=np.unique(np.round(inner, 1)),
             outliers=outliers,
-            outlier_count=int(odd.sum()),
             density=np.zeros(0),
             edges=np.zeros(0),
         )
@@ -72,7 +69,6 @@ def outline(
     return Shape(
         strokes=np.zeros(0),
         outliers=outliers,
-        outlier_count=int(odd.sum()),
         density=counts / counts.max(),
         edges=edges[held[0] : held[-1] + 2],
     )
