@@ -138,6 +138,28 @@ def test_tables_of_markdown_have_equal_rows_and_few_of_them(tmp_path: Path) -> N
     assert len("\n".join(lines)) < 10_000
 
 
+def test_markdown_says_on_what_it_was_measured_and_whether_answers_are_right(
+    tmp_path: Path,
+) -> None:
+    one = made_results.made_result(rivals=("onnxruntime",))
+    again = replace(
+        one, created="2026-01-05T00:00:00Z", target=replace(one.target, precision="bf16")
+    )
+    other = made_results.made_result(cpu="Synthetic CPU 9001", rivals=("openvino",), seed=3)
+    text = write_report(files(tmp_path, [one, again, other]), tmp_path / "r.md").path.read_text()
+    told = [line for line in text.splitlines() if line.startswith("- Synthetic")]
+    assert told == [
+        "- Synthetic CPU 9000 (2 of 2 CPUs, virtual); avx2 fma; 2 threads each; tvmdet 0.1.0, "
+        "onnxruntime 1.2.3: x86-64-v4 fp32, 2026-01-02; x86-64-v4 bf16, 2026-01-05",
+        "- Synthetic CPU 9001 (2 of 2 CPUs, virtual); avx2 fma; 2 threads each; tvmdet 0.1.0, "
+        "openvino 1.2.3: x86-64-v4 fp32, 2026-01-02",
+    ]
+    heading, _, *rows = [line.split(" | ") for line in text.splitlines() if line.startswith("|")]
+    assert {"p90 ms", "p99 ms", "parity"} <= set(heading)
+    assert all(row[heading.index("parity")].startswith("✅ right, ") for row in rows)
+    assert text.index(told[0]) < text.index("p90 ms")
+
+
 def test_an_earlier_report_is_a_baseline(tmp_path: Path) -> None:
     before = made_results.made_result()
     now = made_results.slowed(before, 1.15)

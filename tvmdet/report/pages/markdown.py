@@ -6,6 +6,7 @@ import re
 import shlex
 
 from tvmdet.report.pages.comparison import Comparison, ModelPart
+from tvmdet.report.pages.machines import machine_lines
 from tvmdet.report.pages.matrix import brief_sheet
 from tvmdet.report.pages.more_sheets import changes_sheet, problems
 from tvmdet.report.pages.names import Names
@@ -37,6 +38,8 @@ def _part(part: ModelPart, comparison: Comparison, names: Names) -> list[str]:
         blocks.append("\n".join(found))
     if part.changes:
         blocks += _table(changes_sheet(part, names, ours_only=True))
+    blocks.append("Measured on:")
+    blocks.append("\n".join(f"- {_escaped(line)}" for line in machine_lines(part, names)))
     blocks += _table(brief_sheet(part, comparison, names))
     beware = doubts(part)
     left_out = len(beware) - _MOST_DOUBTS

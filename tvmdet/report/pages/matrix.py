@@ -29,12 +29,12 @@ _COLUMNS = (
     Column(name="p50 ms", hint="median of a call"),
     *(
         Column(name=f"{name} ms", hint=f"{name[1:]} % of calls were faster", in_brief=brief)
-        for name, brief in (("p90", False), ("p95", False), ("p99", True), ("p99.9", False))
+        for name, brief in (("p90", True), ("p95", False), ("p99", True), ("p99.9", False))
     ),
     Column(name="images/s", hint="batch over median"),
     Column(name="cost/1,000", hint="of 1,000 images, one busy process having the machine"),
     Column(name="AP", hint="COCO's average precision of boxes, %"),
-    Column(name="parity", hint=_PARITY_HINT, is_number=False, in_brief=False),
+    Column(name="parity", hint=_PARITY_HINT, is_number=False),
     Column(name="size MB", hint="code and weights in the compiled file"),
     Column(name="memory MB", hint="most resident memory of the process"),
     Column(
