@@ -104,6 +104,20 @@ def test_no_option_writes_over_what_was_measured(
     assert link.is_symlink()
 
 
+def test_drift_of_the_machine_is_a_warning(run: Callable, tmp_path: Path) -> None:
+    paths = [
+        made_results.written(
+            made_results.made_result(target=target, median_ms=median_ms),
+            tmp_path / f"{target}.json",
+        )
+        for target, median_ms in (("x86-64-v3", 20.0), ("x86-64-v4", 35.0))
+    ]
+    done = run("report", *paths, "-o", tmp_path / "r.md")
+    assert done.code == 0
+    assert "warning: made_detector: sessions are not comparable: openvino fp32 took" in done.err
+    assert "not comparable" not in run("report", paths[0], "-o", tmp_path / "r.md").err
+
+
 WRONG = [
     ((), "name the report with -o", 2),
     (("-o", "r.pdf"), "reports are .html, .md, .json", 1),

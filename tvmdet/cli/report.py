@@ -147,4 +147,6 @@ def _print(written: Written) -> None:
         output.stdout().print(part.model.name, style="bold", soft_wrap=True)
         for remark in findings(part):
             output.stdout().print(f"  {remark.text}", soft_wrap=True)
+        for line in part.drifts:
+            output.warning(f"{part.model.name}: {line}")
     output.stdout().print(f"\nthe report is in {written.path}", soft_wrap=True)

@@ -24,7 +24,7 @@ from tvmdet.report.resampling import Interval, median_interval
 from tvmdet.report.result_tables import Contestant, Load, Ratio, ResultTable
 from tvmdet.report.statistics import FEWEST_ROUNDS, LEAST_DIFFERENCE, Verdict, could_see
 
-__all__ = ["Apart", "against_rivals", "entry_of", "time_apart"]
+__all__ = ["Apart", "against_rivals", "clock_interval", "entry_of", "time_apart"]
 
 _BUSY = "busy"
 _LEAST = math.log1p(LEAST_DIFFERENCE)
@@ -105,6 +105,18 @@ def against_rivals(then: ResultTable, now: ResultTable) -> Iterator[tuple[str, R
         over_now = _log_ratio(ours[1], other.rounds_us)
         over_then = _log_ratio(ours[0], rival.rounds_us)
         yield rival.name, _judged(over_now, over_then, noise)
+
+
+def clock_interval(table: ResultTable, name: str) -> Interval | None:
+    """Returns the logarithm of a contestant's time by the clock, in microseconds.
+
+    What two copies of tvmdet differed by in the table is in the interval. None where the contestant
+    was not timed.
+    """
+    entry = entry_of(table, name)
+    if entry is None or not entry.rounds_us:
+        return None
+    return _log_median(entry).widened(at_least=0.0, by=_noise(table))
 
 
 def entry_of(table: ResultTable, name: str) -> Contestant | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tvmdet.errors import InputError
 from tvmdet.report.pages.baseline import Change, changes
+from tvmdet.report.pages.drift import drifts
 from tvmdet.report.pages.rows import profiles_of, runs_of
 from tvmdet.report.pages.runs import Profiled, Run, Source
 from tvmdet.report.result_subject import ModelFacts
@@ -25,6 +26,7 @@ class ModelPart:
         sources: The results that this comes from.
         not_run: Targets that the compiled files have code for and nobody ran, with the reason.
         changes: How runs relate to those of earlier results.
+        drifts: Where the machine was another one in some session than in others, in words.
     """
 
     model: ModelFacts
@@ -33,6 +35,7 @@ class ModelPart:
     sources: tuple[Source, ...]
     not_run: Mapping[str, str] = field(default_factory=dict)
     changes: tuple[Change, ...] = ()
+    drifts: tuple[str, ...] = ()
 
     @property
     def ours(self) -> tuple[Run, ...]:
@@ -161,6 +164,7 @@ def _part(sources: Sequence[Source], baseline: Sequence[Source]) -> ModelPart:
         sources=tuple(sources),
         not_run=_not_run(sources, runs),
         changes=changes(sorted(runs, key=_order), earlier),
+        drifts=tuple(drifts(runs)),
     )
 
 
