@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,31 @@ def test_a_detector_against_onnx_runtime_agrees_on_boxes(
     for entry in (*network["entries"], *whole["entries"]):
         check_entry(entry, 6)
     assert whole["entries"][1]["agreement"]["ok"]
+
+
+def test_a_rival_that_failed_is_in_both_tables(
+    run: Callable, built: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    onnx, detector, _ = built
+    words = ["--onnx", onnx, "--against", "onnxruntime", "--precision", "fp32,bf16"]
+    done = run(
+        "bench",
+        detector,
+        *words,
+        "--rounds",
+        "6",
+        "--threads",
+        "1",
+        f"--json={tmp_path / 'r.json'}",
+    )
+    assert done.code == 0, done.err
+    whole = done.out[done.out.index("end to end: image file in") :]
+    assert "onnxruntime bf16: does not compute in bf16" in whole
+    assert re.search(r"^onnxruntime bf16 .*not ranked", whole, re.MULTILINE)
+    tables = json.loads((tmp_path / "r.json").read_text())["tables"]
+    problems = [table["entries"][2]["problem"] for table in tables]
+    assert problems[0] and problems == problems[:1] * 2
+    assert load_result(tmp_path / "r.json").tables[1].entries[2].rounds_us == ()
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,51 @@ def damaged(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]
             "stage network has not the rounds of its calls",
             id="a lost stage",
         ),
+        pytest.param(
+            damaged(lambda v: v["tables"].append(v["tables"][0])),
+            r"tables\[1\] is a second one of network, batch 1",
+            id="a table twice",
+        ),
+        pytest.param(
+            damaged(lambda v: v["tables"][0]["entries"].append(v["tables"][0]["entries"][1])),
+            r"tables\[0\], onnxruntime: is there twice",
+            id="a contestant twice",
+        ),
+        *(
+            pytest.param(
+                damaged(
+                    lambda v, changes=changes: v["tables"][0]["entries"][1][
+                        "tvmdet_over_this"
+                    ].update(changes)
+                ),
+                says,
+                id=str(changes),
+            )
+            for changes, says in (
+                ({"ratio": 0.45}, r"ratio is 0\.45, and that of its calls is 0\.50000"),
+                ({"ratio": 0.5011}, "and that of its calls is"),
+                ({"interval_95": [0.2, 0.3]}, "ratio is 0.5, outside its interval"),
+                ({"verdict": "slower"}, "the verdict is slower, and interval_95"),
+                ({"interval_95": [0.4, 1.1], "verdict": "faster"}, "the verdict is faster, and"),
+                ({"interval_95": [0.4, 1e300]}, "ratios are above 0"),
+            )
+        ),
+        pytest.param(
+            damaged(lambda v: v["tables"][0]["entries"][0].update(latency=None, rounds_us=[])),
+            "of rounds that do not pair with tvmdet's",
+            id="a ratio without calls",
+        ),
+        *(
+            pytest.param(
+                damaged(lambda v, us=us: v["tables"][0]["entries"][0].update(rounds_us=us)),
+                r"rounds_us\[0\] is 1e\+308, not plausible: more than 1e\+12",
+                id=f"calls of {us[0]} us",
+            )
+            for us in ([1e308, 1.0, 1.0],)
+        ),
+        pytest.param(
+            damaged(lambda v: v["artifact"].update(bytes=10**30)), "not plausible", id="a size"
+        ),
         *(
             pytest.param(
                 damaged(

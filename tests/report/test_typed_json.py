@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from tvmdet.report.typed_json import AtLeast, Mismatch, from_json, json_schema, to_json
+from tvmdet.report.typed_json import Mismatch, Within, from_json, json_schema, to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +18,11 @@ class Leg:
     Attributes:
         length: In metres, of a leg that
             may be long.
+        marks: Along it.
     """
 
-    length: Annotated[float, AtLeast(0)]
+    length: Annotated[float, Within(0, 100)]
+    marks: tuple[Annotated[float, Within(0, 100)], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,11 @@ def test_a_whole_number_is_a_number_and_unknown_keys_are_passed_over() -> None:
         ({"name": "", "legs": {}}, "legs is an object, not a list"),
         ({"name": "", "legs": [{}]}, r"legs\[0\].length is missing"),
         ({"name": "", "legs": [{"length": -1}]}, r"legs\[0\].length is -1.0, less than 0"),
+        ({"name": "", "legs": [{"length": 101}]}, "is 101.0, not plausible: more than 100"),
+        (
+            {"name": "", "legs": [{"length": 1, "marks": [1.0, 1e308]}]},
+            r"marks\[1\] is 1e\+308, not",
+        ),
         ({"name": "", "legs": [{"length": float("nan")}]}, "length is nan, not a number"),
         ({"name": "", "legs": [{"length": 10**400}]}, "length is too large a number"),
         ({"name": "", "legs": [{"length": True}]}, "length is True, not a number"),
@@ -105,5 +112,6 @@ def test_the_schema_says_what_is_read() -> None:
         "description": "In metres, of a leg that may be long.",
         "type": "number",
         "minimum": 0,
+        "maximum": 100,
     }
     assert schema["properties"]["count"]["anyOf"] == [{"type": "integer"}, {"type": "null"}]

@@ -235,7 +235,7 @@ class _Run:
         if networks and not self._is_raw:
             self._remark_other_schedules(compiled)
         tables = []
-        for size in self._options.batch_sizes:
+        for size in dict.fromkeys(self._options.batch_sizes):
             if size in networks:
                 with self._contest(networks[size], compiled) as contest:
                     contest.open(self._sides, self._say)

@@ -19,14 +19,14 @@ from tvmdet.boxes import iou_matrix
 from tvmdet.counted import counted
 from tvmdet.report.agreement import Agreement
 from tvmdet.report.answers import sample_found
-from tvmdet.report.contest import AGAIN, OURS, Contest, ranked
+from tvmdet.report.contest import AGAIN, OURS, Contest, one_line, ranked
 from tvmdet.report.environments import environment_variables
 from tvmdet.report.load import LoadWatch
 from tvmdet.report.pipeline import Found, Pipeline
 from tvmdet.report.results import Entry, Table
 from tvmdet.report.timing import Plan, time_in_turn
 from tvmdet.report.tolerances import tolerances_at
-from tvmdet.report.worker import Worker
+from tvmdet.report.worker import Worker, WorkerError
 from tvmdet.spec import DetectorSpec
 
 __all__ = ["compare_found", "end_to_end_table"]
@@ -134,12 +134,18 @@ def end_to_end_table(
             sides[name] = _Ours(worker, str(picture))
             entries[name] = Entry(name=name, precision=precision, version=version)
         right = sides[OURS].found()
-        for name, rival in _rivals(contest).items():
+        for name, entry in _rivals(contest).items():
             assert contest is not None
+            entries[name] = entry
+            if name not in contest.workers:
+                continue  # its problem is that with the network
             given = contest.network.signature["inputs"][0]
             pipeline = Pipeline(spec, given["dtype"])
-            theirs = _Theirs(rival, pipeline, str(picture), given["name"])
-            entry = replace(contest.entries[name], flop=None, agreement=None)
+            try:
+                theirs = _Theirs(contest.workers[name], pipeline, str(picture), given["name"])
+            except WorkerError as error:
+                entries[name] = replace(entry, problem=f"failed: {one_line(error)}")
+                continue
             # The coarser of the two decides what can be asked for.
             tolerance = tolerances_at(entry.precision, precision).overlap
             found = compare_found(theirs.found(), right, tolerance)
@@ -194,10 +200,15 @@ def compare_found(got: Found, right: Found, tolerance: float) -> Agreement:
     return Agreement(worst=worst, output="boxes", tolerance=tolerance, reason=reason)
 
 
-def _rivals(contest: Contest | None) -> Mapping[str, Worker]:
+def _rivals(contest: Contest | None) -> Mapping[str, Entry]:
+    """Returns what is known of each rival, those that failed included."""
     if contest is None:
         return {}
-    return {name: worker for name, worker in contest.workers.items() if name not in (OURS, AGAIN)}
+    return {
+        name: replace(entry, flop=None, agreement=None)
+        for name, entry in contest.entries.items()
+        if name not in (OURS, AGAIN)
+    }
 
 
 def _start(threads: int) -> Worker:

@@ -59,7 +59,7 @@ def counted_grid(counts: Emulation) -> Grid:
 def counted_words(counts: Emulation) -> list[str]:
     """Says what all kernels come to together."""
     told = f"{counts.instructions / 1e6:,.1f} M instructions in one call"
-    if counts.predicted_cycles is None:
+    if not counts.predicted_cycles:
         return [told]
     told += f"; {counts.predicted_cycles / 1e6:,.1f} M cycles predicted for one {counts.model} core"
     known = [kernel for kernel in counts.kernels if kernel.least_cycles is not None]
@@ -68,7 +68,7 @@ def counted_words(counts: Emulation) -> list[str]:
         f"the operations alone need {least / 1e6:,.1f} M cycles at the core's peak, "
         f'{least / counts.predicted_cycles:.0%} of that: "of the least" is the ratio by kernel'
     )
-    return [told, words] if counts.predicted_cycles else [told]
+    return [told, words]
 
 
 def _row(kernel: CountedKernel, total: float) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tvmdet.counted import counted
 from tvmdet.errors import InputError
+from tvmdet.report.result_check import check_result
 from tvmdet.report.result_format import FORMAT, SCHEMA, Result
 from tvmdet.report.result_upgrade import is_schema_1, upgrade
 from tvmdet.report.typed_json import Mismatch, from_json, json_schema, to_json
@@ -82,7 +82,7 @@ def parse_result(value: dict[str, Any], path: str | Path) -> Result:
     schema = _schema_of(path, value)
     try:
         result = from_json(Result, upgrade(value, schema))
-        _check_counts(result)
+        check_result(result)
     except Mismatch as error:
         raise InputError(f"{path} is a damaged result: {error}; {_AGAIN}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -186,25 +186,6 @@ def _foreign(path: str | Path) -> str:
 
 def _refuse_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is no number of JSON")
-
-
-def _check_counts(result: Result) -> None:
-    """Holds lists of timings against each other, which no schema can."""
-    for index, table in enumerate(result.tables):
-        for entry in table.entries:
-            where = f"tables[{index}], {entry.name}:"
-            if entry.tvmdet_over_this is not None:
-                low, high = entry.tvmdet_over_this.interval_95
-                if not 0 < low <= high:
-                    raise Mismatch(where, f"interval_95 is [{low}, {high}]; ratios are above 0")
-            count = 0 if entry.latency is None else entry.latency.count
-            if count != len(entry.rounds_us):
-                raise Mismatch(
-                    where, f"latency.count is {count}, of {counted(len(entry.rounds_us), 'round')}"
-                )
-            for stage in entry.stages:
-                if stage.rounds_us and len(stage.rounds_us) != count:
-                    raise Mismatch(where, f"stage {stage.name} has not the rounds of its calls")
 
 
 if __name__ == "__main__":

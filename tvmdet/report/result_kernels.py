@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tvmdet.report.result_quantities import Amount, Count, Positive
+from tvmdet.report.result_quantities import Amount, Count, Duration, Positive
 
 __all__ = [
     "CountedKernel",
@@ -39,12 +39,12 @@ class Kernel:
 
     name: str
     calls: Count
-    ms: Amount
+    ms: Duration
     gflops: Amount | None
     flop: Amount | None
     bytes: Count
-    attainable_ms: Amount
-    winnable_ms: Amount
+    attainable_ms: Duration
+    winnable_ms: Duration
     anchor: str = ""
     template: str = ""
     knobs: Mapping[str, Any] = field(default_factory=dict)
@@ -66,10 +66,10 @@ class Profile:
     """
 
     batch_size: Positive
-    whole_ms: Amount
-    watched_ms: Amount
-    kernels_ms: Amount
-    built_in_ms: Amount
+    whole_ms: Duration
+    watched_ms: Duration
+    kernels_ms: Duration
+    built_in_ms: Duration
     closure: Amount
     layers: tuple[Kernel, ...]
 

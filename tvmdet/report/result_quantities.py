@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
-from tvmdet.report.typed_json import AtLeast
+from tvmdet.report.typed_json import Within
 
-__all__ = ["Amount", "Count", "Positive", "Verdict"]
+__all__ = ["LARGEST", "Amount", "Count", "Duration", "Positive", "Verdict"]
 
-Amount: TypeAlias = Annotated[float, AtLeast(0)]
-Count: TypeAlias = Annotated[int, AtLeast(0)]
-Positive: TypeAlias = Annotated[int, AtLeast(1)]
+LARGEST: Final = 10**15
+"""What no quantity of a benchmark exceeds, whatever its unit; more is damage."""
+
+Amount: TypeAlias = Annotated[float, Within(0, LARGEST)]
+Count: TypeAlias = Annotated[int, Within(0, LARGEST)]
+Duration: TypeAlias = Annotated[float, Within(0, 10**12)]
+"""Of one call, in milliseconds or microseconds: of the latter eleven days."""
+
+Positive: TypeAlias = Annotated[int, Within(1, 10**9)]
 Verdict: TypeAlias = Literal["faster", "slower", "undecided"]

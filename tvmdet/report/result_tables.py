@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tvmdet.report.result_quantities import Amount, Count, Positive, Verdict
+from tvmdet.report.result_quantities import Amount, Count, Duration, Positive, Verdict
 
 __all__ = [
     "AgreementFacts",
@@ -39,14 +39,14 @@ class Latency:
     """
 
     count: Count
-    median_ms: Amount
-    p90_ms: Amount
-    p99_ms: Amount
-    min_ms: Amount
-    mean_ms: Amount
-    p95_ms: Amount
-    p999_ms: Amount
-    max_ms: Amount
+    median_ms: Duration
+    p90_ms: Duration
+    p99_ms: Duration
+    min_ms: Duration
+    mean_ms: Duration
+    p95_ms: Duration
+    p999_ms: Duration
+    max_ms: Duration
     outliers: Count = 0
 
 
@@ -107,8 +107,8 @@ class Stage:
     """
 
     name: str
-    median_ms: Amount
-    rounds_us: tuple[Amount, ...] = ()
+    median_ms: Duration
+    rounds_us: tuple[Duration, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +145,8 @@ class Contestant:
     memory_peak_bytes: Count | None = None
     stages: tuple[Stage, ...] = ()
     problem: str = ""
-    rounds_us: tuple[Amount, ...] = ()
-    warm_up_us: tuple[Amount, ...] = ()
+    rounds_us: tuple[Duration, ...] = ()
+    warm_up_us: tuple[Duration, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ class Noise:
     interval_95: tuple[float, float]
     verdict: Verdict
     floor: Amount
-    rounds_us: tuple[Amount, ...] = ()
+    rounds_us: tuple[Duration, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,7 @@ class Load:
     throttled_s: Amount | None = None
     thermal_events: Count | None = None
     clock_mhz: tuple[float, float, float] | None = None
-    yardstick_us: tuple[Amount, ...] = ()
+    yardstick_us: tuple[Duration, ...] = ()
     findings: tuple[str, ...] = ()
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from tvmdet.counted import counted
 
-__all__ = ["AtLeast", "Mismatch", "from_json", "json_schema", "to_json"]
+__all__ = ["Mismatch", "Within", "from_json", "json_schema", "to_json"]
 
 T = TypeVar("T")
 
@@ -30,10 +30,16 @@ _SIMPLE: Mapping[Any, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class AtLeast:
-    """In ``Annotated[float, AtLeast(0)]``: the least value of a number."""
+class Within:
+    """In ``Annotated[float, Within(0, 1e15)]``: between what a number lies.
+
+    Attributes:
+        least: The least value.
+        most: The greatest; what is above it is damage, and would overflow where it is drawn.
+    """
 
     least: float
+    most: float = math.inf
 
 
 class Mismatch(ValueError):
@@ -113,7 +119,11 @@ def _read_simple(kind: Any, value: Any, where: str) -> Any:
 def _read_bounded(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
     number = _read(arguments[0], value, where)
     if number < arguments[1].least:
-        raise Mismatch(where, f"is {number}, less than {arguments[1].least:g}")
+        raise Mismatch(where, f"is {_shown(number)}, less than {arguments[1].least:g}")
+    if number > arguments[1].most:
+        raise Mismatch(
+            where, f"is {_shown(number)}, not plausible: more than {arguments[1].most:g}"
+        )
     return number
 
 
@@ -139,15 +149,15 @@ def _read_list(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
 
 def _read_numbers(kind: Any, value: list[Any]) -> tuple[float, ...] | None:
     """Returns a list of numbers at once, None where that is not what it is: timings are many."""
-    least = -math.inf
+    least, most = -math.inf, math.inf
     if typing.get_origin(kind) is Annotated:
         kind, bound = typing.get_args(kind)
-        least = bound.least
+        least, most = bound.least, bound.most
     if kind is not float or not set(map(type, value)) <= {float}:
         return None
     numbers = tuple(value)
     # NaN compares as false.
-    return numbers if all(least <= one < math.inf for one in numbers) else None
+    return numbers if all(least <= one <= most and one < math.inf for one in numbers) else None
 
 
 def to_json(value: Any) -> Any:
@@ -184,7 +194,7 @@ def _describe(kind: Any, named: dict[str, Any]) -> dict[str, Any]:
     if kind in _SIMPLE:
         return {"type": _SIMPLE[kind][0]}
     if origin is Annotated:
-        return {**_describe(arguments[0], named), "minimum": arguments[1].least}
+        return {**_describe(arguments[0], named), **_bounds(arguments[1])}
     if origin is Literal:
         return {"enum": list(arguments)}
     if origin in (typing.Union, types.UnionType):
@@ -198,6 +208,11 @@ def _describe(kind: Any, named: dict[str, Any]) -> dict[str, Any]:
     if origin is Mapping:
         return {"type": "object", "additionalProperties": _describe(arguments[1], named)}
     raise TypeError(f"{kind!r} has no JSON Schema")
+
+
+def _bounds(within: Within) -> dict[str, float]:
+    most = {} if math.isinf(within.most) else {"maximum": within.most}
+    return {"minimum": within.least, **most}
 
 
 def _describe_object(kind: Any, named: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tvmdet.report.pages.names import Names
 from tvmdet.report.pages.overview import overview_sheet
 from tvmdet.report.pages.runs import Source
 from tvmdet.report.pages.sheets import Sheet
-from tvmdet.report.pages.summary import cards, findings
+from tvmdet.report.pages.summary import cards, doubts, findings
 from tvmdet.report.result_format import Result
 from tvmdet.report.result_subject import Prices
 
@@ -46,6 +46,19 @@ def cells(sheet: Sheet, **wanted: str) -> list[dict[str, str]]:
 def test_no_results_are_refused() -> None:
     with pytest.raises(InputError, match="no results to report"):
         compare_sources([])
+
+
+def test_results_without_a_figure_are_named() -> None:
+    full = made_results.made_result(members=(made_results.never_run(),))
+    empty = replace(full, tables=(), layers=(), accuracy=None)
+    says = r"a\.json holds no table of times and no counts of emulated code, for x86-64-v4"
+    with pytest.raises(InputError, match=f"1 result without a figure: {says}; measure with"):
+        compare_sources([source(empty)])
+    (part,) = compare_sources([source(empty), source(full, "b.json")]).models
+    (told,) = doubts(part)
+    assert re.fullmatch(says, told)
+    emulated = replace(empty, members=(made_results.emulated(),))
+    assert not doubts(compare_sources([source(emulated)]).models[0])
 
 
 def test_several_models_need_a_part_each() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tvmdet.counted import counted
 from tvmdet.errors import InputError
 from tvmdet.report.pages.baseline import Change, changes
 from tvmdet.report.pages.drift import drifts
-from tvmdet.report.pages.rows import profiles_of, runs_of
+from tvmdet.report.pages.rows import is_empty, profiles_of, runs_of
 from tvmdet.report.pages.runs import Profiled, Run, Source
 from tvmdet.report.result_subject import ModelFacts
 
@@ -27,6 +28,7 @@ class ModelPart:
         not_run: Targets that the compiled files have code for and nobody ran, with the reason.
         changes: How runs relate to those of earlier results.
         drifts: Where the machine was another one in some session than in others, in words.
+        without_figures: Results with nothing to show, and what they lack.
     """
 
     model: ModelFacts
@@ -36,6 +38,7 @@ class ModelPart:
     not_run: Mapping[str, str] = field(default_factory=dict)
     changes: tuple[Change, ...] = ()
     drifts: tuple[str, ...] = ()
+    without_figures: tuple[str, ...] = ()
 
     @property
     def ours(self) -> tuple[Run, ...]:
@@ -104,11 +107,16 @@ def compare_sources(
         baseline: Earlier results to hold these against.
 
     Raises:
-        InputError: There are no results, several models without ``group``, or a price of a target
-            that no result has.
+        InputError: There are no results, none with a figure, several models without ``group``, or
+            a price of a target that no result has.
     """
     if not sources:
         raise InputError("there are no results to report; `tvmdet bench --json FILE` writes one")
+    if all(is_empty(source.result) for source in sources):
+        raise InputError(
+            f"{counted(len(sources), 'result')} without a figure: {', '.join(map(_empty, sources))}"
+            "; measure with `tvmdet bench FILE.tvmdet --json FILE.json` where the code can run"
+        )
     by_model: dict[str, list[Source]] = {}
     for source in sources:
         by_model.setdefault(source.model_key, []).append(source)
@@ -120,6 +128,13 @@ def compare_sources(
         models=tuple(sorted(parts, key=lambda part: (part.model.name, part.model.sha256 or ""))),
         prices=dict(prices or {}),
         baseline=tuple(dict.fromkeys(source.file for source in baseline)),
+    )
+
+
+def _empty(source: Source) -> str:
+    return (
+        f"{source.file} holds no table of times and no counts of emulated code, for "
+        f"{source.result.target.name}"
     )
 
 
@@ -165,6 +180,7 @@ def _part(sources: Sequence[Source], baseline: Sequence[Source]) -> ModelPart:
         not_run=_not_run(sources, runs),
         changes=changes(sorted(runs, key=_order), earlier),
         drifts=tuple(drifts(runs)),
+        without_figures=tuple(_empty(source) for source in sources if is_empty(source.result)),
     )
 
 

@@ -15,9 +15,10 @@ from tvmdet.report.result_kernels import Member
 from tvmdet.report.result_subject import PeakFacts
 from tvmdet.report.result_tables import Contestant, ResultTable
 
-__all__ = ["place_of", "profiles_of", "runs_of"]
+__all__ = ["is_empty", "place_of", "profiles_of", "runs_of"]
 
 _EMULATED = "network"
+_LEAST_RATE = 1e-6  # GFLOP/s or GB/s; none is that slow
 _SHORTEST_MS = 1e-6  # what a clock may call nothing
 
 
@@ -28,6 +29,12 @@ def place_of(result: Result) -> Place:
     name = machine.cpu if gpu is None else str(gpu.get("name", "GPU"))
     kind = " (virtual)" if machine.virtual else ""
     return Place(target=result.target.name, machine=f"{name}{kind}", threads=result.threads)
+
+
+def is_empty(result: Result) -> bool:
+    """Whether a result has no row to show: nothing was tried, and nothing emulated."""
+    tried = any(table.entries for table in result.tables)
+    return not tried and not any(member.emulation for member in result.members)
 
 
 def runs_of(source: Source) -> Iterator[Run]:
@@ -45,7 +52,7 @@ def profiles_of(source: Source) -> Iterator[Profiled]:
     if result.peak is None or not _is_roof(result.peak):
         return
     for profile in result.layers:
-        if profile.whole_ms <= 0:
+        if profile.whole_ms < _SHORTEST_MS:
             continue
         yield Profiled(
             file=source.file,
@@ -58,8 +65,8 @@ def profiles_of(source: Source) -> Iterator[Profiled]:
 
 def _is_roof(peak: PeakFacts) -> bool:
     rates = peak.read_gb_per_s
-    known = all(size.isdecimal() and rate > 0 for size, rate in rates.items())
-    return peak.f32_gflops > 0 and bool(rates) and known
+    known = all(size.isdecimal() and rate > _LEAST_RATE for size, rate in rates.items())
+    return peak.f32_gflops > _LEAST_RATE and bool(rates) and known
 
 
 def _run(source: Source, table: ResultTable, entry: Contestant) -> Run:

@@ -226,7 +226,9 @@ class Profiled:
 
 def intensity(kernel: Kernel) -> float | None:
     """Returns a kernel's operations per byte of its arguments; None where they are not known."""
-    return kernel.flop / kernel.bytes if kernel.flop and kernel.bytes else None
+    if kernel.flop is None or kernel.flop < 1 or not kernel.bytes:
+        return None
+    return kernel.flop / kernel.bytes
 
 
 def ratio_text(ratio: Ratio) -> str:

@@ -88,7 +88,7 @@ def findings(part: ModelPart) -> list[Remark]:
 
 def doubts(part: ModelPart) -> list[str]:
     """Returns what makes the figures less trustworthy, each once, with the file."""
-    found: dict[str, None] = dict.fromkeys(part.drifts)
+    found: dict[str, None] = dict.fromkeys((*part.drifts, *part.without_figures))
     for source in part.sources:
         for warning in source.result.warnings:
             found[f"{source.file}: {warning}" if len(part.sources) > 1 else warning] = None
