@@ -104,6 +104,35 @@ def test_drawings_are_well_formed_and_told_in_words(tmp_path: Path) -> None:
         assert "nan" not in drawing
 
 
+def test_verdicts_stand_beside_the_median(tmp_path: Path) -> None:
+    models = [made_results.made_result(model=name) for name in ("one", "two")]
+    text = html(tmp_path, models, group=True)
+    heads = [
+        re.findall(r"<th scope=\"col\"[^>]*>([^<]*)", head)
+        for head in re.findall(r"<thead>.*?</thead>", text, re.DOTALL)
+    ]
+    overview, matrix = heads[0], next(head for head in heads if "runtime" in head)
+    for head, ratio in ((overview, "tvmdet / rival"), (matrix, "tvmdet / this")):
+        at = head.index("p50 ms")
+        assert head[at + 1 : at + 3] == [ratio, "tvmdet is"]
+    write_report([tmp_path / "0.json"], tmp_path / "r.md")
+    line = next(one for one in (tmp_path / "r.md").read_text().splitlines() if "p50 ms" in one)
+    assert "| p50 ms | tvmdet / this | tvmdet is | fastest rival | p90 ms |" in line
+
+
+def test_kernels_are_no_part_of_a_print(tmp_path: Path) -> None:
+    members = (made_results.emulated(),)
+    text = html(tmp_path, [made_results.made_result(members=members)])
+    names = re.findall(r'<section class="chapter detail">\s*<h3>([^,<]*)', text)
+    assert names == ["Kernels"]  # of what is timed; this emulation counted none
+    assert text.count("Kernels are not printed") == 1
+    in_print = text[text.index("@media print") : text.index("</style>")]
+    assert re.search(r"\.detail[^}]*\{ display: none; \}", in_print)
+    # Patterns become pictures on paper.
+    assert "url(" not in in_print
+    assert len(re.findall(r"\.h\d \{ fill: #", in_print)) == 8
+
+
 def test_series_differ_in_shape_and_not_only_in_colour(tmp_path: Path) -> None:
     text = html(tmp_path, [made_results.made_result(batches=(1, 4))])
     (drawing,) = re.findall(r"<svg[^>]*><title>Throughput.*?</svg>", text, re.DOTALL)

@@ -9,7 +9,7 @@ from pathlib import Path
 import made_results
 import pytest
 
-from tvmdet.report.pages import write_report
+from tvmdet.report.pages import ReportOptions, write_report
 from tvmdet.report.pages.sessions import session_tags
 
 
@@ -105,6 +105,16 @@ def test_tables_and_cards_tell_a_rerun_apart(files: list[Path], tmp_path: Path) 
     cards = re.findall(r'<article class="card"><h3>([^<]*)', page)
     assert cards == ["x86-64-v4 (fp32-again) · fp32", "x86-64-v4 (fp32) · fp32"]
     assert len(set(re.findall(r"<h3>(Kernels[^<]*)", page))) == 2
+
+
+def test_results_of_several_models_are_no_sessions_of_one_setup(tmp_path: Path) -> None:
+    paths = [
+        made_results.written(made_results.made_result(model=name), tmp_path / f"{name}.json")
+        for name in ("one", "two")
+    ]
+    options = ReportOptions(group=True)
+    text = write_report(paths, tmp_path / "r.md", options).path.read_text()
+    assert "(one)" not in text and "| one | x86-64-v4 | fp32 |" in text
 
 
 TAGS = [

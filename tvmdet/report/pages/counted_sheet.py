@@ -25,7 +25,7 @@ def counted_sheet(counts: Emulation) -> Sheet:
         title="Kernels, counted",
         columns=(
             Column(name="no."),
-            Column(name="operator", is_number=False),
+            Column(name="operator", is_number=False, is_wide=True),
             Column(name="calls"),
             Column(name="M instructions", hint="executed in all calls"),
             Column(name="multiply-adds", hint="fused, of all instructions"),
@@ -34,7 +34,7 @@ def counted_sheet(counts: Emulation) -> Sheet:
             Column(name="L1 misses", hint="thousands of lines, simulated"),
             Column(name="M cycles predicted", hint="by a model of the core: not measured"),
             Column(name="of the least", hint="over the cycles that its operations need at peak"),
-            Column(name="schedule", hint="and whether it was tuned", is_number=False),
+            Column(name="schedule", hint="and whether it was tuned", is_number=False, is_wide=True),
         ),
         rows=tuple(_row(rank, kernel) for rank, kernel in enumerate(shown, 1)),
         below=tuple(below),

@@ -32,13 +32,14 @@ _HERE = files("tvmdet.report.pages")
 
 @dataclass(frozen=True, kw_only=True)
 class _Chapter:
-    """A part of a model's section: charts, a table, or both."""
+    """A part of a model's section: charts, a table, or both; details are not printed."""
 
     name: str
     lead: str = ""
     figures: Sequence[Figure] = ()
     sheet: Sheet | None = None
     legend: Sequence[tuple[str, str, str]] = ()
+    is_detail: bool = False
 
 
 def to_html(comparison: Comparison) -> str:
@@ -176,6 +177,7 @@ def _counted(run: Run, names: Names) -> _Chapter:
         lead="Run once under emulation of the core: instructions are counted, cycles are "
         "predicted by a model of the core, and nothing was timed.",
         sheet=counted_sheet(run.emulation),
+        is_detail=True,
     )
 
 
@@ -190,6 +192,7 @@ def _kernels(profiled: Profiled, names: Names) -> _Chapter:
         "solid part is what the roofline allows, the hatched part what tuning could win at most.",
         figures=charts.kernel_figures(profiled),
         sheet=kernels_sheet(profiled),
+        is_detail=True,
     )
 
 

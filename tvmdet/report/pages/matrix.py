@@ -27,16 +27,6 @@ _COLUMNS = (
     Column(name="runtime", is_number=False, in_brief=False),
     Column(name="precision", is_number=False),
     Column(name="p50 ms", hint="median of a call"),
-    *(
-        Column(name=f"{name} ms", hint=f"{name[1:]} % of calls were faster", in_brief=brief)
-        for name, brief in (("p90", True), ("p95", False), ("p99", True), ("p99.9", False))
-    ),
-    Column(name="images/s", hint="batch over median"),
-    Column(name="cost/1,000", hint="of 1,000 images, one busy process having the machine"),
-    Column(name="AP", hint="COCO's average precision of boxes, %"),
-    Column(name="parity", hint=_PARITY_HINT, is_number=False),
-    Column(name="size MB", hint="code and weights in the compiled file"),
-    Column(name="memory MB", hint="most resident memory of the process"),
     Column(
         name="tvmdet / this",
         hint="median of the rounds' ratios with its 95 % interval",
@@ -47,10 +37,21 @@ _COLUMNS = (
         hint="undecided inside the noise; what a difference would have had to be to be seen",
         is_number=False,
     ),
+    *(
+        Column(name=f"{name} ms", hint=f"{name[1:]} % of calls were faster", in_brief=brief)
+        for name, brief in (("p90", True), ("p95", False), ("p99", True), ("p99.9", False))
+    ),
+    Column(name="images/s", hint="batch over median"),
+    Column(name="cost/1,000", hint="of 1,000 images, one busy process having the machine"),
+    Column(name="AP", hint="COCO's average precision of boxes, %"),
+    Column(name="parity", hint=_PARITY_HINT, is_number=False, is_wide=True),
+    Column(name="size MB", hint="code and weights in the compiled file"),
+    Column(name="memory MB", hint="most resident memory of the process"),
     Column(
         name="counted",
         hint="instructions of one call under emulation, and cycles predicted from them",
         is_number=False,
+        is_wide=True,
     ),
 )
 
@@ -58,7 +59,13 @@ _OVER, _VERDICT = (
     next(column for column in _COLUMNS if column.name == name)
     for name in ("tvmdet / this", "tvmdet is")
 )
-_BRIEF = tuple(column for column in _COLUMNS if column.in_brief)
+_RIVAL = Column(name="fastest rival", is_number=False)
+_AFTER_VERDICT = _COLUMNS.index(_VERDICT) + 1
+_BRIEF = tuple(
+    column
+    for column in (*_COLUMNS[:_AFTER_VERDICT], _RIVAL, *_COLUMNS[_AFTER_VERDICT:])
+    if column.in_brief
+)
 
 
 def matrix_sheet(part: ModelPart, comparison: Comparison, names: Names) -> Sheet:
@@ -94,18 +101,17 @@ def brief_sheet(part: ModelPart, comparison: Comparison, names: Names) -> Sheet:
         told = "" if rival is None else f"{rival.side} {milliseconds(rival.median_ms)} ms"
         cells[_OVER] = Cell.of("" if ratio is None else ratio_text(ratio))
         cells[_VERDICT] = verdict_cell(ratio)
-        rows.append((*(cells[column] for column in _BRIEF), Cell.of(told)))
+        cells[_RIVAL] = Cell.of(told)
+        rows.append(tuple(cells[column] for column in _BRIEF))
     rows += [_brief_not_run(target, reason) for target, reason in part.not_run.items()]
-    rival_column = Column(name="fastest rival", is_number=False)
     whole = matrix_sheet(part, comparison, names)
-    found = Sheet(
-        title=whole.title, columns=(*_BRIEF, rival_column), rows=tuple(rows), below=whole.below
-    )
+    found = Sheet(title=whole.title, columns=_BRIEF, rows=tuple(rows), below=whole.below)
     return found.without_empty_columns()
 
 
 def _row(run: Run, comparison: Comparison, names: Names) -> tuple[Cell, ...]:
     rate, cost = run.images_per_s, comparison.cost_per_1000(run)
+    median, *tail = _latencies(run)
     shown_rate = "" if rate is None else f"{rate:,.1f}"
     return (
         Cell.of(names.where(run)),
@@ -113,17 +119,18 @@ def _row(run: Run, comparison: Comparison, names: Names) -> tuple[Cell, ...]:
         Cell.of(str(run.batch_size), run.batch_size),
         Cell.of(run.runtime),
         Cell.of(run.precision),
-        *_latencies(run),
+        median,
+        Cell.of("", None)
+        if run.over_rival is None
+        else Cell.of(ratio_text(run.over_rival), run.over_rival.ratio),
+        verdict_cell(run.over_rival),
+        *tail,
         Cell.of(shown_rate, rate),
         Cell.of("" if cost is None else f"{cost:.3g}", cost),
         Cell.of("" if run.accuracy is None else f"{100 * run.accuracy:.1f}", run.accuracy),
         _parity(run),
         Cell.of(_megabytes(run.size_bytes), run.size_bytes),
         Cell.of(_megabytes(run.memory_bytes), run.memory_bytes),
-        Cell.of("", None)
-        if run.over_rival is None
-        else Cell.of(ratio_text(run.over_rival), run.over_rival.ratio),
-        verdict_cell(run.over_rival),
         Cell.of(_counted(run)),
     )
 
@@ -169,7 +176,8 @@ def _megabytes(count: int | None) -> str:
 
 def _brief_not_run(target: str, reason: str) -> tuple[Cell, ...]:
     cells = dict(zip(_COLUMNS, _not_run(target, reason), strict=True))
-    return (*(cells[column] for column in _BRIEF), Cell.of(""))
+    cells[_RIVAL] = Cell.of("")
+    return tuple(cells[column] for column in _BRIEF)
 
 
 def _not_run(target: str, reason: str) -> tuple[Cell, ...]:

@@ -84,7 +84,11 @@ class Names:
         """Returns names for the rows of each model of a report, and for all rows together."""
         every = [run for runs in models for run in runs]
         sides = cls.number_sides(every)
-        return [cls(runs, sides) for runs in models], cls(every, sides)
+        each, shared = [cls(runs, sides) for runs in models], cls(every, sides)
+        # Results of several models are no sessions of one setup.
+        shared._sessions = {key: tag for one in each for key, tag in one._sessions.items()}
+        shared._mixed = {place for one in each for place in one._mixed}
+        return each, shared
 
     @staticmethod
     def number_sides(runs: Iterable[Run]) -> dict[str, int]:

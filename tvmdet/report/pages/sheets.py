@@ -17,12 +17,14 @@ class Column:
         hint: What it means.
         is_number: Whether it is aligned to the right.
         in_brief: Whether a short form of the report has it.
+        is_wide: Whether its texts are long, and take several lines rather than a wide column.
     """
 
     name: str
     hint: str = ""
     is_number: bool = True
     in_brief: bool = True
+    is_wide: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
