@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from tvmdet.report.machine import CpuClock, describe_machine
 from tvmdet.report.peak import Peak
 from tvmdet.report.per_layer import Layer, LayerTable, layer_of
+from tvmdet.report.results import BenchReport
 
 PEAK = Peak(threads=2, flop_per_s=100e9, bytes_per_s={1 << 20: 50e9, 1 << 25: 10e9})
 
@@ -48,6 +51,24 @@ def test_a_profile_adds_up() -> None:
     described = table.to_dict()["layers"]
     assert described[0]["gflops"] == pytest.approx(0.17, abs=0.01)
     assert layer(1.0, 0.5, None).to_dict()["gflops"] is None
+
+
+@pytest.mark.parametrize(
+    ("kernels_s", "built_in_s", "warned"),
+    [(0.0097, 0.0030, False), (0.0104, 0.0030, False), (0.0090, 0.0010, True), (0.0106, 0.0, True)],
+)
+def test_kernels_alone_must_add_up(kernels_s: float, built_in_s: float, warned: bool) -> None:
+    table = LayerTable(
+        batch_size=1,
+        whole_s=0.010,
+        watched_s=0.0105,
+        built_in_s=built_in_s,
+        layers=(layer(kernels_s, 0.001),),
+    )
+    alone = SimpleNamespace(remarks=(), peak=None, tables=(), layers=(table,))
+    said = BenchReport.warnings.fget(alone)  # type: ignore[attr-defined]
+    assert [line for line in said if "add up to" in line] == said
+    assert bool(said) == warned
 
 
 @pytest.mark.parametrize(
