@@ -39,6 +39,6 @@ def undetectable(changes: Sequence[Change], now: Result, sees: float) -> Iterato
         # What is faster beyond noise is not slower by anything.
         elif change.could_see > sees and change.verdict == "undecided":
             yield (
-                f"{change.what}: a slow-down of {sees:.1%} could have been missed, none of "
-                f"{change.could_see:.1%}"
+                f"{change.what}: a slow-down of {sees:.1%} could have been missed: it had "
+                f"to be {change.could_see:.1%} to be seen"
             )
