@@ -66,7 +66,8 @@ def resize_in_own_code(image: Image, size_hw: tuple[int, int]) -> Image:
     """
     height, width = size_hw
     if image.shape[:2] == (2 * height, 2 * width):
-        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        halved: Image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        return halved
     wide = np.empty((*image.shape[:2], 5), np.uint8)
     cv2.mixChannels([image], [wide], [0, 0, 1, 1, 2, 2, 0, 3, 0, 4])
     resized: Image = cv2.resize(wide, (width, height), interpolation=cv2.INTER_LINEAR)[..., :3]
