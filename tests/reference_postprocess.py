@@ -91,7 +91,7 @@ def yolov8(
     *,
     size_hw: tuple[int, int],
     score: float = 0.25,
-    iou: float = 0.45,
+    iou: float = 0.7,
     max_det: int = 300,
     max_nms: int = 30000,
 ) -> Found:

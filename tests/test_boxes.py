@@ -93,3 +93,13 @@ def test_stretch_scales_each_axis() -> None:
 def test_refuses_an_image_without_pixels(size_hw: tuple[int, int]) -> None:
     with pytest.raises(InputError, match="allowed: 1x1 and larger"):
         ImageTransform.for_image(size_hw, InputSpec(size_hw=(64, 64)))
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "stretch"])
+def test_points_go_where_the_corners_of_boxes_go(resize: str) -> None:
+    transform = ImageTransform.for_image((90, 70), InputSpec(size_hw=(64, 96), resize=resize))
+    boxes = np.random.default_rng(4).uniform(-20, 120, (5, 4)).astype(np.float32)
+    points = transform.points_to_image(boxes.reshape(5, 2, 2))
+    assert_close(points.reshape(5, 4), transform.to_image_unclipped(boxes))
+    far = transform.points_to_image(np.full((1, 2), 3e38, np.float32))
+    assert far.shape == (1, 2)

@@ -215,6 +215,13 @@ def test_keypoints_as_json() -> None:
     assert "keypoints" not in two().to_dict()["detections"][0]
 
 
+def test_points_that_are_no_numbers_are_null_in_json() -> None:
+    found = with_points()
+    found.keypoints.xy[0, 0] = [np.inf, np.nan]
+    data = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert data["detections"][0]["keypoints"][0]["xy"] == [None, None]
+
+
 def test_keypoints_go_to_supervision() -> None:
     converted = with_points().to_supervision()
     np.testing.assert_array_equal(converted.data["keypoints_xy"], with_points().keypoints.xy)

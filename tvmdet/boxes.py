@@ -143,7 +143,8 @@ class ImageTransform:
         They are not clipped.
         """
         points = np.asarray(points_xy, dtype=np.float32)
-        return (points - self._offset()[:2]) / self._scale()[:2]
+        with np.errstate(over="ignore"):  # what a network puts beyond all bounds stays there
+            return (points - self._offset()[:2]) / self._scale()[:2]
 
     def _scale(self) -> Float32:
         return np.array(self.scale_xy * 2, dtype=np.float32)

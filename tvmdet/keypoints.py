@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -86,11 +87,15 @@ class Keypoints:
         }
 
     def to_dicts(self, index: int) -> list[dict[str, Any]]:
-        """Returns the points of one object as plain JSON values."""
+        """Returns the points of one object as plain JSON values; null for what is no number."""
         return [
-            {"name": name, "xy": [point.x, point.y], "score": point.score}
+            {"name": name, "xy": [_number(point.x), _number(point.y)], "score": point.score}
             for name, point in self.of(index).items()
         ]
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def place_keypoints(

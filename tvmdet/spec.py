@@ -15,7 +15,14 @@ from typing import Any, Literal
 
 from tvmdet.errors import InputError
 
-__all__ = ["DetectorSpec", "InputSpec", "KeypointSpec", "MaskSpec", "PostprocessSpec"]
+__all__ = [
+    "MOST_KEYPOINTS",
+    "DetectorSpec",
+    "InputSpec",
+    "KeypointSpec",
+    "MaskSpec",
+    "PostprocessSpec",
+]
 
 Color = Literal["rgb", "bgr"]
 Resize = Literal["letterbox", "stretch"]
@@ -23,7 +30,7 @@ PadPosition = Literal["center", "top_left"]
 MaskFrame = Literal["box", "image"]
 
 _LONGEST_SHOWN = 120  # characters of a wrong value in a message
-_MOST_KEYPOINTS = 1000
+MOST_KEYPOINTS = 1000  # of one object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,9 +281,9 @@ _KEYPOINT_RULES = {
         accepts=lambda got: (
             isinstance(got, tuple)
             and all(map(_is_name, got))
-            and 1 <= len(set(got)) == len(got) <= _MOST_KEYPOINTS
+            and 1 <= len(set(got)) == len(got) <= MOST_KEYPOINTS
         ),
-        allowed=f"a list of 1 to {_MOST_KEYPOINTS} different names, each text and not empty",
+        allowed=f"a list of 1 to {MOST_KEYPOINTS} different names, each text and not empty",
     ),
     "scored": _FLAG,
     "skeleton": _Rule(

@@ -340,7 +340,7 @@ def test_compile_takes_a_precision_of_each_target(
         (
             ["--precision", "x86-64-v4=bf16", "--raw", "--tolerance", "1"],
             2,
-            "that of every precision",
+            "that of bf16 and fp32",
         ),
         (
             ["--precision", "fp16"],

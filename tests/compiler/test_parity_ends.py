@@ -14,7 +14,8 @@ from toy_modules import toy_spec
 
 from tvmdet.boxes import ImageTransform
 from tvmdet.compiler.images import NamedImage
-from tvmdet.compiler.parity import _Case, _compare, _cut, _Tally
+from tvmdet.compiler.parity import _Case, _compare, _Tally
+from tvmdet.compiler.parity_ties import find_cut, rank_swaps
 from tvmdet.compiler.reference import Candidates
 from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.detections import Detections
@@ -69,6 +70,39 @@ def test_where_the_candidates_are_cut_rounding_chooses_among_equal_scores(
     _assert_breaches(_found(*compiled), _found(*expected), cut, breaches)
 
 
+def test_nothing_found_is_no_matter_of_rounding() -> None:
+    """At the cut as many boxes must stand for those that are missing."""
+    many = np.arange(40, dtype=np.float32)[:, None] * 5
+    boxes = np.concatenate([many, 0 * many, many + 4, 0 * many + 4], axis=1)
+    every = Candidates(
+        boxes_xyxy=boxes, scores=np.ones(40, np.float32), class_ids=np.zeros(40, np.int32)
+    )
+    fits = np.eye(40, dtype=bool)
+    alone = [("reference", index) for index in range(20)]
+    found = {"reference": fits[:20], "compiled": fits[:0]}
+    arguments = (every, 1.0, SPEC.postprocess, Tolerance())
+    assert rank_swaps(alone, found, *arguments) == set()
+    # Other ones in their place are what the cut explains.
+    both = [*alone, *(("compiled", index) for index in range(18))]
+    found = {"reference": fits[:20], "compiled": fits[20:38]}
+    assert rank_swaps(both, found, *arguments) == set(both)
+    assert rank_swaps(both, found, every, None, SPEC.postprocess, Tolerance()) == set()
+
+
+def test_a_class_that_ties_needs_a_box_in_its_place() -> None:
+    boxes = np.array([[0, 0, 4, 4], [0, 0, 4, 4], [20, 0, 24, 4]], np.float32)
+    every = Candidates(
+        boxes_xyxy=boxes, scores=np.ones(3, np.float32), class_ids=np.array([0, 1, 0], np.int32)
+    )
+    fits = np.eye(3, dtype=bool)
+    alone = [("reference", 0)]
+    arguments = (every, None, SPEC.postprocess, Tolerance())
+    other_class = {"reference": fits[:1], "compiled": fits[1:2]}
+    assert rank_swaps(alone, other_class, *arguments) == {("reference", 0)}
+    elsewhere = {"reference": fits[:1], "compiled": fits[2:]}
+    assert rank_swaps(alone, elsewhere, *arguments) == set()
+
+
 def test_a_box_that_is_no_candidate_is_no_matter_of_rounding() -> None:
     moved = _found(0, 1)
     moved.boxes_xyxy[1] += 1
@@ -77,9 +111,9 @@ def test_a_box_that_is_no_candidate_is_no_matter_of_rounding() -> None:
 
 def test_the_cut_is_the_last_score_that_enters_suppression() -> None:
     every = _found(*range(len(SCORES)))
-    assert _cut(every, 0.55, 4) is None
-    assert _cut(every, 0.55, 3) == pytest.approx(0.7)
-    assert _cut(every, 0.0, 1) == pytest.approx(0.9)
+    assert find_cut(every, 0.55, 4) is None
+    assert find_cut(every, 0.55, 3) == pytest.approx(0.7)
+    assert find_cut(every, 0.0, 1) == pytest.approx(0.9)
 
 
 def _assert_breaches(

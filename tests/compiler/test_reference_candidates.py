@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ from toy_modules import toy_spec
 from tvmdet.boxes import ImageTransform
 from tvmdet.compiler import reference as module
 from tvmdet.compiler.reference import Candidates, Reference
+from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.heads import Decoded
 
 SCORES = np.array([[0.5, 1.0, 0.9999, 1.0], [0.1, 0.2, 0.7, 0.3], [0.4, 0.4, 0.4, 0.4]], np.float32)
 
 
 def _candidates(
-    monkeypatch: pytest.MonkeyPatch, scores: np.ndarray, **arguments: float
+    monkeypatch: pytest.MonkeyPatch, scores: np.ndarray, **arguments: Any
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Box and class of the candidates and of the other choices, in order of boxes."""
     boxes = np.arange(4 * len(scores), dtype=np.float32).reshape(1, -1, 4)
@@ -46,12 +48,18 @@ def test_the_second_best_class_is_always_there(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_every_class_that_scores_about_as_much_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    best, others = _candidates(monkeypatch, SCORES, alike=1e-3)
+    best, others = _candidates(monkeypatch, SCORES, alike=Tolerance().score_near)
     assert best == [(0, 1), (1, 2), (2, 0)]
     assert others == [(0, 2), (0, 3), (1, 3), (2, 1), (2, 2), (2, 3)]
 
 
 def test_one_class_has_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    best, others = _candidates(monkeypatch, SCORES[:, :1], alike=1e-3)
+    best, others = _candidates(monkeypatch, SCORES[:, :1], alike=Tolerance().score_near)
     assert best == [(0, 0), (1, 0), (2, 0)]
     assert others == []
+
+
+def test_of_next_to_nothing_not_every_class_is_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    low = np.array([[9e-4, 1e-4, 2e-4, 8.9e-4]], np.float32)
+    best, others = _candidates(monkeypatch, low, alike=Tolerance().score_near)
+    assert (best, others) == ([(0, 0)], [(0, 3)])

@@ -267,7 +267,11 @@ def test_what_a_file_says_of_the_input_replaces_the_familys_default(tmp_path: Pa
         (fed,) = (line for line in lines if line.startswith("input "))
         assert "mean 127.5 127.5 127.5, deviation 127.5 127.5 127.5, stretched" in fed
         assert fed.endswith(f"from {files}")
-    given = tvmdet.import_onnx(path, spec={"input": {"color": "bgr"}}).recognition
+    lower = {"input": {"color": "bgr"}, "postprocess": {"iou_threshold": 0.3}}
+    given = tvmdet.import_onnx(path, spec=lower).recognition
+    assert [line for line in given if line.startswith("score ")] == [
+        "score 0.25, IoU 0.3, from preprocessor_config.json and config.json and the spec"
+    ]
     assert any(line.startswith("input BGR") and "and the spec" in line for line in given)
 
 

@@ -50,11 +50,11 @@ def joined(ranges: tuple[Range, ...], rank: int = 3, **facts: Any) -> GraphSumma
     return summary_of({"output0": shape}, output_ranges={"output0": ranges}, **facts)
 
 
-def poses(points: int = 3, numbers: int = 2, **facts: Any) -> GraphSummary:
+def poses(points: int = 3, numbers: int = 2, **metadata: str) -> GraphSummary:
     """Ultralytics' YOLO26-pose: the points' numbers after the six of YOLOv10."""
-    metadata = {**ULTRALYTICS, "task": "pose", "kpt_shape": f"[{points}, {numbers}]"}
+    said = {"task": "pose", "kpt_shape": f"[{points}, {numbers}]", **metadata}
     shape = (1, 7, 6 + points * numbers)
-    return summary_of({"output0": shape}, metadata=metadata, **facts)
+    return summary_of({"output0": shape}, metadata={**ULTRALYTICS, **said})
 
 
 YOLOV10 = (*CORNERS, SCORE, number_range(1))

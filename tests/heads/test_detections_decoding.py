@@ -242,8 +242,40 @@ def test_keypoints_follow_the_six_columns() -> None:
     assert boxes[0, 2].tolist() == [1, 2, 30, 40]
     assert scores[0, 2].tolist() == [0, 0.75]
     assert points[0, 2].tolist() == [5, 6, 0.25, 7, 8, 1]
-    whole = claimed(poses(points=17, numbers=3)).keypoints
-    assert whole.names[0] == "nose" and (5, 6) in whole.skeleton
+    assert claimed(poses(points=17, numbers=3)).keypoints.names[0] == "point_0"
+    person = claimed(poses(points=17, numbers=3, names="{0: 'person'}")).keypoints
+    assert person.names[:3] == ("nose", "left_eye", "right_eye")
+    joined_names = {tuple(person.names[at] for at in pair) for pair in person.skeleton}
+    assert ("left_ankle", "left_knee") in joined_names
+    assert len(joined_names) == 19
+
+
+def test_masks_and_keypoints_at_once() -> None:
+    summary = summary_of({**MIXED, "output0": (1, 7, 13)}, metadata=ULTRALYTICS)
+    points = {"names": ["a", "b"]}
+    spec = recognise(
+        summary,
+        (64, 96),
+        {
+            "family": "detections",
+            "keypoints": points,
+            "options": {"box_output": "output0", "prototype_output": "output1"},
+        },
+    ).spec
+    outputs = _random(summary, 2, 2)
+    outputs["output0"][..., 5] = np.arange(7) % 2
+    assert_decodes_as_reference(spec, outputs)
+    want = get_head("detections").decode_reference(outputs, spec)
+    np.testing.assert_array_equal(want.masks.values, outputs["output0"][..., 6:9])
+    np.testing.assert_array_equal(want.keypoints, outputs["output0"][..., 9:])
+
+
+def test_what_the_option_says_ends_rows_where_nothing_else_does() -> None:
+    bare = summary_of({"output0": (1, 7, 12)}, metadata=ULTRALYTICS)
+    given = {"keypoints": False, "options": {"keypoint_columns": 6}}
+    spec = recognise(bare, (64, 96), given).spec
+    assert (spec.keypoints, spec.options["keypoint_columns"]) == (None, 6)
+    assert recognise(bare, (64, 96), spec.to_dict()).spec == spec
 
 
 def test_keypoints_of_rows_can_be_left_out() -> None:

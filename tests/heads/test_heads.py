@@ -257,7 +257,6 @@ def test_wrong_outputs_are_refused(family: str) -> None:
         ({"layout": "channels_last"}, "layout channels_last mean 126, .*in the middle dimension"),
         ({"output": "x"}, "options.output is 'x'; allowed: o"),
         ({"stride": [8]}, "unknown options.stride; family yolov8 has: keypoint_columns, layout, "),
-        ({"keypoint_columns": 1}, "correct the spec's labels"),
         ({"keypoint_columns": -1}, "options.keypoint_columns is -1; allowed: a whole number"),
     ],
 )

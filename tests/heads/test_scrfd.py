@@ -90,6 +90,9 @@ def test_landmarks_belong_to_the_boxes_of_their_level() -> None:
     assert named.keypoints.names == ("a", "b", "c", "d", "e")
     with pytest.raises(InputError, match="have 2 names and scored = false; the network has 5"):
         claim(_network(FACES), keypoints={"names": ["a", "b"]})
+    with pytest.raises(InputError, match=r"has bbox_16, bbox_32, bbox_8, which holds classes"):
+        outputs = [f"bbox_{stride}" for stride in STRIDES]
+        claim(_network(NAMED), options={"landmark_outputs": outputs})
     boxes_alone = {n: shape for n, shape in NAMED.items() if not n.startswith("kps")}
     with pytest.raises(InputError, match="family scrfd found none in the network's outputs"):
         claim(_network(boxes_alone), keypoints={"names": ["a", "b"]})

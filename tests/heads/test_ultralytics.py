@@ -72,8 +72,19 @@ def test_refuses(metadata: dict[str, str], masks: bool, reason: str) -> None:
 def test_poses_need_the_shape_of_their_points() -> None:
     said = {"task": "pose", "kpt_shape": "[17, 3]"}
     assert refuse_export(said, masks=False, keypoints=True) == ""
-    assert "no kpt_shape" in refuse_export({"task": "pose"}, masks=False, keypoints=True)
-    for wrong in ("[17]", "[17, 4]", "[0, 3]", "[17, 3.0]", "17", "x", "[True, 3]"):
+    told = refuse_export({"task": "pose"}, masks=False, keypoints=False)
+    assert "give the table keypoints in a spec" in told
+    assert refuse_export({"task": "pose"}, masks=False, keypoints=True) == "", "the table is given"
+    for wrong in [
+        "[17]",
+        "[17, 4]",
+        "[0, 3]",
+        "[17, 3.0]",
+        "17",
+        "x",
+        "[True, 3]",
+        "[30000000, 3]",
+    ]:
         assert read_ultralytics({"kpt_shape": wrong}).kpt_shape is None, wrong
 
 

@@ -57,6 +57,24 @@ def test_masks_decode_known_coefficients() -> None:
     assert coefficients[0, 9].tolist() == [-1, 2, -3, 4]
 
 
+def test_masks_and_keypoints_at_once() -> None:
+    network = summary({"o": (1, 17, 126), "p": (1, 4, 16, 24)})
+    spec = recognise(
+        network, SIZE, {"family": "yolov8", "keypoints": {"names": ["a", "b", "c"]}}
+    ).spec
+    assert (len(spec.labels), spec.keypoints.columns) == (3, 6)
+    outputs = random_outputs(network, batch=2)
+    want = assert_decodes(spec, outputs)
+    rows = outputs["o"].transpose(0, 2, 1)
+    np.testing.assert_array_equal(want.masks.values, rows[..., 7:11])
+    np.testing.assert_array_equal(want.keypoints, rows[..., 11:])
+    without = recognise(network, SIZE, {**spec.to_dict(), "keypoints": False}).spec
+    assert assert_decodes(without, outputs).keypoints is None
+    np.testing.assert_array_equal(
+        get_head("yolov8").decode_reference(outputs, without).masks.values, rows[..., 7:11]
+    )
+
+
 @pytest.mark.parametrize(
     ("got", "reason"),
     [

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx_models
 
 import tvmdet
 from tvmdet.artifact import Artifact
 from tvmdet.report.peak import Peak
 from tvmdet.report.per_layer import profile_layers
+from tvmdet.report.serve_profile import _between, _without_the_clock, entry_of
+from tvmdet.runtime.loader import load_native
+from tvmdet.runtime.native import configure_workers
+from tvmdet.runtime.threads import native_thread
 
 BATCH = 4
 
@@ -32,21 +38,37 @@ def test_a_profile_of_calls_by_picture_ends_with_its_time(tmp_path: Path) -> Non
     assert found.built_in_s > 0  # views of the pictures among them
 
 
-def test_small_functions_add_up_to_the_call(tmp_path: Path) -> None:
-    """Of hundreds that take a microsecond each, what reading the clock takes would be a third."""
+def test_the_quickest_function_takes_nothing() -> None:
+    seconds = _between([0.0, 0.25, 1.0, 1.75, 2.0, 4.25])
+    assert seconds.tolist() == [0.25, 0.75, 2.25]
+    assert _without_the_clock(seconds).tolist() == [0.0, 0.5, 2.0]
+
+
+def test_every_function_has_two_stamps_and_no_argument_is_looked_at(tmp_path: Path) -> None:
     graph = onnx_models.Graph()
     value = graph.conv("picture", (3, 16), 3, pads=[1, 1, 1, 1])
-    for _ in range(60):
+    for _ in range(5):
         value = graph.node("Relu", graph.conv(value, (16, 16), 1))
     proto = graph.model({"picture": ["n", 3, 4, 4]}, {value: None})
     model = tvmdet.import_onnx(onnx_models.save(proto, tmp_path / "m.onnx"), raw=True)
     tvmdet.compile(model, output=tmp_path / "m.tvmdet", threads=1)
     artifact = Artifact.open(tmp_path / "m.tvmdet")
-    peak = Peak(threads=1, flop_per_s=1e11, bytes_per_s={1 << 20: 1e10})
-    name = artifact.targets[0].name
-    sums = []
-    for _ in range(5):  # a busy machine disturbs some
-        found = profile_layers(artifact, name, 1, peak, rounds=200)
-        sums.append((found.kernels_s + found.built_in_s) / found.whole_s)
-    assert 0.7 < sorted(sums)[2] < 1.15, sums
-    assert found.watched_s > found.whole_s
+    function, arguments = entry_of(artifact, 1)
+    named: list[str] = []
+    stamps: list[float] = []
+
+    def note(_func: Any, name: str, before: bool, *_given: Any) -> int:
+        named.extend([name] if before else [])
+        return 0
+
+    def watch() -> tuple[Any, Any]:
+        module = load_native(artifact, artifact.targets[0])
+        module.watch(note)
+        want = module.call(function, arguments)
+        module.watch_clock(stamps)
+        return want, module.call(function, arguments)
+
+    want, got = native_thread(1, configure_workers).submit(watch).result()
+    np.testing.assert_array_equal(got[0], want[0])
+    assert len(stamps) == 2 * len(named) > 12
+    assert (np.diff(stamps) >= 0).all()

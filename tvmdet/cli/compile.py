@@ -92,15 +92,15 @@ def compile_(
     """
     names, batch_sizes, size_hw = parse_names(target), parse_batch(batch), parse_size(size)
     timeout_s, precisions = parse_duration(timeout, "--timeout"), parse_precisions(precision)
-    if tolerance is not None and not isinstance(precisions, str):
-        raise typer.BadParameter(
-            "it would be that of every precision; compile targets of different precision without "
-            "it, or one by one",
-            param_hint="--tolerance",
-        )
     destination = output_ or Path(f"{model.stem}.tvmdet")
     check_json(json)
-    _check(model, destination, names, precisions)
+    different = _check(model, destination, names, precisions)
+    if tolerance is not None and len(different) > 1:
+        raise typer.BadParameter(
+            f"it would be that of {' and '.join(sorted(different))}; compile targets of different "
+            "precision without it, or one by one",
+            param_hint="--tolerance",
+        )
     with Phases() as phase:
         phase(f"importing {model}")
         with untrusted.start_import(
@@ -119,7 +119,7 @@ def compile_(
             imported = work.result()
         allowed = None
         if tolerance is not None:
-            allowed = replace(Tolerance.at_precision(precision), raw=tolerance)
+            allowed = replace(Tolerance.at_precision(different.pop()), raw=tolerance)
         report = compile_model(
             imported,
             target=names,
@@ -153,12 +153,13 @@ def compile_(
 
 def _check(
     model: Path, destination: Path, targets: Sequence[str], precision: str | Mapping[str, str]
-) -> None:
-    """Refuses at once what would be refused after the model is read."""
+) -> set[str]:
+    """Refuses at once what would be refused after the model is read; returns the precisions."""
     from tvmdet.compiler.precisions import precisions_of
     from tvmdet.targets import resolve_target
 
-    for name, one in zip(targets, precisions_of(precision, targets), strict=True):
+    precisions = precisions_of(precision, targets)
+    for name, one in zip(targets, precisions, strict=True):
         try:
             found = resolve_target(name, one)
         except TargetError as error:
@@ -170,6 +171,7 @@ def _check(
         check_own_target(found)
     check_writable(destination, "-o")
     check_model_file(model)
+    return set(precisions)
 
 
 def _computes_in(target: str, precision: str) -> bool:

@@ -8,7 +8,8 @@ threshold, which of two overlapping boxes with equal scores survives suppression
 classes with equal scores a box is given, and which of many candidates with equal scores are among
 the ``pre_nms_top_k`` that enter suppression; with what follows from them. Of networks that suppress
 inside the reference is asked again on nudged pixels (:mod:`tvmdet.compiler.parity_nudges`). The
-masks of boxes that count as the same are compared by :mod:`tvmdet.compiler.parity_masks`, their
+ties are told by :mod:`tvmdet.compiler.parity_ties`. The masks of boxes that count as the same are
+compared by :mod:`tvmdet.compiler.parity_masks`, their
 keypoints by :mod:`tvmdet.compiler.parity_keypoints`.
 
 So that pictures with few objects test something too, the score threshold of each image is lowered
@@ -24,11 +25,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tvmdet.boxes import ImageTransform, iou_matrix
+from tvmdet.boxes import ImageTransform
 from tvmdet.compiler.images import NamedImage
 from tvmdet.compiler.parity_keypoints import KeypointTally
 from tvmdet.compiler.parity_masks import MaskTally
 from tvmdet.compiler.parity_nudges import settle_by_nudges
+from tvmdet.compiler.parity_ties import find_cut, rank_swaps
 from tvmdet.compiler.reference import Candidates, Reference, suppress, to_image
 from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.counted import counted
@@ -52,6 +54,7 @@ class _Tally:
     worst_iou: float = 1.0
     worst_score_drift: float = 0.0
     rank_swaps: int = 0
+    ties: int = 0
     excused: int = 0
     at_threshold: int = 0
     masks: MaskTally = field(default_factory=MaskTally)
@@ -89,7 +92,9 @@ class _Case:
 def _prepare(image: NamedImage, reference: Reference, tolerance: Tolerance) -> _Case:
     spec = reference.spec
     transform = ImageTransform.for_image(image.pixels.shape[:2], spec.input)
-    candidates, other_choices = reference.candidates(image.pixels, transform, alike=tolerance.score)
+    candidates, other_choices = reference.candidates(
+        image.pixels, transform, alike=tolerance.score_near
+    )
     if not np.all(np.isfinite(candidates.scores)):
         raise ParityError(
             f"ONNX Runtime's scores for {image.name} are not finite; "
@@ -105,19 +110,13 @@ def _prepare(image: NamedImage, reference: Reference, tolerance: Tolerance) -> _
         image=image,
         transform=transform,
         score=score,
-        cut=_cut(candidates, score, spec.postprocess.pre_nms_top_k),
+        cut=find_cut(candidates, score, spec.postprocess.pre_nms_top_k),
         # The masks of all that is not found would be most of the memory.
         candidates=above.compact(),
         expected=replace(to_image(expected, transform), masks=None, keypoints=None),
         masks=_masks(expected, transform, spec.masks),
         keypoints=_keypoints(expected, transform, spec.keypoints),
     )
-
-
-def _cut(candidates: Candidates, score: float, room: int) -> float | None:
-    """Returns the least score that enters suppression, where not all above the threshold do."""
-    above = int(np.count_nonzero(candidates.scores > score))
-    return float(candidates.scores[room - 1]) if above > room else None
 
 
 def _masks(
@@ -174,6 +173,13 @@ def check_detector(
             "folder of pictures with objects"
         )
     _refuse(tally, detector.target)
+    if tally.ties > 2 * tally.boxes:  # of two sides each
+        raise ParityError(
+            f"{detector.target}: of {counted(len(images), 'picture')} rounding decides what is "
+            f"found: {tally.boxes} of the boxes agree, and {tally.ties} of both sides do "
+            "not, whose scores or overlaps are equal but for rounding; give --images a folder of "
+            "pictures with objects that this detector knows"
+        )
     if tally.excused > 2 * tally.boxes:  # of two sides each
         raise ParityError(
             f"{detector.target}: of {counted(len(images), 'picture')} rounding decides what is "
@@ -253,8 +259,9 @@ def _compare(
         alone = above & (np.asarray(partners, np.intp) < 0)
         return int(np.sum(alone)) / max(int(np.sum(above)), 1)
 
-    rows = {side: _match(mine, everything, tolerance)[0] for side, (mine, _) in sides.items()}
-    swapped = _rank_swaps(alone, rows, case.candidates, case.cut, spec, tolerance)
+    fits = {side: _fits(mine, everything, tolerance)[0] for side, (mine, _) in sides.items()}
+    swapped = rank_swaps(alone, fits, case.candidates, case.cut, spec, tolerance)
+    tally.ties += len(swapped)
     if len(swapped) < len(alone) and reference.selects:
         settled = settle_by_nudges(
             [one for one in alone if one not in swapped],
@@ -339,13 +346,27 @@ def _compare_parts(
             for index, overlap in overlaps.items()
         ]
     if found.keypoints is not None and case.keypoints is not None:
+        sides = {index: _side(boxes[index], same_as(index), case.transform) for index in pairs}
         reasons = tally.keypoints.compare(
-            found.keypoints, boxes, case.keypoints, pairs, keypoints_of, tolerance
+            found.keypoints, sides, case.keypoints, pairs, keypoints_of, tolerance
         )
         wrong += reasons.items()
     for index, why in wrong:
         box = _in_words(compiled, index, reference.spec.labels)
         tally.breaches.append(f"{where}: of {box} {why}")
+
+
+def _side(
+    box_xyxy: npt.NDArray[np.float32], same: Candidates, transform: ImageTransform
+) -> float | None:
+    """Returns the longer side of an object, in pixels of the image, also of what is clipped off.
+
+    None of a box that is clipped to nothing: it is that of many candidates, whose points differ.
+    """
+    if (box_xyxy[2:] - box_xyxy[:2]).min() < 1 or not len(same.scores):
+        return None
+    whole = transform.to_image_unclipped(same.boxes_xyxy)
+    return float((whole[:, 2:] - whole[:, :2]).max())
 
 
 def _fits(
@@ -379,68 +400,6 @@ def _match(
             free[other] = False
             partners[row], overlaps[row] = other, float(ious[row, other])
     return partners, overlaps
-
-
-def _rank_swaps(
-    alone: Sequence[tuple[str, int]],
-    rows: Mapping[str, Sequence[int]],
-    candidates: Candidates,
-    cut: float | None,
-    spec: PostprocessSpec,
-    tolerance: Tolerance,
-) -> set[tuple[str, int]]:
-    """Returns the unmatched boxes whose absence on the other side is a matter of rounding.
-
-    Such a box is one of the reference's candidates, and the other side kept a box that overlaps
-    it, with about the same score or by about the threshold: rounding chose. Or its score is about
-    that at which the list of candidates was cut, so that rounding chose who is in it. What such a
-    choice suppressed in turn, or spared, follows from it.
-
-    Args:
-        alone: Side and index of each unmatched box.
-        rows: For each side, which candidate each of its boxes is; -1 for none.
-        candidates: Of the reference, with other choices, as suppression saw them: not clipped
-            to the image.
-        cut: The least score that entered suppression; None where all did.
-        spec: Of the suppression.
-        tolerance: What counts as about the same.
-    """
-    swapped: set[tuple[str, int]] = set()
-    if cut is not None:
-        near_cut = np.abs(candidates.scores - cut) <= tolerance.score_near(cut)
-        swapped = {
-            (side, index)
-            for side, index in alone
-            if rows[side][index] >= 0 and near_cut[rows[side][index]]
-        }
-    growing = True
-    while growing:
-        growing = False
-        for side, index in alone:
-            other = "reference" if side == "compiled" else "compiled"
-            row, others = rows[side][index], np.asarray(rows[other], np.intp)
-            if (side, index) in swapped or row < 0:
-                continue
-            one, rivals = candidates.take([row]), candidates.take(others)
-            overlap = iou_matrix(one.boxes_xyxy, rivals.boxes_xyxy)[0]
-            near = (overlap > spec.iou_threshold - (1 - tolerance.iou)) & (others >= 0)
-            if not spec.class_agnostic:
-                near &= rivals.class_ids == one.class_ids[0]
-            close = np.abs(rivals.scores - one.scores[0]) <= tolerance.score_near(one.scores[0])
-            edge = np.abs(overlap - spec.iou_threshold) <= 1 - tolerance.iou
-            chosen = np.array([(other, i) in swapped for i in range(len(others))], bool)
-            if np.any(near & (close | edge | chosen)) or _is_class_tie(row, candidates, tolerance):
-                swapped.add((side, index))
-                growing = True
-    return swapped
-
-
-def _is_class_tie(row: int, candidates: Candidates, tolerance: Tolerance) -> bool:
-    """Whether the same box is a candidate of another class with about the same score."""
-    same = np.all(candidates.boxes_xyxy == candidates.boxes_xyxy[row], axis=1)
-    same &= candidates.class_ids != candidates.class_ids[row]
-    near = tolerance.score_near(candidates.scores[row])
-    return bool(np.any(same & (np.abs(candidates.scores - candidates.scores[row]) <= near)))
 
 
 def _refuse(tally: _Tally, target: str) -> None:

@@ -1,9 +1,10 @@
 """The parity check of keypoints: the points that users see.
 
-The points of two boxes that count as the same must lie at most ``Tolerance.keypoint`` of the box's
-longer side apart, or be seen as the same (``UNSEEN_PX``), and their scores may differ as far as
-those of boxes. Where rounding may have chosen another candidate for the same box, that one's points
-will do.
+The points of two boxes that count as the same must lie at most ``Tolerance.keypoint`` of the longer
+side apart that the object has, in the image or not, or be seen as the same (``UNSEEN_PX``), and
+their scores may differ as far as those of boxes. Where rounding may have chosen another candidate
+for the same box, that one's points will do. A box that is clipped to nothing is that of many
+candidates, and its points are left out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tvmdet.compiler.tolerance import UNSEEN_PX, Tolerance
 from tvmdet.keypoints import Keypoints
@@ -38,7 +38,7 @@ class KeypointTally:
     def compare(
         self,
         found: Keypoints,
-        boxes_xyxy: npt.NDArray[np.float32],
+        sides: Mapping[int, float | None],
         expected: Keypoints,
         partners: Mapping[int, int],
         rivals_of: Callable[[int], Keypoints],
@@ -48,7 +48,8 @@ class KeypointTally:
 
         Args:
             found: The compiled detector's.
-            boxes_xyxy: Its boxes, in pixels of the image.
+            sides: The longer side of each of its boxes that has a partner, in pixels of the image;
+                None of one whose points are not compared.
             expected: The reference's.
             partners: For the index of each of its boxes that has a partner, that one's index.
             rivals_of: Returns the points of all of the reference's candidates that count as the
@@ -61,12 +62,14 @@ class KeypointTally:
         """
         wrong = {}
         for index, partner in partners.items():
-            box = boxes_xyxy[index].astype(np.float64)
-            side = max(float(np.max(box[2:] - box[:2])), 1.0)
+            side = sides[index]
+            if side is None:
+                continue
             (one,) = _differ(found, index, side, expected.take([partner]))
             if not one.fits(tolerance):
                 rivals = rivals_of(index)
-                one = min([one, *_differ(found, index, side, rivals)], key=_Difference.rank)
+                every = [one, *_differ(found, index, side, rivals)]
+                one = min(every, key=lambda each: (not each.fits(tolerance), *each.rank()))
             self.keypoints += len(found.names)
             self.worst_shift = max(self.worst_shift, one.shift)
             self.worst_score_drift = max(self.worst_score_drift, one.score)

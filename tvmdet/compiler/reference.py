@@ -6,6 +6,7 @@ not compiled: the graph, the normalisation, the decoding and the suppression are
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -154,7 +155,7 @@ class Reference:
         image_bgr: npt.NDArray[np.uint8],
         transform: ImageTransform,
         *,
-        alike: float = 0.0,
+        alike: Callable[[Any], Any] | None = None,
         nudge: float = 0.0,
         seed: int = 0,
     ) -> tuple[Candidates, Candidates]:
@@ -167,7 +168,8 @@ class Reference:
         Args:
             image_bgr: uint8 ``[H, W, 3]``.
             transform: How it lies in the network's input.
-            alike: How much less than the best such a class may score.
+            alike: Returns how much less than the best scores, ``[A]``, such a class may score;
+                None for nothing.
             nudge: Greatest random change of each value of the network's input, as a share of it.
             seed: Of those changes.
         """
@@ -204,7 +206,8 @@ class Reference:
         rows = np.arange(len(scores[0]))
         ranked = np.argsort(-scores[0], axis=1, kind="stable")
         best = ranked[:, 0]
-        others = scores[0] >= scores[0][rows, best, None] - alike
+        highest = scores[0][rows, best]
+        others = scores[0] >= (highest - (0 if alike is None else alike(highest)))[:, None]
         others[rows, ranked[:, 1 if scores.shape[2] > 1 else 0]] = True
         others[rows, best] = False
         first = rows * scores.shape[2] + best

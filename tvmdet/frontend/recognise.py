@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,9 +12,13 @@ from tvmdet.errors import InputError, ModelError
 from tvmdet.heads import AtOdds, GraphSummary, Question, Recognition, all_heads, get_head
 from tvmdet.heads.no_detector import refuse_without_boxes
 from tvmdet.heads.ultralytics import refuse_task
-from tvmdet.spec import DetectorSpec, InputSpec
+from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 __all__ = ["recognise"]
+
+_OF_ITSELF = "the network normalises"
+# What families say of their thresholds.
+_THRESHOLDS = re.compile(r"^score [\d.]+, IoU [\d.]+(, as \w+ predicts)?")
 
 
 def recognise(
@@ -50,11 +55,18 @@ def recognise(
         return found
     reasons = [one.replace("from the spec", f"from {source}") for one in found.reasons]
     if _fed(spec.input) != _fed(found.spec.input):
-        # What the family has by default is no longer true.
-        reasons = [one for one in reasons if not one.startswith("input ")]
+        # What the family has by default is no longer true; what the network does itself still is.
+        reasons = [one for one in reasons if not one.startswith("input ") or _OF_ITSELF in one]
         reasons.append(f"input {_fed(spec.input)}, from {source}")
+    thresholds = _thresholds(spec.postprocess)
+    if thresholds != _thresholds(found.spec.postprocess):
+        reasons = [_THRESHOLDS.sub(f"{thresholds}, from {source}", one) for one in reasons]
     reasons.append(f"from {source}: {', '.join(sorted(overrides))}")
     return Recognition(family=found.family, reasons=tuple(reasons), spec=spec)
+
+
+def _thresholds(given: PostprocessSpec) -> str:
+    return f"score {given.score_threshold}, IoU {given.iou_threshold}"
 
 
 def _fed(given: InputSpec) -> str:

@@ -303,6 +303,12 @@ class DenseHead(Head):
         if isinstance(activations, str):
             return activations
         landmarks = names_of(options, "landmark_outputs", summary.outputs)
+        others = {name for names in found.names.values() for name in names}
+        if taken := others.intersection(landmarks or ()):
+            raise InputError(
+                f"the spec's options.landmark_outputs has {', '.join(sorted(taken))}, which holds "
+                "classes or boxes; name the outputs of points beside each box, or leave it away"
+            )
         landmarks = landmarks or self.landmarks(summary, found)
         points = self._keypoints(summary, found, landmarks) if landmarks else None
         names = {**found.names, "landmark": landmarks} if landmarks else found.names

@@ -132,14 +132,14 @@ class DetectionOutputs:
 
 
 def find_detection_outputs(
-    summary: GraphSummary, options: Mapping[str, Any], points: int = 0
+    summary: GraphSummary, options: Mapping[str, Any], keypoint_columns: int = 0
 ) -> DetectionOutputs | str:
     """Finds the outputs: those that the options name, else those that can be told.
 
     Args:
         summary: The network.
         options: Of the user's spec.
-        points: How many numbers of keypoints end each row.
+        keypoint_columns: How many numbers of keypoints end each row.
 
     Returns:
         The outputs, or one sentence that says what is missing.
@@ -159,7 +159,7 @@ def find_detection_outputs(
             roles[role] = told
     boxes = roles.get("boxes", "")
     prototypes = choice(options, "prototype_output", ("", *outputs))
-    joined, mixed_from = _joined(outputs, points)
+    joined, mixed_from = _joined(outputs, keypoint_columns)
     boxes = boxes or joined
     if prototypes is None:
         prototypes = mixed_from if boxes == joined else ""
@@ -182,7 +182,7 @@ def find_detection_outputs(
     }
     if not columns:
         coefficients = int(outputs[prototypes].shape[1] or 0) if prototypes else 0
-        decided = _columns(summary, boxes, int(width) - coefficients - points, of_rows)
+        decided = _columns(summary, boxes, int(width) - coefficients - keypoint_columns, of_rows)
         if isinstance(decided, str):
             return decided
         columns, why = decided
@@ -246,14 +246,18 @@ def _is_score(summary: GraphSummary, name: str) -> bool:
     return bool(values.size and (values >= 0).all() and (values <= 1).all() and values.any())
 
 
-def _joined(outputs: Mapping[str, TensorSummary], points: int) -> tuple[str, str]:
+def _joined(outputs: Mapping[str, TensorSummary], keypoint_columns: int) -> tuple[str, str]:
     """Returns the only output whose columns could hold boxes, scores and classes, and prototypes.
 
     Ultralytics' segmentation models with the suppression inside have ``[N, K, 6 + P]`` and
     prototypes ``[N, P, h, w]``, their pose models the points' numbers after the six.
     """
     floats = {name: value.shape for name, value in outputs.items() if _is_float(value)}
-    fits = [name for name, shape in floats.items() if shape[-1:] in ((6 + points,), (7 + points,))]
+    fits = [
+        name
+        for name, shape in floats.items()
+        if shape[-1:] in ((6 + keypoint_columns,), (7 + keypoint_columns,))
+    ]
     if len(fits) == 1 and len(floats) == 1:
         return fits[0], ""
     tables = [name for name, shape in floats.items() if len(shape) == 3]

@@ -33,7 +33,7 @@ from tvmdet.heads.landmarks import keypoints_line
 from tvmdet.heads.libreyolo import libreyolo_input
 from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import whole_number
-from tvmdet.heads.pose import KEYPOINT_COLUMNS, row_keypoints
+from tvmdet.heads.pose import KEYPOINT_COLUMNS, given_columns, row_keypoints
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
 
@@ -71,7 +71,8 @@ class DetectionsHead(Head):
         """Implements :meth:`tvmdet.heads.base.Head.examine`."""
         options = given.get("options", {})
         points = row_keypoints(summary.metadata, given)
-        found = find_detection_outputs(summary, options, 0 if points is None else points.columns)
+        columns_of_points = given_columns(points, given)
+        found = find_detection_outputs(summary, options, columns_of_points)
         if isinstance(found, str):
             return self._ask_which_to_keep(summary, size_hw, given) or found
         frame = box_frame(summary, found, size_hw, options)
@@ -107,7 +108,7 @@ class DetectionsHead(Head):
                 "mask_output": found.masks,
                 "score_output": found.scores,
                 **({"prototype_output": found.prototypes} if found.prototypes else {}),
-                **({KEYPOINT_COLUMNS: points.columns} if points is not None else {}),
+                **({KEYPOINT_COLUMNS: columns_of_points} if columns_of_points else {}),
             },
             masks=masks,
             keypoints=points,

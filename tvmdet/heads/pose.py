@@ -13,9 +13,10 @@ import numpy as np
 
 from tvmdet.coco_names import COCO_KEYPOINTS, COCO_SKELETON
 from tvmdet.errors import InputError
+from tvmdet.heads.labels import labels_from_metadata
 from tvmdet.heads.options import whole_number
 from tvmdet.heads.ultralytics import read_ultralytics
-from tvmdet.spec import DetectorSpec, KeypointSpec
+from tvmdet.spec import MOST_KEYPOINTS, DetectorSpec, KeypointSpec
 
 if TYPE_CHECKING:
     from tvm import relax
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 __all__ = [
     "KEYPOINT_COLUMNS",
     "emit_row_keypoints",
+    "given_columns",
     "keypoint_columns",
     "reference_row_keypoints",
     "row_keypoints",
 ]
 
 KEYPOINT_COLUMNS = "keypoint_columns"
-_MOST_COLUMNS = 3000
+_COCO_LABELS = ("person",)
+_MOST_COLUMNS = 3 * MOST_KEYPOINTS
 
 
 def row_keypoints(metadata: Mapping[str, str], given: Mapping[str, Any]) -> KeypointSpec | None:
@@ -50,9 +53,20 @@ def row_keypoints(metadata: Mapping[str, str], given: Mapping[str, Any]) -> Keyp
     names = read_ultralytics(metadata).kpt_names
     if len(names) != count or len(set(names)) != count:
         names = tuple(f"point_{index}" for index in range(count))
-        names = COCO_KEYPOINTS if count == len(COCO_KEYPOINTS) else names
+        if count == len(COCO_KEYPOINTS) and labels_from_metadata(metadata)[0] == _COCO_LABELS:
+            names = COCO_KEYPOINTS
     skeleton = COCO_SKELETON if names == COCO_KEYPOINTS else ()
     return KeypointSpec(names=names, scored=numbers == 3, skeleton=skeleton)
+
+
+def given_columns(points: KeypointSpec | None, given: Mapping[str, Any]) -> int:
+    """Returns how many numbers of keypoints end each row: those of the points, else the option's.
+
+    Raises:
+        InputError: The option is no such number.
+    """
+    told = whole_number(given.get("options", {}), KEYPOINT_COLUMNS, 0, _MOST_COLUMNS) or 0
+    return told if points is None else points.columns
 
 
 def keypoint_columns(spec: DetectorSpec) -> int:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tvmdet.spec import MOST_KEYPOINTS
+
 __all__ = [
     "UltralyticsExport",
     "is_rtdetr",
@@ -99,24 +101,26 @@ def refuse_task(metadata: Mapping[str, str]) -> str:
     )
 
 
-def refuse_export(metadata: Mapping[str, str], *, masks: bool, keypoints: bool = False) -> str:
+def refuse_export(
+    metadata: Mapping[str, str], *, masks: bool, keypoints: bool | None = None
+) -> str:
     """Says why the metadata rule out one row of box and class scores per anchor, or ''.
 
     Args:
         metadata: The metadata of the ONNX file.
         masks: Whether the network has an output of mask prototypes.
-        keypoints: Whether the rows may end in keypoints.
+        keypoints: Whether the rows end in keypoints; None for a family that has none.
     """
     export = read_ultralytics(metadata)
     if refusal := refuse_task(metadata):
         return refusal
     if export.task == "segment" and not masks:
         return "the metadata say task 'segment', but there is no output of mask prototypes"
-    if export.task == "pose" and not (keypoints and export.kpt_shape):
+    if export.task == "pose" and not keypoints:
         return "the metadata say task 'pose', " + (
-            "but no kpt_shape: say the keypoints in a spec with task 'detect'"
-            if keypoints
-            else "but this family's rows have no keypoints"
+            "but this family's rows have no keypoints"
+            if keypoints is None
+            else "but no kpt_shape: give the table keypoints in a spec"
         )
     if export.task not in (None, "detect", "segment", "pose"):
         return (
@@ -140,7 +144,8 @@ def _literal(text: str) -> Any:
 
 def _kpt_shape(value: Any) -> tuple[int, int] | None:
     listed = isinstance(value, list | tuple) and [type(one) for one in value] == [int, int]
-    return (value[0], value[1]) if listed and value[0] > 0 and value[1] in (2, 3) else None
+    known = listed and 0 < value[0] <= MOST_KEYPOINTS and value[1] in (2, 3)
+    return (value[0], value[1]) if known else None
 
 
 def _kpt_names(value: Any) -> tuple[str, ...]:

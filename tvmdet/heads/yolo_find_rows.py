@@ -29,7 +29,7 @@ class FoundRows:
         anchors: How many rows there are.
         prototypes: Name and number of the mask prototypes, or None.
         ignored: Outputs that are not used.
-        points: How many numbers of keypoints end a row.
+        keypoint_columns: How many numbers of keypoints end a row.
     """
 
     output: str
@@ -39,7 +39,7 @@ class FoundRows:
     anchors: int
     prototypes: tuple[str, int] | None = None
     ignored: tuple[str, ...] = ()
-    points: int = 0
+    keypoint_columns: int = 0
 
     @property
     def axis(self) -> int:
@@ -214,8 +214,8 @@ def rows_options(found: FoundRows) -> dict[str, Any]:
     }
     if found.prototypes:
         options["prototypes"] = found.prototypes[0]
-    if found.points:
-        options[KEYPOINT_COLUMNS] = found.points
+    if found.keypoint_columns:
+        options[KEYPOINT_COLUMNS] = found.keypoint_columns
     return options
 
 
@@ -227,7 +227,7 @@ def describe_rows(
     first, second = sizes if found.layout == "channels_first" else sizes[::-1]
     strides = ", ".join(str(stride) for stride in found.strides)
     masks = f" + {found.coefficients} mask rows" if found.prototypes else ""
-    masks += f" + {found.points} keypoint rows" if found.points else ""
+    masks += f" + {found.keypoint_columns} keypoint rows" if found.keypoint_columns else ""
     lines = [
         f"{found.output} is [N, {first}, {second}]: {lead} + {classes} class rows{masks}, one "
         f"column per anchor of strides {strides} at {size_hw[0]}x{size_hw[1]}"

@@ -136,8 +136,9 @@ class RowFormat:
         if spec.options["layout"] == "channels_first":
             output = bb.emit(relax.op.permute_dims(output, [0, 2, 1]))
         edges = [2, 4, *([5] if self.lead == 5 else [])]
-        if count or keypoint_columns(spec):
-            edges.append(self.lead + len(spec.labels))
+        end = self.lead + len(spec.labels)
+        points = keypoint_columns(spec)
+        edges += [end] * bool(count or points) + [end + count] * bool(count and points)
         parts = bb.emit(relax.op.split(output, edges, axis=2))
         cut = [bb.emit(relax.TupleGetItem(parts, at)) for at in range(len(edges) + 1)]
         return Rows(
@@ -145,7 +146,7 @@ class RowFormat:
             extent=cut[1],
             objectness=cut[2] if self.lead == 5 else None,
             scores=cut[self.lead - 2],
-            masks=MaskValues(values=cut[-1], prototypes=prototypes) if count else None,
+            masks=MaskValues(values=cut[self.lead - 1], prototypes=prototypes) if count else None,
             keypoints=None if spec.keypoints is None else cut[-1],
         )
 
@@ -165,7 +166,8 @@ class RowFormat:
         rows = np.moveaxis(output, 1, 2) if spec.options["layout"] == "channels_first" else output
         classes = slice(self.lead, self.lead + len(spec.labels))
         if count:
-            masks = MaskValues(values=rows[:, :, -count:], prototypes=prototypes)
+            values = rows[:, :, classes.stop : classes.stop + count]
+            masks = MaskValues(values=values, prototypes=prototypes)
         return Rows(
             center=rows[:, :, :2],
             extent=rows[:, :, 2:4],

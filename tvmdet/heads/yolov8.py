@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.labels import choose_labels, labels_from_metadata
-from tvmdet.heads.pose import row_keypoints
+from tvmdet.heads.pose import given_columns, row_keypoints
 from tvmdet.heads.ultralytics import is_ultralytics, refuse_export
 from tvmdet.heads.yolo_evidence import box_runs, doubt_boxes, doubt_scores, unit_input
 from tvmdet.heads.yolo_find_rows import FoundRows, describe_rows, find_rows, rows_options
@@ -62,21 +62,22 @@ class YoloV8Head(Head):
         if isinstance(found, str):
             return found
         points = row_keypoints(summary.metadata, given)
-        if points is not None:
-            found = replace(found, points=points.columns)
+        found = replace(found, keypoint_columns=given_columns(points, given))
         refusal = refuse_export(
-            summary.metadata, masks=found.prototypes is not None, keypoints=True
+            summary.metadata,
+            masks=found.prototypes is not None,
+            keypoints=found.keypoint_columns > 0,
         )
         asked = given.get("family") == self.name
         if not asked:
-            classes_end = found.values - found.coefficients - found.points
+            classes_end = found.values - found.coefficients - found.keypoint_columns
             refusal = refusal or doubt_scores(summary, found, 4, classes_end)
         refusal = refusal or doubt_boxes(summary, found, size_hw, _ROWS.per_cell)
         if not asked:
             refusal = refusal or _doubt(summary, found, given)
         if refusal:
             return refusal
-        classes = found.values - 4 - found.coefficients - found.points
+        classes = found.values - 4 - found.coefficients - found.keypoint_columns
         labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):
             return labels

@@ -98,18 +98,27 @@ def profile(
                 start = time.perf_counter()
                 module.call(function, arguments)
                 times.append(time.perf_counter() - start)
-            each.append(np.subtract(stamps[1::2], stamps[0::2]))
+            each.append(_between(stamps))
         plain_s, watched_s = (np.asarray(times[_WARM_UP:]) for times in wholes)
         functions_s = np.asarray(each[_WARM_UP:])
         fast = _least(watched_s, 2)
         quiet = fast[_least((watched_s - functions_s.sum(axis=1))[fast], 2)]
-        means = functions_s[quiet].mean(axis=0)
-        means -= means.min()
+        means = _without_the_clock(functions_s[quiet].mean(axis=0))
         whole, slowed = plain_s[_least(plain_s, 4)].mean(), watched_s[quiet].mean()
         found = _by_name(calls, means)
         return {"whole_s": float(whole), "watched_s": float(slowed), **found}
 
     return thread.submit(work).result()
+
+
+def _between(stamps: Sequence[float]) -> Any:
+    """Returns the seconds of each function, of stamps before and after each in turn."""
+    return np.subtract(stamps[1::2], stamps[0::2])
+
+
+def _without_the_clock(seconds: Any) -> Any:
+    """Takes what reading the clock takes off the time of each function."""
+    return seconds - seconds.min()
 
 
 def _least(values: Any, part: int) -> Any:
