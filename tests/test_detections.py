@@ -222,6 +222,22 @@ def test_points_that_are_no_numbers_are_null_in_json() -> None:
     assert data["detections"][0]["keypoints"][0]["xy"] == [None, None]
 
 
+def test_what_is_found_is_one_line() -> None:
+    assert repr(two()) == "<Detections of 'a.jpg', 50x60: 2 objects: cat 0.75, dog 0.50>"
+    none = Detections.empty((0, 0), error="image b.jpg is empty")
+    assert repr(none) == "<Detections of an array, 0x0: 0 objects; error: image b.jpg is empty>"
+    many = dataclasses.replace(
+        two(),
+        boxes_xyxy=np.zeros((7, 4), np.float32),
+        scores=np.linspace(0.9, 0.3, 7).astype(np.float32),
+        class_ids=np.zeros(7, np.int32),
+        labels=("cat",) * 7,
+    )
+    assert repr(many).endswith("7 objects: cat 0.90, cat 0.80, cat 0.70, cat 0.60, cat 0.50, ...>")
+    assert repr(with_points().keypoints) == "<Keypoints of 2 objects: eye, nose, scored>"
+    assert repr(with_points(scored=False).keypoints) == "<Keypoints of 2 objects: eye, nose>"
+
+
 def test_keypoints_go_to_supervision() -> None:
     converted = with_points().to_supervision()
     np.testing.assert_array_equal(converted.data["keypoints_xy"], with_points().keypoints.xy)

@@ -20,6 +20,9 @@ from tvmdet.spec import DetectorSpec
 __all__ = ["Detection", "Detections"]
 
 
+_SHOWN = 5  # objects in a repr
+
+
 class _Fields(NamedTuple):
     box_xyxy: tuple[float, float, float, float]
     score: float
@@ -55,7 +58,7 @@ class Detection(_Fields):
         return None if self._keypoints is None else self._keypoints.of(self._index)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Detections:
     """The objects found in one image, best score first.
 
@@ -157,6 +160,18 @@ class Detections:
         """
         masks = self.instance_masks
         return None if masks is None else [masks.rle(index) for index in range(len(masks))]
+
+    def __repr__(self) -> str:
+        """Returns one line: the best objects, of which image, and why not."""
+        best = [
+            f"{label} {score:.2f}" for label, score in zip(self.labels, self.scores, strict=True)
+        ]
+        shown = ", ".join([*best[:_SHOWN], *(["..."] if len(best) > _SHOWN else [])])
+        height, width = self.image_size_hw
+        of = f"of {self.source!r}" if self.source else "of an array"
+        what = f"{counted(len(self), 'object')}{f': {shown}' if shown else ''}"
+        why = f"; error: {self.error}" if self.error else ""
+        return f"<Detections {of}, {height}x{width}: {what}{why}>"
 
     def __len__(self) -> int:
         """Returns the number of boxes."""

@@ -34,7 +34,7 @@ class Keypoint(NamedTuple):
     score: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Keypoints:
     """The points of one image's detections, in their order.
 
@@ -63,6 +63,11 @@ class Keypoints:
             raise InputError(
                 f"keypoint scores have the shape {self.scores.shape}; allowed: {self.xy.shape[:2]}"
             )
+
+    def __repr__(self) -> str:
+        """Returns one line: of how many objects, and which points."""
+        scored = ", scored" if self.scores is not None else ""
+        return f"<Keypoints of {counted(len(self), 'object')}: {', '.join(self.names)}{scored}>"
 
     def __len__(self) -> int:
         """Returns the number of objects."""
