@@ -47,6 +47,7 @@ def test_a_profile_adds_up() -> None:
     )
     assert table.kernels_s == pytest.approx(0.009)
     assert table.closure == pytest.approx(0.9)
+    assert table.explained == pytest.approx(0.95)
     assert [one.winnable_s for one in layers] == [pytest.approx(0.002), 0.0]
     described = table.to_dict()["layers"]
     assert described[0]["gflops"] == pytest.approx(0.17, abs=0.01)
@@ -55,9 +56,18 @@ def test_a_profile_adds_up() -> None:
 
 @pytest.mark.parametrize(
     ("kernels_s", "built_in_s", "warned"),
-    [(0.0097, 0.0030, False), (0.0104, 0.0030, False), (0.0090, 0.0010, True), (0.0106, 0.0, True)],
+    [
+        (0.0097, 0.0, False),
+        (0.0104, 0.0, False),
+        (0.0090, 0.0010, False),
+        (0.0090, 0.0004, True),
+        (0.0106, 0.0, True),
+        (0.0097, 0.0030, True),
+    ],
 )
-def test_kernels_alone_must_add_up(kernels_s: float, built_in_s: float, warned: bool) -> None:
+def test_kernels_and_built_in_functions_must_add_up(
+    kernels_s: float, built_in_s: float, warned: bool
+) -> None:
     table = LayerTable(
         batch_size=1,
         whole_s=0.010,

@@ -132,7 +132,8 @@ def _layers(table: LayerTable) -> Grid:
     winnable = sum(layer.winnable_s for layer in table.layers)
     below = (
         f"sum of kernels {table.kernels_s * 1e3:.3f} ms = {table.closure:.1%} of the call "
-        f"({whole * 1e3:.3f} ms); allocation and other built-ins {table.built_in_s * 1e3:.3f} ms",
+        f"({whole * 1e3:.3f} ms); with allocation and other built-ins, "
+        f"{table.built_in_s * 1e3:.3f} ms, {table.explained:.1%}",
         f"timing each kernel made the call {table.watched_s / whole - 1:.1%} slower",
         f"tuning could win at the very most {winnable * 1e3:.3f} ms, {winnable / whole:.0%}",
     )

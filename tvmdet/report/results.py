@@ -228,10 +228,10 @@ class BenchReport:
                 )
         for profile in self.layers:
             where = f"kernels, batch {profile.batch_size}"
-            if abs(profile.closure - 1) > _UNEXPLAINED:
+            if abs(profile.explained - 1) > _UNEXPLAINED:
                 said.append(
-                    f"{where}: they add up to {profile.closure:.0%} of a call that nobody watches; "
-                    "trust shares more than milliseconds"
+                    f"{where}: with built-in functions they add up to {profile.explained:.0%} of a "
+                    "call that nobody watches; trust shares more than milliseconds"
                 )
             if abs(profile.watched_s / profile.whole_s - 1) > _COSTLY:
                 said.append(
