@@ -15,6 +15,7 @@ from assertions import assert_close
 import tvmdet
 from tvmdet.boxes import ImageTransform
 from tvmdet.compiler import compile as compiler_compile
+from tvmdet.compiler import parity
 from tvmdet.compiler.images import draw_images
 from tvmdet.compiler.parity import check_detector
 from tvmdet.compiler.parity_keypoints import KeypointTally
@@ -247,3 +248,38 @@ def test_metadata_that_say_nothing_leave_it_to_the_spec(tmp_path: Path) -> None:
     assert model.spec.options["keypoint_columns"] == 15
     with pytest.raises((InputError, ModelError), match="no scores"):
         tvmdet.import_onnx(path, spec={"keypoints": {"names": pose_detector.NAMES}})
+
+
+def test_masks_and_points_of_one_detector_come_out_apart(tmp_path: Path) -> None:
+    path = pose_detector.pose_network(tmp_path / "both.onnx", masks=4)
+    model = tvmdet.import_onnx(path)
+    assert model.spec.masks is not None and len(model.spec.keypoints.names) == 5
+    report = compiler_compile(model, output=tmp_path / "both.tvmdet", logs=tmp_path / "logs")
+    (certificate,) = report.parity.values()
+    assert certificate["masks"] > 50 and certificate["keypoints"] > 500
+    with tvmdet.load(report.output) as detector:
+        found = detector.detect(draw_images(pose_detector.SIZE_HW)[4].pixels, score=0.3)
+    assert found.masks.shape[0] == found.keypoints.xy.shape[0] == len(found) > 10
+    assert found.keypoints.scores.min() >= 0 and found.keypoints.scores.max() <= 1
+
+
+def test_a_case_knows_the_cut_and_asks_for_classes_that_tie(
+    built: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = built
+    asked: list[Any] = []
+    plain = Reference.candidates
+
+    def candidates(self: Reference, *args: Any, **more: Any) -> Any:
+        asked.append(more.get("alike"))
+        return plain(self, *args, **more)
+
+    monkeypatch.setattr(Reference, "candidates", candidates)
+    reference, tolerance = Reference(model, 1), Tolerance()
+    image = draw_images(pose_detector.SIZE_HW)[4]
+    assert parity._prepare(image, reference, tolerance).cut is None
+    post = replace(model.spec.postprocess, pre_nms_top_k=3)
+    reference.spec = replace(model.spec, postprocess=post)
+    case = parity._prepare(image, reference, tolerance)
+    assert case.cut == np.sort(case.candidates.scores)[-3] or case.cut > case.score
+    assert asked == [tolerance.score_near] * 2

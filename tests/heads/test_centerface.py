@@ -136,6 +136,18 @@ def test_refuses(outputs: dict[str, tuple[int, ...]], reason: str) -> None:
     assert re.search(reason, answer), answer
 
 
+def test_one_map_of_landmarks_is_told_and_its_shape_is_checked() -> None:
+    options = {"heatmap_output": "heatmap", "size_output": "scale", "offset_output": "offset"}
+    given = {"family": "centerface", "options": options}
+    two = _network({**NAMED, "more": (1, 10, *GRID)}, None)
+    assert claim(two, **given).spec.keypoints is None, "either may be it"
+    named = {**given, "options": {**options, "landmark_output": "more"}}
+    assert claim(two, **named).spec.options["landmark_output"] == "more"
+    wrong = {**given, "options": {**options, "landmark_output": "scale"}}
+    with pytest.raises(InputError, match=r"scale is .*the spec needs \[N, 10, 16, 24\]"):
+        claim(two, **wrong)
+
+
 def test_roles_alone_leave_it_with_centernet() -> None:
     # A spec that names outputs and no family settles CenterNet's three maps, as it did.
     outputs = {"a": (1, 1, *GRID), "b": (1, 2, *GRID), "c": (1, 2, *GRID)}
