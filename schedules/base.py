@@ -125,10 +125,13 @@ def fingerprint(func: tirx.PrimFunc) -> str:
     return f"{tvm_ffi.structural_hash(bare, map_free_vars=True) & (2**64 - 1):016x}"
 
 
-def schedule_of(func: tirx.PrimFunc) -> Schedule:
+def schedule_of(func: tirx.PrimFunc, *, checked: bool = True) -> Schedule:
     """Returns a fresh schedule whose module holds a copy of ``func`` as ``main``.
+
+    With ``checked`` a step is refused where TVM cannot prove what it needs.
 
     The copy is deep: in TVM 0.27 a schedule of a shared body can rewrite it in place (the first
     ``split`` of a function that was not inlined into before).
     """
-    return Schedule(tvm.IRModule({"main": renew_defs(func).with_attr("global_symbol", "main")}))
+    module = tvm.IRModule({"main": renew_defs(func).with_attr("global_symbol", "main")})
+    return Schedule(module, enable_check=checked)

@@ -44,7 +44,6 @@ from tvmdet.targets import Target
 
 __all__ = ["WinogradConv2dNhwc"]
 
-MARK = "tvmdet.winograd_conv2d"
 WEIGHT_STAGES = ("weight_columns", "weight_tiles")
 STAGES = ("pad", "input_columns", "input_tiles", "product", "output_rows", "output_tiles")
 
@@ -62,11 +61,15 @@ class WinogradConv2dNhwc(RegisterTile, Template):
     """Fused Winograd convolution; see the module's text."""
 
     told_by_other_pictures: ClassVar[int] = 4
+    mark: ClassVar[str] = "tvmdet.winograd_conv2d"
+    """Annotation of the block of the products."""
+    checked: ClassVar[bool] = True
+    """Whether TVM can prove that what is read was written."""
 
     def match(self, func: tirx.PrimFunc, target: Target) -> Workload | None:
         """Matches a function with one Winograd convolution whose epilogue keeps its shape."""
         schedule = schedule_of(func)
-        product = annotated_block(schedule, MARK)
+        product = annotated_block(schedule, self.mark)
         if product is None:
             return None
         blocks = child_blocks(schedule)
@@ -83,7 +86,7 @@ class WinogradConv2dNhwc(RegisterTile, Template):
         if shape[0] * tiles_h * tiles_w != tiles:
             return None
         return Workload(
-            anchor=str(notes[MARK]),
+            anchor=str(notes[self.mark]),
             flop=int(notes["tvmdet.flop"]),
             facts=(
                 ("lanes", lanes),
@@ -102,13 +105,13 @@ class WinogradConv2dNhwc(RegisterTile, Template):
         """Returns slabs and chunks that fit L2 with full register tiles, least traffic first."""
         settings = self._settings(workload, target)
         settings = settings or self._settings(workload, target, full=False)
-        ranked = [(_cost(workload, target, knobs), knobs) for knobs in settings]
+        ranked = [(_cost(workload, target, knobs, self.rate), knobs) for knobs in settings]
         ranked.sort(key=lambda entry: entry[0])
         return [Decision.of(self.name, **knobs) for _, knobs in ranked[:48]]
 
     def apply(self, func: tirx.PrimFunc, workload: Workload, decision: Decision) -> Schedule:
         """Applies one way to split the work; see :class:`Template`."""
-        schedule = schedule_of(func)
+        schedule = schedule_of(func, checked=self.checked)
         lanes, side = workload["lanes"], workload["side"]
         stages = {name: schedule.get_sblock(name) for name in STAGES}
         last = child_blocks(schedule)[-1]
@@ -131,10 +134,12 @@ class WinogradConv2dNhwc(RegisterTile, Template):
             schedule.reorder(chunk, no, ho, ni, hm, wo, oo, hi, wi, oi)
             task = part = schedule.fuse(chunk, no, ho)
         schedule.parallel(task)
+        self.prepare_task(schedule, task)
         schedule.vectorize(oi)
         for name in ("output_tiles", "output_rows"):
             schedule.compute_at(stages[name], oo, preserve_unit_loops=True)
         schedule.compute_at(stages["product"], part, preserve_unit_loops=True)
+        stages["product"] = self.make_steps(schedule, stages["product"], lanes)
         if decision["split"] == "slabs":
             schedule.compute_at(stages["input_tiles"], task, preserve_unit_loops=True)
         self._input(schedule, stages, workload, own_task=decision["split"] == "chunks")
@@ -145,9 +150,9 @@ class WinogradConv2dNhwc(RegisterTile, Template):
         for name in ("output_rows", "output_tiles"):
             _in_registers(schedule, stages[name])
             schedule.set_scope(stages[name], 0, "local")
-        loops = schedule.get_loops(last)
-        schedule.unroll(loops[-2])
-        schedule.unroll(loops[-3])
+        *_, down, across, _ = schedule.get_loops(last)
+        schedule.unroll(down)
+        schedule.unroll(across)
         return overlap_tiles(schedule)
 
     def _settings(
@@ -227,34 +232,49 @@ class WinogradConv2dNhwc(RegisterTile, Template):
     def _products(
         self, schedule: Schedule, product: SBlockRV, lanes: int, decision: Decision
     ) -> LoopRV:
-        """Vectorises the register tile of the products; returns the loop over a tile's rows."""
+        """Lays out the register tile of the products; returns the loop over a tile's rows."""
         e, f, t, o, k = schedule.get_loops(product)[-5:]
         to, ti = split_overlapping(schedule, t, decision["tile"])
-        oo, oi = schedule.split(o, [None, decision["oc_blocks"] * lanes])
-        blocks, vector = schedule.split(oi, [None, lanes])
+        oo, blocks, *vector = self.split_channels(schedule, o, decision["oc_blocks"], lanes)
         depth = self.depth_loops(schedule, k, lanes)
-        schedule.reorder(e, f, oo, to, *depth, ti, blocks, vector)
+        schedule.reorder(e, f, oo, to, *depth, ti, blocks, *vector)
         self.load_inputs(schedule, product, depth)
         store = schedule.cache_write(product, 0, "local")
         schedule.reverse_compute_at(store, to, preserve_unit_loops=True)
-        schedule.vectorize(vector)
+        for loop in vector:
+            schedule.vectorize(loop)
         schedule.unroll(blocks)
         schedule.unroll(ti)
-        init = schedule.decompose_reduction(product, depth[0])
-        loops = schedule.get_loops(init)
-        schedule.unroll(loops[-2])
-        schedule.unroll(loops[-3])
+        self.multiply(schedule, product, schedule.decompose_reduction(product, depth[0]))
         outer, inner = schedule.split(schedule.get_loops(store)[-1], [None, lanes])
         schedule.vectorize(inner)
         schedule.unroll(outer)
         schedule.unroll(schedule.get_loops(store)[-3])
         return e
 
+    def make_steps(self, schedule: Schedule, product: SBlockRV, lanes: int) -> SBlockRV:
+        """Returns the block of what one instruction computes, before tiles are cut."""
+        return product
 
-def _cost(workload: Workload, target: Target, knobs: dict[str, Any]) -> float:
+    def prepare_task(self, schedule: Schedule, task: LoopRV) -> None:
+        """Adds to the loop of a task what :meth:`multiply` needs."""
+
+    def split_channels(
+        self, schedule: Schedule, channels: LoopRV, oc_blocks: int, lanes: int
+    ) -> tuple[LoopRV, ...]:
+        """Returns the loops over tiles' channels, vectors of a tile, and lanes if there is one."""
+        outer, inner = schedule.split(channels, [None, oc_blocks * lanes])
+        return outer, *schedule.split(inner, [None, lanes])
+
+    def multiply(self, schedule: Schedule, product: SBlockRV, init: SBlockRV) -> None:
+        """Implements a step, and the one that sets its sums to zero."""
+
+
+def _cost(workload: Workload, target: Target, knobs: dict[str, Any], rate: int) -> float:
     """Returns a guess of the time, in FMA cycles of one core, to rank settings with.
 
-    The bytes that move between L2 and what lies beyond are charged 8 a cycle.
+    The bytes that move between L2 and what lies beyond are charged 8 a cycle. ``rate`` is how many
+    times as many products an instruction has as one of float32, of factors so many times as small.
     """
     lanes, depth, vectors = workload["lanes"], workload["depth"], workload["vectors"]
     tile, oc_blocks, rows, chunk = (knobs[k] for k in ("tile", "oc_blocks", "rows", "chunk"))
@@ -265,12 +285,12 @@ def _cost(workload: Workload, target: Target, knobs: dict[str, Any]) -> float:
     covered = -(-tiles // tile) * tile
     fma = products_of_tile * slabs * covered * vectors * depth
     loads = 1 / tile + 1 / (4 * oc_blocks)
-    cycles = fma * (1 + loads) * max(1.0, 10 / (tile * oc_blocks))
-    weights = 4 * products_of_tile * depth * vectors * lanes
+    cycles = fma / rate * (1 + loads) * max(1.0, 10 / (tile * oc_blocks))
+    weights = 4 // rate * products_of_tile * depth * vectors * lanes
     if workload["plain_weights"]:
         cycles += slabs * products_of_tile * depth * vectors * _WEIGHT_CYCLES
         weights = 4 * _TAPS * depth * vectors * lanes
-    inputs = 4 * products_of_tile * tiles * depth
+    inputs = 4 // rate * products_of_tile * tiles * depth
     products = 4 * products_of_tile * tiles * chunk * lanes
     moved = weights if slabs == 1 else weights * slabs if weights > target.l2_bytes / 2 else 0
     if knobs["split"] == "slabs":

@@ -17,12 +17,13 @@ import functools
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
-__all__ = ["BF16_DOT_LANES", "BF16_DOT_LLVM", "bf16_dot"]
+__all__ = ["BF16_DOT_LANES", "BF16_DOT_LLVM", "bf16_dot", "bf16_dot_of_pairs"]
 
 BF16_DOT_LANES = 16
 """Sums of one instruction."""
 
 _NAME = "tvmdet.x86.bf16_dot"
+_OF_PAIRS = "tvmdet.x86.bf16_dot_of_pairs"
 
 # linkonce_odr: every kernel of a library brings the function along.
 BF16_DOT_LLVM = """
@@ -49,6 +50,13 @@ def bf16_dot() -> str:
     """
     TensorIntrin.register(_NAME, _described, _implemented)
     return _NAME
+
+
+@functools.cache
+def bf16_dot_of_pairs() -> str:
+    """Registers the same for weights that are uint32, a pair each; see :func:`bf16_dot`."""
+    TensorIntrin.register(_OF_PAIRS, _described_of_pairs, _implemented_of_pairs)
+    return _OF_PAIRS
 
 
 # fmt: off
@@ -83,6 +91,51 @@ def _implemented(
         T.writes(c[0:16])
         pair = T.reinterpret(a.vload([0], "uint16x2"), dtype="int32")
         pairs = T.reinterpret(b.vload([0, 0], dtype="uint16x32"), dtype="int32x16")
+        c[T.ramp(T.int32(0), 1, 16)] = T.call_pure_extern(
+            "tvmdet_bf16_dot",
+            c.vload([0], dtype="float32x16"),
+            T.broadcast(pair, 16),
+            pairs,
+            dtype="float32x16",
+        )
+
+
+@T.prim_func(s_tir=True, private=True)
+def _described_of_pairs(
+    a: T.Buffer((2,), "uint16", offset_factor=1),
+    b: T.Buffer((16,), "uint32", offset_factor=1),
+    c: T.Buffer((16,), "float32", offset_factor=1, scope="local"),
+) -> None:
+    with T.sblock("root"):
+        T.reads(c[0:16], a[0:2], b[0:16])
+        T.writes(c[0:16])
+        for lane in T.serial(0, 16):
+            for half in T.serial(0, 2):
+                with T.sblock("dot"):
+                    vl, vh = T.axis.remap("SR", [lane, half])
+                    c[vl] = c[vl] + T.reinterpret(
+                        T.shift_left(T.cast(a[vh], "uint32"), T.uint32(16)), dtype="float32"
+                    ) * T.reinterpret(
+                        T.Select(
+                            vh == 0,
+                            T.shift_left(b[vl], T.uint32(16)),
+                            T.shift_left(T.shift_right(b[vl], T.uint32(16)), T.uint32(16)),
+                        ),
+                        dtype="float32",
+                    )
+
+
+@T.prim_func(s_tir=True, private=True)
+def _implemented_of_pairs(
+    a: T.Buffer((2,), "uint16", offset_factor=1),
+    b: T.Buffer((16,), "uint32", offset_factor=1),
+    c: T.Buffer((16,), "float32", offset_factor=1, scope="local"),
+) -> None:
+    with T.sblock("root"):
+        T.reads(c[0:16], a[0:2], b[0:16])
+        T.writes(c[0:16])
+        pair = T.reinterpret(a.vload([0], "uint16x2"), dtype="int32")
+        pairs = T.reinterpret(b.vload([0], dtype="uint32x16"), dtype="int32x16")
         c[T.ramp(T.int32(0), 1, 16)] = T.call_pure_extern(
             "tvmdet_bf16_dot",
             c.vload([0], dtype="float32x16"),

@@ -13,6 +13,7 @@ from tvmdet.schedules.common.depthwise_pointwise_nhwc import DepthwisePointwiseN
 from tvmdet.schedules.common.winograd_conv2d_nhwc import WinogradConv2dNhwc
 from tvmdet.schedules.x86.amx_conv2d_nhwc import AmxConv2dNhwc
 from tvmdet.schedules.x86.bf16_conv2d_nhwc import Bf16Conv2dNhwc
+from tvmdet.schedules.x86.bf16_winograd_conv2d_nhwc import Bf16WinogradConv2dNhwc
 
 __all__ = ["X86_TEMPLATES"]
 
@@ -58,6 +59,7 @@ X86_TEMPLATES: Final[tuple[Template, ...]] = (
     X86Conv2dNhwc(),
     X86WinogradConv2dNhwc(),
     Bf16Conv2dNhwc(),
+    Bf16WinogradConv2dNhwc(),
     AmxConv2dNhwc(),
     X86DepthwiseConv2dNhwc(),
     X86DepthwisePointwiseNhwc(),

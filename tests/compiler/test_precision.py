@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 import tvmdet
 from tvmdet.compiler.precision import SHARES_KEPT, LayerPrecision
 from tvmdet.errors import TargetError
-from tvmdet.passes.conv_algorithms import ConvLayer, usual_algorithm
+from tvmdet.passes.conv_algorithms import AlgorithmName, ConvLayer, usual_algorithm
 
 
 def _layers(count: int) -> list[ConvLayer]:
@@ -32,14 +34,31 @@ def test_the_layers_next_to_the_outputs_are_taken_back_first() -> None:
         assert chosen == ["bf16"] * (16 - kept[-1]) + ["direct"] * kept[-1]
         assert choice.rounded == 16 - kept[-1]
     assert kept == [0, 2, 4, 8]
-    assert len(kept) == len(SHARES_KEPT)
+    assert len(kept) == 1 + len(SHARES_KEPT)
+
+
+def test_coarse_algorithms_are_given_up_before_any_layer_is_taken_back() -> None:
+    names: tuple[AlgorithmName, ...] = ("bf16_winograd4", "bf16_winograd2", "direct")
+    layers = [dataclasses.replace(layer, algorithms=names, fine=names[1:]) for layer in _layers(8)]
+    choice = LayerPrecision(usual_algorithm)
+    tried = [(change, [choice(layer) for layer in layers]) for change in choice.attempts()]
+    assert [change for change, _ in tried] == [
+        "",
+        "no 4x4 Winograd tiles of rounded factors",
+        "1 layer in fp32",
+        "2 layers in fp32",
+        "4 layers in fp32",
+    ]
+    assert tried[0][1] == ["bf16_winograd4"] * 8
+    assert tried[1][1] == ["bf16_winograd2"] * 8
+    assert tried[-1][1] == ["bf16_winograd2"] * 4 + ["direct"] * 4
 
 
 def test_layers_that_are_faster_otherwise_are_not_counted() -> None:
     choice = LayerPrecision(lambda layer: "direct")
     assert [choice(layer) for layer in _layers(3)] == ["direct"] * 3
     assert choice.rounded == 0
-    assert list(choice.attempts()) == [0.0]
+    assert list(choice.attempts()) == [""]
 
 
 def test_a_target_without_the_instruction_refuses() -> None:

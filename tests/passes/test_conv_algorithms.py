@@ -9,6 +9,8 @@ import pytest
 
 from tvmdet.passes.conv_algorithms import (
     ALGORITHMS,
+    BF16_WINOGRAD_SIDES,
+    ROUNDED,
     WINOGRAD_SIDES,
     AlgorithmName,
     ConvLayer,
@@ -17,7 +19,8 @@ from tvmdet.passes.conv_algorithms import (
 )
 
 ALL: tuple[AlgorithmName, ...] = tuple(ALGORITHMS)
-FLOAT32: tuple[AlgorithmName, ...] = tuple(name for name in ALL if name not in ("bf16", "amx"))
+FLOAT32: tuple[AlgorithmName, ...] = tuple(name for name in ALL if name not in ROUNDED)
+BF16: tuple[AlgorithmName, ...] = (*FLOAT32, "bf16", *BF16_WINOGRAD_SIDES)
 
 
 def guess(
@@ -45,6 +48,11 @@ def test_large_tiles_for_large_pictures_and_small_ones_for_small() -> None:
     assert guess(300, 64, 64, FLOAT32)[0] == "winograd6"
     assert "winograd6" not in guess(2, 64, 64, FLOAT32)
     assert "winograd2" in guess(2, 64, 64, FLOAT32, batch=64)
+
+
+def test_tiles_of_bfloat16_before_those_of_float32() -> None:
+    assert guess(80, 64, 64, BF16)[0] == "bf16_winograd4"
+    assert guess(10, 128, 128, BF16)[0] == "bf16_winograd2", "4x4 tiles would be a third empty"
 
 
 def test_weights_that_are_read_for_one_pixel_stay_small() -> None:

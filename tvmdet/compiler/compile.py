@@ -17,7 +17,7 @@ from tvmdet.compiler.check_on_cuda_emulator import check_on_cuda_emulator
 from tvmdet.compiler.images import NamedImage, draw_images, read_images
 from tvmdet.compiler.manifest import Built, write_file
 from tvmdet.compiler.parity_file import check_file
-from tvmdet.compiler.precision import SHARES_KEPT, LayerPrecision
+from tvmdet.compiler.precision import LayerPrecision
 from tvmdet.compiler.precisions import precisions_of
 from tvmdet.compiler.schedule import measured_algorithm, measured_pairs, schedule_kernels
 from tvmdet.compiler.tolerance import Tolerance
@@ -152,10 +152,9 @@ def compile(
         folder = dump / one.name if dump is not None else None
         store = default_store(logs, cpu=None if one.arch == platform.machine() else board_cpu(one))
         layers = LayerPrecision(measured_algorithm(one, store, threads))
-        for kept in layers.attempts():
-            if kept:
-                some = counted(len(layers.kept), "layer")
-                say(f"{one.name} is too far from ONNX Runtime: {some} in fp32")
+        for change in layers.attempts():
+            if change:
+                say(f"{one.name} is too far from ONNX Runtime: {change}")
             say(f"lowering for {one.name}")
             pairs = measured_pairs(one, store, threads)
             module = lower(model, sizes, one, algorithm=layers, pairs=pairs, dump=folder)
@@ -166,12 +165,13 @@ def compile(
             entry = Built(one, kernels, build_library(kernels.module, one), layers.rounded)
             try:
                 found = _check_parity(model, sizes, entry, pictures, threads_here, allowed, say)
-            except ParityError:
-                if one.precision == "fp32" or kept == SHARES_KEPT[-1] or not layers.rounded:
-                    raise
+            except ParityError as error:
+                too_far = error
             else:
                 built[one.name], parity[one.name] = entry, found
                 break
+        else:
+            raise too_far
 
     say(f"writing {output}")
     write_file(output, model, sizes, built, parity)

@@ -1,9 +1,10 @@
 """Which layers of a build round the factors of their products, and which are kept in float32.
 
 A build that may use bfloat16, float16 or tf32 takes it wherever the tuning records say that it is
-fastest. When the result is further from ONNX Runtime than its tolerance allows, layers are taken
-back to float32, those nearest to the outputs first: what they round goes to boxes and scores
-without passing through anything else.
+fastest. When the result is further from ONNX Runtime than its tolerance allows, first the algorithm
+that loses most is given up, Winograd's 4x4 tiles of rounded factors; then layers are taken back to
+float32, those nearest to the outputs first: what they round goes to boxes and scores without
+passing through anything else.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from tvmdet.passes.conv_algorithms import ROUNDED, Algorithm, AlgorithmName, ConvLayer
+from tvmdet.counted import counted
+from tvmdet.passes.conv_algorithms import COARSE, ROUNDED, Algorithm, AlgorithmName, ConvLayer
 
 __all__ = ["SHARES_KEPT", "LayerPrecision"]
 
-SHARES_KEPT = (0.0, 0.125, 0.25, 0.5)
+SHARES_KEPT = (0.125, 0.25, 0.5)
 """Shares of the rounded layers that are taken back, one attempt after the other."""
 
 
@@ -30,33 +32,41 @@ class LayerPrecision:
         """Wraps the choice by speed."""
         self._choose = choose
         self._rounded: dict[str, None] = {}
+        self._coarse = 0
+        self._fine = False
         self.kept: frozenset[str] = frozenset()
 
     def __call__(self, layer: ConvLayer) -> AlgorithmName:
         """Returns the algorithm of a layer."""
+        if self._fine:
+            layer = dataclasses.replace(layer, algorithms=layer.fine)
         chosen = self._choose(layer)
         if chosen not in ROUNDED:
             return chosen
+        self._coarse += chosen in COARSE
         self._rounded.setdefault(layer.weights_sha256)
         if layer.weights_sha256 not in self.kept:
             return chosen
-        others = tuple(name for name in layer.algorithms if name not in ROUNDED)
-        return self._choose(dataclasses.replace(layer, algorithms=others))
+        return self._choose(dataclasses.replace(layer, algorithms=layer.exact))
 
     @property
     def rounded(self) -> int:
         """Layers whose factors are rounded."""
         return len(self._rounded) - len(self.kept)
 
-    def attempts(self) -> Iterator[float]:
-        """Yields the share of layers that each attempt takes back, nothing at first.
+    def attempts(self) -> Iterator[str]:
+        """Yields what each attempt computes with more precision, nothing at first.
 
         Between two of them the network must be lowered with this choice.
         """
-        yield SHARES_KEPT[0]
-        for share in SHARES_KEPT[1:]:
+        yield ""
+        if self._coarse:
+            self._fine = True
+            self._rounded.clear()
+            yield "no 4x4 Winograd tiles of rounded factors"
+        for share in SHARES_KEPT:
             layers = list(self._rounded)
             kept = frozenset(layers[len(layers) - round(share * len(layers)) :])
             if kept != self.kept and kept:
                 self.kept = kept
-                yield share
+                yield f"{counted(len(kept), 'layer')} in fp32"

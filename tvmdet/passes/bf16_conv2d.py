@@ -24,7 +24,15 @@ from tvmdet.passes.conv2d_expressions import (
     out_size,
 )
 
-__all__ = ["bf16_conv2d", "float_of_bits", "pack_bf16_weights", "round_to_bf16", "round_to_bits"]
+__all__ = [
+    "bf16_conv2d",
+    "float_of_bits",
+    "float_of_half",
+    "join_halves",
+    "pack_bf16_weights",
+    "round_to_bf16",
+    "round_to_bits",
+]
 
 _PAIR = 2
 
@@ -58,6 +66,20 @@ def round_to_bits(value: Any) -> Any:
 def float_of_bits(bits: Any) -> Any:
     """Returns the float32 expression whose upper half is a uint16 expression."""
     return tirx.reinterpret("float32", bits.astype("uint32") << tirx.const(16, "uint32"))
+
+
+def join_halves(low: Any, high: Any) -> Any:
+    """Returns two float32 expressions rounded to bfloat16, as one uint32; ties away from zero."""
+    half = tirx.const(0x8000, "uint32")
+    low, high = (tirx.reinterpret("uint32", value) + half for value in (low, high))
+    return low >> tirx.const(16, "uint32") | high & tirx.const(0xFFFF0000, "uint32")
+
+
+def float_of_half(pair: Any, half: Any) -> Any:
+    """Returns the float32 expression of one half of a uint32 one: 0 is the lower half."""
+    half_bits = tirx.const(16, "uint32")
+    bits = tirx.Select(half == 0, pair << half_bits, (pair >> half_bits) << half_bits)
+    return tirx.reinterpret("float32", bits)
 
 
 def bf16_conv2d(

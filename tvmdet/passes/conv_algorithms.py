@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 
 __all__ = [
     "ALGORITHMS",
+    "BF16_WINOGRAD_SIDES",
+    "COARSE",
     "ROUNDED",
     "WINOGRAD_SIDES",
     "Algorithm",
@@ -18,7 +20,16 @@ __all__ = [
 ]
 
 AlgorithmName: TypeAlias = Literal[
-    "direct", "winograd2", "winograd4", "winograd6", "bf16", "amx", "fp16", "tf32"
+    "direct",
+    "winograd2",
+    "winograd4",
+    "winograd6",
+    "bf16",
+    "bf16_winograd2",
+    "bf16_winograd4",
+    "amx",
+    "fp16",
+    "tf32",
 ]
 
 ALGORITHMS: dict[AlgorithmName, str] = {
@@ -27,6 +38,8 @@ ALGORITHMS: dict[AlgorithmName, str] = {
     "winograd4": "winograd4_",
     "winograd6": "winograd6_",
     "bf16": "bf16_",
+    "bf16_winograd2": "bf16_winograd2_",
+    "bf16_winograd4": "bf16_winograd4_",
     "amx": "amx_",
     "fp16": "fp16_",
     "tf32": "tf32_",
@@ -34,11 +47,18 @@ ALGORITHMS: dict[AlgorithmName, str] = {
 """What each algorithm puts before the anchor of the direct convolution ("conv2d n1 h80 ...")."""
 
 
-ROUNDED: frozenset[AlgorithmName] = frozenset({"bf16", "amx", "fp16", "tf32"})
+WINOGRAD_SIDES: dict[AlgorithmName, int] = {"winograd2": 2, "winograd4": 4, "winograd6": 6}
+"""Side of the output tile of each Winograd algorithm in float32."""
+
+BF16_WINOGRAD_SIDES: dict[AlgorithmName, int] = {"bf16_winograd2": 2, "bf16_winograd4": 4}
+"""The same of those in bfloat16."""
+
+ROUNDED: frozenset[AlgorithmName] = frozenset({"bf16", *BF16_WINOGRAD_SIDES, "amx", "fp16", "tf32"})
 """The algorithms that round the factors of their products."""
 
-WINOGRAD_SIDES: dict[AlgorithmName, int] = {"winograd2": 2, "winograd4": 4, "winograd6": 6}
-"""Side of the output tile of each Winograd algorithm."""
+COARSE: frozenset[AlgorithmName] = frozenset({"bf16_winograd4"})
+"""Those of them whose transforms multiply what was rounded, by 1.4 to 4
+(:mod:`tvmdet.passes.winograd_variants`)."""
 
 _BYTES_PER_CYCLE = 8
 """From beyond L2, a core."""
@@ -60,6 +80,7 @@ _HOPELESS = 1.3
 """Times the least estimate: beyond it a Winograd algorithm is not tried."""
 
 _MOST_WINOGRAD = 2
+"""Of one precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +92,16 @@ class ConvLayer:
         weights_sha256: Of its weights: tells layers of one shape apart, and buckets do not.
         possible: The algorithms that can compute it.
         algorithms: Those of them that may be the fastest, the most promising first.
+        fine: Those that may be the fastest of the ones that are not coarse.
+        exact: Those that may be the fastest of the ones that round no factors.
     """
 
     anchor: str
     weights_sha256: str
     possible: tuple[AlgorithmName, ...]
     algorithms: tuple[AlgorithmName, ...]
+    fine: tuple[AlgorithmName, ...] = ("direct",)
+    exact: tuple[AlgorithmName, ...] = ("direct",)
 
     @property
     def compared(self) -> tuple[AlgorithmName, ...]:
@@ -133,18 +158,22 @@ def promising_algorithms(
         cycles["amx"] = multiplied / _AMX_SPEED + taps * weight_bytes / 2 / _BYTES_PER_CYCLE
     if "fp16" in possible:
         cycles["fp16"] = multiplied / _FP16_SPEED + taps * weight_bytes / 2 / _BYTES_PER_CYCLE
-    winograd: dict[AlgorithmName, float] = {}
-    for name, side in WINOGRAD_SIDES.items():
-        if name in possible:
+    kinds = []
+    for sides, speed, size in ((WINOGRAD_SIDES, 1.0, 1), (BF16_WINOGRAD_SIDES, _BF16_SPEED, 2)):
+        kind: dict[AlgorithmName, float] = {}
+        for name in (name for name in sides if name in possible):
+            side = sides[name]
             tiles = batch * _tiles(height, dilation[0], side) * _tiles(width, dilation[1], side)
             elements = (side + 2) ** 2
             transforms = tiles * elements * (depth + filters) * _TRANSFORM_CYCLES
-            products = tiles * elements * depth * filters
-            weights = elements * weight_bytes / _BYTES_PER_CYCLE
-            winograd[name] = (products + transforms) / lanes + weights
-    best = min((*cycles.values(), *winograd.values()))
-    kept = sorted(winograd, key=winograd.__getitem__)[:_MOST_WINOGRAD]
-    cycles |= {name: winograd[name] for name in kept if winograd[name] < _HOPELESS * best}
+            products = tiles * elements * depth * filters / speed
+            weights = elements * weight_bytes / size / _BYTES_PER_CYCLE
+            kind[name] = (products + transforms) / lanes + weights
+        kinds.append(kind)
+    best = min([*cycles.values(), *(cost for kind in kinds for cost in kind.values())])
+    for kind in kinds:
+        kept = sorted(kind, key=kind.__getitem__)[:_MOST_WINOGRAD]
+        cycles |= {name: kind[name] for name in kept if kind[name] < _HOPELESS * best}
     return tuple(sorted(cycles, key=cycles.__getitem__))
 
 

@@ -29,6 +29,7 @@ _CONVOLUTIONS = (
     "tvmdet.depthwise_conv2d",
     "tvmdet.fp16_depthwise_conv2d",
     "tvmdet.winograd_conv2d",
+    "tvmdet.bf16_winograd_conv2d",
 )
 _POINTWISE = {"k1x1", "s1x1", "p0.0.0.0", "g1"}
 

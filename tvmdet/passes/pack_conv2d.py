@@ -18,6 +18,7 @@ float32 between kernels whichever is chosen, so the choice is each layer's own;
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,9 @@ from tvmdet.passes.conv2d_expressions import (
 )
 from tvmdet.passes.conv_algorithms import (
     ALGORITHMS,
+    BF16_WINOGRAD_SIDES,
+    COARSE,
+    ROUNDED,
     WINOGRAD_SIDES,
     Algorithm,
     AlgorithmName,
@@ -56,14 +60,13 @@ from tvmdet.passes.relax_tools import (
     static_shape,
 )
 from tvmdet.passes.winograd import (
-    VARIANTS,
-    WinogradVariant,
     join_phases,
     pack_plain_weights,
     pack_weights,
     split_phases,
     winograd_conv2d,
 )
+from tvmdet.passes.winograd_variants import BF16_VARIANTS, VARIANTS, WinogradVariant
 from tvmdet.targets import Target
 
 __all__ = ["WINOGRAD_BYTES_AT_MOST", "Conv2dPacker"]
@@ -114,6 +117,10 @@ class Conv2dPacker:
             if chosen in WINOGRAD_SIDES:
                 anchor = ALGORITHMS[chosen] + layer.anchor
                 return self._winograd(builder, call, anchor, VARIANTS[WINOGRAD_SIDES[chosen]])
+            if chosen in BF16_WINOGRAD_SIDES:
+                anchor = ALGORITHMS[chosen] + layer.anchor
+                variant = BF16_VARIANTS[BF16_WINOGRAD_SIDES[chosen]]
+                return self._winograd(builder, call, anchor, variant, bf16=True)
             if chosen == "amx":
                 return self._amx(builder, call)
             if chosen == "bf16":
@@ -132,13 +139,13 @@ class Conv2dPacker:
             possible += WINOGRAD_SIDES
         if self._bf16_fits(call):
             possible.append("amx" if self._has_amx else "bf16")
+            if self._winograd_fits(call) and not self._has_amx:
+                possible += BF16_WINOGRAD_SIDES
         if self._fp16_fits(call):
             possible.append("fp16")
-        return ConvLayer(
-            anchor=dense_anchor(shape, static_shape(weight), dtype, **geometry),
-            weights_sha256=hashlib.sha256(constant_array(weight).tobytes()).hexdigest(),
-            possible=tuple(possible),
-            algorithms=promising_algorithms(
+
+        def promising(names: Sequence[AlgorithmName]) -> tuple[AlgorithmName, ...]:
+            return promising_algorithms(
                 out_size(
                     (shape[1], shape[2]),
                     (kernel_h, kernel_w),
@@ -151,8 +158,16 @@ class Conv2dPacker:
                 dilation=geometry["dilation"],
                 taps=kernel_h * kernel_w,
                 batch=shape[0],
-                possible=possible,
-            ),
+                possible=names,
+            )
+
+        return ConvLayer(
+            anchor=dense_anchor(shape, static_shape(weight), dtype, **geometry),
+            weights_sha256=hashlib.sha256(constant_array(weight).tobytes()).hexdigest(),
+            possible=tuple(possible),
+            algorithms=promising(possible),
+            fine=promising([name for name in possible if name not in COARSE]),
+            exact=promising([name for name in possible if name not in ROUNDED]),
         )
 
     def _bf16_fits(self, call: Any) -> bool:
@@ -227,9 +242,15 @@ class Conv2dPacker:
         )
 
     def _winograd(
-        self, builder: relax.BlockBuilder, call: Any, anchor: str, variant: WinogradVariant
+        self,
+        builder: relax.BlockBuilder,
+        call: Any,
+        anchor: str,
+        variant: WinogradVariant,
+        *,
+        bf16: bool = False,
     ) -> Any:
-        kernel = self._winograd_weights(call.args[1], variant)
+        kernel = self._winograd_weights(call.args[1], variant, bf16=bf16)
         geometry, filters = _geometry(call.attrs), static_shape(call.args[1])[0]
         dilation, padding = geometry["dilation"], geometry["padding"]
         data = call.args[0]
@@ -239,10 +260,12 @@ class Conv2dPacker:
             )
             data, padding = builder.emit(phases), (0, 0, 0, 0)
         result = builder.call_te(
-            lambda data, packed: winograd_conv2d(data, packed, filters, padding, anchor, variant),
+            lambda data, packed: winograd_conv2d(
+                data, packed, filters, padding, anchor, variant, bf16=bf16
+            ),
             data,
             kernel,
-            primfunc_name_hint="winograd_conv2d",
+            primfunc_name_hint="bf16_winograd_conv2d" if bf16 else "winograd_conv2d",
             primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
         )
         if dilation == (1, 1):
@@ -255,9 +278,9 @@ class Conv2dPacker:
             primfunc_name_hint="join_phases",
         )
 
-    def _winograd_weights(self, weight: Any, variant: WinogradVariant) -> Any:
+    def _winograd_weights(self, weight: Any, variant: WinogradVariant, *, bf16: bool) -> Any:
         filters, _, _, depth = static_shape(weight)
-        if 4 * variant.edge**2 * filters * depth > WINOGRAD_BYTES_AT_MOST:
+        if (2 if bf16 else 4) * variant.edge**2 * filters * depth > WINOGRAD_BYTES_AT_MOST:
             return self._constant(
                 "winograd",
                 self._lanes,
@@ -265,10 +288,10 @@ class Conv2dPacker:
                 lambda array: pack_plain_weights(array, self._lanes),
             )
         return self._constant(
-            f"winograd{variant.side}",
+            f"{'bf16 ' * bf16}winograd{variant.side}",
             self._lanes,
             weight,
-            lambda array: pack_weights(array, self._lanes, variant),
+            lambda array: pack_weights(array, self._lanes, variant, bf16=bf16),
         )
 
     def _constant(self, kind: str, lanes: int, weight: Any, pack: Any) -> Any:
@@ -319,6 +342,7 @@ class Conv2dPacker:
             weights_sha256=hashlib.sha256(constant_array(weight).tobytes()).hexdigest(),
             possible=("direct", "fp16"),
             algorithms=("fp16", "direct"),
+            fine=("fp16", "direct"),
         )
 
     def _fp16_depthwise(self, builder: relax.BlockBuilder, call: Any) -> Any:

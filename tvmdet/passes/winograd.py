@@ -7,29 +7,37 @@ chunk. That takes about as long, and a fraction of the memory.
 
 F(2x2) does 1/2.25 of the multiplications, F(4x4) 1/4 and F(6x6) 1/5.06 of them; the transformed
 weights are 1.8, 4 and 7.1 times the plain ones, and larger tiles hang over the edges of small
-pictures. Sources of the matrices: Lavin and Gray, "Fast Algorithms for Convolutional Neural
-Networks", CVPR 2016, section 4; for F(6x6), with the points 0, 1, -1, 2, -2, 1/2, -1/2 of NNPACK,
-the one given there is solved for G.
+pictures. The matrices: :mod:`tvmdet.passes.winograd_variants`.
 
 The transforms are written as chains of selects over the row index, which unrolling folds to plain
 sums. Pairs of rows that differ in the sign of their odd half share both halves: an expression that
 occurs twice is computed once. Rounding grows with the tile: on data of unit variance F(6x6) is off
 by some 2e-5 of the results' deviation, F(4x4) by 1e-5, where the direct convolution is off by 5e-7.
+
+Products may be of bfloat16, summed in float32: twice as many an instruction. Pictures and weights
+are transformed in float32 then, and rounded last. Values are uint16 as in
+:mod:`~tvmdet.passes.bf16_conv2d`; weights are uint32, each the pair of two neighbouring channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tvm import te, tirx
 
+from tvmdet.passes.bf16_conv2d import (
+    float_of_bits,
+    float_of_half,
+    join_halves,
+    round_to_bf16,
+    round_to_bits,
+)
+from tvmdet.passes.winograd_variants import Matrix, WinogradVariant
+
 __all__ = [
-    "VARIANTS",
-    "WinogradVariant",
     "join_phases",
     "pack_plain_weights",
     "pack_weights",
@@ -37,116 +45,24 @@ __all__ = [
     "winograd_conv2d",
 ]
 
-Matrix = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class WinogradVariant:
-    """The matrices of one size of tile.
-
-    Attributes:
-        side: Outputs of a tile per axis, m.
-        input_transform: ``B^T``, ``[m+2, m+2]``.
-        weight_transform: ``G``, ``[m+2, 3]``.
-        output_transform: ``A^T``, ``[m, m+2]``.
-    """
-
-    side: int
-    input_transform: Matrix
-    weight_transform: Matrix
-    output_transform: Matrix
-
-    @property
-    def edge(self) -> int:
-        """Inputs of a tile per axis."""
-        return self.side + 2
-
-
-def _matrix(*rows: Sequence[float]) -> Matrix:
-    return np.array(rows, np.float64)
-
-
-_F2 = WinogradVariant(
-    2,
-    _matrix([1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]),
-    _matrix([1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]),
-    _matrix([1, 1, 1, 0], [0, 1, -1, 1]),
-)
-_F4 = WinogradVariant(
-    4,
-    _matrix(
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ),
-    _matrix(
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ),
-    _matrix(
-        [1, 1, 1, 1, 1, 0],
-        [0, 1, -1, 2, -2, 0],
-        [0, 1, 1, 4, 4, 0],
-        [0, 1, -1, 8, -8, 1],
-    ),
-)
-_F6 = WinogradVariant(
-    6,
-    _matrix(
-        [1, 0, -21 / 4, 0, 21 / 4, 0, -1, 0],
-        [0, 1, 1, -17 / 4, -17 / 4, 1, 1, 0],
-        [0, -1, 1, 17 / 4, -17 / 4, -1, 1, 0],
-        [0, 1 / 2, 1 / 4, -5 / 2, -5 / 4, 2, 1, 0],
-        [0, -1 / 2, 1 / 4, 5 / 2, -5 / 4, -2, 1, 0],
-        [0, 2, 4, -5 / 2, -5, 1 / 2, 1, 0],
-        [0, -2, 4, 5 / 2, -5, -1 / 2, 1, 0],
-        [0, -1, 0, 21 / 4, 0, -21 / 4, 0, 1],
-    ),
-    _matrix(
-        [1, 0, 0],
-        [-2 / 9, -2 / 9, -2 / 9],
-        [-2 / 9, 2 / 9, -2 / 9],
-        [1 / 90, 1 / 45, 2 / 45],
-        [1 / 90, -1 / 45, 2 / 45],
-        [32 / 45, 16 / 45, 8 / 45],
-        [32 / 45, -16 / 45, 8 / 45],
-        [0, 0, 1],
-    ),
-    _matrix(
-        [1, 1, 1, 1, 1, 1, 1, 0],
-        [0, 1, -1, 2, -2, 1 / 2, -1 / 2, 0],
-        [0, 1, 1, 4, 4, 1 / 4, 1 / 4, 0],
-        [0, 1, -1, 8, -8, 1 / 8, -1 / 8, 0],
-        [0, 1, 1, 16, 16, 1 / 16, 1 / 16, 0],
-        [0, 1, -1, 32, -32, 1 / 32, -1 / 32, 1],
-    ),
-)
-
 _BLOCKS_TOGETHER = 4
 """Vectors of output channels are padded to a multiple of it: a prime number has no divisors."""
 
 _TAPS = 3
 
+_PAIR = 2
+
 _PLAIN_DIMENSIONS = 5
 """Of weights that the kernel transforms itself."""
 
-VARIANTS = {variant.side: variant for variant in (_F2, _F4, _F6)}
-"""By the side of their output tile."""
-
 
 def pack_weights(
-    weight: npt.NDArray[np.float32], lanes: int, variant: WinogradVariant
-) -> npt.NDArray[np.float32]:
+    weight: npt.NDArray[np.float32], lanes: int, variant: WinogradVariant, *, bf16: bool = False
+) -> npt.NDArray[np.float32] | npt.NDArray[np.uint32]:
     """Returns transformed weights ``[(m+2)^2, blocks, IC, v]`` of ``[OC, 3, 3, IC]``.
 
-    There are ceil(OC/v) blocks, or a few more that hold zeros.
+    There are ceil(OC/v) blocks, or a few more that hold zeros. With ``bf16`` they are
+    ``[(m+2)^2, blocks, IC/2, v]``, pairs of rounded ones.
     """
     filters, depth = weight.shape[0], weight.shape[3]
     blocks = _blocks(filters, lanes)
@@ -156,7 +72,14 @@ def pack_weights(
         "ar,orsi,bs->abio", factors, weight.astype(np.float64), factors, optimize=True
     )
     blocked = moved.reshape(variant.edge**2, depth, blocks, lanes)
-    return np.ascontiguousarray(blocked.transpose(0, 2, 1, 3), dtype=np.float32)
+    packed = np.ascontiguousarray(blocked.transpose(0, 2, 1, 3), dtype=np.float32)
+    return _pairs(packed) if bf16 else packed
+
+
+def _pairs(packed: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
+    """Returns ``[..., IC/2, v]``, the pairs of neighbours along the last axis but one, rounded."""
+    low, high = (round_to_bf16(packed[..., at::_PAIR, :]).astype(np.uint32) for at in range(_PAIR))
+    return low | high << np.uint32(16)
 
 
 def pack_plain_weights(weight: npt.NDArray[np.float32], lanes: int) -> npt.NDArray[np.float32]:
@@ -186,6 +109,8 @@ def winograd_conv2d(
     padding: tuple[int, int, int, int],
     anchor: str,
     variant: WinogradVariant,
+    *,
+    bf16: bool = False,
 ) -> te.Tensor:
     """Returns the tensor expression of a 3x3 convolution with stride and dilation 1.
 
@@ -197,10 +122,12 @@ def winograd_conv2d(
         padding: Top, left, bottom, right.
         anchor: The layer and the algorithm; the template's mark.
         variant: The size of the tiles.
+        bf16: Whether the products are of bfloat16.
     """
     batch, height, width, depth = (int(d) for d in data.shape)
     plain = len(packed.shape) == _PLAIN_DIMENSIONS
     blocks, lanes = int(packed.shape[0 if plain else 1]), int(packed.shape[-1])
+    rounded = round_to_bits if bf16 else lambda value: value
     top, left, bottom, right = padding
     out_h, out_w = height + top + bottom - 2, width + left + right - 2
     side, edge = variant.side, variant.edge
@@ -233,23 +160,33 @@ def winograd_conv2d(
     )
     moved = te.compute(
         (edge, edge, tiles, depth),
-        lambda e, f, t, c: _input_row(variant.input_transform, f, lambda r: columns[t, e, r, c]),
+        lambda e, f, t, c: rounded(
+            _input_row(variant.input_transform, f, lambda r: columns[t, e, r, c])
+        ),
         name="input_tiles",
     )
-    k = te.reduce_axis((0, depth), name="k")
-    weights = _moved_weights(packed, variant) if plain else None
+    weights = _moved_weights(packed, variant, bf16=bf16) if plain else None
 
-    def weight(e: Any, f: Any, o: Any) -> Any:
+    def weight(e: Any, f: Any, o: Any, k: Any) -> Any:
         if weights is None:
             return packed[e * edge + f, o // lanes, k, o % lanes]
         return weights[e, f, o // lanes, k, o % lanes]
 
+    k = te.reduce_axis((0, depth // _PAIR if bf16 else depth), name="k")
+    half = te.reduce_axis((0, _PAIR), name="half")
+
+    def multiplied(e: Any, f: Any, t: Any, o: Any) -> Any:
+        if not bf16:
+            return te.sum(moved[e, f, t, k] * weight(e, f, o, k), axis=k)
+        picture = float_of_bits(moved[e, f, t, k * _PAIR + half])
+        return te.sum(picture * float_of_half(weight(e, f, o, k), half), axis=[k, half])
+
     product = te.compute(
         (edge, edge, tiles, blocks * lanes),
-        lambda e, f, t, o: te.sum(moved[e, f, t, k] * weight(e, f, o), axis=k),
+        multiplied,
         name="product",
         attrs={
-            "tvmdet.winograd_conv2d": anchor,
+            f"tvmdet.{'bf16_' * bf16}winograd_conv2d": anchor,
             "tvmdet.winograd_side": side,
             "tvmdet.flop": 2 * tiles * edge * edge * depth * filters,
             "tvmdet.lanes": lanes,
@@ -275,8 +212,11 @@ def winograd_conv2d(
     )
 
 
-def _moved_weights(plain: te.Tensor, variant: WinogradVariant) -> te.Tensor:
-    """Returns ``G g G^T`` as ``[m+2, m+2, blocks, IC, v]`` of weights ``[blocks, 3, 3, IC, v]``."""
+def _moved_weights(plain: te.Tensor, variant: WinogradVariant, *, bf16: bool) -> te.Tensor:
+    """Returns ``G g G^T`` as ``[m+2, m+2, blocks, IC, v]`` of weights ``[blocks, 3, 3, IC, v]``.
+
+    With ``bf16`` it is ``[m+2, m+2, blocks, IC/2, v]``, pairs of rounded ones.
+    """
     blocks, _, _, depth, lanes = (int(d) for d in plain.shape)
     edge, factors = variant.edge, variant.weight_transform
     columns = te.compute(
@@ -284,9 +224,16 @@ def _moved_weights(plain: te.Tensor, variant: WinogradVariant) -> te.Tensor:
         lambda e, s, b, k, v: _input_row(factors, e, lambda r: plain[b, r, s, k, v]),
         name="weight_columns",
     )
+
+    def tile(e: Any, f: Any, b: Any, k: Any, v: Any) -> Any:
+        return _input_row(factors, f, lambda s: columns[e, s, b, k, v])
+
+    def pair(e: Any, f: Any, b: Any, k: Any, v: Any) -> Any:
+        return join_halves(*(tile(e, f, b, k * _PAIR + half, v) for half in range(_PAIR)))
+
     return te.compute(
-        (edge, edge, blocks, depth, lanes),
-        lambda e, f, b, k, v: _input_row(factors, f, lambda s: columns[e, s, b, k, v]),
+        (edge, edge, blocks, depth // _PAIR if bf16 else depth, lanes),
+        pair if bf16 else tile,
         name="weight_tiles",
     )
 

@@ -111,6 +111,7 @@ class CudaConv2d:
             weights_sha256=digest,
             possible=("direct", rounded),
             algorithms=(rounded, "direct"),
+            fine=(rounded, "direct"),
         )
         return self._algorithm(layer)
 
