@@ -62,17 +62,18 @@ def timed(*seconds, beside_s=None, best=None, measure_s=0.03):
 
 def test_two_kernels_take_turns_and_go_first_by_turns():
     answer, turns = timed(itertools.repeat(2e-3), itertools.repeat(1e-3), beside_s=1e-3)
-    assert "".join(name for name, _ in turns) == "aabb" + "abbaabba"
-    assert {repeat for _, repeat in turns[4:]} == {4}
-    assert answer == {"latencies_s": [[2e-3] * 16, [1e-3] * 16], "aborted": False}
+    assert "".join(name for name, _ in turns) == "aabb" + "abba" * 4
+    assert {repeat for _, repeat in turns[4:]} == {2}
+    assert answer["latencies_s"] == [[2e-3] * 16, [1e-3] * 16]
+    assert answer["over"] == pytest.approx([2.0]) and not answer["aborted"]
 
 
 def test_a_slow_kernel_is_called_seldom():
     _, turns = timed(itertools.repeat(0.2), itertools.repeat(0.3), beside_s=0.1)
-    assert [repeat for _, repeat in turns[4:]] == [2] * 8
+    assert [repeat for _, repeat in turns[4:]] == [1] * 10
     noisy = itertools.cycle([0.2, 0.2, 0.5, 0.5, 0.5])
     _, turns = timed(noisy, itertools.repeat(0.3), beside_s=0.1)
-    assert len(turns) == 12, "no further round after a second"
+    assert len(turns) == 14, "no further round after a second"
 
 
 @pytest.mark.parametrize("noisy", [0, 1])
@@ -88,10 +89,28 @@ def test_the_limit_is_that_of_the_moment():
     answer, _ = timed(itertools.repeat(0.02), itertools.repeat(0.01), beside_s=1e-3, best=3e-3)
     assert not answer["aborted"]
     answer, turns = timed(itertools.repeat(0.04), itertools.repeat(0.01), beside_s=1e-3, best=3e-3)
-    assert answer == {"latencies_s": [[0.04], [0.01]], "aborted": True}
+    assert answer == {"latencies_s": [[0.04], [0.01]], "over": [4.0], "aborted": True}
     assert [name for name, _ in turns] == list("aabba"), "a last chance"
     answer, _ = timed(itertools.repeat(0.02), best=0.01)
-    assert answer == {"latencies_s": [[0.02]], "aborted": True}
+    assert answer == {"latencies_s": [[0.02]], "over": [], "aborted": True}
+
+
+@pytest.mark.parametrize("slow_share", [0.3, 0.5, 0.7, 0.85])
+@pytest.mark.parametrize("stays", [0.0, 0.8])
+def test_calls_that_take_four_times_as_long_do_not_change_the_ratio(slow_share, stays):
+    """As where another program has one of the cores; it stays there for some calls or for one."""
+    random = np.random.default_rng(0)
+    slow = False
+
+    def seconds(quick):
+        nonlocal slow
+        while True:
+            slow = slow if random.random() < stays else random.random() < slow_share
+            yield quick * (4.0 if slow else 1.0) * random.uniform(1.0, 1.05)
+
+    found = [timed(seconds(1e-3), seconds(2e-3), beside_s=2e-3)[0] for _ in range(200)]
+    ratios = np.array([answer["over"][0] for answer in found])
+    assert np.mean(np.abs(np.log(ratios / 0.5)) > np.log(1.1)) < 0.05
 
 
 def test_arguments_of_two_kernels_are_kept():

@@ -107,7 +107,8 @@ class Measured:
 
     Attributes:
         latencies_s: Seconds of one call, one figure per repeat.
-        pace: How slow the machine was, over when its rival was recorded; None without a rival.
+        pace: How slow the machine was, over when its rival was recorded: what makes the cost that
+            of the rival times what this one took over it. None without a rival.
     """
 
     latencies_s: tuple[float, ...]
@@ -229,10 +230,9 @@ class Measurer:
         answer = self._answer(request)
         if "error" in answer:
             return _failure(answer, "run")
-        latencies, *beside = answer["latencies_s"]
-        pace = None
+        latencies, pace = answer["latencies_s"][0], None
         if rival is not None:
-            (pace,) = rounded([typical_latency(beside[0]) / rival.cost_s])
+            (pace,) = rounded([typical_latency(latencies) / (rival.cost_s * answer["over"][0])])
         return Measured(latencies_s=rounded(latencies), pace=pace)
 
     def discard(self, built: Built) -> None:

@@ -63,8 +63,8 @@ class TuningRecord:
         latencies_s: Seconds of one call, one figure per repeat; empty when it failed or was not
             measured.
         pace: How much slower the machine was than when the decision was recorded that this one was
-            timed in turn with: the latencies of that one then, over its :attr:`cost`. None for one
-            that was timed alone.
+            timed in turn with: the typical latency, over what that one costs times what this one
+            took over it. None for one that was timed alone.
         predicted_cycles: Of one call, where it was not measured: see ``tvmdet.board.prediction``.
         error: Why it failed, one line; empty when it ran.
         error_kind: ``schedule``, ``build``, ``run``, ``crash``, ``timeout``, ``killed``,
