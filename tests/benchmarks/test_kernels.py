@@ -25,6 +25,7 @@ from tvm import relax
 from tvmdet.schedules.base import Decision, fingerprint
 from tvmdet.targets import Target, get_target
 
+from tvmdet.passes.conv_algorithms import BF16_WINOGRAD_SIDES, WINOGRAD_SIDES
 from tvmdet.report.peak import measure_peak
 from tvmdet.runtime.native import configure_workers
 from tvmdet.tuning.store import default_store
@@ -70,6 +71,8 @@ def _same(layer: str, size: int, channels: int, filters: int, *algorithms: str) 
     ]
 
 
+ALGORITHMS_3X3 = ("direct", *WINOGRAD_SIDES, "bf16", *BF16_WINOGRAD_SIDES)
+
 LAYERS = (
     Layer(name="first layer", size=(320, 320), channels=3, filters=16, stride=2),
     Layer(name="strided", size=(80, 80), channels=64, filters=128, stride=2),
@@ -85,9 +88,9 @@ LAYERS = (
     ),
     Layer(name="depthwise 3x3", size=(80, 80), channels=72, filters=72, groups=72),
     Layer(name="depthwise 5x5", size=(50, 38), channels=256, filters=256, kernel=5, groups=256),
-    *_same("64 channels", 160, 64, 64, "direct", "winograd2", "winograd4", "winograd6", "bf16"),
-    *_same("256 channels", 40, 256, 256, "direct", "winograd2", "winograd4", "winograd6", "bf16"),
-    *_same("512 channels", 10, 512, 512, "direct", "winograd2", "winograd4", "winograd6", "bf16"),
+    *_same("64 channels", 160, 64, 64, *ALGORITHMS_3X3),
+    *_same("256 channels", 40, 256, 256, *ALGORITHMS_3X3),
+    *_same("512 channels", 10, 512, 512, *ALGORITHMS_3X3),
 )
 
 
@@ -154,7 +157,9 @@ def test_convolution(benchmark: Any, layer: Layer, target: Target, peak_flop_per
         + bias,
         0.0,
     )
-    assert_close(tensors[-1].numpy(), expected, rtol=1e-4, atol=3e-4, name=layer.name)
+    # Results have a deviation of about 1; see tvmdet/passes/winograd_variants.py.
+    atol = {"bf16_winograd2": 0.03, "bf16_winograd4": 0.1}.get(layer.algorithm, 3e-4)
+    assert_close(tensors[-1].numpy(), expected, rtol=1e-4, atol=atol, name=layer.name)
 
     flush = tvm_ffi.get_global_func("cache_flush_cpu_non_first_arg")
 

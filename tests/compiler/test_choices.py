@@ -52,7 +52,14 @@ def _put(store: TuningStore, anchor: str, seconds: float, target: Target = V4, *
 
 def _layer(anchor: str = ANCHOR) -> ConvLayer:
     order: tuple[AlgorithmName, ...] = ("winograd4", "direct")
-    return ConvLayer(anchor=anchor, weights_sha256="", possible=order, algorithms=order)
+    return ConvLayer(
+        anchor=anchor,
+        weights_sha256="",
+        possible=order,
+        algorithms=order,
+        fine=order,
+        exact=order,
+    )
 
 
 def test_without_records_the_usual_algorithm(store: TuningStore) -> None:

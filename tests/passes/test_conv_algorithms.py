@@ -23,6 +23,17 @@ FLOAT32: tuple[AlgorithmName, ...] = tuple(name for name in ALL if name not in R
 BF16: tuple[AlgorithmName, ...] = (*FLOAT32, "bf16", *BF16_WINOGRAD_SIDES)
 
 
+def _layer(possible: tuple[AlgorithmName, ...], algorithms: tuple[AlgorithmName, ...]) -> ConvLayer:
+    return ConvLayer(
+        anchor="conv2d",
+        weights_sha256="",
+        possible=possible,
+        algorithms=algorithms,
+        fine=algorithms,
+        exact=("direct",),
+    )
+
+
 def guess(
     side: int, depth: int, filters: int, possible: tuple[AlgorithmName, ...], **changes: Any
 ) -> tuple[AlgorithmName, ...]:
@@ -74,14 +85,12 @@ def test_matrix_tiles_are_not_compared() -> None:
     possible: tuple[AlgorithmName, ...] = ("direct", "winograd4", "amx")
     tried = guess(40, 64, 64, possible)
     assert tried[0] == "amx" and "direct" in tried, "for layers that are kept in float32"
-    layer = ConvLayer(anchor="conv2d", weights_sha256="", possible=possible, algorithms=tried)
+    layer = _layer(possible, tried)
     assert layer.compared == ("amx",)
     others = dataclasses.replace(layer, algorithms=tried[1:])
     assert others.compared == tried[1:]
 
 
 def test_the_usual_one_is_the_best_guess() -> None:
-    layer = ConvLayer(
-        anchor="conv2d", weights_sha256="", possible=ALL, algorithms=("winograd4", "direct")
-    )
+    layer = _layer(ALL, ("winograd4", "direct"))
     assert usual_algorithm(layer) == "winograd4"

@@ -24,6 +24,7 @@ from tvmdet.targets import Target, get_target
 
 from tvmdet.passes import store_rounded
 from tvmdet.passes.bf16_conv2d import round_to_bf16
+from tvmdet.passes.conv_algorithms import AlgorithmName, ConvLayer
 
 BF16 = get_target("x86-64-v4").at_precision("bf16")
 FP16 = get_target("cortex-a76").at_precision("fp16")
@@ -300,6 +301,29 @@ def test_a_depthwise_convolution_reads_what_bfloat16_products_made() -> None:
     # Sums of another order may round to the neighbour: a few of 2 ** -9 of a factor.
     assert_close(got, wanted, rtol=0, atol=2**-8 * np.abs(wanted).max())
     assert np.abs(got - wanted).mean() < 2**-14 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(("winograd", "count"), [("bf16_winograd4", 2), ("winograd4", 1)])
+def test_winograd_reads_what_bfloat16_products_made_if_its_own_are(
+    winograd: AlgorithmName, count: int
+) -> None:
+    """Its transforms do not round the picture itself, which is a factor all the same."""
+
+    def emit(builder: relax.BlockBuilder, x: Any) -> Any:
+        middle = _conv(builder, _conv(builder, x, *WEIGHT), 16, 3, 3, 16, padding=[1] * 4)
+        return _conv(builder, middle, *WEIGHT, seed=2)
+
+    def choose(layer: ConvLayer) -> AlgorithmName:
+        return winograd if winograd in layer.possible else "bf16"
+
+    data = _noise(*X, seed=5)
+    module = lower_network(emit, [data], BF16, choose)
+    assert _rounded(module) == count
+    (got,) = onnx_models.run_relax(module, data)
+    first = conv2d_reference(data, _noise(*WEIGHT, seed=1))
+    second = conv2d_reference(first, _noise(16, 3, 3, 16, seed=1), padding=(1, 1, 1, 1))
+    wanted = conv2d_reference(second, _noise(*WEIGHT, seed=2))
+    assert np.sqrt(np.mean((got - wanted) ** 2)) < 0.02 * wanted.std()
 
 
 @pytest.mark.parametrize("target", [BF16, AMX], ids=["bf16", "amx"])

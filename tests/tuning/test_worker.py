@@ -17,6 +17,7 @@ from tvmdet.tuning import worker
         ("uint8", 0, 255),
         ("int8", -128, 127),
         ("uint16", 0x3DCC, 0x3F7F),  # bfloat16: 0.0996 and 0.996
+        ("uint32", 0x3DCC3DCC, 0x3F7F3F7F),  # pairs of them
         ("int32", 0, 1),
         ("int64", 0, 1),
         ("bool", False, True),

@@ -166,7 +166,8 @@ def compile(
             try:
                 found = _check_parity(model, sizes, entry, pictures, threads_here, allowed, say)
             except ParityError as error:
-                too_far = error
+                # Without what it was raised in: the library of an attempt is not kept for the next.
+                too_far = error.with_traceback(None)
             else:
                 built[one.name], parity[one.name] = entry, found
                 break

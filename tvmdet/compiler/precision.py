@@ -22,7 +22,7 @@ SHARES_KEPT = (0.125, 0.25, 0.5)
 
 
 class LayerPrecision:
-    """Chooses algorithms as another choice does, but for layers that are kept in float32.
+    """Chooses algorithms as another choice does, but for what was too far from ONNX Runtime.
 
     Attributes:
         kept: Hashes of the weights of the layers kept in float32 that would not be otherwise.

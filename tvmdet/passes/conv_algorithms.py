@@ -57,8 +57,8 @@ ROUNDED: frozenset[AlgorithmName] = frozenset({"bf16", *BF16_WINOGRAD_SIDES, "am
 """The algorithms that round the factors of their products."""
 
 COARSE: frozenset[AlgorithmName] = frozenset({"bf16_winograd4"})
-"""Those of them whose transforms multiply what was rounded, by 1.4 to 4
-(:mod:`tvmdet.passes.winograd_variants`)."""
+"""Those of them whose error is several times that of direct products of rounded factors, on data
+without structure (:mod:`tvmdet.passes.winograd_variants`)."""
 
 _BYTES_PER_CYCLE = 8
 """From beyond L2, a core."""
@@ -100,8 +100,8 @@ class ConvLayer:
     weights_sha256: str
     possible: tuple[AlgorithmName, ...]
     algorithms: tuple[AlgorithmName, ...]
-    fine: tuple[AlgorithmName, ...] = ("direct",)
-    exact: tuple[AlgorithmName, ...] = ("direct",)
+    fine: tuple[AlgorithmName, ...]
+    exact: tuple[AlgorithmName, ...]
 
     @property
     def compared(self) -> tuple[AlgorithmName, ...]:

@@ -8,9 +8,10 @@ computed domain is given some slack, so that every tile is full: only the stores
 Each function's main block is annotated with what it computes (``tvmdet.conv2d``), which is how a
 template recognises it after fusion.
 
-A convolution may be computed in several ways, its algorithms: directly, by Winograd's algorithm, or
-directly with both factors of every product rounded to bfloat16 or float16, where the target's
-precision allows it; in bfloat16 as products of matrix tiles where the target has them. Pictures are
+A convolution may be computed in several ways, its algorithms: directly or by Winograd's algorithm,
+and with the factors of every product rounded to bfloat16 or float16, where the target's precision
+allows it; in bfloat16 as products of matrix tiles where the target has them, else by Winograd's
+algorithm too. Pictures are
 float32 between kernels whichever is chosen, so the choice is each layer's own;
 :mod:`~tvmdet.passes.store_rounded` then finds those that need not be.
 """
@@ -343,6 +344,7 @@ class Conv2dPacker:
             possible=("direct", "fp16"),
             algorithms=("fp16", "direct"),
             fine=("fp16", "direct"),
+            exact=("direct",),
         )
 
     def _fp16_depthwise(self, builder: relax.BlockBuilder, call: Any) -> Any:

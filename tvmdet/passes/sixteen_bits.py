@@ -27,7 +27,7 @@ class SixteenBits:
         dtype: Of a picture that is written so.
         holds_float32: Whether every float32 has a neighbour in it: float16 ends at 65504.
         name: Part of the names of kernels that read or write such pictures.
-        marks: Of convolutions that round what they read.
+        marks: Of convolutions with products of 16 bits.
         narrow: Makes the expression of 16 bits of a float32 one.
         narrowed: Where in it the float32 one is.
         widen: Makes the float32 expression of one of 16 bits.

@@ -5,7 +5,8 @@ every reader of a picture does that, the kernel that writes it rounds instead, o
 takes half the memory, and a pointwise convolution multiplies it where it lies. The results are the
 same, bit for bit.
 
-A depthwise convolution may multiply in float32. It reads bfloat16 pictures too, if what writes them
+A depthwise convolution may multiply in float32, and Winograd's products of bfloat16 round what the
+picture is transformed to. Both read bfloat16 pictures too, if what writes them
 has bfloat16 products of its own: its picture is a factor of products as well, behind a layer whose
 error is that of 16 bits anyway. So does what adds a picture to its own bfloat16 products, as a
 residual, if the picture is multiplied somewhere too: coordinates are not, and would be off by
@@ -16,7 +17,7 @@ concatenation. It commutes with rounding. Where its result is rounded, its pictu
 are written in 16 bits.
 
 A picture that is added to, averaged, resized between its pixels or transformed for Winograd's
-products by a kernel without products of 16 bits stays as it is.
+float32 products by a kernel without products of 16 bits stays as it is.
 
 The anchor of a kernel, by which algorithms are compared and records borrowed, does not say how its
 picture is kept: which pictures are rounded depends on the algorithms that were chosen.

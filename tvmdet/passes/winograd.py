@@ -117,7 +117,8 @@ def winograd_conv2d(
     Args:
         data: ``[N, H, W, C]``.
         packed: ``[(m+2)^2, blocks, C, v]``, see :func:`pack_weights`, or ``[blocks, 3, 3, C, v]``,
-            see :func:`pack_plain_weights`, which the kernel transforms as it goes.
+            see :func:`pack_plain_weights`, which the kernel transforms as it goes. With ``bf16``
+            the former are ``[(m+2)^2, blocks, C/2, v]``, uint32.
         filters: OC.
         padding: Top, left, bottom, right.
         anchor: The layer and the algorithm; the template's mark.

@@ -248,7 +248,7 @@ def _time(kernels: Sequence[_Timed], request: dict[str, Any]) -> dict[str, Any]:
     ``over`` is what the first takes over what the second does: the median over the turns of the
     ratio of the fastest call of each. Where every second call takes some times as long, since other
     programs take part, the quartile of one kernel's calls is a quick call and that of the other's a
-    slow one: their ratio is off by the whole of it, as 117 of 1265 records were.
+    slow one: their ratio is off by the whole of it.
     """
     candidate, *others = kernels
     # The first call of all also loads the code and the scratch memory.
@@ -291,7 +291,8 @@ def random_tensor(dtype: str, shape: list[int], seed: int) -> Any:
     """Returns an array that is safe to run any kernel on.
 
     Floats lie in [0.1, 1): never zero, denormal or negative, so that no division, root or
-    logarithm of them is slow or sets off a data-dependent loop. So do uint16, which are bfloat16.
+    logarithm of them is slow or sets off a data-dependent loop. So do uint16, which are
+    bfloat16, and uint32, pairs of them.
     Wide integers may be indices: 0 and 1 are within any axis that is worth gathering from.
     """
     rng = np.random.default_rng(seed)
@@ -302,9 +303,10 @@ def random_tensor(dtype: str, shape: list[int], seed: int) -> Any:
     elif dtype in ("uint8", "int8"):
         bounds = np.iinfo(dtype)
         block = rng.integers(bounds.min, bounds.max, count, dtype=dtype, endpoint=True)
-    elif dtype == "uint16":
+    elif dtype in ("uint16", "uint32"):
         floats = rng.random(count, dtype="float32") * 0.9 + 0.1
-        block = (floats.view("uint32") >> 16).astype(dtype)
+        bits = floats.view("uint32") >> 16
+        block = bits.astype(dtype) if dtype == "uint16" else bits | bits[::-1] << 16
     elif dtype.startswith(("int", "uint")):
         block = rng.integers(0, 2, count).astype(dtype)
     elif dtype.startswith("float") and hasattr(np, dtype):

@@ -112,6 +112,7 @@ class CudaConv2d:
             possible=("direct", rounded),
             algorithms=(rounded, "direct"),
             fine=(rounded, "direct"),
+            exact=("direct",),
         )
         return self._algorithm(layer)
 
