@@ -102,8 +102,9 @@ class UnevenMachine:
         latencies = [self._latencies(one, pace, round(20 * longer)) for one in timed]
         if rival is None or not self._in_turn:
             return Measured(latencies_s=latencies[0])
-        now = typical_latency(latencies[1])
-        return Measured(latencies_s=latencies[0], pace=now / rival.cost_s)
+        over = min(latencies[0]) / min(latencies[1])
+        pace = typical_latency(latencies[0]) / (rival.cost_s * over)
+        return Measured(latencies_s=latencies[0], pace=pace)
 
     def discard(self, built: Built) -> None:
         del self.kept[built.path]
