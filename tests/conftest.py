@@ -51,7 +51,23 @@ def raw_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=("x86-64-v3", "x86-64-v4"))
 def target(request: pytest.FixtureRequest) -> Target:
     """Each width of x86's vectors that this machine can run."""
-    found = get_target(request.param)
+    return _runnable(request.param)
+
+
+@pytest.fixture
+def bf16_target() -> Target:
+    """AVX-512 with dot products of bfloat16, where this machine has them."""
+    return _runnable("x86-64-v4", "bf16")
+
+
+@pytest.fixture
+def amx_target() -> Target:
+    """Matrix tiles, where this machine has them."""
+    return _runnable("sapphirerapids", "bf16")
+
+
+def _runnable(name: str, precision: str = "fp32") -> Target:
+    found = get_target(name).at_precision(precision)
     if missing := found.missing_features():
         pytest.skip(f"this machine lacks {', '.join(missing)}")
     return found

@@ -25,7 +25,7 @@ from tvm import relax
 from tvmdet.schedules.base import Decision, fingerprint
 from tvmdet.targets import Target, get_target
 
-from tvmdet.passes.conv_algorithms import BF16_WINOGRAD_SIDES, WINOGRAD_SIDES
+from tvmdet.passes.conv_algorithms import WINOGRAD
 from tvmdet.report.peak import measure_peak
 from tvmdet.runtime.native import configure_workers
 from tvmdet.tuning.store import default_store
@@ -71,7 +71,7 @@ def _same(layer: str, size: int, channels: int, filters: int, *algorithms: str) 
     ]
 
 
-ALGORITHMS_3X3 = ("direct", *WINOGRAD_SIDES, "bf16", *BF16_WINOGRAD_SIDES)
+ALGORITHMS_3X3 = ("direct", "bf16", *WINOGRAD)
 
 LAYERS = (
     Layer(name="first layer", size=(320, 320), channels=3, filters=16, stride=2),

@@ -15,9 +15,9 @@ from scheduled_kernels import only_kernel
 from tvmdet.targets import get_target, list_targets
 
 sys.path.append(str(Path(__file__).parents[1] / "schedules"))
+import conv_cases
 import test_attention as attention_cases
 import test_batch_matmul as matmul_cases
-import test_conv2d_templates as conv_cases
 
 pytestmark = pytest.mark.arm
 
@@ -28,7 +28,7 @@ def check(
     case: conv_cases.Conv, algorithm: str, name: str, boards: Callable[[str], Board], folder: Path
 ) -> None:
     target = get_target(name)
-    emit, inputs, expected, atol = conv_cases._network(case, algorithm)
+    emit, inputs, expected, atol = conv_cases.network(case, algorithm)
     kernel = only_kernel(emit, inputs, target, algorithm)
     assert kernel.template.name.startswith("arm.")
     count = len(kernel.decisions)
@@ -61,7 +61,7 @@ def test_tiles_that_do_not_divide_a_row(
         padding=(1, 1, 1, 1),
     )
     target = get_target("cortex-a76")
-    emit, inputs, expected, atol = conv_cases._network(case, "direct")
+    emit, inputs, expected, atol = conv_cases.network(case, "direct")
     kernel = only_kernel(emit, inputs, target, "direct")
     width = expected.shape[2]
     ragged = [d for d in kernel.decisions if d["order"] != "depth" and width % d["tile_w"]]

@@ -19,7 +19,7 @@ from tvmdet.targets import Target, get_target, list_targets
 from tvmdet.passes.fp16_conv2d import MOST_PRODUCTS, _Block
 
 sys.path.append(str(Path(__file__).parents[1] / "schedules"))
-import test_conv2d_templates as conv_cases
+import conv_cases
 
 pytestmark = pytest.mark.arm
 
@@ -94,7 +94,7 @@ def _check(
     folder: Path,
     pick: Callable[[int], list[int]] = lambda n: sorted({0, n // 2}),
 ) -> None:
-    emit, inputs, _, _ = conv_cases._network(case, "fp16")
+    emit, inputs, _, _ = conv_cases.network(case, "fp16")
     kernel = only_kernel(emit, inputs, target, "fp16")
     assert kernel.template.name.startswith("arm.fp16_")
     shapes, _, meaning = conv_cases.EPILOGUES[case.epilogue]
@@ -190,7 +190,7 @@ def test_errors_do_not_grow_with_the_number_of_products(
     """576 and 4608 products: in float16 alone, 3.5 and 10 thousandths of the result."""
     case = conv_cases.Conv(why="deep", channels=channels, filters=16, size=(6, 6))
     target = get_target("cortex-a76").at_precision("fp16")
-    emit, inputs, expected, _ = conv_cases._network(
+    emit, inputs, expected, _ = conv_cases.network(
         dataclasses.replace(case, epilogue="none"), "direct"
     )
     kernel = only_kernel(emit, inputs, target, "fp16")

@@ -61,6 +61,15 @@ def test_coarse_algorithms_are_given_up_before_any_layer_is_taken_back() -> None
     assert tried[-1][1] == ["bf16_winograd2"] * 4 + ["winograd4"] * 4
 
 
+def test_a_coarse_algorithm_is_seen_behind_a_finer_one_of_the_same_weights() -> None:
+    names: tuple[AlgorithmName, ...] = ("bf16_winograd4", "bf16_winograd2")
+    (first,) = _layers(1)
+    sizes = [dataclasses.replace(first, algorithms=(name,), fine=names[1:]) for name in names]
+    choice = LayerPrecision(usual_algorithm)
+    tried = [[choice(layer) for layer in sizes] for _ in choice.attempts()]
+    assert tried == [["bf16_winograd4", "bf16_winograd2"], ["bf16_winograd2"] * 2]
+
+
 def test_layers_that_are_faster_otherwise_are_not_counted() -> None:
     choice = LayerPrecision(lambda layer: "direct")
     assert [choice(layer) for layer in _layers(3)] == ["direct"] * 3

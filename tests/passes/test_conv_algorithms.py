@@ -9,9 +9,8 @@ import pytest
 
 from tvmdet.passes.conv_algorithms import (
     ALGORITHMS,
-    BF16_WINOGRAD_SIDES,
     ROUNDED,
-    WINOGRAD_SIDES,
+    WINOGRAD,
     AlgorithmName,
     ConvLayer,
     promising_algorithms,
@@ -20,7 +19,7 @@ from tvmdet.passes.conv_algorithms import (
 
 ALL: tuple[AlgorithmName, ...] = tuple(ALGORITHMS)
 FLOAT32: tuple[AlgorithmName, ...] = tuple(name for name in ALL if name not in ROUNDED)
-BF16: tuple[AlgorithmName, ...] = (*FLOAT32, "bf16", *BF16_WINOGRAD_SIDES)
+BF16: tuple[AlgorithmName, ...] = (*FLOAT32, "bf16", "bf16_winograd2", "bf16_winograd4")
 
 
 def _layer(possible: tuple[AlgorithmName, ...], algorithms: tuple[AlgorithmName, ...]) -> ConvLayer:
@@ -46,7 +45,8 @@ def guess(
 def test_the_direct_way_stays_and_winograd_is_tried_twice_at_most(side: int, channels: int) -> None:
     tried = guess(side, channels, channels, ALL)
     assert {"direct", "bf16"} <= set(tried) <= set(ALL)
-    assert sum(name in WINOGRAD_SIDES for name in tried) <= 2
+    for bf16 in (False, True):
+        assert sum(WINOGRAD[name].bf16 == bf16 for name in tried if name in WINOGRAD) <= 2
     assert len(set(tried)) == len(tried)
 
 
@@ -67,7 +67,7 @@ def test_tiles_of_bfloat16_before_those_of_float32() -> None:
 
 
 def test_weights_that_are_read_for_one_pixel_stay_small() -> None:
-    assert not set(WINOGRAD_SIDES) & set(guess(1, 512, 512, FLOAT32))
+    assert not set(WINOGRAD) & set(guess(1, 512, 512, FLOAT32))
 
 
 def test_bfloat16_before_float32_for_a_pointwise_convolution() -> None:

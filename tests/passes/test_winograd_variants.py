@@ -7,9 +7,9 @@ import numpy.typing as npt
 import pytest
 from scheduled_kernels import nearest_bf16
 
-from tvmdet.passes.winograd_variants import BF16_VARIANTS, VARIANTS, WinogradVariant
+from tvmdet.passes.conv_algorithms import WINOGRAD
+from tvmdet.passes.winograd_variants import BF16_F2, BF16_F4, F4, WinogradVariant
 
-EVERY = [*VARIANTS.values(), *BF16_VARIANTS.values()]
 Array = npt.NDArray[np.float64]
 
 
@@ -48,7 +48,7 @@ def _data(variant: WinogradVariant) -> tuple[Array, Array]:
     return tiles, rng.standard_normal((3, 3, 64, 32))
 
 
-@pytest.mark.parametrize("variant", EVERY, ids=lambda variant: f"F{variant.side}")
+@pytest.mark.parametrize("variant", WINOGRAD.values(), ids=WINOGRAD)
 def test_without_rounding_the_result_is_the_convolution(variant: WinogradVariant) -> None:
     tiles, weight = _data(variant)
     result = _results(variant, *_transformed(variant, tiles, weight))
@@ -65,15 +65,14 @@ def _rounded_error(variant: WinogradVariant) -> float:
 
 
 def test_what_rounding_costs_is_bounded() -> None:
-    variant = BF16_VARIANTS[4]
-    tiles, weight = _data(variant)
-    right = _direct(variant, tiles, weight)
-    direct = _direct(variant, _bf16(tiles), _bf16(weight)) - right
+    tiles, weight = _data(BF16_F4)
+    right = _direct(BF16_F4, tiles, weight)
+    direct = _direct(BF16_F4, _bf16(tiles), _bf16(weight)) - right
     direct_error = np.sqrt(np.mean(direct**2)) / right.std()
     assert 0.002 < direct_error < 0.004
-    assert _rounded_error(BF16_VARIANTS[2]) < 2 * direct_error
-    assert _rounded_error(BF16_VARIANTS[4]) < 5 * direct_error
+    assert _rounded_error(BF16_F2) < 2 * direct_error
+    assert _rounded_error(BF16_F4) < 5 * direct_error
 
 
 def test_the_points_of_float32_lose_twice_as_much() -> None:
-    assert _rounded_error(VARIANTS[4]) > 1.7 * _rounded_error(BF16_VARIANTS[4])
+    assert _rounded_error(F4) > 1.7 * _rounded_error(BF16_F4)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import conv_cases
 import pytest
-import test_conv2d_templates as conv_cases
 from assertions import assert_close
 from scheduled_kernels import only_kernel, run_decisions
 from tvmdet.schedules.common.depthwise_conv2d_nhwc import Taps, lanes_for, taps_of, tiles_of
@@ -12,8 +12,8 @@ from tvmdet.targets import Target, get_target
 
 @pytest.mark.parametrize("channels", [16, 67, 128])
 def test_each_order_of_a_depthwise_convolution_is_right(channels: int, target: Target) -> None:
-    case = conv_cases._depthwise("orders", channels, size=(6, 40), epilogue="bias relu")
-    emit, inputs, expected, atol = conv_cases._network(case, "direct")
+    case = conv_cases.depthwise_case("orders", channels, size=(6, 40), epilogue="bias relu")
+    emit, inputs, expected, atol = conv_cases.network(case, "direct")
     kernel = only_kernel(emit, inputs, target)
     of_order = {decision["order"]: decision for decision in kernel.decisions}
     cut = channels > target.vector_lanes_f32 and channels % target.vector_lanes_f32 == 0
@@ -25,10 +25,10 @@ def test_each_order_of_a_depthwise_convolution_is_right(channels: int, target: T
 
 @pytest.mark.parametrize("channels", [16, 67])
 def test_a_picture_of_one_row_is_tiled_as_others(channels: int, target: Target) -> None:
-    case = conv_cases._depthwise(
+    case = conv_cases.depthwise_case(
         "a row", channels, kernel=(1, 9), padding=(0, 4, 0, 4), size=(1, 37)
     )
-    emit, inputs, *_ = conv_cases._network(case, "direct")
+    emit, inputs, *_ = conv_cases.network(case, "direct")
     kernel = only_kernel(emit, inputs, target)
     assert kernel.decisions[0]["order"] == "rows" and kernel.decisions[0]["tile_w"] >= 3
     assert len(set(kernel.decisions)) == len(kernel.decisions) > 1

@@ -31,8 +31,8 @@ class LayerPrecision:
     def __init__(self, choose: Algorithm) -> None:
         """Wraps the choice by speed."""
         self._choose = choose
-        self._rounded: dict[str, None] = {}
-        self._coarse = 0
+        # By weights: layers of several sizes may share them.
+        self._rounded: dict[str, set[AlgorithmName]] = {}
         self._fine = False
         self.kept: frozenset[str] = frozenset()
 
@@ -43,8 +43,7 @@ class LayerPrecision:
         chosen = self._choose(layer)
         if chosen not in ROUNDED:
             return chosen
-        self._coarse += chosen in COARSE
-        self._rounded.setdefault(layer.weights_sha256)
+        self._rounded.setdefault(layer.weights_sha256, set()).add(chosen)
         if layer.weights_sha256 not in self.kept:
             return chosen
         return self._choose(dataclasses.replace(layer, algorithms=layer.exact))
@@ -60,7 +59,7 @@ class LayerPrecision:
         Between two of them the network must be lowered with this choice.
         """
         yield ""
-        if self._coarse:
+        if any(not COARSE.isdisjoint(chosen) for chosen in self._rounded.values()):
             self._fine = True
             self._rounded.clear()
             yield "no 4x4 Winograd tiles of rounded factors"

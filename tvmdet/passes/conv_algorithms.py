@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from tvmdet.passes.winograd_variants import BF16_F2, BF16_F4, F2, F4, F6, WinogradVariant
+
 __all__ = [
     "ALGORITHMS",
-    "BF16_WINOGRAD_SIDES",
     "COARSE",
     "ROUNDED",
-    "WINOGRAD_SIDES",
+    "WINOGRAD",
     "Algorithm",
     "AlgorithmName",
     "ConvLayer",
@@ -47,13 +48,18 @@ ALGORITHMS: dict[AlgorithmName, str] = {
 """What each algorithm puts before the anchor of the direct convolution ("conv2d n1 h80 ...")."""
 
 
-WINOGRAD_SIDES: dict[AlgorithmName, int] = {"winograd2": 2, "winograd4": 4, "winograd6": 6}
-"""Side of the output tile of each Winograd algorithm in float32."""
+WINOGRAD: dict[AlgorithmName, WinogradVariant] = {
+    "winograd2": F2,
+    "winograd4": F4,
+    "winograd6": F6,
+    "bf16_winograd2": BF16_F2,
+    "bf16_winograd4": BF16_F4,
+}
+"""The tiles of each Winograd algorithm."""
 
-BF16_WINOGRAD_SIDES: dict[AlgorithmName, int] = {"bf16_winograd2": 2, "bf16_winograd4": 4}
-"""The same of those in bfloat16."""
-
-ROUNDED: frozenset[AlgorithmName] = frozenset({"bf16", *BF16_WINOGRAD_SIDES, "amx", "fp16", "tf32"})
+ROUNDED: frozenset[AlgorithmName] = frozenset(
+    {"bf16", *(name for name, variant in WINOGRAD.items() if variant.bf16), "amx", "fp16", "tf32"}
+)
 """The algorithms that round the factors of their products."""
 
 COARSE: frozenset[AlgorithmName] = frozenset({"bf16_winograd4"})
@@ -158,22 +164,25 @@ def promising_algorithms(
         cycles["amx"] = multiplied / _AMX_SPEED + taps * weight_bytes / 2 / _BYTES_PER_CYCLE
     if "fp16" in possible:
         cycles["fp16"] = multiplied / _FP16_SPEED + taps * weight_bytes / 2 / _BYTES_PER_CYCLE
-    kinds = []
-    for sides, speed, size in ((WINOGRAD_SIDES, 1.0, 1), (BF16_WINOGRAD_SIDES, _BF16_SPEED, 2)):
-        kind: dict[AlgorithmName, float] = {}
-        for name in (name for name in sides if name in possible):
-            side = sides[name]
-            tiles = batch * _tiles(height, dilation[0], side) * _tiles(width, dilation[1], side)
-            elements = (side + 2) ** 2
-            transforms = tiles * elements * (depth + filters) * _TRANSFORM_CYCLES
-            products = tiles * elements * depth * filters / speed
-            weights = elements * weight_bytes / size / _BYTES_PER_CYCLE
-            kind[name] = (products + transforms) / lanes + weights
-        kinds.append(kind)
-    best = min([*cycles.values(), *(cost for kind in kinds for cost in kind.values())])
-    for kind in kinds:
-        kept = sorted(kind, key=kind.__getitem__)[:_MOST_WINOGRAD]
-        cycles |= {name: kind[name] for name in kept if kind[name] < _HOPELESS * best}
+    winograd: dict[AlgorithmName, float] = {}
+    for name in (name for name in WINOGRAD if name in possible):
+        variant = WINOGRAD[name]
+        speed, size = (_BF16_SPEED, 2) if variant.bf16 else (1.0, 4)
+        down, across = (
+            _tiles(pixels, step, variant.side)
+            for pixels, step in zip(pixels_hw, dilation, strict=True)
+        )
+        elements = variant.edge**2
+        transforms = elements * (depth + filters) * _TRANSFORM_CYCLES
+        products = elements * depth * filters / speed
+        weights = size * elements * depth * filters / _BYTES_PER_CYCLE
+        winograd[name] = batch * down * across * (products + transforms) / lanes + weights
+    best = min([*cycles.values(), *winograd.values()])
+    for bf16 in (False, True):
+        kind = [name for name in winograd if WINOGRAD[name].bf16 == bf16]
+        for name in sorted(kind, key=winograd.__getitem__)[:_MOST_WINOGRAD]:
+            if winograd[name] < _HOPELESS * best:
+                cycles[name] = winograd[name]
     return tuple(sorted(cycles, key=cycles.__getitem__))
 
 

@@ -36,10 +36,9 @@ from tvmdet.passes.conv2d_expressions import (
 )
 from tvmdet.passes.conv_algorithms import (
     ALGORITHMS,
-    BF16_WINOGRAD_SIDES,
     COARSE,
     ROUNDED,
-    WINOGRAD_SIDES,
+    WINOGRAD,
     Algorithm,
     AlgorithmName,
     ConvLayer,
@@ -67,7 +66,7 @@ from tvmdet.passes.winograd import (
     split_phases,
     winograd_conv2d,
 )
-from tvmdet.passes.winograd_variants import BF16_VARIANTS, VARIANTS, WinogradVariant
+from tvmdet.passes.winograd_variants import WinogradVariant
 from tvmdet.targets import Target
 
 __all__ = ["WINOGRAD_BYTES_AT_MOST", "Conv2dPacker"]
@@ -115,13 +114,9 @@ class Conv2dPacker:
         layer = self._layer(call)
         if len(layer.possible) > 1:
             chosen = self._algorithm(layer)
-            if chosen in WINOGRAD_SIDES:
+            if chosen in WINOGRAD:
                 anchor = ALGORITHMS[chosen] + layer.anchor
-                return self._winograd(builder, call, anchor, VARIANTS[WINOGRAD_SIDES[chosen]])
-            if chosen in BF16_WINOGRAD_SIDES:
-                anchor = ALGORITHMS[chosen] + layer.anchor
-                variant = BF16_VARIANTS[BF16_WINOGRAD_SIDES[chosen]]
-                return self._winograd(builder, call, anchor, variant, bf16=True)
+                return self._winograd(builder, call, anchor, WINOGRAD[chosen])
             if chosen == "amx":
                 return self._amx(builder, call)
             if chosen == "bf16":
@@ -136,12 +131,12 @@ class Conv2dPacker:
         filters, kernel_h, kernel_w, depth = static_shape(weight)
         geometry = _geometry(call.attrs)
         possible: list[AlgorithmName] = ["direct"]
+        in_bf16 = self._bf16_fits(call)
         if self._winograd_fits(call):
-            possible += WINOGRAD_SIDES
-        if self._bf16_fits(call):
+            rounds = in_bf16 and not self._has_amx
+            possible += [name for name in WINOGRAD if rounds or not WINOGRAD[name].bf16]
+        if in_bf16:
             possible.append("amx" if self._has_amx else "bf16")
-            if self._winograd_fits(call) and not self._has_amx:
-                possible += BF16_WINOGRAD_SIDES
         if self._fp16_fits(call):
             possible.append("fp16")
 
@@ -248,10 +243,8 @@ class Conv2dPacker:
         call: Any,
         anchor: str,
         variant: WinogradVariant,
-        *,
-        bf16: bool = False,
     ) -> Any:
-        kernel = self._winograd_weights(call.args[1], variant, bf16=bf16)
+        kernel = self._winograd_weights(call.args[1], variant)
         geometry, filters = _geometry(call.attrs), static_shape(call.args[1])[0]
         dilation, padding = geometry["dilation"], geometry["padding"]
         data = call.args[0]
@@ -261,12 +254,10 @@ class Conv2dPacker:
             )
             data, padding = builder.emit(phases), (0, 0, 0, 0)
         result = builder.call_te(
-            lambda data, packed: winograd_conv2d(
-                data, packed, filters, padding, anchor, variant, bf16=bf16
-            ),
+            lambda data, packed: winograd_conv2d(data, packed, filters, padding, anchor, variant),
             data,
             kernel,
-            primfunc_name_hint="bf16_winograd_conv2d" if bf16 else "winograd_conv2d",
+            primfunc_name_hint="bf16_winograd_conv2d" if variant.bf16 else "winograd_conv2d",
             primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
         )
         if dilation == (1, 1):
@@ -279,9 +270,9 @@ class Conv2dPacker:
             primfunc_name_hint="join_phases",
         )
 
-    def _winograd_weights(self, weight: Any, variant: WinogradVariant, *, bf16: bool) -> Any:
+    def _winograd_weights(self, weight: Any, variant: WinogradVariant) -> Any:
         filters, _, _, depth = static_shape(weight)
-        if (2 if bf16 else 4) * variant.edge**2 * filters * depth > WINOGRAD_BYTES_AT_MOST:
+        if (2 if variant.bf16 else 4) * variant.edge**2 * filters * depth > WINOGRAD_BYTES_AT_MOST:
             return self._constant(
                 "winograd",
                 self._lanes,
@@ -289,10 +280,10 @@ class Conv2dPacker:
                 lambda array: pack_plain_weights(array, self._lanes),
             )
         return self._constant(
-            f"{'bf16 ' * bf16}winograd{variant.side}",
+            f"{'bf16 ' * variant.bf16}winograd{variant.side}",
             self._lanes,
             weight,
-            lambda array: pack_weights(array, self._lanes, variant, bf16=bf16),
+            lambda array: pack_weights(array, self._lanes, variant),
         )
 
     def _constant(self, kind: str, lanes: int, weight: Any, pack: Any) -> Any:

@@ -57,11 +57,11 @@ _PLAIN_DIMENSIONS = 5
 
 
 def pack_weights(
-    weight: npt.NDArray[np.float32], lanes: int, variant: WinogradVariant, *, bf16: bool = False
+    weight: npt.NDArray[np.float32], lanes: int, variant: WinogradVariant
 ) -> npt.NDArray[np.float32] | npt.NDArray[np.uint32]:
     """Returns transformed weights ``[(m+2)^2, blocks, IC, v]`` of ``[OC, 3, 3, IC]``.
 
-    There are ceil(OC/v) blocks, or a few more that hold zeros. With ``bf16`` they are
+    There are ceil(OC/v) blocks, or a few more that hold zeros. For products of bfloat16 they are
     ``[(m+2)^2, blocks, IC/2, v]``, pairs of rounded ones.
     """
     filters, depth = weight.shape[0], weight.shape[3]
@@ -73,7 +73,7 @@ def pack_weights(
     )
     blocked = moved.reshape(variant.edge**2, depth, blocks, lanes)
     packed = np.ascontiguousarray(blocked.transpose(0, 2, 1, 3), dtype=np.float32)
-    return _pairs(packed) if bf16 else packed
+    return _pairs(packed) if variant.bf16 else packed
 
 
 def _pairs(packed: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
@@ -109,25 +109,23 @@ def winograd_conv2d(
     padding: tuple[int, int, int, int],
     anchor: str,
     variant: WinogradVariant,
-    *,
-    bf16: bool = False,
 ) -> te.Tensor:
     """Returns the tensor expression of a 3x3 convolution with stride and dilation 1.
 
     Args:
         data: ``[N, H, W, C]``.
         packed: ``[(m+2)^2, blocks, C, v]``, see :func:`pack_weights`, or ``[blocks, 3, 3, C, v]``,
-            see :func:`pack_plain_weights`, which the kernel transforms as it goes. With ``bf16``
-            the former are ``[(m+2)^2, blocks, C/2, v]``, uint32.
+            see :func:`pack_plain_weights`, which the kernel transforms as it goes. For products
+            of bfloat16 the former are ``[(m+2)^2, blocks, C/2, v]``, uint32.
         filters: OC.
         padding: Top, left, bottom, right.
         anchor: The layer and the algorithm; the template's mark.
-        variant: The size of the tiles.
-        bf16: Whether the products are of bfloat16.
+        variant: The tiles.
     """
     batch, height, width, depth = (int(d) for d in data.shape)
     plain = len(packed.shape) == _PLAIN_DIMENSIONS
     blocks, lanes = int(packed.shape[0 if plain else 1]), int(packed.shape[-1])
+    bf16 = variant.bf16
     rounded = round_to_bits if bf16 else lambda value: value
     top, left, bottom, right = padding
     out_h, out_w = height + top + bottom - 2, width + left + right - 2
@@ -166,7 +164,7 @@ def winograd_conv2d(
         ),
         name="input_tiles",
     )
-    weights = _moved_weights(packed, variant, bf16=bf16) if plain else None
+    weights = _moved_weights(packed, variant) if plain else None
 
     def weight(e: Any, f: Any, o: Any, k: Any) -> Any:
         if weights is None:
@@ -213,10 +211,10 @@ def winograd_conv2d(
     )
 
 
-def _moved_weights(plain: te.Tensor, variant: WinogradVariant, *, bf16: bool) -> te.Tensor:
+def _moved_weights(plain: te.Tensor, variant: WinogradVariant) -> te.Tensor:
     """Returns ``G g G^T`` as ``[m+2, m+2, blocks, IC, v]`` of weights ``[blocks, 3, 3, IC, v]``.
 
-    With ``bf16`` it is ``[m+2, m+2, blocks, IC/2, v]``, pairs of rounded ones.
+    For products of bfloat16 it is ``[m+2, m+2, blocks, IC/2, v]``, pairs of rounded ones.
     """
     blocks, _, _, depth, lanes = (int(d) for d in plain.shape)
     edge, factors = variant.edge, variant.weight_transform
@@ -233,8 +231,8 @@ def _moved_weights(plain: te.Tensor, variant: WinogradVariant, *, bf16: bool) ->
         return join_halves(*(tile(e, f, b, k * _PAIR + half, v) for half in range(_PAIR)))
 
     return te.compute(
-        (edge, edge, blocks, depth // _PAIR if bf16 else depth, lanes),
-        pair if bf16 else tile,
+        (edge, edge, blocks, depth // _PAIR if variant.bf16 else depth, lanes),
+        pair if variant.bf16 else tile,
         name="weight_tiles",
     )
 

@@ -15,32 +15,35 @@ Accuracy of Winograd Convolution for Deep Neural Networks", ACM TOMS 46(4), 2020
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BF16_VARIANTS", "VARIANTS", "Matrix", "WinogradVariant"]
+__all__ = ["BF16_F2", "BF16_F4", "F2", "F4", "F6", "Matrix", "WinogradVariant"]
 
 Matrix = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class WinogradVariant:
-    """The matrices of one size of tile.
+    """One size of tile, its matrices, and what its products are of.
 
     Attributes:
         side: Outputs of a tile per axis, m.
         input_transform: ``B^T``, ``[m+2, m+2]``.
         weight_transform: ``G``, ``[m+2, 3]``.
         output_transform: ``A^T``, ``[m, m+2]``.
+        bf16: Whether the factors of its products are rounded to bfloat16.
     """
 
     side: int
     input_transform: Matrix
     weight_transform: Matrix
     output_transform: Matrix
+    bf16: bool = False
 
     @property
     def edge(self) -> int:
@@ -69,13 +72,13 @@ def _f4(near: float, far: float) -> WinogradVariant:
     return WinogradVariant(4, _matrix(*rows), _matrix(*weights), _matrix(*powers))
 
 
-_F2 = WinogradVariant(
+F2 = WinogradVariant(
     2,
     _matrix([1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]),
     _matrix([1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]),
     _matrix([1, 1, 1, 0], [0, 1, -1, 1]),
 )
-_F6 = WinogradVariant(
+F6 = WinogradVariant(
     6,
     _matrix(
         [1, 0, -21 / 4, 0, 21 / 4, 0, -1, 0],
@@ -106,11 +109,6 @@ _F6 = WinogradVariant(
         [0, 1, -1, 32, -32, 1 / 32, -1 / 32, 1],
     ),
 )
-_F4 = _f4(1, 2)
-_BF16_F4 = _f4(11 / 16, 11 / 8)
-
-VARIANTS = {variant.side: variant for variant in (_F2, _F4, _F6)}
-"""By the side of their output tile."""
-
-BF16_VARIANTS = {variant.side: variant for variant in (_F2, _BF16_F4)}
-"""Those of products of bfloat16."""
+F4 = _f4(1, 2)
+BF16_F2 = dataclasses.replace(F2, bf16=True)
+BF16_F4 = dataclasses.replace(_f4(11 / 16, 11 / 8), bf16=True)
