@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_models
@@ -175,3 +177,33 @@ def test_another_onnx_file_is_refused(
     assert done.code == 1
     digest = hashlib.sha256(other.read_bytes()).hexdigest()
     assert "was not compiled from" in done.error and digest in done.error
+
+
+def test_sigmas_are_numbers_of_keypoints(run: Callable, toy_path: Path, pictures: Path) -> None:
+    done = run(*words(toy_path, pictures, "--sigmas", "0.1;0.2"))
+    assert done.code == 1 and "--sigmas 0.1;0.2 is no list of numbers; give one for" in done.err
+    done = run(*words(toy_path, pictures, "--sigmas", "0.1,0.2"))
+    assert done.code == 1 and "finds no keypoints, which sigmas are for" in done.err
+
+
+def test_figures_of_keypoints_have_a_column(
+    run: Callable, toy_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tvmdet import report
+    from tvmdet.report.coco_metrics import FIGURES, Figures
+
+    real = report.evaluate
+
+    def evaluate(*arguments: Any, **options: Any) -> Any:
+        found = real(*arguments, **options)
+        values = dict.fromkeys(FIGURES["keypoints"], 0.25)
+        points = Figures(values=values, classes=found.boxes.classes)
+        return dataclasses.replace(found, figures={**found.figures, "keypoints": points})
+
+    monkeypatch.setattr(report, "evaluate", evaluate)
+    done = run(*words(toy_path, pictures))
+    lines = [line.split() for line in done.out.splitlines()]
+    assert ["AP50", "0.7500", "0.2500"] in lines
+    assert ["AR100", "1.0000"] in lines, "boxes only"
+    assert ["AR20", "0.2500"] in lines, "keypoints only"
+    assert ["pictures", "2,", "3", "objects,", "with", "keypoints"] in lines

@@ -1,6 +1,7 @@
 """Annotations in COCO's format: pictures, objects and categories, checked before anything runs.
 
-The format is that of https://cocodataset.org/#format-data ("object detection"). Files of other
+The format is that of https://cocodataset.org/#format-data ("object detection" and "keypoint
+detection"). Files of other
 tools are taken as long as what they say is clear: ids of annotations are made anew (0 and doubled
 ids, which some tools write, would be counted wrong without a word), a missing ``area`` is that of
 the box, a missing ``iscrowd`` is 0.
@@ -12,7 +13,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ class CocoObject:
         area: In pixels; decides whether it is small, medium or large.
         is_crowd: Whether it stands for many objects; detections in it count neither way.
         segmentation: Polygons, or run lengths; None without.
+        keypoints: x, y and visibility of each point, one after the other: 0 where it is not
+            annotated, 1 where it is hidden, 2 where it is seen; None without.
     """
 
     image_id: int
@@ -61,6 +64,12 @@ class CocoObject:
     area: float
     is_crowd: bool
     segmentation: Any
+    keypoints: tuple[float, ...] | None = None
+
+    @property
+    def points_known(self) -> int:
+        """How many of its points are annotated."""
+        return sum(seen > 0 for seen in (self.keypoints or ())[2::3])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +81,14 @@ class Annotations:
         images: In the order of the file.
         objects: Of those pictures.
         categories: Names by id, in the order of ids.
+        points: Names of the points of a category, by its id, where the file has them.
     """
 
     path: Path
     images: tuple[CocoImage, ...]
     objects: tuple[CocoObject, ...]
     categories: Mapping[int, str]
+    points: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def without_mask(self) -> int:
@@ -118,6 +129,7 @@ def read_annotations(
         images=tuple(_found(chosen, folder)),
         objects=tuple(one for one in objects if one.image_id in ids),
         categories=categories,
+        points=_points(data["categories"], path),
     )
 
 
@@ -151,6 +163,21 @@ def _categories(entries: Sequence[Any], path: Path) -> dict[int, str]:
     if not names:
         raise InputError(f"{path} lists no categories; give it those of the detector")
     return dict(sorted(names.items()))
+
+
+def _points(entries: Sequence[Any], path: Path) -> dict[int, tuple[str, ...]]:
+    names = {}
+    for index, entry in enumerate(entries):
+        listed = entry.get("keypoints")
+        if listed is None or listed == []:
+            continue
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            raise InputError(
+                f"{path}: categories[{index}] has the keypoints {_show(listed)}; allowed: a list "
+                "of names"
+            )
+        names[entry["id"]] = tuple(listed)
+    return names
 
 
 def _images(entries: Sequence[Any], path: Path, folder: Path) -> list[CocoImage]:
@@ -224,6 +251,7 @@ def _objects(
                 area=float(area),
                 is_crowd=bool(crowd),
                 segmentation=_segmentation(entry.get("segmentation"), where),
+                keypoints=_keypoints(entry.get("keypoints"), where),
             )
         )
     return objects
@@ -270,6 +298,22 @@ def _segmentation(value: Any, where: str) -> Any:
     raise InputError(
         f"{where} has the segmentation {_show(value)}; allowed: a list of polygons, or run lengths "
         "with size (height, width) and counts that add up to it"
+    )
+
+
+def _keypoints(value: Any, where: str) -> tuple[float, ...] | None:
+    if value is None or value == []:
+        return None
+    if (
+        isinstance(value, list)
+        and len(value) % 3 == 0
+        and all(map(_is_number, value))
+        and all(seen in (0, 1, 2) for seen in value[2::3])
+    ):
+        return tuple(map(float, value))
+    raise InputError(
+        f"{where} has the keypoints {_show(value)}; allowed: x, y and visibility (0, 1 or 2) of "
+        "each point"
     )
 
 

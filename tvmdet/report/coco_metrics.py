@@ -23,15 +23,19 @@ from tvmdet.report.coco import Annotations
 
 __all__ = ["FIGURES", "Backend", "ClassFigures", "Figures", "Kind", "find_backend", "measure"]
 
-Kind = Literal["boxes", "masks"]
+Kind = Literal["boxes", "masks", "keypoints"]
 
-_IOU_TYPES: Mapping[Kind, str] = {"boxes": "bbox", "masks": "segm"}
+_IOU_TYPES: Mapping[Kind, str] = {"boxes": "bbox", "masks": "segm", "keypoints": "keypoints"}
+# As both packages count them when they are told the kind.
 _AREAS = ("all", "small", "medium", "large")
+_AREAS_OF_POINTS = ("all", "medium", "large")
 _MAX_DETECTIONS = (1, 10, 100)
+_MAX_OF_POINTS = (20,)
 _FIRST_IOU, _IOU_STEP = 0.5, 0.05
 
 # Of each figure: precision or recall, IoU (None: mean of 0.50 to 0.95), area, most detections.
-_DEFINITIONS: Mapping[str, tuple[str, float | None, str, int]] = {
+_Definitions = Mapping[str, tuple[str, float | None, str, int]]
+_BOXES: _Definitions = {
     "AP": ("precision", None, "all", 100),
     "AP50": ("precision", 0.5, "all", 100),
     "AP75": ("precision", 0.75, "all", 100),
@@ -45,8 +49,23 @@ _DEFINITIONS: Mapping[str, tuple[str, float | None, str, int]] = {
     "AR medium": ("recall", None, "medium", 100),
     "AR large": ("recall", None, "large", 100),
 }
-FIGURES = tuple(_DEFINITIONS)
-"""Names of the figures: average precision and recall, by IoU, by area, by most detections."""
+# https://cocodataset.org/#keypoints-eval: small objects have no points, 20 people are many.
+_KEYPOINTS: _Definitions = {
+    "AP": ("precision", None, "all", 20),
+    "AP50": ("precision", 0.5, "all", 20),
+    "AP75": ("precision", 0.75, "all", 20),
+    "AP medium": ("precision", None, "medium", 20),
+    "AP large": ("precision", None, "large", 20),
+    "AR20": ("recall", None, "all", 20),
+    "AR medium": ("recall", None, "medium", 20),
+    "AR large": ("recall", None, "large", 20),
+}
+FIGURES: Mapping[Kind, tuple[str, ...]] = {
+    "boxes": tuple(_BOXES),
+    "masks": tuple(_BOXES),
+    "keypoints": tuple(_KEYPOINTS),
+}
+"""Names of the figures: average precision and recall, by overlap, by area, by most detections."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +94,7 @@ class Figures:
     """How well a detector finds what is annotated.
 
     Attributes:
-        values: Each of ``FIGURES``, 0 to 1; None where there are no such objects.
+        values: Each of ``FIGURES`` of its kind, 0 to 1; None where there are no such objects.
         classes: In the order of category ids.
     """
 
@@ -175,16 +194,19 @@ def measure(
     sizes_hw: Mapping[int, tuple[int, int]],
     kind: Kind,
     backend: Backend,
+    sigmas: Sequence[float] = (),
 ) -> Figures:
     """Compares detections with annotations.
 
     Args:
         annotations: What is in the pictures.
         records: Detections: ``image_id``, ``category_id``, ``score``, ``bbox`` (left, top, width,
-            height) and for masks ``segmentation``, compressed run lengths.
+            height), for masks ``segmentation``, compressed run lengths, and for keypoints
+            ``keypoints``, x, y and any number of each point.
         sizes_hw: Height and width of each picture.
-        kind: What has to overlap.
+        kind: What has to overlap; keypoints by object keypoint similarity.
         backend: What computes.
+        sigmas: How far each point may be off, as a share of the object's size; of keypoints.
 
     Raises:
         InputError: A segmentation cannot be used.
@@ -199,35 +221,43 @@ def measure(
         right, found = (
             _dataset(backend, images, categories, entries)
             for entries in (
-                _wanted(annotations, sizes_hw, kind),
+                _wanted(annotations, sizes_hw, kind, len(sigmas)),
                 _found(records, kind, backend),
             )
         )
         evaluation = backend.evaluator(right, found, iouType=_IOU_TYPES[kind])
+        # faster-coco-eval leaves out those without points.
+        evaluation.params.catIds = list(annotations.categories)
+        if kind == "keypoints":
+            evaluation.params.kpt_oks_sigmas = np.array(sigmas)
         try:
             evaluation.evaluate()
         # What the packages raise for a malformed segmentation shares no base class.
         except Exception as error:
-            if kind == "boxes":
+            if kind != "masks":
                 raise
             raise InputError(
                 f"{annotations.path} holds a segmentation that {backend.name} cannot use: {error}"
             ) from error
         evaluation.accumulate()
     tables = {name: np.asarray(evaluation.eval[name]) for name in ("precision", "recall")}
-    objects = Counter(one.category_id for one in annotations.objects if not one.is_crowd)
+    objects = Counter(
+        one.category_id
+        for one in annotations.objects
+        if not one.is_crowd and (kind != "keypoints" or one.points_known)
+    )
     detections = Counter(record["category_id"] for record in records)
     # Both sort categories by id, as annotations.categories is.
     return Figures(
-        values={name: _figure(tables, name) for name in FIGURES},
+        values={name: _figure(tables, kind, name) for name in FIGURES[kind]},
         classes=tuple(
             ClassFigures(
                 category_id=key,
                 name=annotations.categories[key],
                 objects=objects[key],
                 detections=detections[key],
-                ap=_figure(tables, "AP", index),
-                ap50=_figure(tables, "AP50", index),
+                ap=_figure(tables, kind, "AP", index),
+                ap50=_figure(tables, kind, "AP50", index),
             )
             for index, key in enumerate(annotations.categories)
         ),
@@ -253,7 +283,10 @@ def _dataset(
 
 
 def _wanted(
-    annotations: Annotations, sizes_hw: Mapping[int, tuple[int, int]], kind: Kind
+    annotations: Annotations,
+    sizes_hw: Mapping[int, tuple[int, int]],
+    kind: Kind,
+    points_each: int,
 ) -> list[dict[str, Any]]:
     entries = []
     for one in annotations.objects:
@@ -273,6 +306,10 @@ def _wanted(
                     f"picture {one.image_id}, which is {size} (height, width): encode the masks of "
                     "these pictures"
                 )
+        if kind == "keypoints":
+            # An object without points is ignored, as in COCO; the packages need their number.
+            points = one.keypoints or (0.0,) * (3 * points_each)
+            entry |= {"keypoints": list(points), "num_keypoints": one.points_known}
         entries.append(entry)
     return entries
 
@@ -284,22 +321,33 @@ def _found(
     entries = []
     for record in records:
         _, _, width, height = record["bbox"]
-        entry = {key: value for key, value in record.items() if key != "segmentation"}
+        entry = {key: record[key] for key in ("image_id", "category_id", "score", "bbox")}
         entry |= {"area": width * height, "iscrowd": 0}
         if kind == "masks":
             entry["segmentation"] = record["segmentation"]
             entry["area"] = float(backend.mask.area(record["segmentation"]))
+        elif kind == "keypoints":
+            # Its box and size are those of its points: where they are, is what is judged.
+            x, y = record["keypoints"][0::3], record["keypoints"][1::3]
+            left, top, wide, high = min(x), min(y), max(x) - min(x), max(y) - min(y)
+            entry |= {"bbox": [left, top, wide, high], "area": wide * high}
+            entry["keypoints"] = list(record["keypoints"])
         entries.append(entry)
     return entries
 
 
 def _figure(
-    tables: Mapping[str, npt.NDArray[np.float64]], name: str, category: int | None = None
+    tables: Mapping[str, npt.NDArray[np.float64]],
+    kind: Kind,
+    name: str,
+    category: int | None = None,
 ) -> float | None:
     """Returns the mean over what is asked of; -1 in a table stands for no objects."""
-    which, iou, area, most = _DEFINITIONS[name]
+    points = kind == "keypoints"
+    which, iou, area, most = (_KEYPOINTS if points else _BOXES)[name]
+    areas, counts = (_AREAS_OF_POINTS, _MAX_OF_POINTS) if points else (_AREAS, _MAX_DETECTIONS)
     # Axes of precision: IoU, recall, category, area, most detections; recall has no second one.
-    table = tables[which][..., _AREAS.index(area), _MAX_DETECTIONS.index(most)]
+    table = tables[which][..., areas.index(area), counts.index(most)]
     if iou is not None:
         table = table[[round((iou - _FIRST_IOU) / _IOU_STEP)]]
     if category is not None:

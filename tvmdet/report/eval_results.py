@@ -6,28 +6,45 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tvmdet.report.coco_metrics import Figures
+from tvmdet.report.coco_metrics import Figures, Kind
 
 __all__ = ["EvalReport", "ReferenceFigures"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReferenceFigures:
+class _Measured:
+    figures: Mapping[Kind, Figures]
+
+    @property
+    def boxes(self) -> Figures:
+        """Figures of boxes."""
+        return self.figures["boxes"]
+
+    @property
+    def masks(self) -> Figures | None:
+        """Figures of masks; None where detector or annotations have none."""
+        return self.figures.get("masks")
+
+    @property
+    def keypoints(self) -> Figures | None:
+        """Figures of keypoints; None where detector or annotations have none."""
+        return self.figures.get("keypoints")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceFigures(_Measured):
     """What the same pictures give in ONNX Runtime.
 
     Attributes:
         runtime: With its version.
-        boxes: Figures of boxes.
-        masks: Figures of masks; None where the detector has none.
+        figures: As of the compiled file.
     """
 
     runtime: str
-    boxes: Figures
-    masks: Figures | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalReport:
+class EvalReport(_Measured):
     """How well a compiled detector finds what is annotated.
 
     Attributes:
@@ -41,8 +58,9 @@ class EvalReport:
         score: Detections score more than this.
         iou: Of two boxes that overlap more, the better is kept.
         backend: The package that computed the figures.
-        boxes: Figures of boxes.
-        masks: Figures of masks; None where detector or annotations have none.
+        figures: Of ``boxes``, and of ``masks`` and ``keypoints`` where detector and annotations
+            have them.
+        sigmas: How far each keypoint may be off, as a share of the object's size; None without.
         reference: The same in ONNX Runtime; None when it was not asked for.
         max_drop: By how much AP may differ from the reference.
         warnings: What makes the figures other than they seem.
@@ -59,24 +77,20 @@ class EvalReport:
     score: float
     iou: float
     backend: str
-    boxes: Figures
-    masks: Figures | None = None
+    sigmas: tuple[float, ...] | None = None
     reference: ReferenceFigures | None = None
     max_drop: float = 0.001
     warnings: tuple[str, ...] = ()
     command: Sequence[str] = ()
 
-    def pairs(self) -> dict[str, tuple[Figures, Figures | None]]:
-        """Returns the figures of boxes and masks, each with those of the reference."""
-        reference = self.reference
-        found = {"boxes": (self.boxes, None if reference is None else reference.boxes)}
-        if self.masks is not None:
-            found["masks"] = (self.masks, None if reference is None else reference.masks)
-        return found
+    def pairs(self) -> dict[Kind, tuple[Figures, Figures | None]]:
+        """Returns the figures of each kind with those of the reference."""
+        reference = {} if self.reference is None else self.reference.figures
+        return {kind: (mine, reference.get(kind)) for kind, mine in self.figures.items()}
 
     @property
     def differs(self) -> tuple[str, ...]:
-        """What has an AP that is too far from the reference's: ``boxes``, ``masks``."""
+        """Of which kinds AP is too far from the reference's."""
         far = []
         for what, (mine, other) in self.pairs().items():
             if other is None:
@@ -103,6 +117,8 @@ class EvalReport:
             "computed_by": self.backend,
             "boxes": self.boxes.to_dict(),
             "masks": None if self.masks is None else self.masks.to_dict(),
+            "keypoints": None if self.keypoints is None else self.keypoints.to_dict(),
+            "keypoint_sigmas": None if self.sigmas is None else list(self.sigmas),
             "reference": self._reference_dict(),
             "warnings": list(self.warnings),
             "command": list(self.command),
@@ -111,11 +127,12 @@ class EvalReport:
     def _reference_dict(self) -> dict[str, Any] | None:
         if self.reference is None:
             return None
-        masks = self.reference.masks
+        masks, keypoints = self.reference.masks, self.reference.keypoints
         return {
             "runtime": self.reference.runtime,
             "boxes": self.reference.boxes.to_dict(),
             "masks": None if masks is None else masks.to_dict(),
+            "keypoints": None if keypoints is None else keypoints.to_dict(),
             "difference": {
                 what: {
                     name.lower().replace(" ", "_"): gap for name, gap in mine.minus(other).items()

@@ -11,8 +11,9 @@ from tvmdet.counted import counted
 from tvmdet.detections import Detections
 from tvmdet.errors import InputError
 from tvmdet.report.coco import Annotations, CocoImage, read_annotations
-from tvmdet.report.coco_metrics import Backend, Figures, find_backend, measure
+from tvmdet.report.coco_metrics import Backend, Figures, Kind, find_backend, measure
 from tvmdet.report.eval_classes import ClassMap, map_classes
+from tvmdet.report.eval_keypoints import AnnotatedPoints, map_points
 from tvmdet.report.eval_results import EvalReport, ReferenceFigures
 from tvmdet.report.subject import sha256_of
 from tvmdet.runtime import Detector, load
@@ -34,6 +35,8 @@ class EvalOptions:
         onnx: What the file was compiled from: run it too, and compare. None: do not.
         score: Count detections that score more than this, 0 to 1. Low, because average precision
             asks how precision falls as recall rises.
+        sigmas: How far each keypoint may be off, as a share of the object's size, in the order of
+            the detector's points; None for COCO's, or one over their number.
         iou: Drop the weaker of two boxes that overlap more; None for what the file says.
         classes_by: How classes are told: ``name``, ``id`` or ``order``.
         limit: Take the first so many pictures; None for all.
@@ -47,6 +50,7 @@ class EvalOptions:
     images: Path
     onnx: Path | None = None
     score: float = 0.001
+    sigmas: tuple[float, ...] | None = None
     iou: float | None = None
     classes_by: str = "name"
     limit: int | None = None
@@ -119,13 +123,14 @@ class _Run:
             {one.category_id for one in annotations.objects},
         )
         self._with_masks = detector.spec.masks is not None and not annotations.without_mask
+        self._points = self._annotated_points()
         default = detector.spec.postprocess.iou_threshold
         self._iou = default if options.iou is None else options.iou
 
     def report(self, command: tuple[str, ...]) -> EvalReport:
         reference = self._open_reference()
         self._say(f"detecting in {counted(len(self._annotations.images), 'picture')}")
-        boxes, masks = self._figures(self._compiled(), "detecting")
+        mine = self._figures(self._compiled(), "detecting")
         theirs = None
         if reference is not None:
             self._say(f"the same in {reference.version}")
@@ -133,8 +138,8 @@ class _Run:
                 reference.detect(image.path, self._options.score, self._iou)
                 for image in self._annotations.images
             )
-            right, right_masks = self._figures(found, "ONNX Runtime")
-            theirs = ReferenceFigures(runtime=reference.version, boxes=right, masks=right_masks)
+            right = self._figures(found, "ONNX Runtime")
+            theirs = ReferenceFigures(runtime=reference.version, figures=right)
         return EvalReport(
             artifact=str(self._path),
             artifact_sha256=sha256_of(Path(self._path)),
@@ -146,8 +151,8 @@ class _Run:
             score=self._options.score,
             iou=self._iou,
             backend=self._backend.name,
-            boxes=boxes,
-            masks=masks,
+            figures=mine,
+            sigmas=None if self._points is None else self._points.sigmas,
             reference=theirs,
             max_drop=self._options.max_drop,
             warnings=(*self._classes.warnings, *self._remarks()),
@@ -174,7 +179,18 @@ class _Run:
                 iou=self._iou,
             )
 
-    def _figures(self, results: Iterator[Detections], what: str) -> tuple[Figures, Figures | None]:
+    def _annotated_points(self) -> AnnotatedPoints | None:
+        spec = self._detector.spec.keypoints
+        if spec is not None:
+            found = self._classes.categories.values()
+            return map_points(spec, self._annotations, found, self._options.sigmas)
+        if self._options.sigmas is not None:
+            raise InputError(
+                f"{self._path} finds no keypoints, which sigmas are for; leave --sigmas out"
+            )
+        return None
+
+    def _figures(self, results: Iterator[Detections], what: str) -> dict[Kind, Figures]:
         images = self._annotations.images
         records: list[dict[str, Any]] = []
         sizes: dict[int, tuple[int, int]] = {}
@@ -183,10 +199,17 @@ class _Run:
             records += self._records(image, found)
             self._progress(what, done, len(images))
         self._say(f"computing average precision of {counted(len(records), 'detection')}")
-        boxes = measure(self._annotations, records, sizes, "boxes", self._backend)
-        if not self._with_masks:
-            return boxes, None
-        return boxes, measure(self._annotations, records, sizes, "masks", self._backend)
+        kinds: dict[Kind, tuple[Annotations, tuple[float, ...]]] = {
+            "boxes": (self._annotations, ())
+        }
+        if self._with_masks:
+            kinds["masks"] = self._annotations, ()
+        if self._points is not None:
+            kinds["keypoints"] = self._points.annotations, self._points.sigmas
+        return {
+            kind: measure(annotations, records, sizes, kind, self._backend, sigmas)
+            for kind, (annotations, sigmas) in kinds.items()
+        }
 
     def _records(self, image: CocoImage, found: Detections) -> Iterator[dict[str, Any]]:
         for index, one in enumerate(found):
@@ -201,6 +224,9 @@ class _Run:
             }
             if self._with_masks and found.instance_masks is not None:
                 record["segmentation"] = found.instance_masks.rle(index)
+            if self._points is not None and found.keypoints is not None:
+                xy = found.keypoints.xy[index].tolist()
+                record["keypoints"] = [value for x, y in xy for value in (x, y, 1)]
             yield record
 
     def _remarks(self) -> Iterator[str]:
@@ -216,6 +242,10 @@ class _Run:
                 "there are no figures of masks: "
                 f"{counted(self._annotations.without_mask, 'annotation')} without a segmentation"
             )
+        if self._detector.spec.keypoints is not None and self._points is None:
+            yield "there are no figures of keypoints: none is annotated"
+        if self._points is not None:
+            yield from self._points.warnings
         if not any(not one.is_crowd for one in self._annotations.objects):
             yield "there are no objects in the pictures, so that there are no figures"
 
