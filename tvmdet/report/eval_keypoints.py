@@ -86,11 +86,10 @@ def map_points(
     objects = []
     for one in annotations.objects:
         # Points of what the detector does not find are never looked at.
-        points = one.keypoints if one.category_id in orders else None
-        if points:
-            order = orders[one.category_id]
-            points = tuple(value for i in order for value in points[3 * i : 3 * i + 3])
-        objects.append(dataclasses.replace(one, keypoints=points))
+        given = (one.keypoints or ()) if one.category_id in orders else ()
+        order = orders[one.category_id] if given else ()
+        moved = tuple(value for i in order for value in given[3 * i : 3 * i + 3])
+        objects.append(dataclasses.replace(one, keypoints=moved or None))
     return AnnotatedPoints(
         annotations=dataclasses.replace(annotations, objects=tuple(objects)),
         sigmas=each,
