@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy.typing as npt
 import tvm
@@ -25,6 +25,8 @@ from tvmdet.passes.lower import CODE_OPTIONS, tvm_target
 from tvmdet.targets import Target
 
 __all__ = ["BuiltLibrary", "build_library"]
+
+_RECORD: Final = "relax.backend.use_cuda_graph"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,11 @@ class BuiltLibrary:
 
 
 def build_library(
-    module: tvm.IRModule, target: Target, *, objects: Sequence[Path] = ()
+    module: tvm.IRModule,
+    target: Target,
+    *,
+    objects: Sequence[Path] = (),
+    record: bool | None = None,
 ) -> BuiltLibrary:
     """Compiles a module of scheduled kernels.
 
@@ -55,6 +61,8 @@ def build_library(
         module: Relax entry functions and scheduled TIR functions.
         target: What to compile for.
         objects: Object files that its functions call, to be linked with it.
+        record: Whether kernels that only read memory of the code's own are put into functions that
+            TVM's CUDA runtime records, to launch them together; None: for a GPU.
 
     Raises:
         ModelError: TVM or the linker fails.
@@ -65,7 +73,8 @@ def build_library(
     compiled_for = tvm_target(target)
     planned: dict[str, int] = {}
     try:
-        code = {**CODE_OPTIONS, **(DEVICE_OPTIONS if kernels else {})}
+        recorded = {_RECORD: kernels is not None if record is None else record}
+        code = {**CODE_OPTIONS, **(DEVICE_OPTIONS if kernels else {}), **recorded}
         with tvm.transform.PassContext(config=code), compiled_for:
             for phase in _memory_phases():
                 module = phase(module)
@@ -125,6 +134,8 @@ def _memory_phases() -> list[Any]:
 
 def _runtime_phases() -> list[Any]:
     return [
+        # Does nothing unless it is told to.
+        relax.transform.RewriteCUDAGraph(),
         relax.transform.LowerAllocTensor(),
         relax.transform.KillAfterLastUse(),
         relax.transform.LowerRuntimeBuiltin(),

@@ -17,12 +17,15 @@ from tvmdet.targets import Target, get_target
 __all__ = ["build_emulated_library"]
 
 
-def build_emulated_library(module: tvm.IRModule, target: Target) -> BuiltLibrary:
+def build_emulated_library(
+    module: tvm.IRModule, target: Target, *, record: bool = False
+) -> BuiltLibrary:
     """Compiles a module of kernels scheduled for a GPU into a library for this machine's CPU.
 
     Args:
         module: Relax entry functions, and TIR functions whose loops are bound to threads.
         target: The GPU that they are scheduled for.
+        record: As of :func:`build_library`; what records must be registered by the caller.
 
     Raises:
         ModelError: There is no g++, or something does not compile.
@@ -38,4 +41,4 @@ def build_emulated_library(module: tvm.IRModule, target: Target) -> BuiltLibrary
         compile_emulated(device_code(kernels, tvm_target(target)), emulated, shared=False)
         for var, func in host_functions(kernels).functions_items():
             calling[var] = func
-        return build_library(calling, get_target("host"), objects=[emulated])
+        return build_library(calling, get_target("host"), objects=[emulated], record=record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +15,9 @@ from tvmdet.artifact import WEIGHT_DTYPES
 
 __all__ = ["LiftWeights"]
 
+_BUILT_IN: Final = tvm.ir.Op.get("relax.call_builtin_with_ctx")
+_RECORD: Final = "vm.builtin.cuda_graph.run_or_capture"
+
 _LEAST_BYTES: Final = 2048
 """Smaller constants stay in the code: there are many, and together they are small."""
 
@@ -24,8 +27,9 @@ class LiftWeights:
     """Module pass, last of all: large constants become elements of an added last parameter.
 
     The parameter is a tuple of tensors, the same for every Relax function of the module. Equal
-    constants share an element. Earlier passes would guard the tuple with checks of every tensor in
-    every call, and unpack it by instructions that then have to be undone; after them, one
+    constants share an element. A function that TVM's CUDA runtime records is handed the tuple by
+    the one that has it recorded. Earlier passes would guard the tuple with checks of every tensor
+    in every call, and unpack it by instructions that then have to be undone; after them, one
     instruction of the virtual machine per weight is all.
 
     Attributes:
@@ -40,17 +44,23 @@ class LiftWeights:
     def transform_module(self, mod: tvm.IRModule, _ctx: Any) -> tvm.IRModule:
         """Returns the module without its large constants."""
         lifted = _Lifted()
-        bodies = []
-        for var, func in mod.functions_items():
-            if isinstance(func, relax.Function):
-                lifter = _Lifter(mod, lifted)
-                bodies.append((var, func, lifter.visit_expr(func.body), lifter.elements))
+        functions = {
+            var: func for var, func in mod.functions_items() if isinstance(func, relax.Function)
+        }
+        bodies = {}
+        for var, func in functions.items():
+            lifter = _Lifter(mod, lifted)
+            bodies[var] = lifter.visit_expr(func.body), lifter.elements
         self.weights = lifted.arrays
         if not lifted.arrays:
             return mod
         changed = mod.clone()
-        for var, func, body, elements in bodies:
-            changed.update_func(var, _with_parameter(func, body, elements, lifted.types))
+        for var, (body, elements) in bodies.items():
+            if not functions[var].params:
+                continue  # it allocates what others use
+            weights = relax.Var("weights", relax.TupleType(lifted.types))
+            handed_on = _HandOn(mod, weights).visit_expr(body)
+            changed.update_func(var, _with_parameter(functions[var], handed_on, elements, weights))
         return changed
 
 
@@ -98,10 +108,27 @@ class _Lifter(relax.PyExprMutator):  # type: ignore[misc]
         return self.elements[index]
 
 
+@relax.expr_functor.mutator
+class _HandOn(relax.PyExprMutator):  # type: ignore[misc]
+    """Adds the tuple of weights to the arguments of what is recorded."""
+
+    def __init__(self, mod: tvm.IRModule, weights: relax.Var) -> None:
+        super().__init__(mod)
+        self._weights = weights
+
+    def visit_call_(self, call: Any) -> Any:
+        if call.op != _BUILT_IN or call.args[0].global_symbol != _RECORD:
+            return call
+        builtin, (function, arguments, which) = call.args[0], call.args[1].fields
+        given = relax.Tuple([*arguments.fields, self._weights])
+        return relax.Call(
+            call.op, [builtin, relax.Tuple([function, given, which])], call.attrs, call.ty_args
+        )
+
+
 def _with_parameter(
-    func: relax.Function, body: Any, elements: Mapping[int, Any], types: Sequence[Any]
+    func: relax.Function, body: Any, elements: Mapping[int, Any], weights: relax.Var
 ) -> relax.Function:
-    weights = relax.Var("weights", relax.TupleType(types))
     unpacking = relax.BindingBlock(
         [
             relax.VarBinding(var, relax.TupleGetItem(weights, index))

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, Final, Protocol, TypeAlias
@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from tvmdet.cuda_runtime import load_cuda_runtime
 from tvmdet.errors import ArtifactError, InputError
+from tvmdet.runtime import cuda_graphs
 from tvmdet.runtime.memory import aligned_empty, recycled_copy
 
 __all__ = [
@@ -54,6 +55,9 @@ Device: TypeAlias = tuple[str, int]
 """Kind, ``cpu`` or ``cuda``, and index."""
 
 CPU: Final[Device] = ("cpu", 0)
+
+_ON_GPU: Final = cuda_graphs.Turns()
+"""Who uses a GPU; of the process, since what a recording forbids is forbidden to all of it."""
 
 _DEVICE_TYPES: Final = {"cpu": 1, "cuda": 2}  # DLDeviceType
 _POOLED_ALLOCATOR = 2
@@ -172,11 +176,12 @@ class NativeModule:
         # On the CPU tensors are used where they lie.
         self._memory = None if device == CPU else DeviceMemory(ffi, device)
         try:
-            # Not kept alive for the process: the code goes when this object goes.
-            self._library = _load_and_unlink(ffi, write_library)
-            self._executable = self._library["vm_load_executable"]()
-            self._executable["vm_initialization"](*_devices(device))
-            self._weights = _argument_of(ffi, weights, self._memory)
+            with self._turn():
+                # Not kept alive for the process: the code goes when this object goes.
+                self._library = _load_and_unlink(ffi, write_library)
+                self._executable = self._library["vm_load_executable"]()
+                self._executable["vm_initialization"](*_devices(device))
+                self._weights = _argument_of(ffi, weights, self._memory)
             self._lent = weights
         except ArtifactError:
             raise
@@ -207,22 +212,33 @@ class NativeModule:
         """
         if self._executable is None:
             raise InputError(f"{self._name} is closed; load it again with tvmdet.load()")
-        ffi = _tvm_ffi()
+        # On a GPU the first call of a function records its kernels.
+        first = function not in self._functions
         try:
-            if function not in self._functions:
-                self._functions[function] = self._executable[function]
-            given = [ffi.from_dlpack(array) for array in arguments]
-            if self._memory is not None:
-                given = [self._memory.upload(tensor) for tensor in given]
-            result = self._functions[function](*given, *self._weights)
-            tensors = (result,) if isinstance(result, ffi.Tensor) else tuple(result)
-            if self._memory is not None:
-                return copy(tuple(self._memory.download(tensor) for tensor in tensors))
-            return copy(tuple(np.from_dlpack(tensor) for tensor in tensors))
+            with self._turn(alone=first):
+                if first:
+                    self._functions[function] = self._executable[function]
+                return self._call(self._functions[function], arguments, copy)
         except Exception as error:  # TVM raises whatever class its C++ side named
             raise ArtifactError(
                 f"{self._name} failed in {function}: {_first_line(error)}; compile it again"
             ) from error
+
+    def _call(self, function: Any, arguments: Sequence[npt.NDArray[Any]], copy: Copy) -> Arrays:
+        ffi, memory = _tvm_ffi(), self._memory
+        given = [ffi.from_dlpack(array) for array in arguments]
+        if memory is not None:
+            given = [memory.upload(tensor) for tensor in given]
+        result = function(*given, *self._weights)
+        tensors = (result,) if isinstance(result, ffi.Tensor) else tuple(result)
+        if memory is not None:
+            return copy(tuple(memory.download(tensor) for tensor in tensors))
+        return copy(tuple(np.from_dlpack(tensor) for tensor in tensors))
+
+    def _turn(self, *, alone: bool = False) -> AbstractContextManager[None]:
+        if self._memory is None:
+            return nullcontext()
+        return _ON_GPU.alone() if alone else _ON_GPU.shared()
 
     def watch(self, watcher: Callable[..., int]) -> None:
         """Has a function called before and after every kernel and built-in, from now on.
@@ -250,11 +266,12 @@ class NativeModule:
 
     def close(self) -> None:
         """Lets go of the compiled code and its memory."""
-        # The library and the lent weights last: the others point into them.
-        self._functions.clear()
-        self._executable = None
-        self._weights = []
-        self._library = None
+        with self._turn():
+            # The library and the lent weights last: the others point into them.
+            self._functions.clear()
+            self._executable = None
+            self._weights = []
+            self._library = None
         self._lent = ()
 
 
@@ -289,6 +306,8 @@ def _load_cuda_runtime() -> None:
     try:
         load_cuda_runtime()
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+        if not cuda_graphs.wanted():
+            cuda_graphs.launch_one_by_one(_tvm_ffi())
     except OSError as error:
         raise ArtifactError(
             f"TVM's CUDA runtime cannot be loaded: {error}; it needs libcudart.so.13: "
