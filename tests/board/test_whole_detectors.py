@@ -83,7 +83,7 @@ def test_float16_is_within_its_tolerance(
     if missing := why_no_emulator():
         pytest.skip(missing)
     attempts: list[Any] = []
-    check = compiling._check_parity
+    check = compiling._Build._check
 
     def check_later(*arguments: Any) -> Any:
         attempts.append(arguments)
@@ -91,7 +91,7 @@ def test_float16_is_within_its_tolerance(
             raise ParityError("too far")
         return check(*arguments)
 
-    monkeypatch.setattr(compiling, "_check_parity", check_later)
+    monkeypatch.setattr(compiling._Build, "_check", check_later)
     source = onnx_models.save(onnx_models.yolov8(batch="n"), tmp_path / "small.onnx")
     report = tvmdet.compile(
         tvmdet.import_onnx(source),

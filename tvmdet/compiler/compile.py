@@ -29,7 +29,7 @@ from tvmdet.passes.check_target import check_target
 from tvmdet.passes.cuda.check_on_device import check_on_device
 from tvmdet.passes.lower import lower
 from tvmdet.targets import Target, resolve_target
-from tvmdet.tuning.store import board_cpu, default_store
+from tvmdet.tuning.store import TuningStore, board_cpu, default_store
 
 __all__ = ["CompileReport", "compile"]
 
@@ -116,6 +116,120 @@ def compile(
         ParityError: The result differs from ONNX Runtime's; nothing is written then.
         ArtifactError: The file cannot be written.
     """
+    targets = _targets(target, precision)
+    if tolerance is not None:
+        check_kind(tolerance, Tolerance, "tolerance", "a tvmdet.compiler.Tolerance, or None")
+    sizes = list(as_batch_sizes(batch_sizes))
+    threads = check_threads(threads)
+    check_callable(progress, "progress")
+    output = as_path(output, "output")
+    images = None if images is None else as_path(images, "images")
+    logs = None if logs is None else as_path(logs, "logs")
+    dump = None if dump is None else as_path(dump, "dump")
+    check_model(model)
+    if not output.absolute().parent.is_dir() or output.is_dir():
+        raise ArtifactError(f"cannot write {output}: give --output a file in a folder that exists")
+    build = _Build(
+        model=model,
+        sizes=sizes,
+        pictures=_pictures(model, images),
+        logs=logs,
+        threads=threads,
+        tolerance=tolerance,
+        dump=dump,
+        say=progress or (lambda _line: None),
+    )
+    built: dict[str, Built] = {}
+    parity: dict[str, Any] = {}
+    for one in targets:
+        built[one.name], parity[one.name] = build.of(one)
+    build.say(f"writing {output}")
+    write_file(output, model, sizes, built, parity)
+    return CompileReport(
+        output=output,
+        bytes=output.stat().st_size,
+        targets=tuple(built),
+        batch_sizes=tuple(sizes),
+        tuning={name: entry.kernels.sources for name, entry in built.items()},
+        parity=parity,
+        fallbacks={name: entry.kernels.fallbacks for name, entry in built.items()},
+        precisions={name: entry.target.precision for name, entry in built.items()},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Build:
+    """What is built for each target, as :func:`compile` takes it."""
+
+    model: Any
+    sizes: Sequence[int]
+    pictures: Sequence[NamedImage]
+    logs: Path | None
+    threads: int
+    tolerance: Tolerance | None
+    dump: Path | None
+    say: Callable[[str], None]
+
+    def of(self, target: Target) -> tuple[Built, dict[str, Any]]:
+        """Builds for one target, with fewer rounded layers until it is near enough.
+
+        Returns:
+            What was made, and its certificate.
+
+        Raises:
+            ParityError: It differs from ONNX Runtime with every layer in float32, too.
+        """
+        foreign = None if target.arch == platform.machine() else board_cpu(target)
+        store = default_store(self.logs, cpu=foreign)
+        layers = LayerPrecision(measured_algorithm(target, store, self.threads))
+        for change in layers.attempts():
+            if change:
+                self.say(f"{target.name} is too far from ONNX Runtime: {change}")
+            built = self._attempt(target, store, layers)
+            try:
+                return built, self._check(built)
+            except ParityError as error:
+                # Without what it was raised in: the library of an attempt is not kept for the next.
+                too_far = error.with_traceback(None)
+        raise too_far
+
+    def _attempt(self, target: Target, store: TuningStore, layers: LayerPrecision) -> Built:
+        self.say(f"lowering for {target.name}")
+        module = lower(
+            self.model,
+            self.sizes,
+            target,
+            algorithm=layers,
+            pairs=measured_pairs(target, store, self.threads),
+            dump=None if self.dump is None else self.dump / target.name,
+        )
+        kernels = schedule_kernels(module, target, store, self.threads)
+        if target.kind == "cuda":
+            check_on_device(kernels.module)
+        self.say(f"compiling {counted(len(kernels.decisions), 'kernel')} for {target.name}")
+        return Built(target, kernels, build_library(kernels.module, target), layers.rounded)
+
+    def _check(self, built: Built) -> dict[str, Any]:
+        """Runs one target, if this machine can or can emulate it, from a file as a user would."""
+        target = built.target
+        tolerance = self.tolerance or Tolerance.at_precision(target.precision)
+        threads = min(self.threads, usable_cpu_count())
+        given = (self.model, self.sizes, built, self.pictures, threads, tolerance)
+        missing = target.missing_features()
+        if missing and target.kind == "cuda":
+            return check_on_cuda_emulator(*given, self.say)
+        if missing and (why := why_not_emulated(target)):
+            return {"skipped": f"never run: this machine lacks {', '.join(missing)}, and {why}"}
+        if missing:
+            return check_on_arm_emulator(*given, self.say)
+        self.say(f"checking {target.name} against ONNX Runtime")
+        return check_file(*given)
+
+
+def _targets(
+    target: str | Target | Sequence[str | Target], precision: str | Mapping[str, str]
+) -> list[Target]:
+    """Returns the targets at their precisions, each once; what is missing for one is told first."""
     entries = _listed(target)
     names = [entry.name if isinstance(entry, Target) else str(entry) for entry in entries]
     pairs_of = zip(entries, precisions_of(precision, names), strict=True)
@@ -129,63 +243,7 @@ def compile(
         find_linker(one.arch)  # what is missing is told before minutes are spent
         if one.kind == "cuda":
             find_nvcc()
-    if tolerance is not None:
-        check_kind(tolerance, Tolerance, "tolerance", "a tvmdet.compiler.Tolerance, or None")
-    sizes = list(as_batch_sizes(batch_sizes))
-    threads = check_threads(threads)
-    threads_here = min(threads, usable_cpu_count())
-    say = progress or (lambda _line: None)
-    check_callable(progress, "progress")
-    output = as_path(output, "output")
-    images = None if images is None else as_path(images, "images")
-    logs = None if logs is None else as_path(logs, "logs")
-    dump = None if dump is None else as_path(dump, "dump")
-    check_model(model)
-    if not output.absolute().parent.is_dir() or output.is_dir():
-        raise ArtifactError(f"cannot write {output}: give --output a file in a folder that exists")
-    pictures = _pictures(model, images)
-
-    built: dict[str, Built] = {}
-    parity: dict[str, Any] = {}
-    for one in targets:
-        allowed = tolerance or Tolerance.at_precision(one.precision)
-        folder = dump / one.name if dump is not None else None
-        store = default_store(logs, cpu=None if one.arch == platform.machine() else board_cpu(one))
-        layers = LayerPrecision(measured_algorithm(one, store, threads))
-        for change in layers.attempts():
-            if change:
-                say(f"{one.name} is too far from ONNX Runtime: {change}")
-            say(f"lowering for {one.name}")
-            pairs = measured_pairs(one, store, threads)
-            module = lower(model, sizes, one, algorithm=layers, pairs=pairs, dump=folder)
-            kernels = schedule_kernels(module, one, store, threads)
-            if one.kind == "cuda":
-                check_on_device(kernels.module)
-            say(f"compiling {counted(len(kernels.decisions), 'kernel')} for {one.name}")
-            entry = Built(one, kernels, build_library(kernels.module, one), layers.rounded)
-            try:
-                found = _check_parity(model, sizes, entry, pictures, threads_here, allowed, say)
-            except ParityError as error:
-                # Without what it was raised in: the library of an attempt is not kept for the next.
-                too_far = error.with_traceback(None)
-            else:
-                built[one.name], parity[one.name] = entry, found
-                break
-        else:
-            raise too_far
-
-    say(f"writing {output}")
-    write_file(output, model, sizes, built, parity)
-    return CompileReport(
-        output=output,
-        bytes=output.stat().st_size,
-        targets=tuple(built),
-        batch_sizes=tuple(sizes),
-        tuning={name: entry.kernels.sources for name, entry in built.items()},
-        parity=parity,
-        fallbacks={name: entry.kernels.fallbacks for name, entry in built.items()},
-        precisions={name: entry.target.precision for name, entry in built.items()},
-    )
+    return targets
 
 
 def _listed(target: Any) -> list[Any]:
@@ -215,25 +273,3 @@ def _at_precision(entry: str | Target, precision: str) -> Target:
             f"name the target to compile for another machine, or use --precision fp32"
         )
     return target
-
-
-def _check_parity(
-    model: Any,
-    sizes: Sequence[int],
-    built: Built,
-    pictures: Sequence[NamedImage],
-    threads: int,
-    tolerance: Tolerance,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    """Runs one target, if this machine can or can emulate it, from a file as a user would."""
-    target = built.target
-    missing = target.missing_features()
-    if missing and target.kind == "cuda":
-        return check_on_cuda_emulator(model, sizes, built, pictures, threads, tolerance, say)
-    if missing and (why := why_not_emulated(target)):
-        return {"skipped": f"never run: this machine lacks {', '.join(missing)}, and {why}"}
-    if missing:
-        return check_on_arm_emulator(model, sizes, built, pictures, threads, tolerance, say)
-    say(f"checking {target.name} against ONNX Runtime")
-    return check_file(model, sizes, built, pictures, threads, tolerance)
