@@ -19,17 +19,27 @@ from tvmdet.targets import Target
 
 __all__ = ["ByLane"]
 
+_BETWEEN_TILES = 3
+
 
 class ByLane(RegisterTile):
     """Inputs are loaded as vectors of channels; see the module's text."""
 
-    def fits(self, target: Target, pixels: int, vectors: int) -> bool:
+    def fits(self, target: Target, pixels: int, vectors: int, *, shallow: bool = False) -> bool:
         """Returns whether the registers hold a tile: sums, a vector for each pixel, weights.
 
         All weights of a lane are counted, since LLVM loads them before it multiplies the first: a
         tile of 6 pixels by 4 vectors, whose weights would have to come one by one, spills.
         """
-        return pixels * vectors + pixels + vectors <= target.vector_registers
+        return self.holds(target, pixels * vectors + pixels + vectors, shallow=shallow)
+
+    def holds(self, target: Target, registers: int, *, shallow: bool) -> bool:
+        """Returns whether a target has so many registers for a tile.
+
+        Where few products are unrolled, some more are needed: what is stored of one tile and loaded
+        for the next is mixed with them.
+        """
+        return registers <= target.vector_registers - (_BETWEEN_TILES if shallow else 0)
 
     def depth_loops(self, schedule: Schedule, depth: LoopRV, lanes: int) -> tuple[LoopRV, ...]:
         """Splits the loop into groups of channels that one load brings; an odd number stays one."""

@@ -43,10 +43,10 @@ class ArmFp16Conv2dNhwc(ByLane, ReadsInPlace):
     mark: ClassVar[str] = "tvmdet.fp16_conv2d"
     slices: ClassVar[bool] = False
 
-    def fits(self, target: Target, pixels: int, vectors: int) -> bool:
+    def fits(self, target: Target, pixels: int, vectors: int, *, shallow: bool = False) -> bool:
         """Returns whether the registers hold a tile, but for one, and those of lanes its pixels."""
-        held = pixels * vectors + pixels + vectors
-        return held < target.vector_registers and pixels <= _MOST_PIXELS
+        held = 1 + pixels * vectors + pixels + vectors
+        return self.holds(target, held, shallow=shallow) and pixels <= _MOST_PIXELS
 
     def registers_of_vector(self, lanes: int, target: Target) -> int:
         """Returns 1: a register holds twice as many float16 as float32."""

@@ -16,6 +16,7 @@ buffer that L2 has room for, and costs corrections.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -103,11 +104,13 @@ class Attention(RegisterTile, Template):
         self, rows: int, vectors: int, target: Target
     ) -> Iterator[tuple[float, tuple[int, int]]]:
         """Yields tiles of rows by vectors that fill a block, with their cost, the best first."""
+        # Sums of a head are few, and those of tokens are stored between two loops that unroll.
+        fits = functools.partial(self.fits, target, shallow=True)
         every = [
             (tile_cost(tile_m, wide), (tile_m, wide))
             for wide in range(1, min(vectors, 6) + 1)
             for tile_m in range(1, rows + 1)
-            if vectors % wide == 0 and rows % tile_m == 0 and self.fits(target, tile_m, wide)
+            if vectors % wide == 0 and rows % tile_m == 0 and fits(tile_m, wide)
         ]
         yield from sorted(every)
 

@@ -26,8 +26,9 @@ from tvmdet.schedules.blocks import (
     child_blocks,
     inline_between,
     is_reduction,
+    loop_extents,
 )
-from tvmdet.schedules.common.register_tile import RegisterTile
+from tvmdet.schedules.common.register_tile import SHALLOW, RegisterTile
 from tvmdet.targets import Target
 
 __all__ = ["BatchMatmul", "registers", "tile_cost"]
@@ -64,17 +65,19 @@ class BatchMatmul(RegisterTile, Template):
                 ("rows", shape[-2]),
                 ("columns", shape[-1]),
                 ("lead", lead),
+                ("depth", loop_extents(schedule, product)[-1]),
             ),
         )
 
     def decisions(self, workload: Workload, target: Target) -> Sequence[Decision]:
         """Returns register tiles that fit, the fullest with the least waste first."""
         rows, lead = workload["rows"], workload["lead"]
+        shallow = workload["depth"] < SHALLOW
         ranked = []
         for vectors in (v for v in (1, 2, 3, 4, 5, 6) if workload["vectors"] % v == 0):
             for tile_m in range(1, min(rows, target.vector_registers) + 1):
                 tiles = -(-rows // tile_m)
-                if not self.fits(target, tile_m, vectors):
+                if not self.fits(target, tile_m, vectors, shallow=shallow):
                     break
                 if tile_m != -(-rows // tiles):
                     continue  # a lower tile covers the rows as well

@@ -44,7 +44,7 @@ from tvmdet.schedules.blocks import (
 )
 from tvmdet.schedules.common.deep_conv2d_nhwc import DEEP, deep_knobs, is_deep, sum_by_slices
 from tvmdet.schedules.common.overlap import overlap_tiles, split_overlapping
-from tvmdet.schedules.common.register_tile import RegisterTile
+from tvmdet.schedules.common.register_tile import SHALLOW, RegisterTile
 from tvmdet.targets import Target
 
 __all__ = ["Conv2dNhwc", "copy_channels", "frame_blocks"]
@@ -106,6 +106,7 @@ class Conv2dNhwc(RegisterTile, Template):
         """Returns register tiles that fit, the fullest with the least waste first."""
         per_vector = self.registers_of_vector(workload["lanes"], target)
         height, width = workload["height"], workload["width"]
+        shallow = workload["depth"] < SHALLOW and " k1x1 " in workload.anchor
         ranked = []
         for oc_blocks in (1, 2, 3, 4, 5, 6, 8):
             if oc_blocks > 1 and workload["vectors"] % oc_blocks:
@@ -114,7 +115,8 @@ class Conv2dNhwc(RegisterTile, Template):
                 tiles = -(-width // tile_w)
                 waste = tiles * tile_w / width
                 held = oc_blocks * tile_w
-                if not self.fits(target, tile_w, oc_blocks * per_vector) or waste > 1.25:
+                sums = oc_blocks * per_vector
+                if not self.fits(target, tile_w, sums, shallow=shallow) or waste > 1.25:
                     continue
                 if held < 4 and tile_w < min(width, 4):
                     continue

@@ -78,6 +78,7 @@ class DepthwisePointwiseNhwc(Template):
                 ("height", height),
                 ("width", width),
                 ("filters", filters),
+                ("depth", channels),
                 ("taps", depthwise.taps_of(str(dw_notes[depthwise.MARK]), channels, dw_lanes)),
                 ("sliced", False),
             ),

@@ -10,17 +10,28 @@ from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvmdet.targets import Target
 
-__all__ = ["RegisterTile"]
+__all__ = ["SHALLOW", "RegisterTile"]
 
 _NOT_SUMS = 3
 """Registers for an input and two vectors of weights."""
 
 
+SHALLOW = 64
+"""Products of a sum below which LLVM unrolls their loop, and mixes it with what is around it."""
+
+
 class RegisterTile:
     """Inputs are broadcast from memory one by one, as x86 can within a multiplication."""
 
-    def fits(self, target: Target, pixels: int, vectors: int) -> bool:
-        """Returns whether the registers of a target hold a tile and its factors."""
+    def fits(self, target: Target, pixels: int, vectors: int, *, shallow: bool = False) -> bool:
+        """Returns whether the registers of a target hold a tile and its factors.
+
+        Args:
+            target: Whose registers.
+            pixels: Of the tile.
+            vectors: Of sums for each pixel.
+            shallow: Whether the sums have fewer than ``SHALLOW`` products, in one loop.
+        """
         return pixels * vectors <= target.vector_registers - _NOT_SUMS
 
     def depth_loops(self, schedule: Schedule, depth: LoopRV, lanes: int) -> tuple[LoopRV, ...]:

@@ -39,7 +39,7 @@ from tvmdet.schedules.blocks import (
     split_vector,
 )
 from tvmdet.schedules.common.overlap import overlap_tiles, split_overlapping
-from tvmdet.schedules.common.register_tile import RegisterTile
+from tvmdet.schedules.common.register_tile import SHALLOW, RegisterTile
 from tvmdet.targets import Target
 
 __all__ = ["WinogradConv2dNhwc"]
@@ -174,7 +174,9 @@ class WinogradConv2dNhwc(RegisterTile, Template):
             for tile in range(1, min(most, tiles) + 1):
                 if tile != -(-tiles // -(-tiles // tile)):
                     continue  # a narrower tile covers as many
-                for oc_blocks in (b for b in (1, 2, 3, 4, 5, 6, 8) if self.fits(target, tile, b)):
+                for oc_blocks in (1, 2, 3, 4, 5, 6, 8):
+                    if not self.fits(target, tile, oc_blocks, shallow=workload["depth"] < SHALLOW):
+                        continue
                     if full and oc_blocks * tile < 4 and tiles * vectors >= 4:
                         continue
                     for groups in (g for g in range(1, _MOST_GROUPS + 1) if vectors % g == 0):

@@ -37,7 +37,8 @@ def guess(
     side: int, depth: int, filters: int, possible: tuple[AlgorithmName, ...], **changes: Any
 ) -> tuple[AlgorithmName, ...]:
     options: dict[str, Any] = {"dilation": (1, 1), "taps": 9, "batch": 1, "possible": possible}
-    return promising_algorithms((side, side), (depth, filters), 16, **{**options, **changes})
+    lanes = changes.pop("lanes", 16)
+    return promising_algorithms((side, side), (depth, filters), lanes, **{**options, **changes})
 
 
 @pytest.mark.parametrize("side", [1, 5, 10, 20, 75, 300])
@@ -94,3 +95,18 @@ def test_matrix_tiles_are_not_compared() -> None:
 def test_the_usual_one_is_the_best_guess() -> None:
     layer = _layer(ALL, ("winograd4", "direct"))
     assert usual_algorithm(layer) == "winograd4"
+
+
+# The cycles that are predicted of a Cortex-A76, of each Winograd algorithm over the fastest.
+@pytest.mark.parametrize(
+    ("side", "depth", "filters", "first"),
+    [
+        (80, 16, 16, "winograd4"),  # 1.00; F(6x6) 1.21
+        (40, 32, 32, "winograd4"),  # 1.00; 1.09
+        (20, 128, 128, "winograd4"),  # 1.00; 1.21
+        (40, 128, 128, "winograd6"),  # F(4x4) 1.03; 1.00
+        (10, 256, 256, "winograd2"),  # 1.45; 1.78: both transform weights in every call
+    ],
+)
+def test_neon_s_transforms_are_dearer(side: int, depth: int, filters: int, first: str) -> None:
+    assert guess(side, depth, filters, FLOAT32, lanes=4)[0] == first

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scheduled_kernels import build, only_kernel
 from tvm import relax
+from tvmdet.schedules.base import Decision
 from tvmdet.targets import get_target
 
 BY_LANE_F16 = r"\tfmla\tv\d+\.8h, v\d+\.8h, v\d+\.h\[\d\]"
@@ -109,3 +110,20 @@ def test_float32_pixels_stay_in_registers(name: str, conv: tuple[int, ...]) -> N
     assert count == 4 * decision["tile_w"] * decision["oc_blocks"], "4 channels a turn"
     assert len(_stores(loop)) < 0.05 * count
     assert len(loop) < 1.4 * count
+
+
+@pytest.mark.parametrize("conv", [(16, 64, 1), (24, 144, 1), (48, 48, 1)], ids=str)
+def test_sums_of_few_products_leave_registers_for_what_is_around(conv: tuple[int, ...]) -> None:
+    """A tile that fills all of them spills between tiles, which few products do not outweigh."""
+    target = get_target("cortex-a76")
+    kernel = only_kernel(*_conv2d(*conv), target)
+    default = kernel.decisions[0]
+    full = Decision.of(default.template, **{**dict(default.knobs), "tile_w": 10, "oc_blocks": 2})
+    spilled = []
+    for decision in (default, full):
+        scheduled = kernel.template.apply(kernel.func, kernel.workload, decision).mod["main"]
+        assembly = build([scheduled], target).inspect_source("asm")
+        products = len(re.findall(BY_LANE_F32, assembly))
+        spilled.append(len(re.findall(r"\t(?:st|ld)[rp]\tq.*\[sp", assembly)) / products)
+    assert spilled[0] < 0.08
+    assert spilled[1] > 0.12, "otherwise the rule is needed no more"

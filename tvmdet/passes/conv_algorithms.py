@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from tvmdet.passes.winograd_variants import BF16_F2, BF16_F4, F2, F4, F6, WinogradVariant
 
@@ -13,6 +13,7 @@ __all__ = [
     "COARSE",
     "ROUNDED",
     "WINOGRAD",
+    "WINOGRAD_BYTES_AT_MOST",
     "Algorithm",
     "AlgorithmName",
     "ConvLayer",
@@ -66,11 +67,34 @@ COARSE: frozenset[AlgorithmName] = frozenset({"bf16_winograd4"})
 """Those of them whose error is several times that of direct products of rounded factors, on data
 without structure (:mod:`tvmdet.passes.winograd_variants`)."""
 
+WINOGRAD_BYTES_AT_MOST = 4 * 2**20
+"""Of a layer's transformed Winograd weights; greater ones would come from memory, not from a shared
+cache, so that the kernel reads plain ones and transforms them itself."""
+
 _BYTES_PER_CYCLE = 8
 """From beyond L2, a core."""
 
-_TRANSFORM_CYCLES = 6
-"""Of one vector of a tile's elements, into or out of the products' form, its load and store too."""
+
+class _Costs(NamedTuple):
+    """Cycles of Winograd beside its products, of one vector; a cycle multiplies one.
+
+    Attributes:
+        transform: Of a tile's elements, into or out of the products' form, their load and store
+            too, by the tile's edge.
+        weights: Of the transform of weights that are kept plain; None where reading as many bytes
+            as they have transformed takes as long.
+    """
+
+    transform: Mapping[int, float]
+    weights: float | None = None
+
+
+_WIDE = _Costs(transform={4: 6, 6: 6, 8: 6})
+# Fitted to the cycles that are predicted of the default schedules of 18 layers on a Cortex-A76 and
+# a Cortex-A72 (docs/arm.md): four lanes multiply slowly, two at a time, and 64 elements of a tile
+# do not fit 32 registers.
+_NEON = _Costs(transform={4: 8, 6: 8, 8: 12}, weights=8)
+_NEON_LANES = 4
 
 _BF16_SPEED = 1.8
 """Of bfloat16 dot products, compared with float32."""
@@ -153,6 +177,7 @@ def promising_algorithms(
     """
     depth, filters = channels
     height, width = pixels_hw
+    costs = _NEON if lanes == _NEON_LANES else _WIDE
     weight_bytes = 4 * depth * filters
     multiplied = batch * height * width * taps * depth * filters / lanes
     cycles: dict[AlgorithmName, float] = {
@@ -173,9 +198,12 @@ def promising_algorithms(
             for pixels, step in zip(pixels_hw, dilation, strict=True)
         )
         elements = variant.edge**2
-        transforms = elements * (depth + filters) * _TRANSFORM_CYCLES
+        transforms = elements * (depth + filters) * costs.transform[variant.edge]
         products = elements * depth * filters / speed
-        weights = size * elements * depth * filters / _BYTES_PER_CYCLE
+        held = size * elements * depth * filters
+        weights = held / _BYTES_PER_CYCLE
+        if costs.weights is not None and held > WINOGRAD_BYTES_AT_MOST:
+            weights = elements * depth * filters / lanes * costs.weights
         winograd[name] = batch * down * across * (products + transforms) / lanes + weights
     best = min([*cycles.values(), *winograd.values()])
     for bf16 in (False, True):

@@ -39,6 +39,7 @@ from tvmdet.passes.conv_algorithms import (
     COARSE,
     ROUNDED,
     WINOGRAD,
+    WINOGRAD_BYTES_AT_MOST,
     Algorithm,
     AlgorithmName,
     ConvLayer,
@@ -69,11 +70,7 @@ from tvmdet.passes.winograd import (
 from tvmdet.passes.winograd_variants import WinogradVariant
 from tvmdet.targets import Target
 
-__all__ = ["WINOGRAD_BYTES_AT_MOST", "Conv2dPacker"]
-
-WINOGRAD_BYTES_AT_MOST = 4 * 2**20
-"""Of a layer's transformed Winograd weights; greater ones would come from memory, not from a shared
-cache, so that the kernel reads plain ones and transforms them itself."""
+__all__ = ["Conv2dPacker"]
 
 _OUT_ELEMENTWISE_FUSABLE = 4  # tvm::relax::OpPatternKind::kOutEWiseFusable
 
