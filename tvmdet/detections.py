@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -176,6 +176,16 @@ class Detections:
     def __len__(self) -> int:
         """Returns the number of boxes."""
         return len(self.labels)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Detection: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Detection]: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Detection | list[Detection]:
+        """Returns one box, or a list of some: ``found[0]`` is the one of the best score."""
+        return list(self)[index]
 
     def __iter__(self) -> Iterator[Detection]:
         """Yields the boxes one by one, best score first."""

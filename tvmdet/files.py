@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["whole_file"]
+__all__ = ["check_ordinary", "whole_file"]
 
 
 @contextmanager
@@ -20,7 +21,11 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Args:
         path: The file to make; its folder exists.
+
+    Raises:
+        OSError: What is there is no ordinary file, such as ``/dev/null``: it would be gone.
     """
+    check_ordinary(path)
     # The suffix stays: video writers choose the container by it. Not tempfile.mkstemp: that
     # gives the file to its owner only, whatever the umask says.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.part{path.suffix}")
@@ -31,3 +36,15 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_ordinary(path: Path) -> None:
+    """Refuses what would be gone if a file took its place.
+
+    Raises:
+        OSError: There is a folder, a device, a pipe or the like.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no ordinary file, and would be replaced")

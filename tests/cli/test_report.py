@@ -149,5 +149,5 @@ def test_wrong_words(
 
 def test_no_results_is_an_error(run: Callable, tmp_path: Path) -> None:
     done = run("report", "-o", tmp_path / "r.md")
-    assert done.code == 1
-    assert "there is no result to report on" in done.error
+    assert done.code == 2
+    assert "give results of `tvmdet bench --json`" in done.error

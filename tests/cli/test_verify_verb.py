@@ -75,7 +75,7 @@ def test_nothing_writes_over_the_record(run: Callable, quiet_record: Path, optio
     before = quiet_record.read_bytes()
     done = run("verify", quiet_record, option, quiet_record)
     assert done.code == 2
-    assert "is the record itself; name another file" in done.error
+    assert "would be written over; name another file" in done.error
     assert quiet_record.read_bytes() == before
 
 

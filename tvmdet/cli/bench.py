@@ -108,7 +108,7 @@ def bench(
         if install is not None:
             return 0
         raise typer.BadParameter("give a compiled FILE.tvmdet, or --install", param_hint="FILE")
-    check_json(json)
+    check_json(json, (model, onnx, evaluation, picture))
     board = parse_board(rpc, key)
     with Phases() as phase:
         phase("starting")

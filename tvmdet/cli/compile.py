@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -88,20 +89,22 @@ def compile_(
 ) -> int:
     """Compile a detector into one checked file.
 
-    The build fails, and writes nothing, when what it finds differs from ONNX Runtime.
+    The build fails, and writes nothing, when what it finds differs from ONNX Runtime. A target that
+    this machine can neither run nor emulate is not compared, which is said.
     """
     names, batch_sizes, size_hw = parse_names(target), parse_batch(batch), parse_size(size)
     timeout_s, precisions = parse_duration(timeout, "--timeout"), parse_precisions(precision)
     destination = output_ or Path(f"{model.stem}.tvmdet")
-    check_json(json)
-    different = _check(model, destination, names, precisions)
+    check_json(json, (model, spec, destination))
+    check_writable(destination, "-o", (model, spec))
+    different = _check(model, names, precisions)
     if tolerance is not None and len(different) > 1:
         raise typer.BadParameter(
             f"it would be that of {' and '.join(sorted(different))}; compile targets of different "
             "precision without it, or one by one",
             param_hint="--tolerance",
         )
-    with Phases() as phase:
+    with _nothing_written(), Phases() as phase:
         phase(f"importing {model}")
         with untrusted.start_import(
             model,
@@ -151,9 +154,15 @@ def compile_(
     return 0
 
 
-def _check(
-    model: Path, destination: Path, targets: Sequence[str], precision: str | Mapping[str, str]
-) -> set[str]:
+@contextmanager
+def _nothing_written() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; nothing was written") from None
+
+
+def _check(model: Path, targets: Sequence[str], precision: str | Mapping[str, str]) -> set[str]:
     """Refuses at once what would be refused after the model is read; returns the precisions."""
     from tvmdet.compiler.precisions import precisions_of
     from tvmdet.targets import resolve_target
@@ -169,7 +178,6 @@ def _check(
             said = ",".join(f"{other}={one}" for other in able)
             raise TargetError(f"{error}; say it of the others only: --precision {said}") from error
         check_own_target(found)
-    check_writable(destination, "-o")
     check_model_file(model)
     return set(precisions)
 
@@ -216,8 +224,13 @@ def _print(report: CompileReport, family: str, recognition: tuple[str, ...]) -> 
 def _advise(
     report: CompileReport, model: Path, options: Sequence[str], given: Sequence[str]
 ) -> None:
-    """Says what would make the file faster."""
+    """Says what was not checked, and what would make the file faster."""
     for name in report.targets:
+        if why := report.parity.get(name, {}).get("skipped"):
+            output.warning(
+                f"{name} was not compared with ONNX Runtime, {why}; compile on a machine that runs "
+                "it, or compare what both find before you ship it"
+            )
         target = target_again(name, given)
         rounded = report.precisions.get(name, "fp32")
         again = [*options, *(["--precision", rounded] if rounded != "fp32" else [])]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tvmdet.cli import output
+from tvmdet.cli.files import check_apart
 from tvmdet.cli.json_output import Json, is_printed
 from tvmdet.cli.options import Debug, Threads
 from tvmdet.cli.pictures import PictureFolder
@@ -42,7 +43,11 @@ def detect(
     score: Annotated[
         float | None,
         typer.Option(
-            "--score", min=0.0, max=1.0, metavar="S", help="Report what scores more, 0 to 1."
+            "--score",
+            min=0.0,
+            max=1.0,
+            metavar="S",
+            help="Report what scores more, 0 to 1; else as the file says.",
         ),
     ] = None,
     iou: Annotated[
@@ -52,7 +57,7 @@ def detect(
             min=0.0,
             max=1.0,
             metavar="I",
-            help="Of boxes that overlap more, report the best, 0 to 1.",
+            help="Of boxes that overlap more, report the best, 0 to 1; else as the file says.",
         ),
     ] = None,
     save: Annotated[
@@ -70,6 +75,7 @@ def detect(
         os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     found = find_sources(sources, left_out=save)
+    check_apart(json, "--json", (model, *(source.path for source in found)))
     tally = Tally()
     pictures = _detect_in(found, model, {"score": score, "iou": iou}, save, json, threads, tally)
     if not is_printed(json):

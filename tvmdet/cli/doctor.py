@@ -11,6 +11,7 @@ import typer
 
 from tvmdet import untrusted
 from tvmdet.cli import output
+from tvmdet.cli.files import check_writable
 from tvmdet.cli.json_output import Json, check_json, deliver
 from tvmdet.cli.options import (
     Debug,
@@ -70,7 +71,8 @@ def doctor(
 ) -> int:
     """Say what of a model imports, is rewritten, or blocks."""
     size_hw, budget_s = parse_size(size), parse_duration(budget, "--budget")
-    check_json(json)
+    check_json(json, (model, spec, save_onnx))
+    check_writable(save_onnx, "--save-onnx", (model, spec))
     bounds = Bounds(timeout_s=parse_duration(timeout, "--timeout"))
     with Phases() as phase:
         phase(f"examining {model}")

@@ -96,7 +96,7 @@ def eval_(
     debug: Debug = False,
 ) -> int:
     """Measure average precision on annotated pictures, and beside it that of ONNX Runtime."""
-    check_json(json)
+    check_json(json, (model, annotations, onnx))
     with Phases() as phase:
         phase("starting")
         from tvmdet.report import EvalOptions, evaluate

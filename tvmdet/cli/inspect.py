@@ -11,7 +11,7 @@ import typer
 
 from tvmdet.cli import output
 from tvmdet.cli.certificate import print_certificate
-from tvmdet.cli.json_output import Json, deliver, is_printed
+from tvmdet.cli.json_output import Json, check_json, deliver, is_printed
 from tvmdet.cli.options import Debug
 from tvmdet.sizes import size_text
 
@@ -35,6 +35,7 @@ def inspect(
     from tvmdet.artifact import Artifact
     from tvmdet.runtime.loader import read_signature, read_spec
 
+    check_json(json, (file,))
     artifact = Artifact.open(file)
     spec, signature = read_spec(artifact), read_signature(artifact)
     runs = _here(artifact)

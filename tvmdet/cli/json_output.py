@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,13 +49,18 @@ def is_printed(json: str | None) -> bool:
     return json == _STDOUT
 
 
-def check_json(json: str | None) -> None:
+def check_json(json: str | None, read: Iterable[str | Path | None] = ()) -> None:
     """Tries whether the file could be written, before the work whose result goes there.
+
+    Args:
+        json: What was typed.
+        read: Files that the verb reads, or writes by another option; None for none.
 
     Raises:
         InputError: It could not be written.
+        typer.BadParameter: It is one of those that are read.
     """
-    check_writable(json, _OPTION)
+    check_writable(json, _OPTION, read)
 
 
 def deliver(json: str | None, value: Mapping[str, Any], tables: Callable[[], None]) -> None:

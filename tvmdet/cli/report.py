@@ -60,6 +60,8 @@ def report(
 
     The HTML page needs no network, the Markdown fits a pull request, the JSON is the merged data.
     """
+    if not results:
+        raise typer.BadParameter("give results of `tvmdet bench --json`", param_hint="RESULT.json")
     if to is None:
         raise typer.BadParameter("name the report with -o: .html, .md or .json", param_hint="-o")
     check_json(json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,8 @@ def find_sources(words: Sequence[str], *, left_out: Path | None = None) -> list[
         left_out: A folder to leave out of folders and globs: where results are written.
 
     Raises:
-        InputError: A folder or glob has neither images nor videos in it.
+        InputError: A folder or glob has neither images nor videos in it, or a word is an address
+            or a device.
     """
     found: dict[str, Found] = {}
     for word in words:
@@ -54,6 +56,13 @@ def find_sources(words: Sequence[str], *, left_out: Path | None = None) -> list[
 
 def _expand(word: str, left_out: Path | None) -> list[Found]:
     path = Path(word)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", word):
+        raise InputError(f"{word} is an address, and nothing is fetched; download it first")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(
+            f"{word} is a device or a pipe; give an image, a video or a folder (and --json alone, "
+            "behind the sources, to print JSON)"
+        )
     if path.is_dir():
         return _filter(sorted(path.rglob("*")), path, word, left_out)
     if not path.exists() and glob.has_magic(word):
@@ -67,14 +76,19 @@ def _expand(word: str, left_out: Path | None) -> list[Found]:
 
 def _filter(paths: Sequence[Path], base: Path, word: str, left_out: Path | None) -> list[Found]:
     hidden = None if left_out is None else left_out.resolve()
-    found = [
+    every = [
         Found(path=path, relative=path.relative_to(base))
         for path in paths
         if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
         and path.is_file()
         and not path.name.startswith(".")
-        and (hidden is None or hidden not in path.resolve().parents)
     ]
+    found = [one for one in every if hidden is None or hidden not in one.path.resolve().parents]
+    if every and not found:
+        raise InputError(
+            f"all images of {word} lie in {left_out}, where --save puts results; save to another "
+            "folder"
+        )
     if not found:
         looked_for = " ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
         raise InputError(

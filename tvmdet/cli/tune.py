@@ -50,7 +50,7 @@ _RESUME = "Every measured trial is kept; the same command goes on from there"
 
 def tune(
     model: Annotated[
-        Path | None, typer.Argument(metavar="MODEL.onnx", help="The detector.")
+        Path | None, typer.Argument(metavar="MODEL.onnx", help="The detector; not with --collect.")
     ] = None,
     target: Annotated[
         str, typer.Option("--target", metavar="T", help="What to tune for; host: this machine.")
@@ -98,7 +98,7 @@ def tune(
 
     Stop it at any moment: nothing measured is lost.
     """
-    check_json(json)
+    check_json(json, (model, spec))
     if collect is not None:
         return _collect(collect, logs, json)
     if model is None:

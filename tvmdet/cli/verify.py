@@ -10,7 +10,7 @@ import typer
 
 from tvmdet.cli import output
 from tvmdet.cli.files import check_writable, written_whole
-from tvmdet.cli.json_output import Json, check_json, deliver
+from tvmdet.cli.json_output import Json, check_json, deliver, is_printed
 from tvmdet.cli.options import (
     Board,
     BoardKey,
@@ -82,13 +82,8 @@ def verify(
     debug: Debug = False,
 ) -> int:
     """Repeat a recorded benchmark; fail where it is slower beyond noise, or answers otherwise."""
-    check_writable(save, "--save")
-    check_json(json)
-    for option, place in (("--json", json), ("--save", save)):
-        if place is not None and Path(place).resolve() == result.resolve():
-            raise typer.BadParameter(
-                f"{place} is the record itself; name another file", param_hint=option
-            )
+    check_writable(save, "--save", (result, artifact, onnx, picture))
+    check_json(json, (result, artifact, onnx, picture, save))
     board = parse_board(rpc, key)
     with Phases() as phase:
         phase("starting")
@@ -121,7 +116,10 @@ def verify(
             )
     _save(found, save)
     deliver(json, found.to_dict(), lambda: _print(found))
-    return _judge(found)
+    code = _judge(found)
+    if code == 0 and not is_printed(json):
+        _print_passed(found, strict=strict)
+    return code
 
 
 def _save(found: Verification, save: Path | None) -> None:
@@ -143,6 +141,18 @@ def _print(found: Verification) -> None:
         output.warning(line)
     for change in found.doubtful:
         output.warning(f"{change.what}: slower, but no finding: {change.doubt}")
+
+
+def _print_passed(found: Verification, *, strict: bool) -> None:
+    open_ones = [change for change in found.changes if change.verdict == "undecided"]
+    text = f"passed: of {counted(len(found.changes), 'measure')} none is slower beyond noise"
+    if open_ones:
+        seen = [change.could_see for change in open_ones]
+        known = [share for share in seen if share is not None]
+        limit = "any" if len(known) < len(seen) else f"one below {max(known):.0%}"
+        text += f"; {len(open_ones)} undecided, where {limit} could have been missed"
+        text += "" if strict else " (--strict fails where 10% could)"
+    output.stdout().print(text, soft_wrap=True, highlight=False)
 
 
 def _row(change: Change) -> tuple[str, ...]:

@@ -121,7 +121,8 @@ class Detector:
         thresholds = self._thresholds(score, iou)
         if isinstance(sources, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray):
             return batcher.detect_one(sources, thresholds)
-        if not isinstance(sources, Iterable):
+        # A file is iterable too: by lines.
+        if not isinstance(sources, Iterable) or hasattr(sources, "read"):
             raise InputError(
                 f"sources is a {type(sources).__name__}; "
                 "allowed: a path, the bytes of an image file, a numpy array, or a list of those"

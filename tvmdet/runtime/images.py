@@ -61,6 +61,8 @@ def decode_file(path: str | os.PathLike[str]) -> Image:
     Raises:
         InputError: The file cannot be read, or is no image that OpenCV knows.
     """
+    if "://" in os.fspath(path):
+        raise InputError(f"image {path} is an address, and nothing is fetched; download it first")
     path = Path(path)
     try:
         encoded = path.read_bytes()

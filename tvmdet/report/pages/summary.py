@@ -14,6 +14,9 @@ from tvmdet.report.pages.runs import Run, ratio_text
 
 __all__ = ["Card", "Remark", "cards", "doubts", "findings"]
 
+_SMALL_CHANGE = 0.1
+"""What a comparison must have been able to see to be called good where it is undecided."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
@@ -102,8 +105,20 @@ def _changes(part: ModelPart) -> Remark:
         return Remark(text=text, kind="bad")
     if not compared:
         return Remark(text="No row compares with the earlier results.", kind="unsure")
+    text = f"No regression was seen: {counted(compared, 'row')} compared with earlier ones"
+    missed = [
+        change.ratio.could_see
+        for change in part.changes
+        if change.kind == "undecided" and change.ratio is not None
+    ]
+    if not missed:
+        return Remark(text=f"{text}.", kind="good")
+    known = [share for share in missed if share is not None]
+    limit = "any" if len(known) < len(missed) else f"one below {max(known):.0%}"
+    is_small = len(known) == len(missed) and max(known) <= _SMALL_CHANGE
     return Remark(
-        text=f"No regression: {counted(compared, 'row')} compared with earlier ones.", kind="good"
+        text=f"{text}, {len(missed)} undecided: {limit} could have been missed.",
+        kind="good" if is_small else "unsure",
     )
 
 
