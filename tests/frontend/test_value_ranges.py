@@ -169,6 +169,61 @@ def test_no_normalisation() -> None:
     graph = Graph()
     two = graph.node("Add", graph.node("Div", "x", graph.constant(2.0)), "x")
     model = graph.model({"x": [1, 3, 32, 32]}, {graph.conv(two, (3, 4), 3): None})
-    assert find_normalisation(model.graph) is None
+    found = find_normalisation(model.graph)
+    assert found is not None and found.unknown == ("Div",), "by the picture itself, or not"
     assert onnx_models.yolov8().graph.node[0].op_type == "Conv"
     assert find_normalisation(onnx_models.yolov8().graph) is None
+
+
+def _turned(graph: Graph, data: str, how: str) -> str:
+    if how == "Gather":
+        return graph.node("Gather", data, graph.constant([2, 1, 0], np.int64), axis=1)
+    ends = (graph.constant([value], np.int64) for value in (-1, -(2**31), 1, -1))
+    return graph.node("Slice", data, *ends)
+
+
+@pytest.mark.parametrize("how", ["Gather", "Slice"])
+@pytest.mark.parametrize("first", ["turned", "normalised"])
+def test_channels_that_are_turned_around_are_seen(how: str, first: str) -> None:
+    graph = Graph()
+    data = _turned(graph, "x", how) if first == "turned" else "x"
+    data = graph.node("Sub", data, graph.constant([[[1.0]], [[2.0]], [[3.0]]]))
+    data = graph.node("Clip", graph.node("Cast", data, to=onnx.TensorProto.FLOAT))
+    data = data if first == "turned" else _turned(graph, data, how)
+    model = graph.model({"x": [1, 3, 32, 32]}, {graph.conv(data, (3, 4), 3): None})
+    found = find_normalisation(model.graph)
+    assert found is not None and found.reverses and found.unknown == ()
+    # In the order of what is fed.
+    assert found.mean == pytest.approx((3, 2, 1) if first == "turned" else (1, 2, 3))
+
+
+def test_channels_turned_twice_are_as_they_were() -> None:
+    graph = Graph()
+    data = _turned(graph, _turned(graph, "x", "Gather"), "Slice")
+    model = graph.model({"x": [1, 3, 32, 32]}, {graph.conv(data, (3, 4), 3): None})
+    assert find_normalisation(model.graph) is None
+
+
+def test_arithmetic_that_is_not_followed_is_named() -> None:
+    graph = Graph()
+    parts = graph.node("Split", "x", graph.constant([1, 1, 1], np.int64), outputs=3, axis=1)
+    each = [parts, f"{parts}.1", f"{parts}.2"]
+    scaled = [graph.node("Div", one, graph.constant(255.0)) for one in each]
+    joined = graph.node("Concat", *scaled, axis=1)
+    model = graph.model({"x": [1, 3, 32, 32]}, {graph.conv(joined, (3, 4), 3): None})
+    found = find_normalisation(model.graph)
+    assert found is not None
+    assert (set(found.unknown), found.std) == ({"Split", "Div", "Concat"}, (1, 1, 1))
+
+
+def test_a_focus_and_a_border_are_no_arithmetic() -> None:
+    graph = Graph()
+    every = [graph.constant([value], np.int64) for value in (0, 2**31, 2, 2)]
+    quarters = [graph.node("Slice", "x", *every), graph.node("Slice", "x", *every)]
+    joined = graph.node("Concat", *quarters, axis=1)
+    padded = graph.node("Pad", joined, graph.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64))
+    conv = graph.conv(padded, (6, 4), 3)
+    # What comes behind the convolution is the network's own.
+    shifted = graph.node("Add", conv, graph.constant(2.0))
+    model = graph.model({"x": [1, 3, 32, 32]}, {shifted: None})
+    assert find_normalisation(model.graph) is None

@@ -107,3 +107,10 @@ def test_wrong_outputs_are_refused() -> None:
     spec = claim(NETWORK).spec
     with pytest.raises(ShapeError, match="the network's outputs: other"):
         decode(spec, {"other": np.zeros((1, 3, 3), np.float32)})
+
+
+def test_maps_with_channels_last_are_named() -> None:
+    network = summary({"hm": (1, 16, 24, 6), "wh": (1, 16, 24, 2), "reg": (1, 16, 24, 2)})
+    assert "its maps are [N, H, W, C]" in str(get_head("centernet").examine(network, (64, 96), {}))
+    answer = get_head("yolo_maps").examine(network, (64, 96), {})
+    assert "all of its outputs have one grid" in str(answer)

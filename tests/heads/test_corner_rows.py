@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yolo_models
+from onnx import helper, numpy_helper
 from yolo_cases import (
     SIZE,
     assert_decodes,
@@ -21,7 +22,7 @@ from yolo_cases import (
 
 from tvmdet.errors import InputError, ModelError
 from tvmdet.heads import GraphSummary, Question, TensorSummary, get_head
-from tvmdet.heads.box_evidence import are_corners
+from tvmdet.heads.box_evidence import are_corners, are_shares
 
 FED: dict[str, Any] = {"resize": "letterbox", "mean": [0, 0, 0], "std": [255, 255, 255]}
 TOLD = {"family": "decoded", "input": FED}
@@ -68,6 +69,39 @@ def test_corners_move_with_their_cell_and_sizes_do_not(
     for boxes, expected in ((corners, True), (centred, False), (centred[::-1], None)):
         found = are_corners(of_boxes(boxes), "rows", 2, SIZE, (8, 16), per_cell)
         assert found is expected
+
+
+@pytest.mark.parametrize("strides", [(8, 16), (16, 8)])
+@pytest.mark.parametrize(("per_cell", "apart"), [(1, False), (3, True)])
+def test_centres_in_shares_of_the_image_move_less(
+    strides: tuple[int, ...], per_cell: int, apart: bool
+) -> None:
+    rng = np.random.default_rng(3)
+    middle = cells(strides, per_cell, apart=apart) + rng.normal(0, 4, (1, 2))
+    pixels = np.concatenate([middle, rng.gamma(2.0, 12.0, middle.shape)], axis=1)
+    shares = pixels / np.array([SIZE[1], SIZE[0]] * 2)
+    for boxes, expected in ((pixels, False), (shares, True), (shares[::-1], False)):
+        assert are_shares(of_boxes(boxes), "rows", 2, SIZE, (8, 16), per_cell) is expected
+    silent = GraphSummary(inputs={}, outputs=of_boxes(shares).outputs)
+    assert not are_shares(silent, "rows", 2, SIZE, (8, 16), per_cell)
+
+
+@pytest.mark.parametrize("given", [{}, {"family": "yolov8"}])
+def test_shares_of_the_image_are_never_read_as_pixels(given: Any, tmp_path: Path) -> None:
+    """As Ultralytics writes a YOLOv8 on its way to TensorFlow."""
+    model = yolo_models.yolov8()
+    (output,) = model.graph.output
+    rows = output.name
+    for node in model.graph.node:
+        node.output[:] = ["pixels" if name == rows else name for name in node.output]
+    scale = np.array([1 / SIZE[1], 1 / SIZE[0]] * 2 + [1.0] * 3, np.float32).reshape(1, -1, 1)
+    model.graph.initializer.append(numpy_helper.from_array(scale, "scale"))
+    model.graph.node.append(helper.make_node("Mul", ["pixels", "scale"], [rows]))
+    with pytest.raises(ModelError, match=r"box centres of .* are shares of the image on a") as said:
+        import_model(model, tmp_path, given)
+    if not given:
+        families = [line.split(":")[0].strip() for line in str(said.value).splitlines()[1:3]]
+        assert "yolov8" in families, "those that come near are named first"
 
 
 def test_what_is_not_finite_or_cannot_be_run_proves_nothing() -> None:

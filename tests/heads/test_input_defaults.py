@@ -74,6 +74,39 @@ def test_a_normalisation_that_is_not_is_asked_for(inner: Normalisation, usual: A
     assert _fed(inner, usual, **told) == dict(usual)
 
 
+@pytest.mark.parametrize(
+    ("inner", "usual", "color", "std"),
+    [
+        (_inner(0.0, 1.0), UNIT, "bgr", 255),
+        (_inner(0.0, 255.0), UNIT, "bgr", 1),
+        (_inner(0.0, 1.0), IMAGENET_RGB, "bgr", 57.375),
+        (_inner(127.5, 127.5), IMAGENET_RGB, "bgr", 1),
+        # By the mean the colours are known, wherever the channels are turned around.
+        (_inner((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)), IMAGENET_RGB, "rgb", 1),
+        (_inner((103.53, 116.28, 123.675), (57.375, 57.12, 58.395)), IMAGENET_RGB, "bgr", 1),
+    ],
+)
+def test_a_network_that_turns_the_channels_around_is_fed_the_other_colours(
+    inner: Normalisation, usual: Any, color: str, std: float
+) -> None:
+    values = _fed(replace(inner, reverses=True), usual)
+    assert isinstance(values, dict)
+    assert (values["color"], values["std"][0]) == (color, std)
+    inputs = {"image": TensorSummary(shape=(1, 3, 64, 96), dtype="uint8")}
+    network = replace(NOTHING, inputs=inputs, normalisation=replace(STRANGE, reverses=True))
+    answer = fed_input(network, UNIT, "as usual", "family", {})
+    assert not isinstance(answer, Question) and answer[0]["color"] == "bgr"
+
+
+def test_what_is_computed_before_the_first_convolution_is_asked_for() -> None:
+    inner = replace(_inner(0.0, 1.0), unknown=("Split", "Mul"))
+    answer = _fed(inner, UNIT)
+    assert isinstance(answer, Question)
+    assert "before its first convolution (Split, Mul)" in answer and "[input]" in answer.spec_text
+    told = {"input": {"mean": [0, 0, 0], "std": [1, 1, 1]}}
+    assert _fed(inner, UNIT, **told) == dict(UNIT)
+
+
 def test_bytes_are_fed_as_they_are() -> None:
     inputs = {"image": TensorSummary(shape=(1, 3, 64, 96), dtype="uint8")}
     network = replace(NOTHING, inputs=inputs, normalisation=STRANGE)

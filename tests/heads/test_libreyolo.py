@@ -15,7 +15,7 @@ from yolo_cases import SIZE, import_model, summary_of
 from tvmdet.errors import ModelError
 from tvmdet.heads import Question, get_head
 from tvmdet.heads.base import Normalisation
-from tvmdet.heads.libreyolo import libreyolo_input
+from tvmdet.heads.libreyolo import libreyolo_input, selects_by_itself
 
 YOLOV9 = {"libreyolo_version": "1.6.0", "model_family": "yolo9", "task": "detect"}
 UNIT = ((0.0,) * 3, (255.0,) * 3)
@@ -78,6 +78,17 @@ def test_what_is_not_known_is_asked_for(metadata: dict[str, str], tmp_path: Path
     assert libreyolo_input(metadata) is None
     with pytest.raises(ModelError, match="nothing in the graph says how pictures are resized"):
         import_model(_corners(**metadata), tmp_path)
+
+
+@pytest.mark.parametrize(("family", "iou"), [("yolo9", 0.45), ("yolo9_e2e", 1.0)])
+def test_what_is_trained_to_need_no_suppression_gets_none(
+    family: str, iou: float, tmp_path: Path
+) -> None:
+    metadata = {**YOLOV9, "model_family": family}
+    assert selects_by_itself(metadata) is (iou == 1.0)
+    spec = import_model(_corners(**metadata), tmp_path).spec
+    assert spec.postprocess.iou_threshold == iou
+    assert not selects_by_itself({"model_family": "yolo9_e2e"}), "LibreYOLO did not write it"
 
 
 def test_the_users_input_wins(tmp_path: Path) -> None:

@@ -159,3 +159,13 @@ def test_unknown_pyramids_are_not_claimed() -> None:
 @pytest.mark.parametrize("form", ["joined", "rknn"])
 def test_end_to_end(form: str, tmp_path: Path) -> None:
     compile_and_detect(yolo_models.yolov8(form), tmp_path)
+
+
+def test_one_map_alone_is_no_yolov8() -> None:
+    """A YOLOv2 of 20 classes has 125 channels, which would be 64 distances and 61 classes."""
+    network = summary({"grid": (1, 125, SIZE[0] // 32, SIZE[1] // 32)})
+    answer = HEAD.examine(network, SIZE, {})
+    assert isinstance(answer, str) and not isinstance(answer, Question)
+    assert "of one stride, 32; this family's are of several" in answer
+    told = HEAD.examine(network, SIZE, {"family": "yolov8_maps"})
+    assert not isinstance(told, str) and len(told.spec.labels) == 61

@@ -29,6 +29,14 @@ MOVERS = (
     "Transpose",
     "Unsqueeze",
 )
+# What leaves the values of a picture as they are, or nearly.
+_KEEPERS = (
+    *("Cast", "Clip", "DequantizeLinear", "Identity", "QuantizeLinear", "Reshape", "Squeeze"),
+    *("Transpose", "Unsqueeze"),
+)
+_ARITHMETIC = ("Add", "Div", "Mul", "Sub")
+_SLICE_OPERANDS = 4  # beside what is cut
+_MOST_STEPS = 64
 _LONGEST_TRACE = 8
 _BESIDES = ("Shape", "Size")  # what reads a value without using it
 
@@ -94,10 +102,11 @@ def find_stem(graph: onnx.GraphProto) -> Stem | None:
 
 
 def find_normalisation(graph: onnx.GraphProto) -> Normalisation | None:
-    """Returns what a network subtracts from its picture and divides it by before it looks at it.
+    """Returns what a network does to its picture before it looks at it; None for nothing.
 
-    Constants of one value or of one value per channel are followed, up to the first node that does
-    anything else.
+    Constants of one value or of one value per channel are followed, and channels that are turned
+    around, up to the first node that does anything else. Between that and the first convolutions
+    there should be no arithmetic: where there is, what it does is not known.
     """
     inputs = graph_inputs(graph)
     if len(inputs) != 1:
@@ -108,11 +117,15 @@ def find_normalisation(graph: onnx.GraphProto) -> Normalisation | None:
         if node.op_type not in _BESIDES:
             for name in set(node.input):
                 users.setdefault(name, []).append(node)
-    name, scale, offset, seen = inputs[0].name, np.ones(3), np.zeros(3), False
+    name, scale, offset = inputs[0].name, np.ones(3), np.zeros(3)
+    order, seen = 1, False  # the channels' step, over those of the input
     while len(users.get(name, [])) == 1:
         (node,) = users[name]
-        name = node.output[0]
-        if node.op_type in ("Cast", "Identity", "Transpose", "Unsqueeze", "Squeeze", "Reshape"):
+        if node.op_type in _KEEPERS:
+            name = node.output[0]
+            continue
+        if _turns_around(node, constants):
+            name, order = node.output[0], -order
             continue
         known = [one for one in node.input if one in constants]
         values = _per_channel(constants, known)
@@ -120,12 +133,56 @@ def find_normalisation(graph: onnx.GraphProto) -> Normalisation | None:
             break
         if known[0] == node.input[0] and node.op_type in ("Div", "Sub"):
             break
-        scale, offset = _after(node.op_type, scale, offset, values)
+        name = node.output[0]
+        scale, offset = _after(node.op_type, scale, offset, values[::order])
         seen = True
-    if not seen or np.any(scale == 0):
+    unknown = _unknown_steps(name, users, constants)
+    if np.any(scale == 0):
+        return None
+    if not (seen or unknown or order < 0):
         return None
     mean, std = -offset / scale, 1 / scale
-    return Normalisation(mean=tuple(map(float, mean)), std=tuple(map(float, std)))
+    return Normalisation(
+        mean=tuple(map(float, mean)),
+        std=tuple(map(float, std)),
+        reverses=order < 0,
+        unknown=unknown,
+    )
+
+
+def _turns_around(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
+    """Returns whether a node puts three channels into the opposite order."""
+    given = [constants.get(name) for name in node.input[1:] if name]
+    if not given or None in given:
+        return False
+    values = [constant_values(one).reshape(-1).tolist() for one in given if one is not None]
+    if node.op_type == "Gather":
+        return values[0] in ([2, 1, 0], [-1, -2, -3])
+    # starts, ends, axes, steps: a picture's sides are never read from their end.
+    return node.op_type == "Slice" and values[-1] == [-1] and len(values) == _SLICE_OPERANDS
+
+
+def _unknown_steps(
+    name: str, users: Mapping[str, list[onnx.NodeProto]], constants: Mapping[str, onnx.TensorProto]
+) -> tuple[str, ...]:
+    """Returns the operators from a value to its first convolutions, if they compute with numbers.
+
+    Those that only move values are how some networks begin (YOLOX's Focus, padding).
+    """
+    steps: list[str] = []
+    waiting, computes = [name], False
+    while waiting and len(steps) < _MOST_STEPS:
+        for node in users.get(waiting.pop(), []):
+            if node.op_type not in (*_KEEPERS, *MOVERS, *_ARITHMETIC, "Pad", "Resize"):
+                continue
+            if node.op_type in _ARITHMETIC:
+                known = [one for one in node.input if one in constants]
+                if _per_channel(constants, known) is None:
+                    continue
+                computes = True
+            steps.append(node.op_type)
+            waiting += node.output
+    return tuple(dict.fromkeys(steps)) if computes else ()
 
 
 def _per_channel(constants: Mapping[str, onnx.TensorProto], names: list[str]) -> np.ndarray | None:

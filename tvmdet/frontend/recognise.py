@@ -9,7 +9,7 @@ from typing import Any
 
 from tvmdet.coco_names import spread_over_numbers
 from tvmdet.errors import InputError, ModelError
-from tvmdet.heads import AtOdds, GraphSummary, Question, Recognition, all_heads, get_head
+from tvmdet.heads import AtOdds, GraphSummary, Near, Question, Recognition, all_heads, get_head
 from tvmdet.heads.no_detector import refuse_without_boxes
 from tvmdet.heads.ultralytics import refuse_task
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
@@ -161,7 +161,9 @@ def _ask_all(
         # Where families fit but for something that must be said, the others do not matter.
         asking = [name for name, answer in answers.items() if isinstance(answer, Question)]
         at_odds = [name for name, answer in answers.items() if isinstance(answer, AtOdds)]
-        lines = [f"  {name}: {answers[name]}" for name in asking or at_odds or answers]
+        # Those that come near are read first.
+        ranked = sorted(answers, key=lambda name: not isinstance(answers[name], Near))
+        lines = [f"  {name}: {answers[name]}" for name in asking or at_odds or ranked]
         if at_odds and not asking:
             raise ModelError("\n".join([head_line, *lines, "Correct the spec"]))
     questions = [answer for answer in answers.values() if isinstance(answer, Question)]

@@ -32,6 +32,7 @@ __all__ = [
     "GraphSummary",
     "Head",
     "MaskValues",
+    "Near",
     "Normalisation",
     "Question",
     "Range",
@@ -127,10 +128,15 @@ class Normalisation:
     Attributes:
         mean: One value per channel, in the input's order.
         std: Likewise.
+        reverses: Whether it turns the order of the channels around.
+        unknown: Operator types before the first convolution among which there is arithmetic that is
+            none of this, in order; empty where all is known.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    reverses: bool = False
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +235,10 @@ class Recognition:
 
 class AtOdds(str):
     """A refusal by a family that the network fits, but for what the user said of it."""
+
+
+class Near(str):
+    """A refusal by a family whose outputs these may be, but for what their values are."""
 
 
 class Question(str):

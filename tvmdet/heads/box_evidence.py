@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tvmdet.heads.base import GraphSummary
 
-__all__ = ["are_corners", "are_decoded", "pyramids"]
+__all__ = ["are_corners", "are_decoded", "are_shares", "pyramids"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,11 +46,8 @@ def are_corners(
         False for a centre and a size; None where the values follow neither, so that rows may lie in
         another order.
     """
-    if summary.sample is None:
-        return None
-    values = np.asarray(summary.sample()[output][0], np.float64)
-    boxes = (values.T if axis == 1 else values)[:, :4]
-    if not np.isfinite(boxes).all():
+    boxes = _boxes(summary, output, axis)
+    if boxes is None:
         return None
     for cells in _orders(size_hw, strides, per_cell):
         if cells.shape[0] != boxes.shape[0]:
@@ -63,6 +60,46 @@ def are_corners(
         if all(-0.5 < slope < 0.5 for slope in slopes[2:]):
             return False
     return None
+
+
+def are_shares(
+    summary: GraphSummary,
+    output: str,
+    axis: int,
+    size_hw: tuple[int, int],
+    strides: Sequence[int],
+    per_cell: int,
+) -> bool:
+    """Returns whether the first two values of a row are centres in shares of the picture.
+
+    Then they move along with the cells, but by as much less as the picture is wide and high.
+
+    Args:
+        summary: The network; one that cannot be run says nothing.
+        output: As for :func:`are_corners`.
+        axis: Likewise.
+        size_hw: Likewise.
+        strides: Likewise.
+        per_cell: Likewise.
+    """
+    boxes = _boxes(summary, output, axis)
+    if boxes is None:
+        return False
+    pixels = boxes[:, :2] * np.array(size_hw[::-1])
+    return any(
+        all(0.5 < _slope(cells, pixels, at) < 1.5 for at in (0, 1))
+        for cells in _orders(size_hw, strides, per_cell)
+        if cells.shape[0] == pixels.shape[0]
+    )
+
+
+def _boxes(summary: GraphSummary, output: str, axis: int) -> Floats | None:
+    """Returns the first four values of each row; None where none are known."""
+    if summary.sample is None:
+        return None
+    values = np.asarray(summary.sample()[output][0], np.float64)
+    boxes: Floats = (values.T if axis == 1 else values)[:, :4]
+    return boxes if np.isfinite(boxes).all() else None
 
 
 def are_decoded(summary: GraphSummary, output: str, size_hw: tuple[int, int]) -> bool | None:

@@ -182,6 +182,11 @@ def _roles(summary: GraphSummary, options: Mapping[str, Any]) -> dict[str, str] 
     used = [shapes[name] for name in roles.values() if name] or list(shapes.values())
     if any(len(shape) != 4 or None in shape for shape in used):
         return "its outputs are not maps [N, C, H, W]"
+    if len({shape[2:] for shape in used}) != 1 and len({shape[1:3] for shape in used}) == 1:
+        return (
+            "its maps are [N, H, W, C]; this family's are [N, C, H, W]: export them so (tf2onnx "
+            "has --outputs-as-nchw)"
+        )
     if len({shape[2:] for shape in used}) != 1:
         return "its outputs are on different grids; this family's are on one"
     if not all(roles.values()):

@@ -13,7 +13,7 @@ from tvmdet.heads.detection_decoding import boxes_reference, convention_of, emit
 from tvmdet.heads.detection_outputs import BOX_COLUMNS
 from tvmdet.heads.input_defaults import fed_input, stated_input
 from tvmdet.heads.labels import choose_labels
-from tvmdet.heads.libreyolo import libreyolo_input
+from tvmdet.heads.libreyolo import libreyolo_input, selects_by_itself
 from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import choice, refuse_unknown_options
 from tvmdet.heads.queries import has_attention
@@ -106,7 +106,10 @@ class DecodedHead(Head):
             family=self.name,
             labels=labels[0],
             input=InputSpec(size_hw=size_hw, **values[0]),
-            postprocess=PostprocessSpec(iou_threshold=iou or 0.45, multi_label=True),
+            postprocess=PostprocessSpec(
+                iou_threshold=1.0 if selects_by_itself(summary.metadata) else iou or 0.45,
+                multi_label=True,
+            ),
             options={**layout, "box_output": boxes, "score_output": scores},
         )
         shown = f"{' '.join(layout['columns'])}, {layout['box_frame']}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,25 +47,52 @@ def fed_input(
     """
     inner = summary.normalisation
     told = given.get("input") or {}
+    answered = "mean" in told and "std" in told
     bytes_in = [value.dtype for value in summary.inputs.values()] == ["uint8"]
-    if inner is None or bytes_in or _does_nothing(inner):
+    if inner is None:
         return dict(usual), line
-    if "mean" in told and "std" in told:
+    if inner.unknown and not answered:
+        return Question(
+            f"the network computes with its picture before its first convolution "
+            f"({', '.join(inner.unknown)}), and what that does is not recognised: say what is fed "
+            "to it",
+            spec_text=_spec_text(family),
+        )
+    if inner.reverses:
+        usual, line = _turned(usual), f"{line}; the network turns the channels around"
+    if bytes_in or _does_nothing(inner):
+        return dict(usual), line
+    if answered:
         return dict(usual), f"{line}; the network normalises what the spec's input makes of it, too"
     stated = _same_inside(inner, {**UNIT, **usual}) or stated_input(summary)
     if stated is None:
         return Question(
             f"the network normalises its picture itself, by mean {_shown(inner.mean)} and "
             f"deviation {_shown(inner.std)}, which this family does not: say what is fed to it",
-            spec_text=f'family = "{family}"\n[input]    # what the network itself expects\n'
-            'color = "rgb"                  # or "bgr"\n'
-            "mean = [0.0, 0.0, 0.0]         # in pixel units; normalised besides what it does\n"
-            "std = [1.0, 1.0, 1.0]          # or [255.0, 255.0, 255.0] for pixels from 0 to 1",
+            spec_text=_spec_text(family),
         )
     values = {**usual, **stated[0]}
     if isinstance(values.get("pad_value"), tuple):
         values["pad_value"] = mean_levels(summary, stated[0])
     return values, f"{line}, but {stated[1]}"
+
+
+def _spec_text(family: str) -> str:
+    return (
+        f'family = "{family}"\n[input]    # what the network itself expects\n'
+        'color = "rgb"                  # or "bgr"\n'
+        "mean = [0.0, 0.0, 0.0]         # in pixel units; normalised besides what it does\n"
+        "std = [1.0, 1.0, 1.0]          # or [255.0, 255.0, 255.0] for pixels from 0 to 1"
+    )
+
+
+def _turned(usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a convention for a network that turns the channels around first."""
+    whole = {**UNIT, **usual}
+    for name in ("mean", "std", "pad_value"):
+        if isinstance(whole.get(name), tuple):
+            whole[name] = whole[name][::-1]
+    return {**whole, "color": "bgr" if whole["color"] == "rgb" else "rgb"}
 
 
 def _does_nothing(inner: Normalisation) -> bool:
@@ -124,7 +152,8 @@ def stated_input(summary: GraphSummary) -> tuple[dict[str, Any], str] | None:
         half = [unit / 2] * 3
         if _is_close(inner.mean, half, unit) and _is_close(inner.std, half, unit):
             line = f"the network turns pixels of {shown} to -1 to 1 by itself; RGB, as is usual"
-            return {**table, "color": "rgb"}, line
+            line += ", in the end" * inner.reverses
+            return {**table, "color": "bgr" if inner.reverses else "rgb"}, line
     return None
 
 
@@ -157,6 +186,17 @@ def _is_close(values: Sequence[float], wanted: Sequence[float], unit: float) -> 
     )
 
 
+def _answers_for_each_patch(summary: GraphSummary) -> bool:
+    """Returns whether a network cuts its picture into patches and has a row for each."""
+    (picture, *_), stem = summary.inputs.values(), summary.stem
+    sides = [side for side in picture.shape[1:] if side not in (1, 3, None)]
+    if stem is None or not stem.cuts_patches or len(sides) != 2:
+        return False
+    patches = math.prod(side // stem.kernel for side in sides if side is not None)
+    rows = [value.shape[1] for value in summary.outputs.values() if len(value.shape) == 3]
+    return bool(rows) and set(rows) == {patches}
+
+
 def detr_input(
     summary: GraphSummary, family: str = "rtdetr", given: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Any], str] | Question:
@@ -179,6 +219,12 @@ def detr_input(
     sampled = any(summary.operators.get(name) for name in ("GridSample", "GatherElements"))
     chosen = bool(summary.operators.get("TopK")) and sampled
     values: dict[str, Any]
+    if _answers_for_each_patch(summary):
+        return Question(
+            "it cuts its picture into patches and answers for each of them, as OWL-ViT does and "
+            "none of the detectors that are known to (RF-DETR, LW-DETR): say what is fed to it",
+            spec_text=_spec_text(family),
+        )
     if patches or (chosen and summary.gates and gelus >= _FEWEST_BLOCKS):
         values = stretched(IMAGENET_RGB)
         line = "input RGB, ImageNet mean and deviation, stretched: a vision transformer (RF-DETR)"

@@ -13,7 +13,9 @@ from typing import Any
 
 from tvmdet.heads.dense_inputs import IMAGENET_RGB, RTMDET_BGR, padded, stretched
 
-__all__ = ["libreyolo_input"]
+__all__ = ["libreyolo_input", "selects_by_itself"]
+
+_END_TO_END = ("yolo9_e2e",)
 
 _UNIT: Mapping[str, Any] = {"color": "rgb", "mean": (0.0,) * 3, "std": (255.0,) * 3}
 _CENTER: Mapping[str, Any] = {"resize": "letterbox", "pad_position": "center", "pad_value": 114}
@@ -60,3 +62,8 @@ def libreyolo_input(metadata: Mapping[str, str]) -> tuple[dict[str, Any], str] |
     if where == "letterbox":
         where = f"letterbox from the {values['pad_position'].replace('_', ' ')}"
     return values, f"input {values['color'].upper()}, {where}, as LibreYOLO feeds its {family}"
+
+
+def selects_by_itself(metadata: Mapping[str, str]) -> bool:
+    """Returns whether the family is trained to need no suppression, as the metadata name it."""
+    return "libreyolo_version" in metadata and metadata.get("model_family") in _END_TO_END

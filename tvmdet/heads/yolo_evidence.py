@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tvmdet.heads.base import ColumnRun, GraphSummary, Question
-from tvmdet.heads.box_evidence import are_corners
+from tvmdet.heads.box_evidence import are_corners, are_shares
 from tvmdet.heads.input_defaults import UNIT, fed_input
 from tvmdet.heads.yolo_find_rows import FoundRows
 
@@ -18,6 +18,7 @@ __all__ = [
     "show_operators",
     "unit_input",
 ]
+
 
 _LARGEST_SHARE = 2.0  # of centres in shares of the image; those in pixels reach its size
 
@@ -68,7 +69,13 @@ def doubt_boxes(
     sources = summary.output_sources.get(name, frozenset())
     if not runs and not found.coefficients and "Conv" in sources:
         return f"{name} holds values straight from a Conv; this family's boxes are decoded"
-    if are_corners(summary, name, found.axis, size_hw, found.strides, per_cell):
+    rows = (summary, name, found.axis, size_hw, found.strides, per_cell)
+    if are_shares(*rows):
+        return (
+            f"the box centres of {name} are shares of the image on a picture of shapes; this "
+            "family's are pixels"
+        )
+    if are_corners(*rows):
         return (
             f"the boxes of {name} are two corners, x1 y1 x2 y2, on a picture of shapes; this "
             "family's are cx cy w h"

@@ -204,6 +204,11 @@ class YoloMapsHead(Head):
 
 def _advice(summary: GraphSummary) -> str:
     """Returns what to write for outputs that look like raw maps."""
+    shapes = [value.shape for value in summary.outputs.values()]
+    for sides in (slice(1, 3), slice(2, 4)):
+        grids = {shape[sides] for shape in shapes if len(shape) == 4}
+        if len(shapes) > 1 and len(grids) == 1:
+            return "all of its outputs have one grid; this family has one output for each level"
     for name, value in summary.outputs.items():
         shape = [int(dim or 0) for dim in value.shape[1:]]
         if 3 not in shape and not any(side >= 18 and side % 3 == 0 for side in shape):

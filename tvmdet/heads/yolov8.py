@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Near, Question, Recognition
 from tvmdet.heads.labels import choose_labels, labels_from_metadata
 from tvmdet.heads.pose import given_columns, row_keypoints
 from tvmdet.heads.ultralytics import is_ultralytics, refuse_export
@@ -76,7 +76,7 @@ class YoloV8Head(Head):
         if not asked:
             refusal = refusal or _doubt(summary, found, given)
         if refusal:
-            return refusal
+            return refusal if isinstance(refusal, Question) else Near(refusal)
         classes = found.values - 4 - found.coefficients - found.keypoint_columns
         labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):

@@ -212,6 +212,8 @@ def _find(
         if len(shape) != 4 or shape[2] != size_hw[0] // stride:
             return f"{name} is {summary.outputs[name]}; this family's maps are [N, C, H, W]"
         strides.setdefault(stride, []).append((name, int(shape[1] or 0)))
+    if len(strides) == 1 and given.get("family") != YoloV8MapsHead.name:
+        return f"its maps are of one stride, {next(iter(strides))}; this family's are of several"
     levels = [_level(summary, stride, strides[stride], given, bins) for stride in sorted(strides)]
     wrong = [level for level in levels if isinstance(level, str)]
     return wrong[0] if wrong else [level for level in levels if isinstance(level, _Level)]
