@@ -217,6 +217,27 @@ def test_pad_flattened_to_a_fixed_size(rows: int) -> None:
     assert not bounded.opened
 
 
+@pytest.mark.parametrize("rows", [8, 11])
+@pytest.mark.parametrize("rank", [1, 2])
+def test_pad_by_a_table_of_begins_and_ends(rows: int, rank: int) -> None:
+    # TensorFlow's pad takes [[begin, end], ...], which tf2onnx turns over.
+    graph = Graph()
+    table = _reshape_rows(graph, _table(graph))
+    if rank == 1:
+        table = graph.node(
+            "Reshape", graph.node("Gather", table, ints(graph, 1), axis=1), ints(graph, -1)
+        )
+    missing = graph.node("Sub", ints(graph, rows), _size(graph, table))
+    row = graph.node("Concat", ints(graph, 0), missing, axis=0)
+    listed = [graph.node("Unsqueeze", row, ints(graph, 0))]
+    listed += [graph.node("Unsqueeze", ints(graph, 0, 0), ints(graph, 0))] * (rank - 1)
+    pads = graph.node("Concat", *listed, axis=0) if rank > 1 else listed[0]
+    turned = graph.node("Transpose", graph.node("Cast", pads, to=7))
+    output = graph.node("Pad", table, graph.node("Reshape", turned, ints(graph, -1)))
+    bounded = check(make(graph, [output], {"x": [8, 2, 3]}))
+    assert not bounded.opened
+
+
 def test_reshape_by_pixels_is_refused() -> None:
     graph = Graph()
     table = _table(graph)

@@ -292,10 +292,8 @@ def _transpose(_rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndar
     return np.transpose(known[0], attribute(node, "perm", None))
 
 
-def _concat(_rw: Rewriter, _node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
-    if any(part.ndim != 1 for part in known):
-        return None
-    return np.concatenate(known)
+def _concat(_rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
+    return np.concatenate(known, axis=attribute(node, "axis", 0))
 
 
 def _reshape(_rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
@@ -304,7 +302,7 @@ def _reshape(_rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarra
         axes = axes_of(node, known)
         return data.reshape([n for at, n in enumerate(data.shape) if at not in axes and axes])
     if node.op_type == "Unsqueeze":
-        return data.reshape((1,)) if data.ndim == 0 else None
+        return np.expand_dims(data, tuple(axes_of(node, known)))
     if node.op_type == "Reshape":
         return data.reshape([int(size) for size in known[1]])
     return data
