@@ -197,7 +197,7 @@ def test_a_spec_that_contradicts_the_network_is_said_and_no_more(tmp_path: Path)
     with pytest.raises(ModelError) as caught:
         _import(onnx_models.yolov8(), tmp_path, spec={"labels": ["a", "b"]})
     header, *lines = str(caught.value).splitlines()
-    assert header.startswith("no known detector family")
+    assert header.startswith("what is said of this network does not fit it (")
     assert lines[0].startswith("  yolov8: the spec gives 2 labels, but the network scores ")
     assert lines[-1] == "Correct the spec"
     assert "picodet" not in str(caught.value)

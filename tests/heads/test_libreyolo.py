@@ -13,7 +13,7 @@ import yolo_models
 from yolo_cases import SIZE, import_model, summary_of
 
 from tvmdet.errors import ModelError
-from tvmdet.heads import Question, get_head
+from tvmdet.heads import Question, Recognition, TensorSummary, get_head
 from tvmdet.heads.base import Normalisation
 from tvmdet.heads.libreyolo import libreyolo_input, selects_by_itself
 
@@ -107,3 +107,13 @@ def test_the_graph_is_believed_before_the_metadata(tmp_path: Path) -> None:
     answer = get_head("decoded").examine(summary, SIZE, {})
     assert isinstance(answer, Question)
     assert re.search("the network normalises its picture itself, by mean 10, 20, 30", answer)
+
+
+def test_rows_that_are_chosen_beside_raw_ones_are_said_to_be_unused() -> None:
+    network = summary_of(_corners(**YOLOV9))
+    rows = {"chosen": TensorSummary(shape=(1, 300, 6), dtype="float32")}
+    for outputs, said in (({}, False), (rows, True)):
+        more = replace(network, outputs={**network.outputs, **outputs})
+        found = get_head("decoded").examine(more, SIZE, {})
+        assert isinstance(found, Recognition)
+        assert any("not used: chosen" in reason for reason in found.reasons) is said

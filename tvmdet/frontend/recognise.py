@@ -165,6 +165,7 @@ def _ask_all(
         ranked = sorted(answers, key=lambda name: not isinstance(answers[name], Near))
         lines = [f"  {name}: {answers[name]}" for name in asking or at_odds or ranked]
         if at_odds and not asking:
+            head_line = f"what is said of this network does not fit it ({outputs}):"
             raise ModelError("\n".join([head_line, *lines, "Correct the spec"]))
     questions = [answer for answer in answers.values() if isinstance(answer, Question)]
     if not claims and not questions and (refusal := refuse_without_boxes(summary)):

@@ -114,6 +114,9 @@ class DecodedHead(Head):
         )
         shown = f"{' '.join(layout['columns'])}, {layout['box_frame']}"
         reasons = (f"{boxes}: {shown}; {scores}: {classes} classes", labels[1], values[1])
+        unused = [name for name in summary.exported_outputs if name not in (boxes, scores)]
+        if unused:
+            reasons += (f"boxes are chosen by tvmdet; not used: {', '.join(unused)}",)
         return Recognition(family=self.name, reasons=reasons, spec=spec)
 
     def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
