@@ -113,11 +113,11 @@ class DecodedHead(Head):
             options={**layout, "box_output": boxes, "score_output": scores},
         )
         shown = f"{' '.join(layout['columns'])}, {layout['box_frame']}"
-        reasons = (f"{boxes}: {shown}; {scores}: {classes} classes", labels[1], values[1])
+        reasons = [f"{boxes}: {shown}; {scores}: {classes} classes", labels[1], values[1]]
         unused = [name for name in summary.exported_outputs if name not in (boxes, scores)]
         if unused:
-            reasons += (f"boxes are chosen by tvmdet; not used: {', '.join(unused)}",)
-        return Recognition(family=self.name, reasons=reasons, spec=spec)
+            reasons.append(f"boxes are chosen by tvmdet; not used: {', '.join(unused)}")
+        return Recognition(family=self.name, reasons=tuple(reasons), spec=spec)
 
     def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
         """Implements :meth:`tvmdet.heads.base.Head.validate`."""
