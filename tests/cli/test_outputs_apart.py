@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,15 +97,12 @@ def test_compile_leaves_a_pipe_alone(run: Callable, files: dict[str, Path], tmp_
     [
         ("https://example.com/a.jpg", "https://example.com/a.jpg is an address, .*download it"),
         ("rtsp://camera/1", "is an address, and nothing is fetched"),
-        ("{pipe}", "is a device or a pipe; give an image"),
+        ("/dev/null", "/dev/null is a device; give an image"),
+        ("/dev/stdout", "/dev/stdout is a device"),
     ],
 )
-def test_sources_are_files(
-    run: Callable, files: dict[str, Path], tmp_path: Path, word: str, says: str
-) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    done = run("detect", files["compiled"], word.format(pipe=pipe))
+def test_sources_are_files(run: Callable, files: dict[str, Path], word: str, says: str) -> None:
+    done = run("detect", files["compiled"], word)
     assert (done.code, done.out) == (1, "")
     assert re.search(says, done.error)
 
@@ -134,3 +132,15 @@ def test_addresses_and_open_files_are_refused_in_python(
         assert found[:2] == every[:2]
         with pytest.raises(IndexError):
             found[len(found)]
+
+
+def test_a_picture_may_come_through_a_pipe(
+    run: Callable, files: dict[str, Path], tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=[files["picture"].read_bytes()])
+    writer.start()
+    done = run("detect", files["compiled"], pipe)
+    writer.join(10)
+    assert done.code == 0, done.err

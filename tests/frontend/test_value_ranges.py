@@ -170,7 +170,7 @@ def test_no_normalisation() -> None:
     two = graph.node("Add", graph.node("Div", "x", graph.constant(2.0)), "x")
     model = graph.model({"x": [1, 3, 32, 32]}, {graph.conv(two, (3, 4), 3): None})
     found = find_normalisation(model.graph)
-    assert found is not None and found.unknown == ("Div",), "by the picture itself, or not"
+    assert found is not None and found.unknown == ("Div", "Add"), "half of it more"
     assert onnx_models.yolov8().graph.node[0].op_type == "Conv"
     assert find_normalisation(onnx_models.yolov8().graph) is None
 
@@ -226,4 +226,15 @@ def test_a_focus_and_a_border_are_no_arithmetic() -> None:
     # What comes behind the convolution is the network's own.
     shifted = graph.node("Add", conv, graph.constant(2.0))
     model = graph.model({"x": [1, 3, 32, 32]}, {shifted: None})
+    assert find_normalisation(model.graph) is None
+
+
+def test_arithmetic_beside_the_network_does_not_count() -> None:
+    """A picture that is handed back for drawing, and the sum that keeps an input alive."""
+    graph = Graph()
+    features = graph.conv("x", (3, 4), 3)
+    drawn = graph.node("Mul", "x", graph.constant(255.0))
+    kept = graph.node("ReduceSum", graph.node("Mul", "x", graph.constant(0.0)), keepdims=0)
+    output = graph.node("Add", features, kept)
+    model = graph.model({"x": [1, 3, 32, 32]}, {output: None, drawn: None})
     assert find_normalisation(model.graph) is None

@@ -11,7 +11,7 @@ from dense_summaries import SIZE_HW, claim, level_maps, summary
 from tvmdet.heads import GraphSummary, Question, TensorSummary, get_head
 from tvmdet.heads.base import Normalisation
 from tvmdet.heads.dense_inputs import IMAGENET_RGB, RTMDET_BGR, padded
-from tvmdet.heads.input_defaults import UNIT, detr_input, fed_input
+from tvmdet.heads.input_defaults import UNIT, detr_input, fed_input, stated_input
 
 BYTES_BGR = {"color": "bgr", "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 STRANGE = Normalisation(mean=(9.0, 9.0, 9.0), std=(3.0, 3.0, 3.0))
@@ -105,6 +105,25 @@ def test_what_is_computed_before_the_first_convolution_is_asked_for() -> None:
     assert "before its first convolution (Split, Mul)" in answer and "[input]" in answer.spec_text
     told = {"input": {"mean": [0, 0, 0], "std": [1, 1, 1]}}
     assert _fed(inner, UNIT, **told) == dict(UNIT)
+    # Bytes are fed whatever is done to them.
+    inputs = {"image": TensorSummary(shape=(1, 64, 96, 3), dtype="uint8")}
+    network = replace(NOTHING, inputs=inputs, normalisation=inner)
+    assert fed_input(network, UNIT, "as usual", "family", {}) == (dict(UNIT), "as usual")
+    assert stated_input(replace(NOTHING, normalisation=inner)) is None
+
+
+@pytest.mark.parametrize(
+    ("inner", "proven"),
+    [
+        (_inner(0.0, 255.0), True),
+        (_inner(1.0, 1.0), True),
+        (_inner(0.0, 1.0), False),
+        (replace(_inner(0.0, 1.0), reverses=True), False),
+        (replace(_inner(0.0, 255.0), unknown=("Mul",)), False),
+    ],
+)
+def test_what_proves_that_a_network_normalises(inner: Normalisation, proven: bool) -> None:
+    assert inner.is_proven is proven
 
 
 def test_bytes_are_fed_as_they_are() -> None:

@@ -217,12 +217,17 @@ def test_sigmas_without_points_are_refused(toy_path: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "points", [5, "x", [1, 2], [1, 2, 3], [1, 2, 0.5], [1, float("nan"), 2], [[1, 2, 2]]]
 )
-def test_malformed_points_are_refused(tmp_path: Path, points: Any) -> None:
+def test_malformed_points_are_refused(tmp_path: Path, toy_path: Path, points: Any) -> None:
     from coco_files import BLUE, thing, write
 
     path = write(tmp_path, [thing(1, 1, BLUE, keypoints=points)])
-    with pytest.raises(InputError, match=r"annotations\[0\] has the keypoints .*visibility"):
-        read_annotations(path, tmp_path)
+    read = read_annotations(path, tmp_path)
+    with pytest.raises(InputError, match=r"an object of picture 1 has the keypoints .*visibility"):
+        map_points(KeypointSpec(names=("a",)), read, [1])
+    assert map_points(KeypointSpec(names=("a",)), read, [2]) is None, "of another category"
+    # A detector without keypoints does not need them.
+    options = EvalOptions(annotations=path, images=tmp_path, threads=1)
+    assert evaluate(toy_path, options).boxes.values["AP"] is not None
 
 
 def of_points(count: int, names: tuple[str, ...] | None = None) -> Annotations:
@@ -237,11 +242,11 @@ def of_points(count: int, names: tuple[str, ...] | None = None) -> Annotations:
                 area=81,
                 is_crowd=False,
                 segmentation=None,
-                keypoints=(1.0, 1.0, 2.0) * count,
+                keypoints=[1.0, 1.0, 2.0] * count,
             ),
         ),
         categories={1: "person"},
-        points={} if names is None else {1: names},
+        points={} if names is None else {1: list(names)},
     )
 
 

@@ -58,9 +58,10 @@ def _expand(word: str, left_out: Path | None) -> list[Found]:
     path = Path(word)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", word):
         raise InputError(f"{word} is an address, and nothing is fetched; download it first")
-    if path.exists() and not path.is_file() and not path.is_dir():
+    # A pipe may be read, but for the one that results are written to.
+    if path.is_char_device() or path.is_block_device() or word in ("/dev/stdout", "/dev/stderr"):
         raise InputError(
-            f"{word} is a device or a pipe; give an image, a video or a folder (and --json alone, "
+            f"{word} is a device; give an image, a video or a folder (and --json alone, "
             "behind the sources, to print JSON)"
         )
     if path.is_dir():

@@ -35,6 +35,7 @@ _KEEPERS = (
     *("Transpose", "Unsqueeze"),
 )
 _ARITHMETIC = ("Add", "Div", "Mul", "Sub")
+_LOOKS = ("Conv", "ConvInteger", "Gemm", "MatMul", "QLinearConv")
 _SLICE_OPERANDS = 4  # beside what is cut
 _MOST_STEPS = 64
 _LONGEST_TRACE = 8
@@ -165,24 +166,27 @@ def _turns_around(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto
 def _unknown_steps(
     name: str, users: Mapping[str, list[onnx.NodeProto]], constants: Mapping[str, onnx.TensorProto]
 ) -> tuple[str, ...]:
-    """Returns the operators from a value to its first convolutions, if they compute with numbers.
+    """Returns the operators from a value to a convolution or product, if they compute with numbers.
 
     Those that only move values are how some networks begin (YOLOX's Focus, padding).
     """
-    steps: list[str] = []
-    waiting, computes = [name], False
-    while waiting and len(steps) < _MOST_STEPS:
-        for node in users.get(waiting.pop(), []):
-            if node.op_type not in (*_KEEPERS, *MOVERS, *_ARITHMETIC, "Pad", "Resize"):
+    waiting: list[tuple[str, tuple[str, ...], bool]] = [(name, (), False)]
+    seen: set[tuple[str, bool]] = set()
+    while waiting:
+        value, steps, computes = waiting.pop()
+        if (value, computes) in seen or len(steps) > _MOST_STEPS:
+            continue
+        seen.add((value, computes))
+        for node in users.get(value, []):
+            if node.op_type in _LOOKS and computes:
+                return tuple(dict.fromkeys(steps))
+            if node.op_type not in (*_ARITHMETIC, *_KEEPERS, *MOVERS, "Pad", "Resize"):
                 continue
-            if node.op_type in _ARITHMETIC:
-                known = [one for one in node.input if one in constants]
-                if _per_channel(constants, known) is None:
-                    continue
-                computes = True
-            steps.append(node.op_type)
-            waiting += node.output
-    return tuple(dict.fromkeys(steps)) if computes else ()
+            known = [one for one in node.input if one in constants]
+            scales = node.op_type in _ARITHMETIC and _per_channel(constants, known) is not None
+            after = (*steps, node.op_type), computes or scales
+            waiting += [(output, *after) for output in node.output]
+    return ()
 
 
 def _per_channel(constants: Mapping[str, onnx.TensorProto], names: list[str]) -> np.ndarray | None:

@@ -138,6 +138,11 @@ class Normalisation:
     reverses: bool = False
     unknown: tuple[str, ...] = ()
 
+    @property
+    def is_proven(self) -> bool:
+        """Whether it is known to subtract or divide, and that nothing else does."""
+        return not self.unknown and (any(self.mean) or any(one != 1 for one in self.std))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stem:

@@ -145,7 +145,8 @@ def _is_whole_detector(summary: GraphSummary, found: DetectionOutputs, proven: s
     suppressed = any(summary.operators.get(name) for name in SUPPRESSION)
     integers = not summary.outputs[found.classes].dtype.startswith("float")
     pools = bool(summary.operators.get("RoiAlign"))
-    inside = summary.normalisation is not None or pools or proven == "pixels"
+    inner = summary.normalisation
+    inside = (inner is not None and inner.is_proven) or pools or proven == "pixels"
     return suppressed and integers and inside
 
 

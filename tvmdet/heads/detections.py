@@ -232,7 +232,11 @@ def _input(
     if summary.operators.get("GridSample") and summary.operators.get("TopK"):
         return detr_input(summary, "detections", given)
     table = given.get("input", {})
-    if ("mean" in table and "std" in table) or _takes_bytes(summary):
+    if _takes_bytes(summary):
+        inner = summary.normalisation
+        color = "bgr" if inner is not None and inner.reverses else "rgb"
+        return {**_TOP_LEFT, "color": color}, "letterbox from the top left"
+    if "mean" in table and "std" in table:
         return dict(_TOP_LEFT), "letterbox from the top left"
     return Question(
         "nothing in the graph says how pictures are normalised",

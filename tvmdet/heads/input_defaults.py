@@ -51,7 +51,7 @@ def fed_input(
     bytes_in = [value.dtype for value in summary.inputs.values()] == ["uint8"]
     if inner is None:
         return dict(usual), line
-    if inner.unknown and not answered:
+    if inner.unknown and not answered and not bytes_in:
         return Question(
             f"the network computes with its picture before its first convolution "
             f"({', '.join(inner.unknown)}), and what that does is not recognised: say what is fed "
@@ -138,7 +138,7 @@ def stated_input(summary: GraphSummary) -> tuple[dict[str, Any], str] | None:
         network normalises nothing, or by other numbers.
     """
     inner = summary.normalisation
-    if inner is None:
+    if inner is None or inner.unknown:
         return None
     for unit, table, shown in _UNITS:
         for color, flip in (("rgb", 1), ("bgr", -1)):

@@ -20,7 +20,7 @@ from typing import Any
 from tvmdet.counted import counted
 from tvmdet.errors import InputError
 
-__all__ = ["Annotations", "CocoImage", "CocoObject", "read_annotations"]
+__all__ = ["Annotations", "CocoImage", "CocoObject", "check_keypoints", "read_annotations"]
 
 _LONGEST_SHOWN = 80  # characters of a wrong value in a message
 _FARTHEST_PX = 1_000_000  # an outline is followed pixel by pixel
@@ -54,8 +54,9 @@ class CocoObject:
         area: In pixels; decides whether it is small, medium or large.
         is_crowd: Whether it stands for many objects; detections in it count neither way.
         segmentation: Polygons, or run lengths; None without.
-        keypoints: x, y and visibility of each point, one after the other: 0 where it is not
-            annotated, 1 where it is hidden, 2 where it is seen; None without.
+        keypoints: As the file has them, unchecked: boxes and masks do not need them.
+            :func:`check_keypoints` makes of them x, y and visibility of each point, one after the
+            other: 0 where it is not annotated, 1 where it is hidden, 2 where it is seen.
     """
 
     image_id: int
@@ -64,11 +65,11 @@ class CocoObject:
     area: float
     is_crowd: bool
     segmentation: Any
-    keypoints: tuple[float, ...] | None = None
+    keypoints: Any = None
 
     @property
     def points_known(self) -> int:
-        """How many of its points are annotated."""
+        """How many of its points are annotated, once they are checked."""
         return sum(seen > 0 for seen in (self.keypoints or ())[2::3])
 
 
@@ -81,14 +82,14 @@ class Annotations:
         images: In the order of the file.
         objects: Of those pictures.
         categories: Names by id, in the order of ids.
-        points: Names of the points of a category, by its id, where the file has them.
+        points: What the file lists as the points of a category, by its id, unchecked.
     """
 
     path: Path
     images: tuple[CocoImage, ...]
     objects: tuple[CocoObject, ...]
     categories: Mapping[int, str]
-    points: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    points: Mapping[int, Any] = field(default_factory=dict)
 
     @property
     def without_mask(self) -> int:
@@ -129,7 +130,7 @@ def read_annotations(
         images=tuple(_found(chosen, folder)),
         objects=tuple(one for one in objects if one.image_id in ids),
         categories=categories,
-        points=_points(data["categories"], path),
+        points={entry["id"]: entry.get("keypoints") for entry in data["categories"]},
     )
 
 
@@ -163,21 +164,6 @@ def _categories(entries: Sequence[Any], path: Path) -> dict[int, str]:
     if not names:
         raise InputError(f"{path} lists no categories; give it those of the detector")
     return dict(sorted(names.items()))
-
-
-def _points(entries: Sequence[Any], path: Path) -> dict[int, tuple[str, ...]]:
-    names = {}
-    for index, entry in enumerate(entries):
-        listed = entry.get("keypoints")
-        if listed is None or listed == []:
-            continue
-        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-            raise InputError(
-                f"{path}: categories[{index}] has the keypoints {_show(listed)}; allowed: a list "
-                "of names"
-            )
-        names[entry["id"]] = tuple(listed)
-    return names
 
 
 def _images(entries: Sequence[Any], path: Path, folder: Path) -> list[CocoImage]:
@@ -251,7 +237,7 @@ def _objects(
                 area=float(area),
                 is_crowd=bool(crowd),
                 segmentation=_segmentation(entry.get("segmentation"), where),
-                keypoints=_keypoints(entry.get("keypoints"), where),
+                keypoints=entry.get("keypoints"),
             )
         )
     return objects
@@ -301,7 +287,16 @@ def _segmentation(value: Any, where: str) -> Any:
     )
 
 
-def _keypoints(value: Any, where: str) -> tuple[float, ...] | None:
+def check_keypoints(value: Any, where: str) -> tuple[float, ...] | None:
+    """Returns x, y and visibility of each point, one after the other; None where there are none.
+
+    Args:
+        value: What an annotation has.
+        where: For the error message.
+
+    Raises:
+        InputError: It is no such list.
+    """
     if value is None or value == []:
         return None
     if (

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tvmdet.coco_names import COCO_KEYPOINTS, plain_class_name
 from tvmdet.counted import counted
 from tvmdet.errors import InputError
-from tvmdet.report.coco import Annotations
+from tvmdet.report.coco import Annotations, check_keypoints
 from tvmdet.spec import KeypointSpec
 
 __all__ = ["COCO_SIGMAS", "AnnotatedPoints", "map_points"]
@@ -67,14 +67,19 @@ def map_points(
         InputError: The annotations have another number of points, or the sigmas do not fit.
     """
     count, found = len(spec.names), set(categories)
-    shown = [one for one in annotations.objects if one.category_id in found and one.keypoints]
+    checked = []
+    for one in annotations.objects:
+        # Points of what the detector does not find are never looked at.
+        where = f"{annotations.path}: an object of picture {one.image_id}"
+        points = check_keypoints(one.keypoints, where) if one.category_id in found else None
+        checked.append(dataclasses.replace(one, keypoints=points))
+    shown = [one for one in checked if one.keypoints]
     if not any(one.points_known for one in shown):
         return None
     for one in shown:
-        points = len(one.keypoints or ()) // 3
-        if points != count:
+        if len(one.keypoints) != 3 * count:
             raise InputError(
-                f"{annotations.path} has {counted(points, 'keypoint')} of "
+                f"{annotations.path} has {counted(len(one.keypoints) // 3, 'keypoint')} of "
                 f"{annotations.categories[one.category_id]!r}, and the detector finds "
                 f"{count}: {', '.join(spec.names)}; annotate the same points"
             )
@@ -84,9 +89,8 @@ def map_points(
         orders[category], remark = _order(spec, annotations, category)
         warnings += remark
     objects = []
-    for one in annotations.objects:
-        # Points of what the detector does not find are never looked at.
-        given = (one.keypoints or ()) if one.category_id in orders else ()
+    for one in checked:
+        given = one.keypoints or ()
         order = orders[one.category_id] if given else ()
         moved = tuple(value for i in order for value in given[3 * i : 3 * i + 3])
         objects.append(dataclasses.replace(one, keypoints=moved or None))
@@ -122,7 +126,7 @@ def _order(
     """Returns the annotated index of each of the detector's points."""
     by_order = tuple(range(len(spec.names)))
     listed = annotations.points.get(category)
-    if listed is None:
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
         return by_order, []
     theirs, ours = (list(map(plain_class_name, names)) for names in (listed, spec.names))
     if len(set(ours)) == len(ours) and sorted(theirs) == sorted(ours):

@@ -85,8 +85,9 @@ class Turns:
         with self._changed:
             self._changed.wait_for(lambda: not self._alone)
             self._alone = True
-            self._changed.wait_for(lambda: not self._sharing)
         try:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._sharing)
             yield
         finally:
             with self._changed:

@@ -216,9 +216,11 @@ class NativeModule:
         first = function not in self._functions
         try:
             with self._turn(alone=first):
-                if first:
-                    self._functions[function] = self._executable[function]
-                return self._call(self._functions[function], arguments, copy)
+                called = self._executable[function] if first else self._functions[function]
+                results = self._call(called, arguments, copy)
+                # Only now: what failed has recorded nothing, and will have to be alone again.
+                self._functions[function] = called
+                return results
         except Exception as error:  # TVM raises whatever class its C++ side named
             raise ArtifactError(
                 f"{self._name} failed in {function}: {_first_line(error)}; compile it again"

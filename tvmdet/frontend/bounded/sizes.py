@@ -299,12 +299,16 @@ def _concat(_rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarray
 def _reshape(_rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
     data: np.ndarray = known[0]
     if node.op_type == "Squeeze":
-        axes = axes_of(node, known)
-        return data.reshape([n for at, n in enumerate(data.shape) if at not in axes and axes])
+        axes = [axis % max(data.ndim, 1) for axis in axes_of(node, known)]
+        axes = axes or [at for at, n in enumerate(data.shape) if n == 1]
+        return data.reshape([n for at, n in enumerate(data.shape) if at not in axes])
     if node.op_type == "Unsqueeze":
         return np.expand_dims(data, tuple(axes_of(node, known)))
     if node.op_type == "Reshape":
-        return data.reshape([int(size) for size in known[1]])
+        target = [int(size) for size in known[1]]
+        if not attribute(node, "allowzero", 0):
+            target = [data.shape[at] if size == 0 else size for at, size in enumerate(target)]
+        return data.reshape(target)
     return data
 
 
