@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["check_ordinary", "whole_file"]
+from tvmdet.errors import InputError
+
+__all__ = ["check_no_address", "check_ordinary", "whole_file"]
 
 
 @contextmanager
@@ -48,3 +51,13 @@ def check_ordinary(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is no ordinary file, and would be replaced")
+
+
+def check_no_address(text: str) -> None:
+    """Refuses an address on the web, or of a camera, where a file is wanted.
+
+    Raises:
+        InputError: It is one.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise InputError(f"{text} is an address, and nothing is fetched; download it first")

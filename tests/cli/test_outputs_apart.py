@@ -40,6 +40,8 @@ def files(tmp_path: Path, toy_path: Path) -> dict[str, Path]:
         ["compile", "{model}", "-o", "new.tvmdet", "--json=new.tvmdet"],
         ["doctor", "{model}", "--save-onnx", "{model}"],
         ["doctor", "{model}", "--json={model}"],
+        ["doctor", "{model}", "--shrink", "{model}"],
+        ["doctor", "{model}", "--shrink", "new.onnx", "--save-onnx", "new.onnx"],
         ["inspect", "{compiled}", "--json={compiled}"],
         ["inspect", "{compiled}", "--here", "--json={compiled}"],
         ["detect", "{compiled}", "{picture}", "--json={picture}"],

@@ -238,3 +238,22 @@ def test_arithmetic_beside_the_network_does_not_count() -> None:
     output = graph.node("Add", features, kept)
     model = graph.model({"x": [1, 3, 32, 32]}, {output: None, drawn: None})
     assert find_normalisation(model.graph) is None
+
+
+@pytest.mark.parametrize(("axis", "turns"), [(1, True), (-3, True), (2, False), (3, False)])
+def test_a_picture_that_is_mirrored_keeps_its_colours(axis: int, turns: bool) -> None:
+    graph = Graph()
+    ends = (graph.constant([value], np.int64) for value in (-1, -(2**31), axis, -1))
+    mirrored = graph.node("Slice", "x", *ends)
+    model = graph.model({"x": [1, 3, 32, 48]}, {graph.conv(mirrored, (3, 4), 3): None})
+    assert (find_normalisation(model.graph) is not None) is turns
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_channels_are_found_behind_a_transpose(axis: int) -> None:
+    graph = Graph()
+    last = graph.node("Transpose", "x", perm=[0, 2, 3, 1])
+    ends = (graph.constant([value], np.int64) for value in (-1, -(2**31), axis, -1))
+    turned = graph.node("Transpose", graph.node("Slice", last, *ends), perm=[0, 3, 1, 2])
+    model = graph.model({"x": [1, 3, 32, 48]}, {graph.conv(turned, (3, 4), 3): None})
+    assert (find_normalisation(model.graph) is not None) is (axis == 3)

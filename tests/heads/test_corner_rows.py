@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import yolo_models
 from onnx import helper, numpy_helper
@@ -86,22 +87,45 @@ def test_centres_in_shares_of_the_image_move_less(
     assert not are_shares(silent, "rows", 2, SIZE, (8, 16), per_cell)
 
 
-@pytest.mark.parametrize("given", [{}, {"family": "yolov8"}])
-def test_shares_of_the_image_are_never_read_as_pixels(given: Any, tmp_path: Path) -> None:
-    """As Ultralytics writes a YOLOv8 on its way to TensorFlow."""
-    model = yolo_models.yolov8()
+def _scaled(model: onnx.ModelProto, factors: list[float]) -> onnx.ModelProto:
+    """Multiplies each value of a row."""
     (output,) = model.graph.output
     rows = output.name
     for node in model.graph.node:
-        node.output[:] = ["pixels" if name == rows else name for name in node.output]
-    scale = np.array([1 / SIZE[1], 1 / SIZE[0]] * 2 + [1.0] * 3, np.float32).reshape(1, -1, 1)
+        node.output[:] = ["unscaled" if name == rows else name for name in node.output]
+    scale = np.array(factors, np.float32).reshape(1, -1, 1)
     model.graph.initializer.append(numpy_helper.from_array(scale, "scale"))
-    model.graph.node.append(helper.make_node("Mul", ["pixels", "scale"], [rows]))
-    with pytest.raises(ModelError, match=r"box centres of .* are shares of the image on a") as said:
+    model.graph.node.append(helper.make_node("Mul", ["unscaled", "scale"], [rows]))
+    return model
+
+
+@pytest.mark.parametrize("given", [{}, {"family": "yolov8"}])
+def test_shares_of_the_image_are_never_read_as_pixels(given: Any, tmp_path: Path) -> None:
+    """As Ultralytics writes a YOLOv8 on its way to TensorFlow."""
+    model = _scaled(yolo_models.yolov8(), [1 / SIZE[1], 1 / SIZE[0]] * 2 + [1.0] * 3)
+    with pytest.raises(ModelError, match="shares of the image; this family's are pixels"):
         import_model(model, tmp_path, given)
-    if not given:
-        families = [line.split(":")[0].strip() for line in str(said.value).splitlines()[1:3]]
-        assert "yolov8" in families, "those that come near are named first"
+    answer = get_head("yolov8").examine(summary_of(model), SIZE, given)
+    assert isinstance(answer, Question)
+    # What is asked for settles it, with the boxes of the network in pixels.
+    spec = import_model(model, tmp_path, tomllib.loads(answer.spec_text)).spec
+    assert (spec.family, spec.labels) == ("decoded", ("a", "b", "c"))
+    ours = get_head("decoded").decode_reference(run_onnx(model), spec)
+    pixels = yolo_models.yolov8()
+    theirs = get_head("yolov8").decode_reference(
+        run_onnx(pixels), import_model(pixels, tmp_path).spec
+    )
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, rtol=1e-5, atol=1e-4)
+    np.testing.assert_array_equal(ours.scores, theirs.scores)
+
+
+def test_those_that_come_near_are_named_first(tmp_path: Path) -> None:
+    model = _scaled(yolo_models.yolov8(), [1.0] * 4 + [2.0] * 3)
+    with pytest.raises(ModelError, match="no known detector family") as said:
+        import_model(model, tmp_path)
+    refusals = [line.strip() for line in str(said.value).splitlines() if line.startswith("  yolo")]
+    assert str(said.value).splitlines()[1] == f"  {refusals[0]}"
+    assert "are not bounded by 0 and 1, so they are no scores" in refusals[0]
 
 
 def test_what_is_not_finite_or_cannot_be_run_proves_nothing() -> None:

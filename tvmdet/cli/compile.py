@@ -48,6 +48,10 @@ if TYPE_CHECKING:
 __all__ = ["compile_"]
 
 _SOURCES = ("tuned", "elsewhere", "borrowed", "near", "predicted", "default")
+_LEGEND = (
+    "kernels by where their schedules come from: measured on this processor (tuned) or another "
+    "(elsewhere), those of a kernel much like it (borrowed, near), predicted, or the first guess"
+)
 
 
 def compile_(
@@ -210,6 +214,8 @@ def _print(report: CompileReport, family: str, recognition: tuple[str, ...]) -> 
         right=_SOURCES,
         gap=True,
     )
+    if any(report.tuning[name].get(key) for name in report.targets for key in _SOURCES[1:]):
+        output.stdout().print(_LEGEND, style="dim", soft_wrap=True)
     print_certificate(report.parity)
     passed_over = [
         (target, kernel, reason)

@@ -71,8 +71,9 @@ def doctor(
 ) -> int:
     """Say what of a model imports, is rewritten, or blocks."""
     size_hw, budget_s = parse_size(size), parse_duration(budget, "--budget")
-    check_json(json, (model, spec, save_onnx))
-    check_writable(save_onnx, "--save-onnx", (model, spec))
+    check_json(json, (model, spec, save_onnx, shrink))
+    check_writable(save_onnx, "--save-onnx", (model, spec, shrink))
+    check_writable(shrink, "--shrink", (model, spec))
     bounds = Bounds(timeout_s=parse_duration(timeout, "--timeout"))
     with Phases() as phase:
         phase(f"examining {model}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tvmdet.counted import counted
 from tvmdet.errors import InputError
+from tvmdet.files import check_no_address
 from tvmdet.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 __all__ = ["Found", "find_sources"]
@@ -56,8 +56,7 @@ def find_sources(words: Sequence[str], *, left_out: Path | None = None) -> list[
 
 def _expand(word: str, left_out: Path | None) -> list[Found]:
     path = Path(word)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", word):
-        raise InputError(f"{word} is an address, and nothing is fetched; download it first")
+    check_no_address(word)
     # A pipe may be read, but for the one that results are written to.
     if path.is_char_device() or path.is_block_device() or word in ("/dev/stdout", "/dev/stderr"):
         raise InputError(

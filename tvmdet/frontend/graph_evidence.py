@@ -6,6 +6,7 @@ Names of outputs are whatever an exporter chose; how a value was computed is not
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,6 +38,7 @@ _KEEPERS = (
 _ARITHMETIC = ("Add", "Div", "Mul", "Sub")
 _LOOKS = ("Conv", "ConvInteger", "Gemm", "MatMul", "QLinearConv")
 _SLICE_OPERANDS = 4  # beside what is cut
+_CHANNELS = 3
 _MOST_STEPS = 64
 _LONGEST_TRACE = 8
 _BESIDES = ("Shape", "Size")  # what reads a value without using it
@@ -96,10 +98,14 @@ def find_stem(graph: onnx.GraphProto) -> Stem | None:
     constants = constants_of(graph)
     for node in graph.node:
         if node.op_type == "Conv" and node.input[1] in constants:
-            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            attributes = _attributes(node)
             dims = constants[node.input[1]].dims
             return Stem(kernel=int(dims[-1]), stride=int((attributes.get("strides") or [1])[-1]))
     return None
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {one.name: helper.get_attribute_value(one) for one in node.attribute}
 
 
 def find_normalisation(graph: onnx.GraphProto) -> Normalisation | None:
@@ -120,12 +126,13 @@ def find_normalisation(graph: onnx.GraphProto) -> Normalisation | None:
                 users.setdefault(name, []).append(node)
     name, scale, offset = inputs[0].name, np.ones(3), np.zeros(3)
     order, seen = 1, False  # the channels' step, over those of the input
+    sides: list[int] | None = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]
     while len(users.get(name, [])) == 1:
         (node,) = users[name]
         if node.op_type in _KEEPERS:
-            name = node.output[0]
+            name, sides = node.output[0], _moved(sides, node)
             continue
-        if _turns_around(node, constants):
+        if _turns_around(node, constants, sides):
             name, order = node.output[0], -order
             continue
         known = [one for one in node.input if one in constants]
@@ -151,16 +158,33 @@ def find_normalisation(graph: onnx.GraphProto) -> Normalisation | None:
     )
 
 
-def _turns_around(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
+def _moved(sides: list[int] | None, node: onnx.NodeProto) -> list[int] | None:
+    """Returns the dimensions after a node that keeps the values; None where they are not known."""
+    if node.op_type in ("Reshape", "Squeeze", "Unsqueeze"):
+        return None
+    if sides is None or node.op_type != "Transpose":
+        return sides
+    order = _attributes(node).get("perm", range(len(sides))[::-1])
+    return [sides[axis] for axis in order]
+
+
+def _turns_around(
+    node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], sides: list[int] | None
+) -> bool:
     """Returns whether a node puts three channels into the opposite order."""
     given = [constants.get(name) for name in node.input[1:] if name]
     if not given or None in given:
         return False
     values = [constant_values(one).reshape(-1).tolist() for one in given if one is not None]
     if node.op_type == "Gather":
-        return values[0] in ([2, 1, 0], [-1, -2, -3])
-    # starts, ends, axes, steps: a picture's sides are never read from their end.
-    return node.op_type == "Slice" and values[-1] == [-1] and len(values) == _SLICE_OPERANDS
+        turned = values[0] in ([2, 1, 0], [-1, -2, -3])
+        axis = _attributes(node).get("axis", 0)
+    else:
+        # starts, ends, axes, steps
+        turned = node.op_type == "Slice" and len(values) == _SLICE_OPERANDS and values[3] == [-1]
+        axis = values[2][0] if turned else 0
+    # A picture that is mirrored keeps its colours.
+    return turned and (sides is None or sides[axis] == _CHANNELS)
 
 
 def _unknown_steps(

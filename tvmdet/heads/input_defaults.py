@@ -188,9 +188,12 @@ def _is_close(values: Sequence[float], wanted: Sequence[float], unit: float) -> 
 
 def _answers_for_each_patch(summary: GraphSummary) -> bool:
     """Returns whether a network cuts its picture into patches and has a row for each."""
-    (picture, *_), stem = summary.inputs.values(), summary.stem
+    stem = summary.stem
+    if stem is None or not stem.cuts_patches or len(summary.inputs) != 1:
+        return False
+    (picture,) = summary.inputs.values()
     sides = [side for side in picture.shape[1:] if side not in (1, 3, None)]
-    if stem is None or not stem.cuts_patches or len(sides) != 2:
+    if len(sides) != 2:
         return False
     patches = math.prod(side // stem.kernel for side in sides if side is not None)
     rows = [value.shape[1] for value in summary.outputs.values() if len(value.shape) == 3]

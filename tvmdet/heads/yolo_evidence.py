@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tvmdet.heads.base import ColumnRun, GraphSummary, Question
+from tvmdet.heads.base import ColumnRun, GraphSummary, Near, Question
 from tvmdet.heads.box_evidence import are_corners, are_shares
 from tvmdet.heads.input_defaults import UNIT, fed_input
 from tvmdet.heads.yolo_find_rows import FoundRows
@@ -34,19 +34,19 @@ def doubt_scores(summary: GraphSummary, found: FoundRows, start: int, stop: int)
     runs = summary.column_runs(name, found.axis, start, stop)
     for run in runs:
         if not run.operators:
-            return (
+            return Near(
                 f"value {run.start} of each row of {name} is a constant ({run.low:g}), as the "
                 "objectness of YOLOv6 is"
             )
         if not run.is_score:
-            return (
+            return Near(
                 f"{_span(run)} of each row of {name} come from "
                 f"{show_operators(run)} and are not bounded by 0 and 1, so they are no scores"
             )
     if not runs:
         sources = summary.output_sources.get(name, frozenset())
         if sources and "Sigmoid" not in sources:
-            return (
+            return Near(
                 f"the values of {name} come from {', '.join(sorted(sources))}; "
                 "class scores of this family come from a Sigmoid"
             )
@@ -54,33 +54,57 @@ def doubt_scores(summary: GraphSummary, found: FoundRows, start: int, stop: int)
 
 
 def doubt_boxes(
-    summary: GraphSummary, found: FoundRows, size_hw: tuple[int, int], per_cell: int
+    summary: GraphSummary,
+    found: FoundRows,
+    size_hw: tuple[int, int],
+    per_cell: int,
+    *,
+    only_scores: bool = False,
 ) -> str:
-    """Says why the first four values of a row are no ``cx cy w h`` in pixels, or ''."""
+    """Says why the first four values of a row are no ``cx cy w h`` in pixels, or ''.
+
+    Args:
+        summary: The network.
+        found: Its rows.
+        size_hw: Height and width of the input.
+        per_cell: Boxes of each cell.
+        only_scores: Whether nothing but the scores of classes follows in a row. Family ``decoded``
+            takes such rows with boxes in shares of the image, which is asked then.
+    """
     name, runs = found.output, box_runs(summary, found)
     if any(run.is_raw for run in runs):
-        return f"{name} holds boxes straight from a Conv; this family's boxes are decoded"
-    centers = summary.column_runs(name, found.axis, 0, 2)
-    if centers and all(-_LARGEST_SHARE <= run.low <= run.high <= _LARGEST_SHARE for run in centers):
-        return (
-            f"the box centres of {name} are never above {max(run.high for run in centers):g}: they "
-            "are shares of the image; this family's are pixels"
-        )
+        return Near(f"{name} holds boxes straight from a Conv; this family's boxes are decoded")
     sources = summary.output_sources.get(name, frozenset())
     if not runs and not found.coefficients and "Conv" in sources:
-        return f"{name} holds values straight from a Conv; this family's boxes are decoded"
+        return Near(f"{name} holds values straight from a Conv; this family's boxes are decoded")
     rows = (summary, name, found.axis, size_hw, found.strides, per_cell)
-    if are_shares(*rows):
-        return (
-            f"the box centres of {name} are shares of the image on a picture of shapes; this "
-            "family's are pixels"
+    centers = summary.column_runs(name, found.axis, 0, 2)
+    small = all(-_LARGEST_SHARE <= run.low <= run.high <= _LARGEST_SHARE for run in centers)
+    if (centers and small) or are_shares(*rows):
+        how = f"never above {max(run.high for run in centers):g}" if centers and small else ""
+        reason = (
+            f"the box centres of {name} are {how or 'in places of a picture of shapes'}: they are "
+            "shares of the image; this family's are pixels"
         )
+        return Question(reason, spec_text=_as_shares(found)) if only_scores else Near(reason)
     if are_corners(*rows):
-        return (
+        return Near(
             f"the boxes of {name} are two corners, x1 y1 x2 y2, on a picture of shapes; this "
             "family's are cx cy w h"
         )
     return ""
+
+
+def _as_shares(found: FoundRows) -> str:
+    return (
+        f'family = "decoded"\n[options]\nbox_output = "{found.output}"\n'
+        f'score_output = "{found.output}"\nlayout = "{found.layout}"\n'
+        'columns = ["cx", "cy", "w", "h"]\nbox_frame = "normalized"\nbackground = "none"\n'
+        "[input]    # what the network was trained with\n"
+        'resize = "letterbox"             # or "stretch"\n'
+        "mean = [0.0, 0.0, 0.0]           # in pixel units\n"
+        "std = [255.0, 255.0, 255.0]"
+    )
 
 
 def is_constant_one(summary: GraphSummary, found: FoundRows, at: int) -> bool | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Near, Question, Recognition
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.ultralytics import refuse_export
 from tvmdet.heads.yolo_evidence import doubt_boxes, doubt_scores, is_constant_one, unit_input
@@ -50,7 +50,7 @@ class YoloV6Head(Head):
         if given.get("family") != self.name:
             refusal = refusal or _doubt(summary, found)
         if refusal:
-            return refusal if isinstance(refusal, Question) else Near(refusal)
+            return refusal
         labels = choose_labels(summary.metadata, found.values - 5, given)
         if isinstance(labels, str):
             return labels

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Near, Question, Recognition
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.labels import choose_labels, labels_from_metadata
 from tvmdet.heads.pose import given_columns, row_keypoints
 from tvmdet.heads.ultralytics import is_ultralytics, refuse_export
@@ -72,11 +72,14 @@ class YoloV8Head(Head):
         if not asked:
             classes_end = found.values - found.coefficients - found.keypoint_columns
             refusal = refusal or doubt_scores(summary, found, 4, classes_end)
-        refusal = refusal or doubt_boxes(summary, found, size_hw, _ROWS.per_cell)
+        only_scores = not (found.coefficients or found.keypoint_columns)
+        refusal = refusal or doubt_boxes(
+            summary, found, size_hw, _ROWS.per_cell, only_scores=only_scores
+        )
         if not asked:
             refusal = refusal or _doubt(summary, found, given)
         if refusal:
-            return refusal if isinstance(refusal, Question) else Near(refusal)
+            return refusal
         classes = found.values - 4 - found.coefficients - found.keypoint_columns
         labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):

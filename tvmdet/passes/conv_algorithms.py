@@ -90,11 +90,10 @@ class _Costs(NamedTuple):
 
 
 _WIDE = _Costs(transform={4: 6, 6: 6, 8: 6})
-# Fitted to the cycles that are predicted of the default schedules of 18 layers on a Cortex-A76 and
-# a Cortex-A72 (docs/arm.md): four lanes multiply slowly, two at a time, and 64 elements of a tile
-# do not fit 32 registers.
-_NEON = _Costs(transform={4: 8, 6: 8, 8: 12}, weights=8)
-_NEON_LANES = 4
+# By the lanes of a vector. Those of four are fitted to the cycles that are predicted of the default
+# schedules of 18 layers on a Cortex-A76 and a Cortex-A72 (docs/arm.md): the narrower a vector, the
+# more of them a transform takes, and 64 elements of a tile do not fit 32 registers.
+_COSTS = {4: _Costs(transform={4: 8, 6: 8, 8: 12}, weights=8)}
 
 _BF16_SPEED = 1.8
 """Of bfloat16 dot products, compared with float32."""
@@ -177,7 +176,7 @@ def promising_algorithms(
     """
     depth, filters = channels
     height, width = pixels_hw
-    costs = _NEON if lanes == _NEON_LANES else _WIDE
+    costs = _COSTS.get(lanes, _WIDE)
     weight_bytes = 4 * depth * filters
     multiplied = batch * height * width * taps * depth * filters / lanes
     cycles: dict[AlgorithmName, float] = {

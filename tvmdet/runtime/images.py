@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmdet.errors import InputError
+from tvmdet.files import check_no_address
 from tvmdet.suffixes import VIDEO_SUFFIXES
 
 __all__ = ["Image", "Source", "as_bgr", "decode_file", "load_image", "source_name"]
@@ -61,8 +62,7 @@ def decode_file(path: str | os.PathLike[str]) -> Image:
     Raises:
         InputError: The file cannot be read, or is no image that OpenCV knows.
     """
-    if "://" in os.fspath(path):
-        raise InputError(f"image {path} is an address, and nothing is fetched; download it first")
+    check_no_address(os.fspath(path))
     path = Path(path)
     try:
         encoded = path.read_bytes()
