@@ -125,7 +125,7 @@ def test_networks_are_recognised(tmp_path: Path) -> None:
     both = import_model(yolo_models.anchor_maps(decoded=True, apart=True), tmp_path)
     assert both.spec.family == "yolov5"
     assert both.spec.postprocess.max_detections == 1000
-    with pytest.raises(ModelError, match="they are shares of the image"):
+    with pytest.raises(ModelError, match="are shares of the image, never above"):
         import_model(yolo_models.anchor_maps(decoded=True, scaled=True), tmp_path)
     found = recognise(summary_of(yolo_models.yolov5_masks()), SIZE, {})
     assert found.spec.masks is not None

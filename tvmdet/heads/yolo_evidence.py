@@ -81,10 +81,11 @@ def doubt_boxes(
     centers = summary.column_runs(name, found.axis, 0, 2)
     small = all(-_LARGEST_SHARE <= run.low <= run.high <= _LARGEST_SHARE for run in centers)
     if (centers and small) or are_shares(*rows):
-        how = f"never above {max(run.high for run in centers):g}" if centers and small else ""
+        how = "on a picture of shapes"
+        if centers and small:
+            how = f"never above {max(run.high for run in centers):g}"
         reason = (
-            f"the box centres of {name} are {how or 'in places of a picture of shapes'}: they are "
-            "shares of the image; this family's are pixels"
+            f"the box centres of {name} are shares of the image, {how}; this family's are pixels"
         )
         return Question(reason, spec_text=_as_shares(found)) if only_scores else Near(reason)
     if are_corners(*rows):
