@@ -125,6 +125,19 @@ def test_a_strict_run_must_be_able_to_see(
     assert run("verify", quiet_record, "--strict", "--sees", "20").code == 2
 
 
+def test_a_pass_says_what_it_could_not_see(
+    run: Callable, quiet_record: Path, now: Callable[..., None]
+) -> None:
+    now()
+    done = run("verify", quiet_record)
+    assert done.out.splitlines()[-1] == (
+        "passed: of 1 measure none is slower beyond noise; 1 undecided, where one below 1% could "
+        "have been missed (--strict fails where 10% could)"
+    )
+    done = run("verify", quiet_record, "--rounds", "8", "--strict")
+    assert done.out.splitlines()[-1].endswith("where one below 1% could have been missed")
+
+
 def test_records_that_cannot_be_repeated(run: Callable, record: Path, tmp_path: Path) -> None:
     recorded = load_result(record)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -386,6 +387,42 @@ def test_scores_without_a_proof_are_told_by_what_a_picture_gives(
     assert isinstance(get_head("detections").examine(summary, (64, 96), {}), str)
 
 
+POOLED = {"BoundedNonMaxSuppression": 1}
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        None,
+        Normalisation(mean=(0.0,) * 3, std=(1.0,) * 3, reverses=True),
+        replace(INSIDE, unknown=("Pow",)),
+    ],
+    ids=["none", "colours only", "unknown arithmetic"],
+)
+def test_only_a_network_that_normalises_is_fed_the_picture_as_it_is(
+    inner: Normalisation | None,
+) -> None:
+    assert claimed(torchvision(operators=POOLED)).options["box_frame"] == "pixels"
+    network = torchvision(operators=POOLED, normalisation=inner)
+    answer = get_head("detections").examine(network, (64, 96), TOLD)
+    assert isinstance(answer, Question)
+    assert "box_frame" in answer.spec_text
+
+
+LABELLED = {"labels": ["a", "b"], "options": {"label_offset": 1}}
+
+
+@pytest.mark.parametrize(
+    ("reverses", "color"), [(None, "rgb"), (False, "rgb"), (True, "bgr")], ids=str
+)
+def test_bytes_have_the_colours_that_the_network_takes(reverses: bool | None, color: str) -> None:
+    # By numbers that say nothing of colours.
+    plain = Normalisation(mean=(9.0,) * 3, std=(3.0,) * 3)
+    inner = None if reverses is None else replace(plain, reverses=reverses)
+    spec = claimed(tensorflow(normalisation=inner), LABELLED)
+    assert spec.input.color == color
+
+
 @pytest.mark.parametrize(
     ("normalisation", "operators", "border"),
     [
@@ -420,7 +457,6 @@ def test_the_border_is_what_the_network_normalises_to_zero(
 
 
 MASKS = {"more": {"masks": (7, 1, 28, 28)}}
-POOLED = {"BoundedNonMaxSuppression": 1}
 SMALL_MASKS = {"dets": (1, 7, 5), "labels": (1, 7), "masks": (1, 7, 28, 28)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from dense_summaries import SIZE_HW, claim, level_maps, summary
 
 from tvmdet.heads import GraphSummary, Question, TensorSummary, get_head
-from tvmdet.heads.base import Normalisation
+from tvmdet.heads.base import Normalisation, Stem
 from tvmdet.heads.dense_inputs import IMAGENET_RGB, RTMDET_BGR, padded
 from tvmdet.heads.input_defaults import UNIT, detr_input, fed_input, stated_input
 
@@ -144,6 +145,32 @@ def test_detrs_border_has_the_mean_colour() -> None:
     answer = detr_input(NOTHING)
     assert not isinstance(answer, Question)
     assert answer[0]["pad_value"] == (124, 116, 104)
+
+
+@pytest.mark.parametrize(
+    ("rows", "stem", "answers"),
+    [
+        (24, Stem(kernel=16, stride=16), True),  # 64x96 in patches of 16
+        (25, Stem(kernel=16, stride=16), False),  # chosen queries, tokens beside the patches
+        (300, Stem(kernel=16, stride=16), False),
+        (24, Stem(kernel=7, stride=2), False),  # a convolutional stem, and as many queries
+        (24, None, False),
+    ],
+)
+def test_what_answers_for_each_patch_is_asked_about(
+    rows: int, stem: Stem | None, answers: bool
+) -> None:
+    """OWL-ViT with its text folded in: its mean and deviation are CLIP's, which nothing shows."""
+    network = replace(summary({"logits": (1, rows, 3), "boxes": (1, rows, 4)}), stem=stem)
+    answer = detr_input(network)
+    if not answers:
+        assert not isinstance(answer, Question)
+        return
+    assert isinstance(answer, Question)
+    assert "as OWL-ViT does" in answer
+    told = tomllib.loads(answer.spec_text)
+    spec = claim(network, **told, labels=["a", "b", "c"]).spec
+    assert (spec.family, spec.input.std) == ("rtdetr", (1, 1, 1))
 
 
 MAPS = level_maps({"c": 3, "b": 32}, ((8, 12), (4, 6), (2, 3), (1, 2)))

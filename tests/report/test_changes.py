@@ -14,7 +14,7 @@ from noisy_machine import Machine
 from result_samples import measured
 
 from tvmdet.report.changes import changed_parity, changed_times, other_hardware
-from tvmdet.report.detectable import undetectable
+from tvmdet.report.detectable import missed, undetectable
 from tvmdet.report.result_format import Result
 
 TABLE = "network, batch 1"
@@ -360,3 +360,16 @@ def test_other_hardware(change: dict[str, Any], says: str) -> None:
     said = other_hardware(then, replace(then, **change))
     assert says in " ".join(said)
     assert bool(said) == bool(says)
+
+
+@pytest.mark.parametrize(
+    ("seen", "limit"),
+    [
+        ([0.02], "one below 2%"),
+        ([0.02, 0.31, 0.04], "one below 31%"),
+        ([0.02, None], "one of any size"),
+        ([None], "one of any size"),
+    ],
+)
+def test_what_could_have_been_missed(seen: list[float | None], limit: str) -> None:
+    assert missed(seen) == limit

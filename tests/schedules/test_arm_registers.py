@@ -19,10 +19,10 @@ VECTORS_F16 = r"\tfmla\tv\d+\.8h, v\d+\.8h, v\d+\.8h"
 
 
 def _conv2d(
-    channels: int, filters: int, kernel: int, groups: int = 1, stride: int = 1
+    channels: int, filters: int, kernel: int, groups: int = 1, stride: int = 1, size: int = 24
 ) -> tuple[Any, list[np.ndarray]]:
     rng = np.random.default_rng(0)
-    data = rng.standard_normal((1, 24, 24, channels)).astype("float32")
+    data = rng.standard_normal((1, size, size, channels)).astype("float32")
     shape = (filters, kernel, kernel, channels // groups)
     weight = rng.standard_normal(shape).astype("float32")
 
@@ -112,15 +112,36 @@ def test_float32_pixels_stay_in_registers(name: str, conv: tuple[int, ...]) -> N
     assert len(loop) < 1.4 * count
 
 
-@pytest.mark.parametrize("conv", [(16, 64, 1), (24, 144, 1), (48, 48, 1)], ids=str)
-def test_sums_of_few_products_leave_registers_for_what_is_around(conv: tuple[int, ...]) -> None:
+def _matmul(rows: int, depth: int, columns: int) -> tuple[Any, list[np.ndarray]]:
+    rng = np.random.default_rng(0)
+    left, right = (
+        rng.standard_normal((2, *shape)).astype("float32")
+        for shape in ((rows, depth), (depth, columns))
+    )
+    return lambda builder, x, y: builder.emit(relax.op.matmul(x, y)), [left, right]
+
+
+@pytest.mark.parametrize(
+    ("made", "full"),
+    [
+        # Twenty pixels in a row: two tiles that fill every register would cover it.
+        (_conv2d(16, 64, 1, size=20), {"tile_w": 10, "oc_blocks": 2}),
+        (_conv2d(24, 144, 1, size=20), {"tile_w": 10, "oc_blocks": 2}),
+        (_conv2d(48, 48, 1, size=20), {"tile_w": 10, "oc_blocks": 2}),
+        (_matmul(80, 16, 64), {"tile_m": 10, "vectors": 2}),
+    ],
+    ids=["16 channels", "24 channels", "48 channels", "product"],
+)
+def test_sums_of_few_products_leave_registers_for_what_is_around(
+    made: tuple[Any, list[np.ndarray]], full: dict[str, int]
+) -> None:
     """A tile that fills all of them spills between tiles, which few products do not outweigh."""
     target = get_target("cortex-a76")
-    kernel = only_kernel(*_conv2d(*conv), target)
+    kernel = only_kernel(*made, target)
     default = kernel.decisions[0]
-    full = Decision.of(default.template, **{**dict(default.knobs), "tile_w": 10, "oc_blocks": 2})
+    filled = Decision.of(default.template, **{**dict(default.knobs), **full})
     spilled = []
-    for decision in (default, full):
+    for decision in (default, filled):
         scheduled = kernel.template.apply(kernel.func, kernel.workload, decision).mod["main"]
         assembly = build([scheduled], target).inspect_source("asm")
         products = len(re.findall(BY_LANE_F32, assembly))

@@ -144,12 +144,12 @@ def _print(found: Verification) -> None:
 
 
 def _print_passed(found: Verification, *, strict: bool) -> None:
+    from tvmdet.report.detectable import missed
+
     open_ones = [change for change in found.changes if change.verdict == "undecided"]
     text = f"passed: of {counted(len(found.changes), 'measure')} none is slower beyond noise"
     if open_ones:
-        seen = [change.could_see for change in open_ones]
-        known = [share for share in seen if share is not None]
-        limit = "any" if len(known) < len(seen) else f"one below {max(known):.0%}"
+        limit = missed([change.could_see for change in open_ones])
         text += f"; {len(open_ones)} undecided, where {limit} could have been missed"
         text += "" if strict else " (--strict fails where 10% could)"
     output.stdout().print(text, soft_wrap=True, highlight=False)

@@ -46,8 +46,7 @@ def fed_input(
         Arguments of an InputSpec and a line for people, or what to ask.
     """
     inner = summary.normalisation
-    told = given.get("input") or {}
-    answered = "mean" in told and "std" in told
+    answered = _says_how(given)
     bytes_in = [value.dtype for value in summary.inputs.values()] == ["uint8"]
     if inner is None:
         return dict(usual), line
@@ -75,6 +74,12 @@ def fed_input(
     if isinstance(values.get("pad_value"), tuple):
         values["pad_value"] = mean_levels(summary, stated[0])
     return values, f"{line}, but {stated[1]}"
+
+
+def _says_how(given: Mapping[str, Any]) -> bool:
+    """Returns whether a spec gives mean and deviation, which settles what a network is fed."""
+    told = given.get("input") or {}
+    return "mean" in told and "std" in told
 
 
 def _spec_text(family: str) -> str:
@@ -222,7 +227,7 @@ def detr_input(
     sampled = any(summary.operators.get(name) for name in ("GridSample", "GatherElements"))
     chosen = bool(summary.operators.get("TopK")) and sampled
     values: dict[str, Any]
-    if _answers_for_each_patch(summary):
+    if _answers_for_each_patch(summary) and not _says_how(given or {}):
         return Question(
             "it cuts its picture into patches and answers for each of them, as OWL-ViT does and "
             "none of the detectors that are known to (RF-DETR, LW-DETR): say what is fed to it",

@@ -8,9 +8,19 @@ from tvmdet.report.changes import Change
 from tvmdet.report.result_format import Result
 from tvmdet.report.statistics import FEWEST_ROUNDS
 
-__all__ = ["undetectable"]
+__all__ = ["missed", "undetectable"]
 
 _OF_THE_MACHINE = ("busy", "throttled")
+
+
+def missed(seen: Sequence[float | None]) -> str:
+    """Returns which slow-downs a set of undecided comparisons could have missed, in words.
+
+    Args:
+        seen: The smallest change, as a share, that each would have called; None where none would.
+    """
+    known = [share for share in seen if share is not None]
+    return "one of any size" if len(known) < len(seen) else f"one below {max(known):.0%}"
 
 
 def undetectable(changes: Sequence[Change], now: Result, sees: float) -> Iterator[str]:

@@ -238,6 +238,20 @@ def test_pad_by_a_table_of_begins_and_ends(rows: int, rank: int) -> None:
     assert not bounded.opened
 
 
+@pytest.mark.parametrize("rows", [8, 11])
+def test_a_size_with_axes_counted_from_the_end(rows: int) -> None:
+    graph = Graph()
+    table = _table(graph)
+    missing = graph.node("Sub", ints(graph, rows), _size(graph, table))  # [1]
+    tall = graph.node("Reshape", missing, ints(graph, 0, 1, 1))  # [1, 1, 1]; 0 keeps what is there
+    for axis in (-1, -2):
+        tall = graph.node("Squeeze", tall, ints(graph, axis))
+    pads = graph.node("Concat", ints(graph, 0, 0, 0), tall, ints(graph, 0, 0), axis=0)
+    output = graph.node("Pad", table, pads)
+    bounded = check(make(graph, [output], {"x": [8, 2, 3]}))
+    assert not bounded.opened
+
+
 def test_reshape_by_pixels_is_refused() -> None:
     graph = Graph()
     table = _table(graph)

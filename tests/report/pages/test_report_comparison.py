@@ -216,6 +216,28 @@ def test_findings_count_verdicts_answers_and_regressions() -> None:
     assert any(text.startswith("Of 9 comparisons with rivals") for text in texts)
 
 
+@pytest.mark.parametrize(
+    ("noise", "limit", "kind"),
+    [
+        (0.005, r"one below [1-9]%", "good"),
+        (0.15, r"one below [1-9]\d%", "unsure"),
+        (None, "one of any size", "unsure"),
+    ],
+)
+def test_undecided_changes_are_good_only_where_a_small_one_would_be_seen(
+    noise: float | None, limit: str, kind: str
+) -> None:
+    rounds = 20 if noise else 4
+    before, now = (
+        made_results.made_result(rivals=(), rounds=rounds, noise=noise or 0.005, seed=seed)
+        for seed in (1, 2)
+    )
+    (part,) = compare_sources([source(now)], baseline=[source(before, "old.json")]).models
+    (remark,) = [one for one in findings(part) if one.text.startswith("No regression was seen")]
+    assert re.search(rf"3 undecided: {limit} could have been missed\.$", remark.text), remark.text
+    assert remark.kind == kind
+
+
 def test_the_front_has_what_nothing_beats() -> None:
     def trade(name: str, ms: float, ap: float) -> Trade:
         return Trade(name=name, latency_ms=ms, accuracy=ap, style=0)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from tvmdet.counted import counted
+from tvmdet.report.detectable import missed
 from tvmdet.report.pages.comparison import ModelPart
 from tvmdet.report.pages.names import Names, milliseconds
 from tvmdet.report.pages.overview import first_figures
@@ -106,18 +107,16 @@ def _changes(part: ModelPart) -> Remark:
     if not compared:
         return Remark(text="No row compares with the earlier results.", kind="unsure")
     text = f"No regression was seen: {counted(compared, 'row')} compared with earlier ones"
-    missed = [
+    undecided = [
         change.ratio.could_see
         for change in part.changes
         if change.kind == "undecided" and change.ratio is not None
     ]
-    if not missed:
+    if not undecided:
         return Remark(text=f"{text}.", kind="good")
-    known = [share for share in missed if share is not None]
-    limit = "any" if len(known) < len(missed) else f"one below {max(known):.0%}"
-    is_small = len(known) == len(missed) and max(known) <= _SMALL_CHANGE
+    is_small = all(share is not None and share <= _SMALL_CHANGE for share in undecided)
     return Remark(
-        text=f"{text}, {len(missed)} undecided: {limit} could have been missed.",
+        text=f"{text}, {len(undecided)} undecided: {missed(undecided)} could have been missed.",
         kind="good" if is_small else "unsure",
     )
 
