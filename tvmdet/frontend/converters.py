@@ -19,7 +19,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmdet.frontend.convert_deform_conv import DeformConv
 from tvmdet.frontend.convert_einsum import Einsum
-from tvmdet.frontend.convert_gather import Gather
+from tvmdet.frontend.convert_gather import Gather, GatherElements
 from tvmdet.frontend.convert_roi_align import RoiAlign
 from tvmdet.frontend.convert_scatter import ScatterND
 from tvmdet.frontend.convert_suppression import BoundedNonMaxSuppression
@@ -73,6 +73,18 @@ class _Conv(onnx_frontend.Conv):  # type: ignore[misc]
             return result
         values = _values(bias).reshape(1, -1, 1, 1)
         return relax.op.add(bb.normalize(result), relax.const(values))
+
+
+class _Gemm(onnx_frontend.Gemm):  # type: ignore[misc]
+    """Constant weights are turned here: to fold that in the graph TVM compiles a kernel."""
+
+    @classmethod
+    def _impl_v13(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
+        if attr.get("transB") and _is_constant(inputs[1]):
+            weight = np.ascontiguousarray(_values(inputs[1]).T)
+            inputs[1] = relax.const(weight, str(weight.dtype))
+            attr = {**attr, "transB": 0}
+        return super()._impl_v13(bb, inputs, attr, params)
 
 
 class _HardSigmoid(onnx_frontend.HardSigmoid):  # type: ignore[misc]
@@ -137,6 +149,8 @@ OWN_CONVERTERS: dict[str, type] = {
     "DeformConv": DeformConv,
     "Einsum": Einsum,
     "Gather": Gather,
+    "GatherElements": GatherElements,
+    "Gemm": _Gemm,
     "HardSigmoid": _HardSigmoid,
     "HardSwish": _HardSwish,
     "Pad": _Pad,

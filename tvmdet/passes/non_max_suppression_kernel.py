@@ -19,6 +19,8 @@ Strategy, for each image and class in turn:
 
 from __future__ import annotations
 
+import functools
+
 from tvm import tirx
 from tvm.script import tirx as T
 
@@ -29,6 +31,8 @@ __all__ = ["non_max_suppression_func"]
 _OPAQUE = 8  # tvm::relax::OpPatternKind::kOpaque: never fused with a neighbour
 
 
+# A network that suppresses class by class asks for the same kernel again and again.
+@functools.lru_cache(maxsize=64)
 def non_max_suppression_func(
     images: int,
     classes: int,

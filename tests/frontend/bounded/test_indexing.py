@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from onnx_models import Graph
 from rows import check, chosen, feeds_of, ints, make
 
@@ -112,6 +113,28 @@ def test_scatter_nd_into_cells() -> None:
     values = graph.node("GatherND", "x", pairs)
     zeros = graph.constant(np.zeros((5, 4)))
     check(make(graph, [graph.node("ScatterND", zeros, pairs, values)], {"x": [5, 4]}), varied=False)
+
+
+@pytest.mark.parametrize("tall", [False, True], ids=["as many at most", "more at most"])
+def test_scatter_nd_of_rows_counted_otherwise(tall: bool) -> None:
+    """Rows and their places are as many, by a count that only the picture shows."""
+    graph = Graph()
+    values = _column(graph, "x")
+    above = chosen(graph, values, 0.0)
+    taken = graph.node("Gather", values, above)
+    negative = graph.node("Neg", values)
+    if tall:  # twelve places of which three can never be chosen
+        negative = graph.node("Concat", graph.constant(np.ones(3)), negative, axis=0)
+    places = graph.node(
+        "Squeeze",
+        graph.node("NonZero", graph.node("Less", negative, graph.constant(0.0))),
+        ints(graph, 0),
+    )
+    if tall:
+        places = graph.node("Sub", places, ints(graph, 3))
+    wide = graph.node("Unsqueeze", places, ints(graph, 1))
+    zeros = graph.constant(np.zeros(9))
+    check(make(graph, [graph.node("ScatterND", zeros, wide, taken)], {"x": [9, 2]}), varied=False)
 
 
 def test_selections_of_equal_size_meet() -> None:

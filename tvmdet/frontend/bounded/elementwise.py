@@ -12,7 +12,7 @@ from tvmdet.frontend.bounded.errors import blocked
 from tvmdet.frontend.bounded.rewriter import Rewriter, rule
 from tvmdet.frontend.bounded.values import Lanes, Symbol, Value
 
-__all__ = ["aligned"]
+__all__ = ["align_axis", "aligned"]
 
 # fmt: off
 _ELEMENTWISE = (
@@ -46,35 +46,48 @@ def aligned(
     """
     values = list(values)
     rank = max(value.rank for value in values)
-    symbols: list[Symbol | None] = []
+    symbols = []
     for axis in range(rank):
         places = [axis - (rank - value.rank) for value in values]
-        found = {
-            value.symbols[at]: None
-            for value, at in zip(values, places, strict=True)
-            if at >= 0 and value.symbols[at] is not None
-        }
-        fixed = [
-            value.shape[at]
-            for value, at in zip(values, places, strict=True)
-            if at >= 0 and value.symbols[at] is None and value.shape[at] != 1
-        ]
-        if found and fixed:
-            raise blocked(
-                node, f"a dimension of {fixed[0]} meets one whose size depends on the image"
-            )
-        if len(found) > 1:
-            rows = min(symbol.bound for symbol in found if symbol is not None)
-            for index, at in enumerate(places):
-                if at >= 0 and values[index].symbols[at] is not None:
-                    values[index] = rw.compacted(values[index], at, rows)
-            found = {
-                value.symbols[at]: None
-                for value, at in zip(values, places, strict=True)
-                if at >= 0 and value.symbols[at] is not None
-            }
-        symbols.append(next(iter(found), None))
+        symbols.append(align_axis(rw, node, values, places))
     return values, symbols
+
+
+def align_axis(
+    rw: Rewriter, node: onnx.NodeProto, values: list[Value], places: Sequence[int]
+) -> Symbol | None:
+    """Brings one dimension of several operands to the same symbol, in place.
+
+    Args:
+        rw: The rewriter.
+        node: The node that they are operands of.
+        values: The operands, some of which are replaced.
+        places: Which axis it is of each; negative where one has no such axis.
+
+    Returns:
+        The symbol.
+    """
+    there = [(index, at) for index, at in enumerate(places) if at >= 0]
+    found = _symbols(values, there)
+    fixed = [
+        values[index].shape[at]
+        for index, at in there
+        if values[index].symbols[at] is None and values[index].shape[at] != 1
+    ]
+    if found and fixed:
+        raise blocked(node, f"a dimension of {fixed[0]} meets one whose size depends on the image")
+    if len(found) > 1:
+        rows = min(symbol.bound for symbol in found)
+        for index, at in there:
+            if values[index].symbols[at] is not None:
+                values[index] = rw.compacted(values[index], at, rows)
+        found = _symbols(values, there)
+    return next(iter(found), None)
+
+
+def _symbols(values: Sequence[Value], there: Sequence[tuple[int, int]]) -> dict[Symbol, None]:
+    symbols = (values[index].symbols[at] for index, at in there)
+    return {symbol: None for symbol in symbols if symbol is not None}
 
 
 @rule(*_ELEMENTWISE)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from tvmdet.frontend.bounded.attributes import attribute
-from tvmdet.frontend.bounded.elementwise import aligned
+from tvmdet.frontend.bounded.elementwise import align_axis, aligned
 from tvmdet.frontend.bounded.errors import blocked
 from tvmdet.frontend.bounded.rewriter import Rewriter, rule
 from tvmdet.frontend.bounded.values import Lanes, Symbol, Value
@@ -194,8 +194,12 @@ def _scatter_nd(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) 
             if updates.symbols[0] is row.symbols[0] and mask is not None:
                 name = rw.where(mask, rw.tensor(updates), rw.tensor(data))
                 return [rw.value(name, data.symbols)]
-    places = _lane_positions(rw, indices, data.symbols[:depth])
+    given = [_bare(rw, _lane_positions(rw, indices, data.symbols[:depth]), indices), updates]
+    for axis in range(lead):
+        align_axis(rw, node, given, (axis, axis))
+    indices, updates = given
     mask = rw.mask_for(indices)
+    places = rw.tensor(indices)
     if mask is not None:
         trash = rw.emit.constant([rows] + [0] * (depth - 1), _numpy(rw, places))
         places = rw.where(mask, places, trash)
