@@ -71,6 +71,8 @@ ROWS = ((-INF, INF, False),) * 4 + ((0, 1, False), (0, 5, True))
         (lambda g: g.node("Tanh", "x"), ((-INF, INF, False),)),
         (lambda g: g.node("Sigmoid", "x"), ((0, 1, False),)),
         (lambda g: g.node("Relu", "x"), ((0, INF, False),)),
+        (lambda g: g.node("Sqrt", "x"), ((0, INF, False),)),
+        (lambda g: g.node("Sqrt", g.node("Sigmoid", "x")), ((0, 1, False),)),
         (_index, ((0, 5, True),)),
         (_class_of_flat, ((0, 5, True),)),
         (_rows, ROWS),

@@ -13,8 +13,9 @@ from head_tools import UNIT, assert_decodes_as_reference, decode, summary_of
 
 from tvmdet.errors import InputError, ModelError
 from tvmdet.frontend.recognise import recognise
-from tvmdet.heads import GraphSummary, Recognition, get_head
+from tvmdet.heads import GraphSummary, Recognition, TensorSummary, get_head
 from tvmdet.heads.base import Question
+from tvmdet.heads.paddledetection import NMS_IOU
 
 PICTURE = {"input": {"resize": "stretch", "mean": [0, 0, 0], "std": [255, 255, 255]}}
 LAYOUT = {"columns": ["cx", "cy", "w", "h"], "box_frame": "normalized", "background": "last"}
@@ -100,6 +101,72 @@ def test_decodes(background: str) -> None:
     width = 3 - (background != "none")
     np.testing.assert_array_equal(scores, values["scores"][:, :, start : start + width])
     assert_decodes_as_reference(spec, values)
+
+
+def _paddle(**facts: Any) -> GraphSummary:
+    """PP-YOLOE with ``exclude_nms``: scores ``[N, C, A]``, and a softmax over distances."""
+    picture = {"image": TensorSummary(shape=(1, 3, 64, 96), dtype="float32")}
+    return summary_of(
+        {"a": (1, 126, 4), "b": (1, 3, 126)},
+        **{
+            "inputs": picture,
+            "constants": {"scale_factor": 1},
+            "operators": {"Softmax": 3, "MatMul": 3},
+            "output_ranges": {"b": (UNIT,)},
+            "output_sources": {"b": frozenset({"Sigmoid"})},
+            **facts,
+        },
+    )
+
+
+def test_scores_may_have_their_classes_first() -> None:
+    spec = recognise(_paddle(), (64, 96), {"family": "decoded", **PICTURE}).spec
+    assert (spec.options["box_output"], spec.options["score_output"]) == ("a", "b")
+    assert len(spec.labels) == 3
+    rng = np.random.default_rng(1)
+    values = {
+        "a": 90 * rng.random((2, 126, 4), np.float32),
+        "b": rng.random((2, 3, 126), np.float32),
+    }
+    _, scores = decode(spec, values)
+    np.testing.assert_array_equal(scores, values["b"].transpose(0, 2, 1))
+    assert_decodes_as_reference(spec, values)
+    told = {"family": "decoded", "labels": ["a", "b"], **PICTURE}
+    with pytest.raises(ModelError, match="2 labels, but the network scores 3"):
+        recognise(_paddle(), (64, 96), told)
+
+
+@pytest.mark.parametrize(
+    ("facts", "given", "iou", "line"),
+    [
+        ({}, {}, 0.7, "IoU 0.7, as PP-YOLOE's configurations have it"),
+        ({"operators": {}}, {}, 0.45, "IoU 0.45, as YOLOv3's configurations have it"),
+        ({"metadata": {NMS_IOU: "0.6"}}, {}, 0.6, "IoU 0.6, as infer_cfg.yml says"),
+        ({}, {"postprocess": {"iou_threshold": 0.5}}, 0.5, ""),
+    ],
+)
+def test_paddledetections_boxes_are_known(
+    facts: Mapping[str, Any], given: Mapping[str, Any], iou: float, line: str
+) -> None:
+    found = recognise(_paddle(**facts), (64, 96), {**PICTURE, **given})
+    assert found.family == "decoded"
+    assert (found.spec.options["box_frame"], found.spec.options["background"]) == ("pixels", "none")
+    assert found.spec.postprocess.iou_threshold == iou
+    said = [reason for reason in found.reasons if reason.startswith("IoU")]
+    assert said == ([line] if line else [])
+
+
+def test_paddledetections_boxes_ask_for_the_input_alone() -> None:
+    answer = get_head("decoded").examine(_paddle(), (64, 96), {})
+    assert isinstance(answer, Question)
+    assert "infer_cfg.yml: lay that beside the model" in answer
+    assert isinstance(
+        get_head("decoded").examine(_paddle(), (64, 96), tomllib.loads(answer.spec_text)),
+        Recognition,
+    )
+    # Without its further input nothing tells them.
+    other = get_head("decoded").examine(_paddle(constants={}), (64, 96), {})
+    assert not isinstance(other, Question)
 
 
 @pytest.mark.parametrize(

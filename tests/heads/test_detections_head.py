@@ -30,8 +30,9 @@ from detections_samples import (
 from head_tools import ANY, UNIT, assert_decodes_as_reference, number_range, summary_of
 
 from tvmdet.frontend.recognise import recognise
-from tvmdet.heads import GraphSummary, Recognition, get_head
+from tvmdet.heads import GraphSummary, Recognition, TensorSummary, get_head
 from tvmdet.heads.base import BOX_MASKS, Normalisation, Question, Range
+from tvmdet.heads.paddledetection import ARCH
 
 
 @pytest.mark.parametrize(
@@ -170,6 +171,54 @@ def test_two_classes_of_an_rtdetr_of_ultralytics(ranges: tuple[Range, ...], fami
         ranges, metadata=ULTRALYTICS_RTDETR, operators={"Softmax": 1, "MatMul": 2, "GridSample": 1}
     )
     assert recognise(summary, (64, 96), {}).family == family
+
+
+def _of_paddle(ranges: tuple[Range, ...] = PADDLE, **facts: Any) -> GraphSummary:
+    """Rows and their number, of a suppression inside, as Paddle2ONNX writes multiclass_nms3."""
+    return summary_of(
+        {"save_infer_model/scale_0.tmp_0": (7, 6), "save_infer_model/scale_1.tmp_0": (1,)},
+        dtypes={"save_infer_model/scale_1.tmp_0": "int32"},
+        output_ranges={"save_infer_model/scale_0.tmp_0": ranges},
+        **{"operators": {"NonMaxSuppression": 1}, **facts},
+    )
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"metadata": {ARCH: "YOLO"}},
+        {
+            "constants": {"scale_factor": 1},
+            "inputs": {"image": TensorSummary(shape=(1, 3, 64, 96), dtype="float32")},
+        },
+    ],
+)
+def test_paddledetections_rows_are_known_by_its_file_or_its_inputs(
+    facts: Mapping[str, Any],
+) -> None:
+    unproven = (number_range(1), *[ANY] * 5)
+    spec = claimed(_of_paddle(unproven, **facts), TOLD)
+    assert spec.options["columns"] == ["class", "score", *SIDES]
+    assert spec.options["box_frame"] == "pixels"
+    other = get_head("detections").examine(_of_paddle(unproven), (64, 96), TOLD)
+    assert isinstance(other, Question)
+    assert "does not prove which column is what" in other
+
+
+def test_the_number_of_the_rows_is_no_output_to_choose_from() -> None:
+    answer = get_head("detections").examine(_of_paddle(constants={"scale_factor": 1}), (64, 96), {})
+    assert isinstance(answer, Question)
+    assert "say which to keep" not in answer
+    assert "how pictures are normalised" in answer
+    assert tomllib.loads(answer.spec_text)["input"]["resize"] == "letterbox"
+    picture = {"image": TensorSummary(shape=(1, 3, 64, 96), dtype="float32")}
+    summary = _of_paddle(constants={"scale_factor": 1}, inputs=picture)
+    answer = get_head("detections").examine(summary, (64, 96), {})
+    assert isinstance(answer, Question)
+    assert "infer_cfg.yml" in answer
+    table = tomllib.loads(answer.spec_text)
+    assert table["input"]["resize"] == "stretch"
+    assert recognise(summary, (64, 96), table).spec.input.resize == "stretch"
 
 
 @pytest.mark.parametrize(

@@ -274,6 +274,16 @@ def _positive(step: _Step) -> list[Columns]:
     return [tuple(_limit(one, 0.0, math.inf) for one in step.columns(0))]
 
 
+def _rooted(step: _Step) -> list[Columns]:
+    """Takes the roots of the bounds; of less than 0 there is none."""
+    return [
+        tuple(
+            Range(low=math.sqrt(max(one.low, 0.0)), high=math.sqrt(max(one.high, 0.0)))
+            for one in step.columns(0)
+        )
+    ]
+
+
 def _extreme(choose: Callable[..., float]) -> Callable[[_Step], list[Columns]]:
     def rule(step: _Step) -> list[Columns]:
         columns = _zip(*map(step.columns, _all_inputs(step)))
@@ -373,6 +383,7 @@ _RULES: dict[str, Callable[[_Step], list[Columns]]] = {
     "Relu": _positive,
     "Slice": _sliced,
     "Split": _split,
+    "Sqrt": _rooted,
     "Sub": _arithmetic(lambda a, b: a - b),
     "TopK": _top_k,
     "Transpose": _transposed,

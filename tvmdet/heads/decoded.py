@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tvmdet.errors import InputError, ShapeError
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.base import ColumnRun, Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.box_evidence import are_decoded
 from tvmdet.heads.decoded_joined import emit_joined, find_joined, joined_shapes
 from tvmdet.heads.detection_decoding import boxes_reference, convention_of, emit_boxes
@@ -16,12 +18,12 @@ from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.libreyolo import libreyolo_input, selects_by_itself
 from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import choice, refuse_unknown_options
+from tvmdet.heads.paddledetection import advice, is_paddledetection, suppression
 from tvmdet.heads.queries import has_attention
 from tvmdet.heads.yolo_rows import LAYOUTS
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
-    import numpy as np
     from tvm import relax
 
 __all__ = ["DecodedHead"]
@@ -48,8 +50,19 @@ _PRIORS: Mapping[str, Any] = {
 }
 
 
+# What PaddleDetection's heads hand to their suppression, with ``export.nms=False`` or
+# ``exclude_nms=True`` (``ppyoloe_head.py``, ``pico_head.py``): boxes over ``scale_factor``.
+_PADDLE: Mapping[str, Any] = {
+    "columns": ["x1", "y1", "x2", "y2"],
+    "box_frame": "pixels",
+    "background": "none",
+}
+
+
 class DecodedHead(Head):
     """Boxes ``[N, A, 4]`` and scores ``[N, A, C]`` from 0 to 1; tvmdet suppresses.
+
+    Scores may as well be ``[N, C, A]``, as PaddleDetection's are: the number of rows tells.
 
     Both may be joined in one output, ``[N, A, 4 + C]`` or ``[N, 4 + C, A]``, whose name stands for
     the boxes and the scores. Rows of the usual maps whose boxes prove to be two corners are taken
@@ -74,17 +87,17 @@ class DecodedHead(Head):
         if isinstance(found, str):
             return found
         boxes, scores = found
-        if not asked and not joined and not _are_scores(summary, scores):
+        if not asked and not joined and not _are_scores(summary, boxes, scores):
             return f"the values of {scores} are not proven to be from 0 to 1"
-        if not asked and has_attention(summary):
-            return (
-                "it has attention, so its boxes may be a set prediction that needs no suppression"
-            )
         iou = None if joined else _pytorch_ssd(summary, boxes, scores, size_hw)
         known = _PRIORS if iou is not None else joined.proven if joined else {}
         told = joined.told if joined else ""
         if not known and not joined:
             known, told = _proven(summary, boxes, scores, size_hw)
+        if not asked and (joined or not known) and has_attention(summary):
+            return (
+                "it has attention, so its boxes may be a set prediction that needs no suppression"
+            )
         if not asked and not known and not _are_named(boxes, scores):
             return f"nothing says that {boxes} and {scores} are decoded boxes and their scores"
         layout = _layout(options, known)
@@ -92,7 +105,7 @@ class DecodedHead(Head):
             return _ask_for_layout(boxes)
         if joined:
             layout[_JOINED] = joined.layout
-        columns = joined.values - 4 if joined else int(summary.outputs[scores].shape[2] or 0)
+        columns = joined.values - 4 if joined else _columns_of(summary, boxes, scores)
         classes = columns - (layout["background"] != "none")
         if classes < 1:
             return f"{scores} is {summary.outputs[scores]}: no class beside the background"
@@ -102,18 +115,22 @@ class DecodedHead(Head):
         values = _input(summary, iou is not None, given, told)
         if isinstance(values, str):
             return values
+        by_paddle = is_paddledetection(summary)
+        threshold, line = suppression(summary) if by_paddle else (iou or 0.45, "")
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
             input=InputSpec(size_hw=size_hw, **values[0]),
             postprocess=PostprocessSpec(
-                iou_threshold=1.0 if selects_by_itself(summary.metadata) else iou or 0.45,
+                iou_threshold=1.0 if selects_by_itself(summary.metadata) else threshold,
                 multi_label=True,
             ),
             options={**layout, "box_output": boxes, "score_output": scores},
         )
         shown = f"{' '.join(layout['columns'])}, {layout['box_frame']}"
         reasons = [f"{boxes}: {shown}; {scores}: {classes} classes", labels[1], values[1]]
+        if by_paddle and "iou_threshold" not in given.get("postprocess", {}):
+            reasons.append(line)
         unused = [name for name in summary.exported_outputs if name not in (boxes, scores)]
         if unused:
             reasons.append(f"boxes are chosen by tvmdet; not used: {', '.join(unused)}")
@@ -147,6 +164,8 @@ class DecodedHead(Head):
         shapes = [summary.outputs[name].shape for name in names]
         if layout is not None and len(shapes[0]) == 3:
             shapes = joined_shapes(shapes[0], layout)
+        elif class_axis(*shapes) == 1:
+            shapes = [shapes[0], (shapes[1][0], shapes[1][2], shapes[1][1])]
         try:
             _check(shapes[0], shapes[1], spec)
         except ShapeError as error:
@@ -162,6 +181,9 @@ class DecodedHead(Head):
         if spec.options.get(_JOINED) is not None:
             boxes, scores = emit_joined(bb, boxes, spec.options[_JOINED])
         shapes = [tuple(int(dim) for dim in part.ty.shape) for part in (boxes, scores)]
+        if class_axis(shapes[0], shapes[1]) == 1:
+            scores = bb.emit(relax.op.permute_dims(scores, [0, 2, 1]))
+            shapes[1] = tuple(int(dim) for dim in scores.ty.shape)
         _check(shapes[0], shapes[1], spec)
         if spec.options["background"] != "none":
             first = int(spec.options["background"] == "first")
@@ -175,6 +197,8 @@ class DecodedHead(Head):
         if (layout := spec.options.get(_JOINED)) is not None:
             rows = boxes.transpose(0, 2, 1) if layout == "channels_first" else boxes
             boxes, scores = rows[:, :, :4], rows[:, :, 4:]
+        if class_axis(boxes.shape, scores.shape) == 1:
+            scores = np.moveaxis(scores, 1, 2)
         _check(boxes.shape, scores.shape, spec)
         kept = {"none": slice(None), "first": slice(1, None), "last": slice(-1)}
         scores = scores[:, :, kept[spec.options["background"]]]
@@ -204,17 +228,43 @@ def _find(summary: GraphSummary, options: Mapping[str, Any]) -> tuple[str, str] 
     if boxes is None:
         return "its outputs are not boxes [N, A, 4] and scores [N, A, C]"
     scores = chosen[1] or next(name for name in tables if name != boxes)
-    rows = [outputs[name].shape[1] for name in (boxes, scores)]
+    axis = class_axis(outputs[boxes].shape, outputs[scores].shape)
+    rows = [outputs[boxes].shape[1], outputs[scores].shape[3 - axis]]
     if rows[0] != rows[1] or (rows[0] or 0) < _FEWEST:
         return f"{boxes} has {rows[0]} rows and {scores} {rows[1]}; anchors are {_FEWEST} or more"
     return boxes, scores
 
 
-def _are_scores(summary: GraphSummary, name: str) -> bool:
-    ranges = summary.output_ranges.get(name, ())
-    runs = summary.column_runs(name, 2, 0, int(summary.outputs[name].shape[2] or 0))
+def class_axis(boxes: tuple[int | None, ...], scores: tuple[int | None, ...]) -> int:
+    """Returns along which dimension of scores the classes of a box lie: 2, or 1 for [N, C, A]."""
+    return 1 if len(scores) == 3 and scores[2] == boxes[1] != scores[1] else 2
+
+
+def _columns_of(summary: GraphSummary, boxes: str, scores: str) -> int:
+    """Returns how many scores a box has."""
+    shape = summary.outputs[scores].shape
+    return int(shape[class_axis(summary.outputs[boxes].shape, shape)] or 0)
+
+
+def _runs(summary: GraphSummary, boxes: str, scores: str) -> tuple[ColumnRun, ...]:
+    """Returns what is known of the scores of each class."""
+    shape = summary.outputs[scores].shape
+    axis = class_axis(summary.outputs[boxes].shape, shape)
+    return summary.column_runs(scores, axis, 0, int(shape[axis] or 0))
+
+
+def _are_scores(summary: GraphSummary, boxes: str, scores: str) -> bool:
+    ranges = summary.output_ranges.get(scores, ())
+    runs = _runs(summary, boxes, scores)
     proven = bool(ranges) and all(one.is_unit for one in ranges)
     return proven or (bool(runs) and all(run.is_score for run in runs))
+
+
+def _are_sigmoids(summary: GraphSummary, boxes: str, scores: str) -> bool:
+    """Returns whether scores are sigmoids, or made of some and of no softmax."""
+    runs = [run.operators for run in _runs(summary, boxes, scores)]
+    made = bool(runs) and all("Sigmoid" in run and "Softmax" not in run for run in runs)
+    return made or summary.output_sources.get(scores, frozenset()) == {"Sigmoid"}
 
 
 def _are_named(boxes: str, scores: str) -> bool:
@@ -230,7 +280,10 @@ def _proven(
     the scores ``pred_boxes``. A softmax may have a column for the background, sigmoids have none.
     """
     corners = are_decoded(summary, boxes, size_hw)
-    if corners is None or summary.output_sources.get(scores, frozenset()) != {"Sigmoid"}:
+    by_class = class_axis(summary.outputs[boxes].shape, summary.outputs[scores].shape) == 1
+    if corners is not False and by_class and is_paddledetection(summary):
+        return _PADDLE, f"{boxes} and {scores} are PaddleDetection's, before its suppression; "
+    if corners is None or not _are_sigmoids(summary, boxes, scores):
         return {}, ""
     columns = BOX_COLUMNS["corners" if corners else "center_size"]
     known = {"columns": list(columns), "box_frame": "pixels", "background": "none"}
@@ -290,7 +343,7 @@ def _input(
     if {"mean", "std", "resize"} <= set(table):
         return {}, "input as the spec says"
     return Question(
-        f"{told}nothing in the graph says how pictures are resized and normalised",
+        f"{told}nothing in the graph says how pictures are resized and normalised{advice(summary)}",
         spec_text='family = "decoded"\n[input]    # what the network was trained with\n'
         'color = "rgb"                  # or "bgr"\n'
         'resize = "letterbox"           # or "stretch"\n'

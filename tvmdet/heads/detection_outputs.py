@@ -22,6 +22,7 @@ from tvmdet.heads.names import (
     plain_name,
 )
 from tvmdet.heads.options import choice
+from tvmdet.heads.paddledetection import is_paddledetection
 from tvmdet.heads.ultralytics import is_ultralytics
 
 __all__ = [
@@ -88,10 +89,11 @@ BOX_COLUMNS = {
     "center_size": ("cx", "cy", "w", "h"),
 }
 _CORNERS = BOX_COLUMNS["corners"]
+_PADDLE = ("class", "score", *_CORNERS)
 _PATTERNS: dict[int, tuple[tuple[tuple[str, ...], str], ...]] = {
     6: (
         ((*_CORNERS, "score", "class"), "as YOLOv10 and Ultralytics' exports with nms=True"),
-        (("class", "score", *_CORNERS), "as PaddleDetection's exports"),
+        (_PADDLE, "as PaddleDetection's exports"),
     ),
     7: (
         (("batch", *_CORNERS, "class", "score"), "as YOLOv7's exports with NMS"),
@@ -281,9 +283,10 @@ def _columns(
         line = f"{boxes} has the columns x1 y1 x2 y2 score, as MMDeploy's exports"
         return (*_CORNERS, "score"), f"{line}; {of_rows['classes']} has the class numbers"
     ranges = summary.output_ranges.get(boxes, ())[:width]
-    matching = [
-        (columns, why) for columns, why in _PATTERNS.get(width, ()) if _matches(columns, ranges)
-    ]
+    patterns = _PATTERNS.get(width, ())
+    matching = [(columns, why) for columns, why in patterns if _matches(columns, ranges)]
+    if not matching and is_paddledetection(summary):
+        matching = [(columns, why) for columns, why in patterns if columns == _PADDLE]
     if len(matching) == 1:
         ((columns, why),) = matching
         return columns, f"{boxes} has the columns {' '.join(columns)}, {why}"

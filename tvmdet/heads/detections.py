@@ -33,6 +33,7 @@ from tvmdet.heads.landmarks import keypoints_line
 from tvmdet.heads.libreyolo import libreyolo_input
 from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import whole_number
+from tvmdet.heads.paddledetection import advice, is_paddledetection
 from tvmdet.heads.pose import KEYPOINT_COLUMNS, given_columns, row_keypoints
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
@@ -128,7 +129,7 @@ class DetectionsHead(Head):
         self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
     ) -> Question | None:
         """Asks for the output to keep, where chosen rows stand beside what they were chosen of."""
-        names = list(summary.exported_outputs)
+        names = [name for name, value in summary.exported_outputs.items() if len(value.shape) > 1]
         suppressed = any(summary.operators.get(name) for name in SUPPRESSION)
         kept = finished_rows(summary)
         if not suppressed or len(kept) != 1 or len(names) < 2:
@@ -238,10 +239,12 @@ def _input(
         return {**_TOP_LEFT, "color": color}, "letterbox from the top left"
     if "mean" in table and "std" in table:
         return dict(_TOP_LEFT), "letterbox from the top left"
+    usual, other = ("letterbox", "stretch")[:: -1 if is_paddledetection(summary) else 1]
     return Question(
-        "nothing in the graph says how pictures are normalised",
+        f"nothing in the graph says how pictures are normalised{advice(summary)}",
         spec_text='family = "detections"\n[input]    # what the network was trained with\n'
         'color = "rgb"                  # or "bgr"\n'
+        f'resize = "{usual}"           # or "{other}"\n'
         "mean = [0.0, 0.0, 0.0]         # in pixel units\n"
         "std = [255.0, 255.0, 255.0]",
     )

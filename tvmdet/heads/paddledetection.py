@@ -1,0 +1,53 @@
+"""What tells PaddleDetection's exports.
+
+Its ``infer_cfg.yml`` is read by :mod:`tvmdet.frontend.paddle_files`, which leaves hints. Exports
+without it have inputs that no other exporter has: ``scale_factor`` beside ``image``, ``im_shape``
+besides (``Trainer._get_infer_cfg_and_input_spec``).
+"""
+
+from __future__ import annotations
+
+from tvmdet.heads.base import GraphSummary
+from tvmdet.heads.names import plain_name
+
+__all__ = ["ARCH", "NMS_IOU", "advice", "is_paddledetection", "suppression"]
+
+ARCH = "paddledetection.arch"
+"""Key of a hint: ``arch`` of infer_cfg.yml."""
+
+NMS_IOU = "paddledetection.nms_iou"
+"""Key of a hint: the IoU threshold of a suppression that the network may have left out."""
+
+_SCALE = "scale_factor"
+_PICTURES = ("image", "x")
+
+
+def is_paddledetection(summary: GraphSummary) -> bool:
+    """Returns whether a network is an export of PaddleDetection's."""
+    if ARCH in summary.metadata:
+        return True
+    scaled = any(plain_name(name) == _SCALE for name in summary.constants)
+    return scaled and any(plain_name(name) in _PICTURES for name in summary.inputs)
+
+
+def advice(summary: GraphSummary) -> str:
+    """Returns where such an export says how pictures are fed, to end a reason with; or ''."""
+    if ARCH in summary.metadata or not is_paddledetection(summary):
+        return ""
+    return (
+        "; PaddleDetection writes it into infer_cfg.yml: lay that beside the model, or give "
+        "--spec infer_cfg.yml"
+    )
+
+
+def suppression(summary: GraphSummary) -> tuple[float, str]:
+    """Returns the IoU threshold for boxes that are not suppressed yet, and a line for people.
+
+    The file has PicoDet's only. Of the others that leave the suppression out, PP-YOLOE's
+    configurations have 0.7 and YOLOv3's 0.45; the first has a softmax over the distances.
+    """
+    told = summary.metadata.get(NMS_IOU)
+    if told is not None:
+        return float(told), f"IoU {told}, as infer_cfg.yml says"
+    name, threshold = ("PP-YOLOE", 0.7) if summary.operators.get("Softmax") else ("YOLOv3", 0.45)
+    return threshold, f"IoU {threshold}, as {name}'s configurations have it"
