@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tvmdet.counted import counted
+from tvmdet.frontend.config_values import is_three_numbers
 
 __all__ = ["read_huggingface"]
 
@@ -70,7 +71,7 @@ def _normalisation(processor: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     std: Any = [1.0] * 3
     if processor.get("do_normalize", True) is not False:
         mean, std = processor.get("image_mean"), processor.get("image_std")
-        if not _three(mean) or not _three(std) or 0 in std:
+        if not is_three_numbers(mean) or not is_three_numbers(std) or 0 in std:
             return (
                 {},
                 "image_mean and image_std are not three numbers each, deviations other than 0",
@@ -93,11 +94,3 @@ def _size(processor: Mapping[str, Any]) -> tuple[tuple[int, int] | None, dict[st
     if {"shortest_edge", "longest_edge", "max_height"} & set(size):
         return None, {"resize": "letterbox", "pad_position": "top_left"}
     return None, {}
-
-
-def _three(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(isinstance(v, int | float) and math.isfinite(v) for v in value)
-    )

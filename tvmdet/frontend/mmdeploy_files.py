@@ -6,9 +6,10 @@ test pipeline's transforms, its last one the test configuration.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from tvmdet.frontend.config_values import is_three_numbers, tables_in
 
 __all__ = ["MODEL_HINT", "read_mmdeploy"]
 
@@ -39,7 +40,7 @@ def read_mmdeploy(files: Mapping[str, Any]) -> Answer:
     for task in tasks:
         if task.get("module") == "Transform":
             walk = _Transforms()
-            walk.run(_tables(task.get("transforms")))
+            walk.run(tables_in(task.get("transforms")))
             size_hw = walk.size_hw
             if walk.input:
                 given["input"] = walk.input
@@ -57,12 +58,7 @@ def read_mmdeploy(files: Mapping[str, Any]) -> Answer:
 
 def _tasks(pipeline: Any) -> list[Mapping[str, Any]]:
     inner = pipeline.get("pipeline") if isinstance(pipeline, Mapping) else None
-    return _tables(inner.get("tasks")) if isinstance(inner, Mapping) else []
-
-
-def _tables(value: Any) -> list[Mapping[str, Any]]:
-    items = value if isinstance(value, list) else []
-    return [item for item in items if isinstance(item, Mapping)]
+    return tables_in(inner.get("tasks")) if isinstance(inner, Mapping) else []
 
 
 class _Transforms:
@@ -110,7 +106,7 @@ class _Transforms:
 
     def _normalize(self, transform: Mapping[str, Any]) -> None:
         mean, std = transform.get("mean"), transform.get("std")
-        if not (_three(mean) and _three(std)) or 0 in (std or ()):
+        if not (is_three_numbers(mean) and is_three_numbers(std)) or 0 in (std or ()):
             self.doubts.append("Normalize has not three means and deviations; it is left away")
             return
         to_rgb = transform.get("to_rgb")
@@ -133,7 +129,7 @@ class _Transforms:
             self.input.setdefault("pad_value", levels)
         elif not self._normalised:
             levels = value if isinstance(value, list) else [value] * 3
-            if _three(levels) and all(0 <= level <= 255 for level in levels):
+            if is_three_numbers(levels) and all(0 <= level <= 255 for level in levels):
                 self.input["pad_value"] = [round(level) for level in levels]
 
     def _take_size(self, size: Any) -> None:
@@ -144,20 +140,11 @@ class _Transforms:
                 self.size_hw = (side, side)
 
 
-def _three(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(isinstance(v, int | float) and type(v) is not bool for v in value)
-        and all(math.isfinite(v) for v in value)
-    )
-
-
 def _thresholds(tasks: Sequence[Mapping[str, Any]], detail: Any, deploy: Any) -> dict[str, Any]:
     """Returns thresholds of the test configuration, for exports without suppression inside."""
     codebase = detail.get("codebase_config") if isinstance(detail, Mapping) else None
     codebase = codebase if isinstance(codebase, Mapping) else {}
-    nets = [str(net.get("net")) for net in _tables(deploy.get("models"))]
+    nets = [str(net.get("net")) for net in tables_in(deploy.get("models"))]
     if codebase.get("model_type") == "end2end" or "end2end.onnx" in nets:
         # The network has applied them; the head of such outputs suppresses nothing.
         return {}

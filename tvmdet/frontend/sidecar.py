@@ -1,4 +1,4 @@
-"""What lies beside a model and says what it is: a spec, MMDeploy's files, Hugging Face's.
+"""What lies beside a model and says what it is: a spec, MMDeploy's files, Hugging Face's, Paddle's.
 
 Which files belong to ``folder/detector.onnx``:
 
@@ -6,7 +6,9 @@ Which files belong to ``folder/detector.onnx``:
 - MMDeploy's ``deploy.json`` when it names ``detector.onnx`` as a net, and then ``pipeline.json``
   and ``detail.json`` with it;
 - Hugging Face's ``preprocessor_config.json`` and ``config.json`` when the model is called
-  ``model*.onnx`` or is alone in the folder; for a folder called ``onnx`` those of its parent too.
+  ``model*.onnx`` or is alone in the folder; for a folder called ``onnx`` those of its parent too;
+- PaddleDetection's ``infer_cfg.yml``, or else ``inference.yml``, when the model is called
+  ``model*.onnx`` or ``inference*.onnx`` or is alone in the folder.
 
 What a user gives wins over a spec file, a spec file over the others, and all over the graph.
 """
@@ -20,16 +22,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tvmdet.errors import InputError
 from tvmdet.frontend.huggingface_files import read_huggingface
 from tvmdet.frontend.label_files import names_in, read_labels
 from tvmdet.frontend.mmdeploy_files import read_mmdeploy
+from tvmdet.frontend.paddle_files import is_paddle, read_paddle
 
-__all__ = ["Sidecar", "find_sidecar", "merge_given", "read_json_spec"]
+__all__ = ["Sidecar", "find_sidecar", "merge_given", "read_json_spec", "read_yaml_spec"]
 
 _LARGEST = 4 * 1024 * 1024  # bytes; a configuration is thousands of times smaller
 _MMDEPLOY = ("deploy.json", "pipeline.json", "detail.json")
 _HUGGINGFACE = ("preprocessor_config.json", "config.json")
+_PADDLE = ("infer_cfg.yml", "inference.yml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +99,22 @@ def read_json_spec(path: Path) -> Sidecar:
     return Sidecar(given=values, files=(path.name,))
 
 
+def read_yaml_spec(path: Path) -> Sidecar | None:
+    """Reads a YAML file that the user gives as the spec, where it is PaddleDetection's.
+
+    Returns:
+        What it says, or None for another file, which may hold class names.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        values = yaml.safe_load(_read(path))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None  # who reads class names says what is wrong
+    return _interpret({path.name: values}, (path.name,)) if is_paddle(values) else None
+
+
 def merge_given(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Returns both, ``over`` winning; tables are merged key by key."""
     merged = dict(under)
@@ -105,7 +127,7 @@ def merge_given(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, 
 
 
 def _belonging(model_path: Path, folder: Path) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Returns groups of JSON files that belong to the model: names, and values by plain name."""
+    """Returns groups of files that belong to the model: names, and values by plain name."""
     groups = []
     deploy = _load_json(folder / _MMDEPLOY[0]) if (folder / _MMDEPLOY[0]).is_file() else {}
     nets = deploy.get("models")
@@ -121,6 +143,11 @@ def _belonging(model_path: Path, folder: Path) -> list[tuple[tuple[str, ...], di
         values = {name: value for name, value in values.items() if _kind(value) == name}
         if values:
             groups.append((tuple(values), values))
+    paddle = [name for name in _PADDLE if (folder / name).is_file()]
+    if paddle and (model_path.name.startswith(("model", "inference")) or _is_alone(folder)):
+        parsed = _load_yaml(folder / paddle[0])
+        if is_paddle(parsed):
+            groups.append(((paddle[0],), {paddle[0]: parsed}))
     return groups
 
 
@@ -136,9 +163,13 @@ def _is_alone(folder: Path) -> bool:
 
 
 def _interpret(values: Mapping[str, Any], names: tuple[str, ...]) -> Sidecar:
-    """Returns what JSON files of one framework say."""
-    mmdeploy = any(name in _MMDEPLOY for name in values)
-    given, size_hw, hints, reasons = (read_mmdeploy if mmdeploy else read_huggingface)(values)
+    """Returns what files of one framework say."""
+    paddle = next((one for one in values.values() if is_paddle(one)), None)
+    if paddle is not None:
+        given, size_hw, hints, reasons = read_paddle(paddle)
+    else:
+        mmdeploy = any(name in _MMDEPLOY for name in values)
+        given, size_hw, hints, reasons = (read_mmdeploy if mmdeploy else read_huggingface)(values)
     shown = ", ".join(names)
     return Sidecar(
         given=given,
@@ -192,6 +223,14 @@ def _parse_json(path: Path) -> Any:
         return json.loads(_read(path))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}; correct it, or move it away") from error
+
+
+def _load_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(_read(path))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        raise InputError(f"{path} is not YAML: {problem}; correct it, or move it away") from error
 
 
 def _table(path: Path, values: Any) -> dict[str, Any]:

@@ -10,7 +10,13 @@ from typing import Any
 
 from tvmdet.errors import InputError
 from tvmdet.frontend.label_files import LABEL_SUFFIXES, read_labels
-from tvmdet.frontend.sidecar import Sidecar, find_sidecar, merge_given, read_json_spec
+from tvmdet.frontend.sidecar import (
+    Sidecar,
+    find_sidecar,
+    merge_given,
+    read_json_spec,
+    read_yaml_spec,
+)
 from tvmdet.spec import DetectorSpec
 
 __all__ = ["read_given", "read_spec"]
@@ -32,7 +38,8 @@ def read_given(
     Args:
         model_path: The ONNX file, whose folder may hold sidecar files.
         spec: What the user gives, which wins: as for :func:`read_spec`, or the path of a JSON
-            file: a spec, class names, or one of MMDeploy's or Hugging Face's configurations.
+            file: a spec, class names, or one of MMDeploy's or Hugging Face's configurations; or
+            PaddleDetection's infer_cfg.yml.
 
     Returns:
         Both merged, and in ``reasons`` what came from which file.
@@ -44,18 +51,27 @@ def read_given(
     given = {}
     if beside.files:
         given = _check(dict(beside.given), ", ".join(beside.files), model_path.parent)
-    if not isinstance(spec, str | Path) or Path(spec).suffix.lower() != ".json":
+    path = Path(spec) if isinstance(spec, str | Path) else None
+    named = None if path is None else _read_config(path)
+    if path is None or named is None:
         merged = merge_given(given, read_spec(spec))
         return replace(beside, given=merged, with_spec=spec is not None)
-    named = read_json_spec(Path(spec))
     return Sidecar(
-        given=merge_given(given, _check(dict(named.given), str(spec), Path(spec).parent)),
+        given=merge_given(given, _check(dict(named.given), str(path), path.parent)),
         size_hw=named.size_hw or beside.size_hw,
         hints={**beside.hints, **named.hints},
         files=beside.files,
         reasons=beside.reasons + named.reasons,
         with_spec=True,
     )
+
+
+def _read_config(path: Path) -> Sidecar | None:
+    """Returns what a JSON file or a framework's YAML file says; None for a file of another kind."""
+    suffix = path.suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        return read_yaml_spec(path)
+    return read_json_spec(path) if suffix == ".json" else None
 
 
 def read_spec(spec: str | Path | Mapping[str, Any] | DetectorSpec | None) -> dict[str, Any]:
