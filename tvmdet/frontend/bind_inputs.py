@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tvmdet.errors import InputError, ModelError
+from tvmdet.frontend.count_boxes import COUNTED, count_boxes
 from tvmdet.frontend.gather_selected import LOOKED_UP, gather_selected
 from tvmdet.frontend.image_input import ImageInput, find_image_input, input_summaries
 from tvmdet.frontend.load import LoadedModel
@@ -67,7 +68,8 @@ def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[st
     """Returns the network with the picture as its only input.
 
     What the file was before each rewrite of loading is bound alike. Rows that a suppression chose
-    become their boxes, scores and class numbers (:mod:`tvmdet.frontend.gather_selected`).
+    become their boxes, scores and class numbers (:mod:`tvmdet.frontend.gather_selected`), and
+    Paddle2ONNX's find their scores (:mod:`tvmdet.frontend.count_boxes`).
 
     Args:
         loaded: The model as exported; it is left as it is.
@@ -79,9 +81,12 @@ def bind_inputs(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[st
             to write.
         InputError: A constant of the spec does not fit its input.
     """
-    gathered = gather_selected(loaded)
+    counted = count_boxes(loaded)
+    gathered = gather_selected(counted)
     bound = _bind(gathered, size_hw, given)
-    if gathered is not loaded:
+    if counted is not loaded:
+        bound = replace(bound, reasons=(*bound.reasons, COUNTED))
+    if gathered is not counted:
         bound = replace(bound, reasons=(*bound.reasons, LOOKED_UP))
     loaded = gathered
     if not loaded.earlier:
