@@ -218,7 +218,9 @@ def test_the_number_of_the_rows_is_no_output_to_choose_from() -> None:
     assert "infer_cfg.yml" in answer
     table = tomllib.loads(answer.spec_text)
     assert table["input"]["resize"] == "stretch"
-    assert recognise(summary, (64, 96), table).spec.input.resize == "stretch"
+    found = recognise(summary, (64, 96), table)
+    assert found.spec.input.resize == "stretch"
+    assert not any("letterbox" in line for line in found.reasons)
 
 
 @pytest.mark.parametrize(

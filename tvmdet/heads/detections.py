@@ -214,7 +214,8 @@ def _input(
     if stated is not None:
         if _stretches(summary):
             return {**stated[0], "resize": "stretch"}, f"{stated[1]}; stretched, as torchvision SSD"
-        line = f"{stated[1]}; letterbox from the top left, its border of the mean colour"
+        fitted = "; letterbox from the top left, its border of the mean colour"
+        line = f"{stated[1]}{'' if 'resize' in given.get('input', {}) else fitted}"
         return {**stated[0], **_TOP_LEFT, "pad_value": mean_levels(summary, stated[0])}, line
     if is_rtdetr(summary.metadata):
         line = "input RGB / 255, stretched: as Ultralytics trains RT-DETR"
@@ -238,7 +239,8 @@ def _input(
         color = "bgr" if inner is not None and inner.reverses else "rgb"
         return {**_TOP_LEFT, "color": color}, "letterbox from the top left"
     if "mean" in table and "std" in table:
-        return dict(_TOP_LEFT), "letterbox from the top left"
+        fitted = "input as the spec says" if "resize" in table else "letterbox from the top left"
+        return dict(_TOP_LEFT), fitted
     usual, other = ("letterbox", "stretch")[:: -1 if is_paddledetection(summary) else 1]
     return Question(
         f"nothing in the graph says how pictures are normalised{advice(summary)}",
