@@ -15,7 +15,7 @@ import tvmdet
 from tvmdet.errors import InputError
 from tvmdet.frontend.sidecar import find_sidecar
 from tvmdet.frontend.user_spec import read_given
-from tvmdet.heads.paddledetection import ARCH, NMS_IOU
+from tvmdet.heads.paddledetection import ARCH, METRIC, NMS_IOU
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "is_scale": True}
 PIXELS = {"color": "rgb", "mean": [0, 0, 0], "std": [1, 1, 1]}
@@ -151,9 +151,9 @@ def test_what_is_otherwise_here_is_said(tmp_path: Path) -> None:
 
 
 def test_labels_and_architecture(tmp_path: Path) -> None:
-    found = _said(tmp_path, label_list=["cat", "dog"], arch="YOLO")
+    found = _said(tmp_path, label_list=["cat", "dog"], arch="YOLO", metric="COCO")
     assert found.given["labels"] == ["cat", "dog"]
-    assert found.hints == {ARCH: "YOLO"}
+    assert found.hints == {ARCH: "YOLO", METRIC: "COCO"}
     assert "labels" not in _said(tmp_path, label_list=["cat", 3]).given
     assert "labels" not in _said(tmp_path, label_list=[]).given
 
@@ -237,3 +237,21 @@ def test_an_export_without_suppression_needs_no_other_spec(scaled: bool, tmp_pat
     assert (spec.family, spec.labels) == ("decoded", ("a", "b", "c"))
     assert (spec.input.resize, spec.postprocess.iou_threshold) == ("stretch", 0.5)
     assert list(spec.options["columns"]) == ["x1", "y1", "x2", "y2"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "reason"),
+    [
+        ("RBOX", "infer_cfg.yml says metric RBOX: it finds oriented boxes"),
+        ("KeyPointTopDownCOCOEval", "it finds the points of a person, and no boxes"),
+    ],
+)
+def test_what_is_judged_by_other_metrics_has_no_boxes(
+    metric: str, reason: str, tmp_path: Path
+) -> None:
+    path = save(_before_suppression(scaled=False), tmp_path / "model.onnx")
+    _write(tmp_path, STRETCH, metric=metric, label_list=["a", "b", "c"])
+    with pytest.raises(tvmdet.ModelError, match=reason):
+        tvmdet.import_onnx(path)
+    spec = tvmdet.import_onnx(path, spec={"family": "decoded"}).spec
+    assert spec.labels == ("a", "b", "c")

@@ -11,7 +11,7 @@ from typing import Any
 
 from tvmdet.counted import counted
 from tvmdet.frontend.config_values import is_three_numbers, tables_in
-from tvmdet.heads.paddledetection import ARCH, NMS_IOU
+from tvmdet.heads.paddledetection import ARCH, METRIC, NMS_IOU
 
 __all__ = ["is_paddle", "read_paddle"]
 
@@ -53,6 +53,9 @@ def read_paddle(values: Mapping[str, Any]) -> Answer:
     if isinstance(arch, str) and arch:
         hints[ARCH] = arch
         reasons.append(f"the architecture is PaddleDetection's {arch}")
+    metric = values.get("metric")
+    if isinstance(metric, str) and metric:
+        hints[METRIC] = metric
     thresholds = _thresholds(values.get("NMS"))
     if thresholds and arch == _SUPPRESSED_LATER:
         given["postprocess"] = thresholds

@@ -11,6 +11,7 @@ from tvmdet.coco_names import spread_over_numbers
 from tvmdet.errors import InputError, ModelError
 from tvmdet.heads import AtOdds, GraphSummary, Near, Question, Recognition, all_heads, get_head
 from tvmdet.heads.no_detector import refuse_without_boxes
+from tvmdet.heads.paddledetection import refuse_metric
 from tvmdet.heads.ultralytics import refuse_task
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
@@ -128,7 +129,7 @@ def _ask_for(
 def _ask_all(
     summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
 ) -> Recognition:
-    if refusal := refuse_task(summary.metadata):
+    if refusal := refuse_task(summary.metadata) or refuse_metric(summary.metadata):
         raise ModelError(
             f"{refusal}; compile the network without a head (--raw) and keep your own "
             "post-processing, or give its family in a spec if the metadata are wrong"

@@ -7,19 +7,40 @@ besides (``Trainer._get_infer_cfg_and_input_spec``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tvmdet.heads.base import GraphSummary
 from tvmdet.heads.names import plain_name
 
-__all__ = ["ARCH", "NMS_IOU", "advice", "is_paddledetection", "suppression"]
+__all__ = [
+    "ARCH",
+    "METRIC",
+    "NMS_IOU",
+    "advice",
+    "is_paddledetection",
+    "refuse_metric",
+    "suppression",
+]
 
 ARCH = "paddledetection.arch"
 """Key of a hint: ``arch`` of infer_cfg.yml."""
+
+METRIC = "paddledetection.metric"
+"""Key of a hint: ``metric`` of infer_cfg.yml, by which its models are judged."""
 
 NMS_IOU = "paddledetection.nms_iou"
 """Key of a hint: the IoU threshold of a suppression that the network may have left out."""
 
 _SCALE = "scale_factor"
 _PICTURES = ("image", "x")
+# How metrics begin that judge no boxes x1 y1 x2 y2 (``get_categories`` in ``category.py``).
+_OTHER_METRICS = {
+    "rbox": "it finds oriented boxes",
+    "keypoint": "it finds the points of a person, and no boxes",
+    "pose3d": "it finds points in space, and no boxes",
+    "reid": "it tells objects from each other, and finds none",
+    "culane": "it finds lanes",
+}
 
 
 def is_paddledetection(summary: GraphSummary) -> bool:
@@ -28,6 +49,14 @@ def is_paddledetection(summary: GraphSummary) -> bool:
         return True
     scaled = any(plain_name(name) == _SCALE for name in summary.constants)
     return scaled and any(plain_name(name) in _PICTURES for name in summary.inputs)
+
+
+def refuse_metric(metadata: Mapping[str, str]) -> str:
+    """Returns why a network that infer_cfg.yml describes has no upright boxes, or ''."""
+    metric = metadata.get(METRIC, "")
+    found = (what for name, what in _OTHER_METRICS.items() if metric.lower().startswith(name))
+    what = next(found, "")
+    return f"infer_cfg.yml says metric {metric}: {what}" if what else ""
 
 
 def advice(summary: GraphSummary) -> str:
