@@ -29,6 +29,7 @@ from detections_samples import (
 )
 from head_tools import ANY, UNIT, assert_decodes_as_reference, number_range, summary_of
 
+from tvmdet.errors import ModelError
 from tvmdet.frontend.recognise import recognise
 from tvmdet.heads import GraphSummary, Recognition, TensorSummary, get_head
 from tvmdet.heads.base import BOX_MASKS, Normalisation, Question, Range
@@ -203,6 +204,12 @@ def test_paddledetections_rows_are_known_by_its_file_or_its_inputs(
     other = get_head("detections").examine(_of_paddle(unproven), (64, 96), TOLD)
     assert isinstance(other, Question)
     assert "does not prove which column is what" in other
+
+
+def test_more_labels_than_class_numbers_do_not_fit() -> None:
+    given = {**TOLD, "labels": ["a", "b", "c"]}  # PaddleDetection writes COCO's 80 by default
+    with pytest.raises(ModelError, match=r"does not fit it(?s:.*)3 labels, but class numbers are"):
+        recognise(_of_paddle(metadata={ARCH: "YOLO"}), (64, 96), given)
 
 
 def test_the_number_of_the_rows_is_no_output_to_choose_from() -> None:

@@ -7,7 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tvmdet.coco_names import spread_over_numbers
-from tvmdet.heads.base import BOX_MASKS, Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.base import (
+    BOX_MASKS,
+    AtOdds,
+    Decoded,
+    GraphSummary,
+    Head,
+    Question,
+    Recognition,
+)
 from tvmdet.heads.dense_inputs import stretched
 from tvmdet.heads.detection_decoding import (
     check_options,
@@ -192,6 +200,8 @@ def _labels(
         return names, 1, f"{line}, by class number from 1: number 0 is the background"
     if count is None and _starts_at_zero(found):
         return names, 0, f"{line}, by class number from 0"
+    if count is not None and len(names) > count:
+        return AtOdds(f"there are {len(names)} labels, but class numbers are from 0 to {count - 1}")
     shown = "any" if count is None else f"0 to {count - 1}"
     return Question(
         f"there are {len(names)} labels, and the class numbers may be {shown}: which number has "
