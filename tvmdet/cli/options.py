@@ -105,7 +105,7 @@ Spec = Annotated[
         "--spec",
         metavar="FILE.toml",
         help="What the detector is, over what is recognised; or its class names: coco.names, "
-        "labels.txt, data.yaml, a JSON list.",
+        "labels.txt, data.yaml, a JSON list; or PaddleDetection's infer_cfg.yml.",
     ),
 ]
 Threads = Annotated[
