@@ -77,6 +77,45 @@ def test_least_of_joined_sizes_is_a_size() -> None:
     check(make(graph, [best], opset=11), _seen())
 
 
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize(
+    ("operator", "turned"), [("Less", 0), ("Greater", 1), ("Less", 1), ("Greater", 0)]
+)
+def test_choice_of_the_lesser_or_greater_size_is_a_size(
+    operator: str, turned: int, opset: int
+) -> None:
+    """MMDeploy writes the least of k and the number of rows as a choice (rewriter of topk)."""
+    graph = Graph()
+    found = graph.node("NonZero", graph.node("Greater", "x", graph.constant(0.0)))
+    values = graph.node("Gather", "x", graph.node("Reshape", found, ints(graph, -1)))
+    padded = graph.node("Concat", values, graph.constant([0.5, 0.25, 0.125]), axis=0)
+    count = graph.node("Gather", graph.node("Shape", values), graph.constant(0, np.int64))
+    count = graph.node("Add", graph.constant(0, np.int64), count)
+    three = graph.constant(3, np.int64)
+    branches = (count, three) if turned else (three, count)
+    k = graph.node("Where", graph.node(operator, three, count), *branches)
+    least = turned == (operator == "Greater")
+    best = graph.node(
+        "TopK", values if least else padded, graph.node("Reshape", k, ints(graph, 1)), outputs=2
+    )
+    check(make(graph, [best], opset=opset), _seen())
+
+
+def test_comparison_of_sizes_may_choose_other_values() -> None:
+    graph = Graph()
+    values = graph.node("Gather", "x", chosen(graph))
+    count = graph.node("Gather", graph.node("Shape", values), graph.constant(0, np.int64))
+    few = graph.node("LessOrEqual", count, graph.constant(4, np.int64))
+    never = graph.node("Greater", count, graph.constant(12, np.int64))
+    factors = graph.node("Where", few, graph.constant([2.0]), graph.constant([3.0]))
+    outputs = [
+        graph.node("Mul", values, factors),
+        graph.node("Where", never, graph.constant([2.0]), graph.constant([3.0])),
+        graph.node("Where", few, count, graph.constant(7, np.int64)),
+    ]
+    check(make(graph, outputs), _seen())
+
+
 def test_floats_computed_of_sizes_stay_floats() -> None:
     graph = Graph()
     rows = chosen(graph)

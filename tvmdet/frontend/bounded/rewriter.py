@@ -121,7 +121,7 @@ class Rewriter:
         given = [value for value in inputs if value is not None]
         standard = node.domain in DEFAULT_DOMAINS
         operator = node.op_type if standard else f"{node.domain}.{node.op_type}"
-        symbolic = any(value.sizes is not None for value in given)
+        symbolic = any(v.sizes is not None or v.comparisons is not None for v in given)
         if standard and (symbolic or node.op_type in _READ_SIZES):
             sizes = compute_sizes(self, node, inputs)
             if sizes is not None:

@@ -3,12 +3,14 @@
 A shape computation (Shape, Gather, Mul, Concat into a Reshape or Expand) is followed element by
 element; an element is an integer, a bool or an :class:`Extent`. What cannot be said as a product
 of symbols (a minimum, a difference) becomes a symbol of its own whose count the network computes.
+A choice of the lesser or the greater of two sizes is a minimum or a maximum.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +18,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from tvmdet.frontend.bounded.attributes import attribute, axes_of
-from tvmdet.frontend.bounded.values import Extent, Value, extent_of
+from tvmdet.frontend.bounded.values import Comparison, Extent, Value, extent_of
 
 if TYPE_CHECKING:
     from tvmdet.frontend.bounded.rewriter import Rewriter
@@ -41,6 +43,7 @@ _FLOAT_OPERATORS = (
     "Squeeze",
     "Unsqueeze",
 )
+_COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _LARGEST_WHOLE = 1 << 24  # every whole number up to it is a float32
 
 
@@ -68,8 +71,11 @@ def compute_sizes(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]
             return None
         if dtype not in (*_INTEGERS, *_FLOATS):
             return None
-    if node.op_type == "Equal":
+    if node.op_type in _COMPARISONS:
         dtype = TensorProto.BOOL
+    if any(isinstance(element, Comparison) for element in result.reshape(-1)):
+        operands = [rw.tensor(value) for value in inputs if value is not None]
+        return replace(rw.plain(rw.emit.copy(node, operands)[0]), comparisons=result)
     if not any(isinstance(element, Extent) for element in result.reshape(-1)):
         name = rw.emit.constant(result.tolist(), helper.tensor_dtype_to_np_dtype(dtype))
         return rw.plain(name)
@@ -77,7 +83,12 @@ def compute_sizes(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]
 
 
 def _known(rw: Rewriter, node: onnx.NodeProto, value: Value) -> np.ndarray | None:
-    """Returns the sizes that a value holds, also as floats where the node keeps them whole."""
+    """Returns the sizes that a value holds, also as floats where the node keeps them whole.
+
+    Of a choice's condition the comparisons.
+    """
+    if value.comparisons is not None and node.op_type == "Where":
+        return value.comparisons
     if value.dtype not in _FLOATS or node.op_type not in _FLOAT_OPERATORS:
         return rw.sizes(value)
     if value.sizes is not None:
@@ -176,6 +187,10 @@ def _upper(size: Any) -> int:
     return size.upper if isinstance(size, Extent) else int(size)
 
 
+def _lower(size: Any) -> int:
+    return 0 if isinstance(size, Extent) else int(size)
+
+
 def _plus(rw: Rewriter, left: Any, right: Any) -> Any:
     if not isinstance(left, Extent) and not isinstance(right, Extent):
         return left + right
@@ -237,6 +252,22 @@ def _equals(_rw: Rewriter, left: Any, right: Any) -> Any:
     return _UNKNOWN
 
 
+def _less(_rw: Rewriter, left: Any, right: Any) -> Any:
+    if _upper(left) < _lower(right):
+        return True
+    if left == right or _lower(left) >= _upper(right):
+        return False
+    return Comparison(first=left, second=right)
+
+
+def _at_most(_rw: Rewriter, left: Any, right: Any) -> Any:
+    if left == right or _upper(left) <= _lower(right):
+        return True
+    if _lower(left) > _upper(right):
+        return False
+    return Comparison(first=left, second=right)
+
+
 def _pairwise(function: Callable[[Any, Any, Any], Any]) -> Callable[..., np.ndarray | None]:
     def compute(rw: Rewriter, _node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
         result = known[0]
@@ -253,14 +284,24 @@ def _pairwise(function: Callable[[Any, Any, Any], Any]) -> Callable[..., np.ndar
     return compute
 
 
-def _where(_rw: Rewriter, _node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
+def _where(rw: Rewriter, _node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
     condition, left, right = np.broadcast_arrays(*known)
     if any(isinstance(element, Extent) for element in condition.reshape(-1)):
         return None
     result = np.empty(condition.shape, object)
     for at in itertools.product(*map(range, condition.shape)):
-        result[at] = left[at] if condition[at] else right[at]
+        result[at] = _chosen(rw, condition[at], left[at], right[at])
     return result
+
+
+def _chosen(rw: Rewriter, condition: Any, left: Any, right: Any) -> Any:
+    """Returns one of two sizes, as a bool or a comparison of these two says."""
+    if not isinstance(condition, Comparison):
+        return left if condition else right
+    compared = (condition.first, condition.second)
+    if (left, right) == compared:
+        return _least(rw, left, right)
+    return _greatest(rw, left, right) if (right, left) == compared else _UNKNOWN
 
 
 def _gather(_rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
@@ -339,7 +380,11 @@ _OPERATORS: dict[str, Callable[..., np.ndarray | None]] = {
     "Div": _pairwise(_over),
     "Equal": _pairwise(_equals),
     "Gather": _gather,
+    "Greater": _pairwise(lambda rw, left, right: _less(rw, right, left)),
+    "GreaterOrEqual": _pairwise(lambda rw, left, right: _at_most(rw, right, left)),
     "Identity": _reshape,
+    "Less": _pairwise(_less),
+    "LessOrEqual": _pairwise(_at_most),
     "Max": _pairwise(_greatest),
     "Min": _pairwise(_least),
     "Mul": _pairwise(_multiplied),

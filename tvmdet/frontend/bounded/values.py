@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Extent", "Lanes", "Size", "Symbol", "Value", "extent_of"]
+__all__ = ["Comparison", "Extent", "Lanes", "Size", "Symbol", "Value", "extent_of"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,6 +54,14 @@ Size = int | Extent
 
 
 @dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two sizes of which the image decides whether the first is less than the second."""
+
+    first: Size
+    second: Size
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lanes:
     """Spaces that differ along an axis, such as the columns of NonMaxSuppression.
 
@@ -77,6 +85,8 @@ class Value:
         symbols: Per dimension the symbol, None where the size is fixed.
         sizes: Its elements where they are sizes: an object array of ``int``, ``bool`` and
             :class:`Extent`.
+        comparisons: Its elements where it compares sizes: an object array of ``bool`` and
+            :class:`Comparison`.
         space: For positions: the symbol whose masked rows they count, None for plain numbers
             (and for positions in dimensions whose real rows come first: the same numbers).
         iota_axis: The axis along which the value is 0, 1, 2, ... at every row, real or not.
@@ -89,6 +99,7 @@ class Value:
     shape: tuple[int, ...]
     symbols: tuple[Symbol | None, ...]
     sizes: np.ndarray | None = None
+    comparisons: np.ndarray | None = None
     space: Symbol | Lanes | None = None
     iota_axis: int | None = None
     grid: tuple[int, ...] = ()
