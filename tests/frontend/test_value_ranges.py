@@ -104,6 +104,13 @@ def test_ranges(build: Build, wanted: tuple[tuple[float, float, bool], ...]) -> 
     assert tuple((one.low, one.high, one.whole) for one in found) == wanted
 
 
+def test_weights_that_are_no_numbers_prove_nothing() -> None:
+    """Signalling ones, as memory that nothing wrote has them, warn when they are cast."""
+    weight = np.array([0x7FA00000], np.uint32).view(np.float32)
+    (found,) = _ranges(lambda g: g.node("Expand", g.constant(weight), g.constant([1], int)))
+    assert (found.low, found.high) == (-INF, INF)
+
+
 @pytest.mark.parametrize("build", [_rows, _class_of_flat, _index])
 def test_values_lie_in_their_ranges(build: Build) -> None:
     model = _model(build)

@@ -99,7 +99,7 @@ def _of_array(array: np.ndarray) -> Columns:
             high=float(column.max()),
             whole=bool(np.all(column == np.floor(column))),
         )
-        if np.all(np.isfinite(column.astype(np.float64)))
+        if column.dtype.kind != "f" or np.all(np.isfinite(column))
         else ANYTHING
         for column in rows.T
     )
