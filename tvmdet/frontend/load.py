@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tvmdet.diagnosis import Proof
 from tvmdet.errors import ModelError
 from tvmdet.frontend.check_operands import check_operands
+from tvmdet.frontend.custom_sampling import replace_custom_sampling
 from tvmdet.frontend.custom_suppression import replace_custom_suppressions
 from tvmdet.frontend.external_data import embed_external_data
 from tvmdet.frontend.functions import inline_functions
@@ -139,7 +140,9 @@ def load_onnx(
     name_nodes(proto.graph)
     if outputs:
         keep_outputs(proto, outputs)
-    proto = replace_custom_suppressions(proto)
+    proto = replace_custom_suppressions(replace_custom_sampling(proto))
+    given, opset = opset, _check_opset(path, proto, limits)
+    exported = None if given == opset else given
     earlier: list[Earlier] = []
     if has_integer_operators(proto):
         check_shape_lengths(proto)
@@ -153,7 +156,6 @@ def load_onnx(
         check_operands(path, proto)
         _check_model(path, proto)
         match_types(proto)
-    exported = None
     if not foreign and opset < OLDEST_READ:
         earlier.append(Earlier(model=proto, rewrite=RAISED))
         exported = opset

@@ -1,0 +1,123 @@
+"""Sampling nodes of MMDeploy, rewritten in standard ONNX.
+
+MMDeploy exports at opset 11, which has neither GridSample nor DeformConv, and writes operators of
+its own instead (``mmdeploy/pytorch/symbolics/grid_sampler.py``, ``deform_conv.py`` and
+``modulated_deform_conv.py`` of ``mmdeploy/mmcv/ops``). The model is brought to the opset that has
+them. ONNX Runtime does not run these nodes without MMDeploy's library, so that their rewriting
+cannot be proven on the export; the tests hold it against numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import onnx
+import onnx.version_converter
+from onnx import helper
+
+from tvmdet.errors import UnsupportedOperatorError
+from tvmdet.frontend.bounded.attributes import attribute
+from tvmdet.frontend.onnx_tools import (
+    DEFAULT_DOMAINS,
+    describe,
+    drop_domains,
+    first_line,
+    name_nodes,
+)
+from tvmdet.steps import reached
+
+__all__ = ["replace_custom_sampling"]
+
+_DOMAINS = ("mmdeploy", "mmcv")
+_GRID_SAMPLE_OPSET, _DEFORM_CONV_OPSET = 16, 19
+# PyTorch's numbers of them (aten/src/ATen/native/GridSamplerUtils.h).
+_MODES = ("bilinear", "nearest", "bicubic")
+_PADDINGS = ("zeros", "border", "reflection")
+
+
+def replace_custom_sampling(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy with MMDeploy's sampling nodes in standard ONNX, of the opset that has them.
+
+    A model without such nodes comes back as it is.
+
+    Raises:
+        UnsupportedOperatorError: The other operators cannot be brought to that opset.
+    """
+    found = [node for node in model.graph.node if _is_known(node)]
+    if not found:
+        return model
+    least = max(_OPERATORS[node.op_type][0] for node in found)
+    opset = next(o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS)
+    copy = _raised(model, found[0], least) if opset < least else onnx.ModelProto()
+    if opset >= least:
+        copy.CopyFrom(model)
+    for node in copy.graph.node:
+        if _is_known(node):
+            _OPERATORS[node.op_type][1](node)
+    drop_domains(copy)
+    name_nodes(copy.graph)
+    return copy
+
+
+def _is_known(node: onnx.NodeProto) -> bool:
+    return node.domain in _DOMAINS and node.op_type in _OPERATORS
+
+
+def _raised(model: onnx.ModelProto, node: onnx.NodeProto, opset: int) -> onnx.ModelProto:
+    reached(f"ONNX converts the model to opset {opset}")
+    try:
+        return onnx.version_converter.convert_version(model, opset)
+    except Exception as error:  # its C++ side raises anything
+        raise UnsupportedOperatorError(
+            f"{describe(node)} is one of standard ONNX from opset {opset} on, and the model cannot "
+            f"be brought to it: {first_line(error)}; export it with opset_version={opset}"
+        ) from error
+
+
+def _become(
+    node: onnx.NodeProto, operator: str, inputs: list[str], attributes: Mapping[str, Any]
+) -> None:
+    """Turns a node into a standard one, its name and outputs kept."""
+    standard = helper.make_node(operator, inputs, list(node.output), node.name, **attributes)
+    node.CopyFrom(standard)
+
+
+def _grid_sample(node: onnx.NodeProto) -> None:
+    mode, padding = (
+        names[int(attribute(node, key, 0))]
+        for key, names in (("interpolation_mode", _MODES), ("padding_mode", _PADDINGS))
+    )
+    corners = int(attribute(node, "align_corners", 0))
+    given = {"mode": mode, "padding_mode": padding, "align_corners": corners}
+    _become(node, "GridSample", list(node.input), given)
+
+
+def _deform_conv(node: onnx.NodeProto) -> None:
+    data, offset, weight = node.input
+    _become(node, "DeformConv", [data, weight, offset], _convolution(node))
+
+
+def _modulated_deform_conv(node: onnx.NodeProto) -> None:
+    data, offset, mask, weight, *bias = node.input
+    inputs = [data, weight, offset, *(bias or [""]), mask]
+    _become(node, "DeformConv", inputs, _convolution(node))
+
+
+def _convolution(node: onnx.NodeProto) -> dict[str, Any]:
+    """Returns DeformConv's attributes; MMDeploy says the padding once or twice, height first."""
+    pads = list(attribute(node, "padding", (0, 0)))
+    return {
+        "dilations": list(attribute(node, "dilation", (1, 1))),
+        "group": int(attribute(node, "groups", 1)),
+        "offset_group": int(attribute(node, "deform_groups", 1)),
+        "pads": pads if len(pads) == 4 else pads * 2,
+        "strides": list(attribute(node, "stride", (1, 1))),
+    }
+
+
+_OPERATORS: dict[str, tuple[int, Callable[[onnx.NodeProto], None]]] = {
+    "MMCVDeformConv2d": (_DEFORM_CONV_OPSET, _deform_conv),
+    "MMCVModulatedDeformConv2d": (_DEFORM_CONV_OPSET, _modulated_deform_conv),
+    "grid_sampler": (_GRID_SAMPLE_OPSET, _grid_sample),
+}
