@@ -47,6 +47,20 @@ def test_gfl_is_claimed_by_its_levels_and_bins() -> None:
     assert claim(GFL, family="picodet").spec.options["reg_max"] == 16
 
 
+def test_gfl_of_coco_is_told_from_distances_to_19() -> None:
+    """80 channels are as many as 4 sides of distances 0 to 19."""
+    found = claim(summary(level_maps({"c": 80, "b": 68})))
+    assert found.family == "gfl"
+    assert found.spec.options["reg_max"] == 16
+    assert len(found.spec.labels) == 80
+    network = summary(level_maps({"c": 68, "b": 80}))
+    labels = [f"class {index}" for index in range(68)]
+    swapped = claim(network, family="gfl", labels=labels, options={"style": "mmdetection"})
+    assert swapped.spec.options["reg_max"] == 19
+    with pytest.raises(ModelError, match=r"give labels, or options\.class_outputs"):
+        claim(summary(level_maps({"c": 80, "b": 64})), family="gfl")
+
+
 def test_nanodet_is_claimed_by_its_names() -> None:
     found = claim(NANODET)
     assert found.spec.options["style"] == "nanodet"

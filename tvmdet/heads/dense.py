@@ -78,6 +78,7 @@ class DenseHead(Head):
         pyramids: Strides and boxes at a cell, one number or one for each level, tried where
             joined outputs do not tell their grids.
         activation: What makes scores of raw class outputs.
+        usual_channels: Numbers of a box's distribution that tell it from as many classes.
     """
 
     coding: ClassVar[Coding]
@@ -85,6 +86,7 @@ class DenseHead(Head):
     styles: ClassVar[Mapping[str, Style]]
     pyramids: ClassVar[tuple[tuple[tuple[float, ...], int | tuple[int, ...]], ...]] = ()
     activation: ClassVar[str] = "sigmoid"
+    usual_channels: ClassVar[int] = 0
 
     @abstractmethod
     def misfit(self, found: FoundOutputs, size_hw: tuple[int, int]) -> str:
@@ -103,7 +105,7 @@ class DenseHead(Head):
             InputError: The spec names outputs that are not there.
         """
         box_channels = 0 if self.coding == "distribution" else 4
-        return find_outputs(summary, given, self.kinds, box_channels)
+        return find_outputs(summary, given, self.kinds, box_channels, self.usual_channels)
 
     def landmarks(self, summary: GraphSummary, found: FoundOutputs) -> tuple[str, ...]:
         """Returns the outputs of points beside each box, in the order of those; often none."""

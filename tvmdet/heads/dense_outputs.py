@@ -75,7 +75,11 @@ def describe_found(found: FoundOutputs) -> str:
 
 
 def find_outputs(
-    summary: GraphSummary, given: Mapping[str, Any], kinds: Sequence[str], box_channels: int = 4
+    summary: GraphSummary,
+    given: Mapping[str, Any],
+    kinds: Sequence[str],
+    box_channels: int = 4,
+    usual_channels: int = 0,
 ) -> FoundOutputs | str:
     """Finds the outputs of a head by their shapes; names and the user's options settle doubt.
 
@@ -84,6 +88,7 @@ def find_outputs(
         given: The user's spec.
         kinds: What the head has: ``class``, ``box``, and maybe ``quality``.
         box_channels: Numbers of a box; 0 for those of a distribution, 4 times some bins.
+        usual_channels: Numbers of a box that the family usually has, where it may have others.
 
     Returns:
         The outputs, or why they are not such a head's.
@@ -96,13 +101,14 @@ def find_outputs(
     if isinstance(levels, str):
         return levels
     solutions = list(_solve(levels, kinds, box_channels))
-    for keep in (
-        lambda found: _obeys(found, fixed),
-        lambda found: _fits_labels(found, given.get("labels")),
-        _obeys_hints,
+    for keep, certain in (
+        (lambda found: _obeys(found, fixed), True),
+        (lambda found: _fits_labels(found, given.get("labels")), True),
+        (_obeys_hints, False),
+        (lambda found: found.box_channels == usual_channels, False),
     ):
         fitting = [found for found in solutions if keep(found)]
-        if fitting or keep is not _obeys_hints:
+        if fitting or certain:
             solutions = fitting
     if not solutions:
         return "the channels of its outputs are not those of classes and boxes of one anchor each"

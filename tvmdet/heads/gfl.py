@@ -77,6 +77,7 @@ class GFLHead(DenseHead):
         ),
     }
     pyramids = ((_STRIDES, 1), ((8, 16, 32), 1))
+    usual_channels = _BOX_CHANNELS
 
     def misfit(self, found: FoundOutputs, size_hw: tuple[int, int]) -> str:
         """Implements :meth:`tvmdet.heads.dense.DenseHead.misfit`."""
