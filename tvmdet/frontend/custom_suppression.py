@@ -26,6 +26,7 @@ from tvmdet.frontend.onnx_tools import describe, drop_domains
 __all__ = ["CUSTOM_SUPPRESSIONS", "replace_custom_suppressions"]
 
 _LOWEST = float(np.finfo(np.float32).min)
+_CORNERS_OF_CENTERED = [[1, 0, 1, 0], [0, 1, 0, 1], [-0.5, 0, 0.5, 0], [0, -0.5, 0, 0.5]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class _Settings:
         background: A class that is never found, or -1.
         sigmoid: Whether scores are logits.
         class_agnostic: Whether a box suppresses those of other classes too.
-        centered: Whether boxes are centre and size.
+        centered: Whether boxes go in as centre and size; they come out as corners in any case.
         clip: Whether boxes are cut to 0..1.
     """
 
@@ -168,6 +169,9 @@ def _suppress(builder: _Builder, boxes: str, scores: str, settings: _Settings) -
     if labels is not None:
         classes = builder.node("Gather", labels, numbers, axis=0)
     picked = builder.node("Gather", _first(builder, boxes), numbers, axis=0)
+    if settings.centered:
+        # What the plugin decodes is corners (DecodeBoxes in efficientNMSInference.cu).
+        picked = builder.node("MatMul", picked, builder.constant(_CORNERS_OF_CENTERED, np.float32))
     if settings.clip:
         low, high = builder.constant(0.0, np.float32), builder.constant(1.0, np.float32)
         picked = builder.node("Clip", picked, low, high)
