@@ -45,6 +45,14 @@ def torchvision(classes: int = 3, **facts: Any) -> GraphSummary:
     return summary_of(outputs, dtypes={"labels": "int64"}, **{**usual, **facts})
 
 
+def easydeploy(**facts: Any) -> GraphSummary:
+    """MMYOLO's projects/easydeploy, whichever suppression is inside."""
+    outputs = {"num_dets": (1, 1), "boxes": (1, 7, 4), "scores": (1, 7), "labels": (1, 7)}
+    usual: dict[str, Any] = {"operators": {"BoundedNonMaxSuppression": 1}}
+    dtypes = {"num_dets": "int64", "labels": "int32"}
+    return summary_of(outputs, dtypes=dtypes, **{**usual, **facts})
+
+
 def joined(ranges: tuple[Range, ...], rank: int = 3, **facts: Any) -> GraphSummary:
     shape = (1, 7, len(ranges)) if rank == 3 else (7, len(ranges))
     return summary_of({"output0": shape}, output_ranges={"output0": ranges}, **facts)

@@ -117,6 +117,8 @@ def _convention(
         return ("y1", "x1", "y2", "x2"), "pixels", "as keras-yolo3 and the ONNX model zoo's YOLOv3"
     if {"num_dets", "det_boxes", "det_scores", "det_classes"} <= names and name == "det_boxes":
         return _CORNERS, "pixels", "as YOLO's exports for TensorRT"
+    if {"num_dets", "boxes", "scores", "labels"} <= names and _is_suppressed(summary):
+        return _CORNERS, "pixels", "as MMYOLO's easydeploy"
     if {"num_predictions", "pred_boxes", "pred_scores", "pred_classes"} <= names:
         return _CORNERS, "pixels", "as YOLO-NAS's exports"
     if {"pred_boxes", "pred_classes", "scores"} <= names and rank == 2:
@@ -142,12 +144,15 @@ def _is_whole_detector(summary: GraphSummary, found: DetectionOutputs, proven: s
     So do the exports of torchvision's detectors and of Detectron2's, which return lists: they
     normalise, or pool regions, inside, and cut boxes at the sides of the picture.
     """
-    suppressed = any(summary.operators.get(name) for name in SUPPRESSION)
     integers = not summary.outputs[found.classes].dtype.startswith("float")
     pools = bool(summary.operators.get("RoiAlign"))
     inner = summary.normalisation
     inside = (inner is not None and inner.is_proven) or pools or proven == "pixels"
-    return suppressed and integers and inside
+    return _is_suppressed(summary) and integers and inside
+
+
+def _is_suppressed(summary: GraphSummary) -> bool:
+    return any(summary.operators.get(name) for name in SUPPRESSION)
 
 
 def _of_columns(

@@ -175,7 +175,8 @@ def _labels(
 ) -> tuple[tuple[str, ...], int, str] | str:
     """Returns the labels, the class number of the first one, and a line; or what to ask for."""
     numbers = class_range(summary, found)
-    known = numbers.whole and numbers.low >= 0 and numbers.high < _MOST_CLASSES
+    # Rows past the last have number -1 in some exports, and no score.
+    known = numbers.whole and numbers.low >= -1 and 0 <= numbers.high < _MOST_CLASSES
     count = int(numbers.high) + 1 if known else None
     offset = whole_number(given.get("options", {}), "label_offset", 0, _LARGEST_OFFSET)
     names = tuple(given.get("labels") or labels_from_metadata(summary.metadata)[0] or ())
@@ -213,7 +214,8 @@ def _labels(
 
 def _starts_at_zero(found: DetectionOutputs) -> bool:
     """Returns whether the exporters of this format count classes from 0."""
-    return "score" in found.columns or plain_name(found.boxes) == "det_boxes"
+    counted = plain_name(found.count) == "num_dets"
+    return "score" in found.columns or plain_name(found.boxes) == "det_boxes" or counted
 
 
 def _input(
