@@ -113,6 +113,28 @@ def test_mmdeploys_files_belong_by_the_net_they_name(tmp_path: Path) -> None:
             {"resize": "letterbox", "pad_position": "center", "pad_value": [114, 114, 114]},
         ),
         ([{"type": "Resize", "keep_ratio": False}, {"type": "Pad"}], {"resize": "stretch"}),
+        # MMYOLO's PPYOLOE stretches; a YOLO resizes before it pads.
+        (
+            [{"type": "FixShapeResize", "width": 640, "height": 640, "keep_ratio": False}],
+            {"resize": "stretch"},
+        ),
+        (
+            [
+                {"type": "YOLOv5KeepRatioResize", "scale": [320, 320]},
+                {"type": "LetterResize", "scale": [320, 320], "pad_val": 114},
+            ],
+            {"resize": "letterbox", "pad_position": "center", "pad_value": [114, 114, 114]},
+        ),
+        # A border of colours is written before the channels are turned around.
+        (
+            [{"type": "Pad", "pad_val": {"img": [10, 20, 30]}}, NORMALIZE],
+            {
+                "pad_value": [30, 20, 10],
+                "color": "rgb",
+                "mean": NORMALIZE["mean"],
+                "std": NORMALIZE["std"],
+            },
+        ),
     ],
 )
 def test_transforms(

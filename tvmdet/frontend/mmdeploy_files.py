@@ -65,7 +65,7 @@ class _Transforms:
     """Follows a picture through the transforms.
 
     Padding after the normalisation writes zeros, which are the mean colour of a picture; before
-    it, grey levels.
+    it, levels of blue, green and red, the order in which pictures are loaded.
     """
 
     def __init__(self) -> None:
@@ -73,13 +73,14 @@ class _Transforms:
         self.size_hw: tuple[int, int] | None = None
         self.doubts: list[str] = []
         self._normalised = False
+        self._padded_bgr = False
 
     def run(self, transforms: Sequence[Mapping[str, Any]]) -> None:
         """Collects what the transforms mean for the input."""
         for transform in transforms:
             kind = str(transform.get("type", "")).rpartition(".")[2]
-            if kind == "Resize":
-                self._resize(transform)
+            if kind in ("Resize", "FixScaleResize", "FixShapeResize", "YOLOv5KeepRatioResize"):
+                self._resize(kind, transform)
             elif kind == "LetterResize":
                 self._letter(transform)
             elif kind == "Normalize":
@@ -88,16 +89,20 @@ class _Transforms:
                 self._pad(transform)
             elif kind not in _PASSIVE:
                 self.doubts.append(f"the transform {kind!r} has no counterpart and is left away")
+        if self._padded_bgr and self.input.get("color", "rgb") == "rgb":
+            self.input["pad_value"].reverse()
         if self.input.get("resize") == "stretch":
             self.input.pop("pad_value", None)
             self.input.pop("pad_position", None)
 
-    def _resize(self, transform: Mapping[str, Any]) -> None:
-        keep = transform.get("keep_ratio") is True
+    def _resize(self, kind: str, transform: Mapping[str, Any]) -> None:
+        keep = kind == "YOLOv5KeepRatioResize" or transform.get("keep_ratio") is True
         self.input["resize"] = "letterbox" if keep else "stretch"
         if keep:
             self.input["pad_position"] = "top_left"
-        self._take_size(transform.get("size", transform.get("scale")))
+        sides = [transform.get("height"), transform.get("width")]
+        size = transform.get("size", transform.get("scale"))
+        self._take_size(sides if kind == "FixShapeResize" else size)
 
     def _letter(self, transform: Mapping[str, Any]) -> None:
         self.input.update(resize="letterbox", pad_position="center")
@@ -131,6 +136,7 @@ class _Transforms:
             levels = value if isinstance(value, list) else [value] * 3
             if is_three_numbers(levels) and all(0 <= level <= 255 for level in levels):
                 self.input["pad_value"] = [round(level) for level in levels]
+                self._padded_bgr = True
 
     def _take_size(self, size: Any) -> None:
         """Takes a square size; of another, MMDetection and the SDK disagree on the order."""
