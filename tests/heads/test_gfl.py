@@ -121,6 +121,8 @@ def test_nanodet_plus_needs_to_know_which_columns_are_classes() -> None:
         ("gfl", summary(level_maps({"c": 3, "b": 36})), "36 box channels are few"),
         ("gfl", summary(level_maps({"c": 3, "b": 68}, PYRAMID[:4])), "as PicoDet may"),
         ("gfl", summary(level_maps({"c": 3, "b": 4})), "channels"),
+        # FSAF and FoveaBox of COCO, not four classes with distances to 19.
+        ("gfl", summary(level_maps({"c": 80, "b": 4})), "b0 has 4 channels, which are a box"),
         ("picodet", GFL, "which family gfl reads"),
         ("nanodet_plus", GFL, "10 outputs"),
         ("nanodet_plus", summary({"o": (1, 35, 8, 12)}), "boxes, channels"),

@@ -83,6 +83,12 @@ class GFLHead(DenseHead):
         """Implements :meth:`tvmdet.heads.dense.DenseHead.misfit`."""
         if is_nanodet(found.names["box"]):
             return ""
+        if found.columns == 4 and found.box_channels != _BOX_CHANNELS:
+            boxes, classes = found.names["class"][0], found.names["box"][0]
+            return (
+                f"{boxes} has 4 channels, which are a box rather than classes, and {classes} has "
+                f"{found.box_channels}; this family's boxes have usually 68"
+            )
         if len(found.grids) != len(_STRIDES):
             return f"it has {len(found.grids)} levels, as PicoDet may; this family has five"
         if found.box_channels < _LEAST_BOX_CHANNELS:
