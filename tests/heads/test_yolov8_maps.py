@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,55 @@ def test_one_map_asks_for_the_classes() -> None:
     answer = HEAD.examine(summary(_maps(m=67)), SIZE, {})
     assert isinstance(answer, Question)
     assert "may be 4 x 16 distances and 3 classes" in answer
+
+
+def _joined(first: int, second: int, scores: bool = False) -> GraphSummary:
+    """One map a level, of two that the graph joins."""
+    runs = {(f"m{s}", 1): columns((first, SCORES), (second, RAW)) for s in (8, 16, 32)}
+    parts = {
+        f"m{s}": tuple((1, count, SIZE[0] // s, SIZE[1] // s) for count in (first, second))
+        for s in (8, 16, 32)
+    }
+    made = summary(_maps(m=first + second), runs if scores else {})
+    return replace(made, output_maps=parts)
+
+
+@pytest.mark.parametrize("scores", [False, True])
+def test_classes_may_come_first_in_one_map(scores: bool) -> None:
+    """MMYOLO's easydeploy with --model-only, told by the maps that the graph joins."""
+    got = _joined(3, 64, scores)
+    found = recognise(got, SIZE, {"family": "yolov8_maps"})
+    assert found.spec.options["map_order"] == "classes_first"
+    assert found.spec.options["score_activation"] == ("none" if scores else "sigmoid")
+    assert_decodes(found.spec, random_outputs(got, batch=2))
+    outputs = {name: np.zeros(value.shape, np.float32) for name, value in got.outputs.items()}
+    for side, distance in enumerate((1, 2, 3, 0)):
+        outputs["m16"][0, 3 + side * 16 + distance, 1, 2] = 100
+    outputs["m16"][0, :3, 1, 2] = [0, 1, 0] if scores else [0, 100, -100]
+    boxes, made = decode(found.spec, outputs)
+    np.testing.assert_allclose(boxes[0, 96 + 8], [24, -8, 88, 24], atol=1e-3)
+    np.testing.assert_allclose(made[0, 96 + 8], [0 if scores else 0.5, 1, 0], atol=1e-6)
+
+
+def test_order_of_one_map() -> None:
+    assert _order(_joined(64, 3)) == "boxes_first"
+    assert _order(_joined(64, 64)) == "boxes_first"
+    assert _order(summary(_maps(m=67))) == "boxes_first"
+    assert _order(_joined(3, 64), map_order="boxes_first") == "boxes_first"
+    with pytest.raises(InputError, match="map_order"):
+        _order(_joined(3, 64), map_order="first")
+
+
+def _order(got: GraphSummary, **options: str) -> str:
+    given = {"family": "yolov8_maps", "options": options}
+    return str(recognise(got, SIZE, given).spec.options["map_order"])
+
+
+def test_one_map_of_other_parts_is_not_asked_about() -> None:
+    """RTMDet of MMYOLO's easydeploy: 80 classes and four distances, not 20 and four times 16."""
+    answer = HEAD.examine(_joined(80, 4), SIZE, {})
+    assert not isinstance(answer, Question)
+    assert "m8 joins 80 and 4 channels; this family's are 4 x 16 and classes" in answer
 
 
 def test_sixty_four_classes_are_told_by_their_sigmoid() -> None:

@@ -31,17 +31,20 @@ __all__ = ["YoloV8MapsHead"]
 _BINS = 16  # distances per side of YOLOv8, YOLOv9 and YOLO11 (reg_max of their Detect module)
 _PYRAMIDS = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
 _ACTIVATIONS = ("none", "sigmoid")
-_OPTIONS = ("bins", "box_outputs", "class_outputs", "score_activation", "strides")
+_ORDERS = ("boxes_first", "classes_first")
+_NEEDED = ("bins", "box_outputs", "class_outputs", "score_activation", "strides")
+_OPTIONS = (*_NEEDED, "map_order")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Level:
-    """The outputs of one level; box and class output may be one, boxes first."""
+    """The outputs of one level; box and class output may be one, the classes first or last."""
 
     stride: int
     box: str
     scores: str
     classes: int
+    classes_first: bool = False
 
 
 class YoloV8MapsHead(Head):
@@ -51,7 +54,8 @@ class YoloV8MapsHead(Head):
     the sides left, top, right, bottom from the cell's centre (``DFL`` and ``dist2bbox`` of
     Ultralytics' ``nn/modules``; Generalized Focal Loss, Li et al. 2020). RKNN and Hailo exports
     are cut here; RKNN's have the class scores through a sigmoid, and the sum of each cell's
-    scores as a third output, which is not used. Ultralytics' training mode has both in one map.
+    scores as a third output, which is not used. Ultralytics' training mode has both in one map,
+    boxes first, and MMYOLO's easydeploy with ``--model-only`` has the classes first.
 
     Sixteen distances over strides 8, 16, 32 are this family's alone: PicoDet has 8, GFL and
     PP-YOLOE 17. In one map the number of classes has to be known from labels.
@@ -87,9 +91,12 @@ class YoloV8MapsHead(Head):
         if isinstance(pixels, str):
             return pixels
         activation = choice(options, "score_activation", _ACTIVATIONS)
-        activation = activation or _activation(summary, levels, 4 * bins)
+        activation = activation or _activation(summary, levels)
         if activation is None:
             return "some class maps are through a sigmoid and some are not"
+        order = choice(options, "map_order", _ORDERS) or _order(levels)
+        if order is None:
+            return "some of its maps have the classes first and some the boxes"
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
@@ -99,14 +106,16 @@ class YoloV8MapsHead(Head):
                 "bins": bins,
                 "box_outputs": [level.box for level in levels],
                 "class_outputs": [level.scores for level in levels],
+                "map_order": order,
                 "score_activation": activation,
                 "strides": list(strides),
             },
         )
+        first = ", the classes first" if order == "classes_first" else ""
         logits = "logits" if activation == "sigmoid" else "through a sigmoid"
         reasons = (
             f"raw maps of strides {', '.join(map(str, strides))}: 4 sides x {bins} distances and "
-            f"{len(labels[0])} classes ({logits})",
+            f"{len(labels[0])} classes ({logits}){first}",
             labels[1],
             pixels[1],
         )
@@ -116,9 +125,10 @@ class YoloV8MapsHead(Head):
         """Implements :meth:`tvmdet.heads.base.Head.validate`."""
         options = spec.options
         refuse_unknown_options(options, self.name, _OPTIONS)
-        for name in _OPTIONS:
+        for name in _NEEDED:
             if options.get(name) is None:
-                raise InputError(f"the spec's options lack {name!r}; needed: {', '.join(_OPTIONS)}")
+                raise InputError(f"the spec's options lack {name!r}; needed: {', '.join(_NEEDED)}")
+        choice(options, "map_order", _ORDERS)
         choice(options, "score_activation", _ACTIVATIONS)
         whole_number(options, "bins", 1, 64)
         strides = strides_of(options) or ()
@@ -152,9 +162,10 @@ class YoloV8MapsHead(Head):
             boxes.append(rows[box])
             scores.append(rows[score])
             if box == score:
-                parts = bb.emit(relax.op.split(rows[box], [4 * bins], axis=2))
-                boxes[-1] = bb.emit(relax.TupleGetItem(parts, 0))
-                scores[-1] = bb.emit(relax.TupleGetItem(parts, 1))
+                first = len(spec.labels) if _classes_first(spec) else 4 * bins
+                parts = bb.emit(relax.op.split(rows[box], [first], axis=2))
+                boxes[-1] = bb.emit(relax.TupleGetItem(parts, int(_classes_first(spec))))
+                scores[-1] = bb.emit(relax.TupleGetItem(parts, int(not _classes_first(spec))))
         scored = bb.emit(relax.op.concat(scores, axis=1))
         if options["score_activation"] == "sigmoid":
             scored = bb.emit(relax.op.sigmoid(scored))
@@ -176,8 +187,10 @@ class YoloV8MapsHead(Head):
         boxes, scores = [], []
         for level, stride in enumerate(options["strides"]):
             box, score = _check_level(shapes, spec, level)
-            sides = outputs[box][:, : 4 * bins].astype(np.float64)
-            logits = outputs[score][:, -len(spec.labels) :].astype(np.float64)
+            classes = len(spec.labels)
+            turned = box == score and _classes_first(spec)
+            sides = outputs[box][:, classes if turned else 0 :][:, : 4 * bins].astype(np.float64)
+            logits = outputs[score][:, 0 if turned else -classes :][:, :classes].astype(np.float64)
             batch, _, height, width = sides.shape
             sides = sides.reshape(batch, 4, bins, height, width)
             if bins > 1:
@@ -231,6 +244,12 @@ def _level(
         name, channels = maps[0]
         known = given.get("labels") or labels_from_metadata(summary.metadata)[0]
         sure = known or read_ultralytics(summary.metadata).by_ultralytics
+        joined = [shape[1] for shape in summary.output_maps.get(name, ())]
+        if len(joined) == 2 and 4 * bins not in joined:
+            one, other = joined
+            return (
+                f"{name} joins {one} and {other} channels; this family's are 4 x {bins} and classes"
+            )
         if channels <= 4 * bins or (known and channels - 4 * bins != len(known)):
             return f"{name} has {channels} channels, which are not 4 x {bins} distances and classes"
         if not sure and given.get("family") != YoloV8MapsHead.name:
@@ -239,7 +258,9 @@ def _level(
                 f"{channels - 4 * bins} classes: name the family or the classes in a spec",
                 spec_text=f'family = "{YoloV8MapsHead.name}"',
             )
-        return _Level(stride=stride, box=name, scores=name, classes=channels - 4 * bins)
+        classes = channels - 4 * bins
+        turned = joined == [classes, 4 * bins] and classes != 4 * bins
+        return _Level(stride=stride, box=name, scores=name, classes=classes, classes_first=turned)
     named = given.get("options", {}).get("box_outputs") or ()
     boxes = [name for name, channels in maps if channels == 4 * bins]
     boxes = [name for name in boxes if name in named] or [
@@ -254,18 +275,32 @@ def _level(
     return _Level(stride=stride, box=boxes[0], scores=others[0][0], classes=others[0][1])
 
 
-def _is_score(summary: GraphSummary, name: str, start: int = 0) -> bool:
-    channels = int(summary.outputs[name].shape[1] or 0)
-    runs = summary.column_runs(name, 1, start, channels)
+def _is_score(summary: GraphSummary, name: str, start: int = 0, classes: int | None = None) -> bool:
+    stop = int(summary.outputs[name].shape[1] or 0) if classes is None else start + classes
+    runs = summary.column_runs(name, 1, start, stop)
     return bool(runs) and all(run.is_score for run in runs)
 
 
-def _activation(summary: GraphSummary, levels: list[_Level], channels: int) -> str | None:
+def _activation(summary: GraphSummary, levels: list[_Level]) -> str | None:
     """Returns whether a sigmoid is missing; None where the levels differ."""
-    done = {_is_score(summary, n.scores, channels if n.box == n.scores else 0) for n in levels}
+    done = set()
+    for level in levels:
+        channels = int(summary.outputs[level.scores].shape[1] or 0)
+        start = 0 if level.classes_first else channels - level.classes
+        done.add(_is_score(summary, level.scores, start, level.classes))
     if len(done) != 1:
         return None
     return "none" if done.pop() else "sigmoid"
+
+
+def _order(levels: list[_Level]) -> str | None:
+    """Returns the order of boxes and classes in one map; None where the levels differ."""
+    found = {level.classes_first for level in levels}
+    return _ORDERS[found.pop()] if len(found) == 1 else None
+
+
+def _classes_first(spec: DetectorSpec) -> bool:
+    return bool(spec.options.get("map_order") == "classes_first")
 
 
 def _check_level(
