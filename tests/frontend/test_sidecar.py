@@ -145,12 +145,22 @@ def test_transforms(
 
 
 def test_what_has_no_counterpart_is_said(tmp_path: Path) -> None:
-    odd = [{"type": "CenterCrop"}, {"type": "Normalize", "mean": [0], "std": [1]}]
+    odd = [
+        {"type": "CenterCrop"},
+        {"type": "FixShapeResize", "width": 640, "height": 640, "interpolation": "bicubic"},
+        {"type": "Normalize", "mean": [0], "std": [1]},
+    ]
     _write(tmp_path, pipeline=_pipeline(*odd, {"type": "Pad", "logical_or_val": 31}))
     found = read_json_spec(tmp_path / "pipeline.json")
-    assert "input" not in found.given
+    assert found.given["input"] == {"resize": "stretch"}
+    assert found.size_hw == (640, 640)
     text = "\n".join(found.reasons)
-    for part in ("'CenterCrop' has no counterpart", "three means", "logical or"):
+    for part in (
+        "'CenterCrop' has no counterpart",
+        "by 'bicubic': pictures are resized bilinearly",
+        "three means",
+        "logical or",
+    ):
         assert part in text
 
 

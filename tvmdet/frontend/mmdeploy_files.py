@@ -100,6 +100,8 @@ class _Transforms:
         self.input["resize"] = "letterbox" if keep else "stretch"
         if keep:
             self.input["pad_position"] = "top_left"
+        if (how := transform.get("interpolation", "bilinear")) != "bilinear":
+            self.doubts.append(f"{kind} interpolates by {how!r}: pictures are resized bilinearly")
         sides = [transform.get("height"), transform.get("width")]
         size = transform.get("size", transform.get("scale"))
         self._take_size(sides if kind == "FixShapeResize" else size)
