@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,26 @@ def test_nothing_is_claimed_without_a_spec() -> None:
     assert 'family = "yolo_maps"' in answer.spec_text
     with pytest.raises(ModelError, match="tell neither the anchors nor the decoding"):
         recognise(summary(_maps()), SIZE, {})
+
+
+@pytest.mark.parametrize("given", [{}, _given(version="yolov5")], ids=["asked", "told"])
+@pytest.mark.parametrize(
+    ("parts", "refused"), [((20, 4), True), ((4, 1, 19), True), ((24,), False), ((12, 12), False)]
+)
+def test_maps_joined_of_boxes_and_classes_are_another_family(
+    given: Mapping[str, Any], parts: tuple[int, ...], refused: bool
+) -> None:
+    """RTMDet's, cut before its decoding, might have three anchors by their channels alone."""
+    maps = _maps()
+    joined = {
+        name: tuple((1, channels, *shape[2:]) for channels in parts) for name, shape in maps.items()
+    }
+    answer = HEAD.examine(replace(summary(maps), output_maps=joined), SIZE, given)
+    told = isinstance(answer, str) and not isinstance(answer, Question)
+    assert told is refused
+    if refused:
+        shown = " and ".join(map(str, parts))
+        assert answer == f"m8 joins maps of {shown} channels; 3 anchors a cell share theirs"
 
 
 def test_maps_through_a_sigmoid_are_seen() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ _DECODINGS = ("exp", "sigmoid")
 _ACTIVATIONS = ("none", "sigmoid")
 _NEEDED = ("activation", "anchors", "decoding", "outputs", "scale_xy", "strides")
 _OPTIONS = (*_NEEDED, "version")
+_USUAL_ANCHORS = 3  # of a cell
 
 
 class YoloMapsHead(Head):
@@ -70,6 +71,8 @@ class YoloMapsHead(Head):
         if isinstance(levels, str):
             return levels
         per_cell = len(anchors[0]) // 2
+        if reason := _made_of_others(summary, levels.values(), per_cell):
+            return reason
         classes = _classes(summary, levels, size_hw, anchors)
         if isinstance(classes, str):
             return classes
@@ -213,6 +216,8 @@ def _advice(summary: GraphSummary) -> str:
         shape = [int(dim or 0) for dim in value.shape[1:]]
         if 3 not in shape and not any(side >= 18 and side % 3 == 0 for side in shape):
             return f"{name} is {value}; three anchors a cell have 3 x (5 + classes) channels"
+    if reason := _made_of_others(summary, summary.outputs, _USUAL_ANCHORS):
+        return reason
     return Question(
         "its outputs may be raw maps of a YOLO with anchors, which tell neither the anchors nor "
         f"the decoding: name the family and a version ({', '.join(VERSIONS)}) in a spec; anchors "
@@ -220,6 +225,16 @@ def _advice(summary: GraphSummary) -> str:
         spec_text=f'family = "{YoloMapsHead.name}"\n[options]\nversion = "yolov5"\n'
         "# anchors = [[10, 13, 16, 30, 33, 23], ...]   where the training changed them",
     )
+
+
+def _made_of_others(summary: GraphSummary, names: Iterable[str], per_cell: int) -> str:
+    """Returns why a map is not this family's, by the maps that it is joined of; or ''."""
+    for name in names:
+        parts = [shape[1] for shape in summary.output_maps.get(name, ())]
+        if len(parts) > 1 and any(part % per_cell for part in parts):
+            shown = " and ".join(map(str, parts))
+            return f"{name} joins maps of {shown} channels; {per_cell} anchors a cell share theirs"
+    return ""
 
 
 def _decoding(options: Mapping[str, Any], version: Version | None) -> tuple[Anchors, str] | str:
