@@ -95,6 +95,11 @@ ROWS = ((-INF, INF, False),) * 4 + ((0, 1, False), (0, 5, True))
         (lambda g: g.node("Clip", "x", g.constant(0.0), g.constant(96.0)), ((0, 96, False),)),
         (lambda g: g.node("Where", g.node("Greater", "x", g.constant(0.0)), g.node("Sigmoid", "x"),
          g.constant(0.0)), ((0, 1, False),)),
+        # What a sort puts last: no value, as RetinaNet's scores before its suppression.
+        (lambda g: g.node("Where", g.node("Greater", "x", g.constant(0.0)), g.node("Sigmoid", "x"),
+         g.constant(-INF)), ((0, 1, False),)),
+        (lambda g: g.node("Where", g.node("Greater", "x", g.constant(0.0)), g.node("Sigmoid", "x"),
+         g.constant(INF)), ((-INF, INF, False),)),
         (lambda g: g.node("Min", g.node("Relu", "x"), g.constant(7.0)), ((0, 7, False),)),
         (lambda g: g.node("Mod", "x", g.constant(3.0), fmod=1), ((-INF, INF, False),)),
     ],

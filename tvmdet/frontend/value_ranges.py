@@ -246,7 +246,13 @@ def _suppressed(step: _Step) -> list[Columns]:
 
 
 def _where(step: _Step) -> list[Columns]:
-    return [tuple(_union(*pair) for pair in _zip(step.columns(1), step.columns(2)))]
+    """A choice; minus infinity is no value but the mark of a row that a sort is to put last."""
+    chosen = [step.columns(at) for at in (1, 2) if not _marks_the_last(step.constant(at))]
+    return [tuple(_union(*ranges) for ranges in _zip(*chosen))] if chosen else [_UNKNOWN]
+
+
+def _marks_the_last(constant: np.ndarray | None) -> bool:
+    return constant is not None and constant.size > 0 and bool(np.isneginf(constant).all())
 
 
 def _scattered(step: _Step) -> list[Columns]:

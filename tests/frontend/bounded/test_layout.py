@@ -106,6 +106,13 @@ def _tile(graph: Graph, table: str) -> str:
     return graph.node("Tile", table, ints(graph, 2, 1, 2))
 
 
+def _tile_by_one_hot(graph: Graph, table: str) -> str:
+    """torch.repeat_interleave below opset 13: one number for each row, Detectron2's RoIs."""
+    times = graph.node("Concat", ints(graph, 1), _size(graph, table), axis=0)
+    hot = graph.node("OneHot", ints(graph, 1), graph.constant(2, np.int64), times)
+    return graph.node("Tile", graph.constant([[3.0]]), graph.node("Reshape", hot, ints(graph, -1)))
+
+
 def _fill(graph: Graph, table: str) -> str:
     filling = onnx.helper.make_tensor("v", onnx.TensorProto.INT64, [1], [7])
     return graph.node("ConstantOfShape", graph.node("Shape", table), value=filling)

@@ -65,6 +65,21 @@ def test_sizes_are_compared_as_floats(operator: str, opset: int) -> None:
     check(make(graph, [graph.node("TopK", source, chosen_k, outputs=2)], opset=opset), _seen())
 
 
+@pytest.mark.parametrize("bounds", [("", "most"), ("least", ""), ("least", "most")])
+@pytest.mark.parametrize("opset", [11, 17])
+def test_sizes_are_clipped_as_floats(bounds: tuple[str, str], opset: int) -> None:
+    """Detectron2 clamps the number of a RetinaNet's candidates at opset 11."""
+    graph = Graph()
+    limits = {"": "", "least": graph.constant(2.0), "most": graph.constant(3.0)}
+    found = graph.node("NonZero", graph.node("Greater", "x", graph.constant(0.0)))
+    values = graph.node("Gather", "x", graph.node("Reshape", found, ints(graph, -1)))
+    padded = graph.node("Concat", values, graph.constant([0.5, 0.25]), axis=0)
+    count = graph.node("Cast", graph.node("Shape", values), to=TensorProto.FLOAT)
+    clipped = graph.node("Clip", count, *(limits[bound] for bound in bounds))
+    best = graph.node("TopK", padded, graph.node("Cast", clipped, to=7), outputs=2)
+    check(make(graph, [best], opset=opset), _seen())
+
+
 def test_least_of_joined_sizes_is_a_size() -> None:
     """The least of a list, as TorchScript writes min([rows, 3]) for runtimes of opset 10."""
     graph = Graph()

@@ -32,6 +32,7 @@ _INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 _FLOAT_OPERATORS = (
     "Cast",
+    "Clip",
     "Concat",
     "Gather",
     "Identity",
@@ -62,7 +63,7 @@ def compute_sizes(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]
     result = compute(rw, node, known)
     if result is None or any(element is _UNKNOWN for element in result.reshape(-1)):
         return None
-    first = inputs[-1] if node.op_type == "Where" else inputs[0]
+    first = inputs[-1] if node.op_type in ("OneHot", "Where") else inputs[0]
     assert first is not None
     dtype = first.dtype
     if node.op_type == "Cast":
@@ -284,6 +285,25 @@ def _pairwise(function: Callable[[Any, Any, Any], Any]) -> Callable[..., np.ndar
     return compute
 
 
+def _clip(rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
+    result: np.ndarray | None = known[0]
+    for bound, nearer in zip(known[1:], (_greatest, _least), strict=False):
+        if bound is not None and result is not None:
+            result = _pairwise(nearer)(rw, node, [result, bound])
+    return result
+
+
+def _one_hot(_rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
+    """One size among equal ones, as torch's repeat_interleave counts repeats below opset 13."""
+    indices, depth, off_on = known[0], known[1].reshape(-1)[0], known[2]
+    if any(isinstance(element, Extent) for element in (*indices.reshape(-1), depth)):
+        return None
+    axis = attribute(node, "axis", -1)
+    numbers = np.arange(depth).reshape([-1] + [1] * ((indices.ndim - axis) % (indices.ndim + 1)))
+    chosen = np.expand_dims(indices.astype(np.int64), axis)
+    return np.where(numbers == np.where(chosen < 0, chosen + depth, chosen), off_on[1:], off_on[:1])
+
+
 def _where(rw: Rewriter, _node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
     condition, left, right = np.broadcast_arrays(*known)
     if any(isinstance(element, Extent) for element in condition.reshape(-1)):
@@ -376,6 +396,7 @@ def _reduce(rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarray 
 _OPERATORS: dict[str, Callable[..., np.ndarray | None]] = {
     "Add": _pairwise(_plus),
     "Cast": _reshape,
+    "Clip": _clip,
     "Concat": _concat,
     "Div": _pairwise(_over),
     "Equal": _pairwise(_equals),
@@ -388,6 +409,7 @@ _OPERATORS: dict[str, Callable[..., np.ndarray | None]] = {
     "Max": _pairwise(_greatest),
     "Min": _pairwise(_least),
     "Mul": _pairwise(_multiplied),
+    "OneHot": _one_hot,
     "ReduceMax": _reduce,
     "ReduceMin": _reduce,
     "ReduceProd": _reduce,
