@@ -435,6 +435,30 @@ def test_outputs_without_names_are_told_by_type() -> None:
 
 
 @pytest.mark.parametrize(
+    ("opset", "operators", "inner", "said"),
+    [
+        (11, {"RoiAlign": 4}, Normalisation(mean=(103.53, 116.28, 123.675), std=(1.0,) * 3), True),
+        (16, {"RoiAlign": 4}, Normalisation(mean=(103.53, 116.28, 123.675), std=(1.0,) * 3), False),
+        (11, {}, Normalisation(mean=(103.53, 116.28, 123.675), std=(1.0,) * 3), False),
+        (11, {"RoiAlign": 4}, INSIDE, False),
+    ],
+    ids=["Detectron2", "opset 16", "no regions", "torchvision"],
+)
+def test_regions_that_lost_their_half_cell_are_told(
+    opset: int, operators: Mapping[str, int], inner: Normalisation, said: bool
+) -> None:
+    summary = replace(
+        torchvision(),
+        opset=opset,
+        operators={"BoundedNonMaxSuppression": 1, **operators},
+        normalisation=inner,
+    )
+    found = get_head("detections").examine(summary, (64, 96), {})
+    assert isinstance(found, Recognition)
+    assert any("aligned=True" in line and "opset 11" in line for line in found.reasons) == said
+
+
+@pytest.mark.parametrize(
     ("values", "are_scores"),
     [([0.9, 0.2, 0.0], True), ([0.9, 1.2, 0.0], False), ([0.0] * 3, False), ([], False)],
 )

@@ -17,7 +17,12 @@ from tvmdet.frontend.graph_evidence import (
     trace_outputs,
 )
 from tvmdet.frontend.joined_maps import joined_maps
-from tvmdet.frontend.onnx_tools import constants_of, graph_inputs, value_summary
+from tvmdet.frontend.onnx_tools import (
+    DEFAULT_DOMAINS,
+    constants_of,
+    graph_inputs,
+    value_summary,
+)
 from tvmdet.frontend.prove import picture_feeds, run_onnx
 from tvmdet.frontend.specialise import static_values
 from tvmdet.frontend.value_ranges import value_ranges
@@ -43,6 +48,7 @@ def summarise(model: onnx.ModelProto) -> GraphSummary:
         output_maps=joined_maps(model),
         metadata={entry.key: entry.value for entry in model.metadata_props},
         producer=f"{model.producer_name} {model.producer_version}".strip(),
+        opset=next((o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS), 0),
         output_ranges=value_ranges(model, static_values(model)),
         output_traces=trace_outputs(model.graph),
         gates=count_gates(model.graph),

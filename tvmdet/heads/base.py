@@ -178,6 +178,7 @@ class GraphSummary:
             one of them cannot be told.
         metadata: The metadata of the ONNX file.
         producer: Name and version of the exporter, or the empty string.
+        opset: Of standard ONNX that the network is in; 0 where nobody says.
         constants: Further inputs of the export that were made constants, by name.
         output_ranges: Per output what values it can have: one range, or one for each column of a
             small last dimension.
@@ -198,6 +199,7 @@ class GraphSummary:
     output_maps: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     producer: str = ""
+    opset: int = 0
     constants: Mapping[str, Any] = field(default_factory=dict)
     output_ranges: Mapping[str, tuple[Range, ...]] = field(default_factory=dict)
     output_traces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -130,6 +130,7 @@ class DetectionsHead(Head):
             *([f"{found.masks}: one mask a row"] if found.masks else []),
             *([f"{found.prototypes}: prototypes of masks"] if found.prototypes else []),
             *([] if points is None else [keypoints_line(points, (found.boxes,))]),
+            *_pooled_otherwise(summary),
         )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
 
@@ -277,6 +278,22 @@ def _stretches(summary: GraphSummary) -> bool:
     suppressed = any(operators.get(name) for name in SUPPRESSION)
     others = any(operators.get(name) for name in ("RoiAlign", "Sigmoid"))
     return suppressed and operators.get("Softmax") == 1 and not others
+
+
+def _pooled_otherwise(summary: GraphSummary) -> list[str]:
+    """Says that an R-CNN of Detectron2 lost the half cell that its regions are moved by.
+
+    Its ROIAlign has ``aligned=True``, which ONNX's has from opset 16 on; exporters leave it away
+    before. Torchvision's detectors, whose pictures go from 0 to 1, have never had it.
+    """
+    stated = stated_input(summary)
+    of_detectron2 = stated is not None and stated[0]["color"] == "bgr"
+    if not (summary.operators.get("RoiAlign") and of_detectron2 and 0 < summary.opset < 16):
+        return []
+    return [
+        f"opset {summary.opset} has no RoiAlign with aligned=True, as Detectron2's: where it was "
+        "left away, this file answers otherwise than the framework; export at opset 16 or later"
+    ]
 
 
 def _takes_bytes(summary: GraphSummary) -> bool:
