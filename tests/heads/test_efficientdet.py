@@ -20,7 +20,10 @@ JOINED = summary(
 def test_is_asked_for() -> None:
     answer = get_head("efficientdet").examine(LEVELS, SIZE_HW, {})
     assert isinstance(answer, Question)
-    assert 'style = "tensorflow"  # or "effdet", "tensorflow_d7"' in answer.spec_text
+    assert (
+        'style = "tensorflow"  # or "effdet", "tensorflow_d7", "tensorflow_lite"'
+        in answer.spec_text
+    )
 
 
 def test_decodes() -> None:
@@ -43,3 +46,9 @@ def test_decodes_a_known_box(style: str, wide: tuple[float, float]) -> None:
     width, height = (32 * 2 ** (1 / 3) * side for side in wide)
     want = [52 - width / 4, 20, 52 + width / 4, 20 + height]
     np.testing.assert_allclose(boxes[0, (2 * 12 + 6) * 9 + 4], want, atol=1e-4)
+
+
+def test_lite_models_have_smaller_anchors_and_pixels_around_zero() -> None:
+    spec = claim(LEVELS, family="efficientdet", options={"style": "tensorflow_lite"}).spec
+    assert (spec.input.mean, spec.input.std) == ((127.5,) * 3, (127.5,) * 3)
+    assert spec.options["anchors"][0][0] == [24.0, 24.0]

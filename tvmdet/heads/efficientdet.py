@@ -16,6 +16,7 @@ from tvmdet.spec import PostprocessSpec
 __all__ = ["EfficientDetHead"]
 
 _STRIDES = (8, 16, 32, 64, 128)
+_HALVES: Mapping[str, Any] = {"color": "rgb", "mean": (127.5,) * 3, "std": (127.5,) * 3}
 # Widths and heights of a square of side 1, by source.
 _TENSORFLOW = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
 _EFFDET = ((1.0, 1.0), (2**0.5, 0.5**0.5), (0.5**0.5, 2**0.5))
@@ -52,10 +53,15 @@ def _options(
     return options
 
 
-def _style(about: str, aspects: Sequence[tuple[float, float]], anchor_scale: float = 4.0) -> Style:
+def _style(
+    about: str,
+    aspects: Sequence[tuple[float, float]],
+    anchor_scale: float = 4.0,
+    pixels: Mapping[str, Any] = IMAGENET_RGB,
+) -> Style:
     return Style(
         about=about,
-        input=padded(IMAGENET_RGB),
+        input=padded(pixels),
         postprocess=PostprocessSpec(
             # Measured at 0.001, where a picture has hundreds of boxes.
             score_threshold=0.05,
@@ -74,7 +80,8 @@ class EfficientDetHead(DenseHead):
     Its outputs have the shapes of RetinaNet's and no names of their own, so that it is never
     claimed without a spec. The models differ in the shapes of anchors: those converted from
     TensorFlow (``tf_efficientdet_*`` and most other ports) have 1.4 by 0.7, effdet's own have
-    the root of 2 by its inverse; D7 has anchors of 5 strides.
+    the root of 2 by its inverse; D7 has anchors of 5 strides, the Lite models of 3, and pixels
+    from -1 to 1.
     """
 
     name = "efficientdet"
@@ -84,6 +91,12 @@ class EfficientDetHead(DenseHead):
         "tensorflow": _style("EfficientDet of automl, tf_efficientdet_d0 to d6", _TENSORFLOW),
         "effdet": _style("effdet's own efficientdet_d0 and later", _EFFDET),
         "tensorflow_d7": _style("EfficientDet D7 of automl", _TENSORFLOW, 5.0),
+        "tensorflow_lite": _style(
+            "EfficientDet-Lite of automl, tf_efficientdet_lite0 to lite2 and lite3x",
+            _TENSORFLOW,
+            3.0,
+            _HALVES,
+        ),
     }
     pyramids = ((_STRIDES, 9),)
 
