@@ -434,6 +434,26 @@ def test_outputs_without_names_are_told_by_type() -> None:
     assert spec.masks.frame == "box"
 
 
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_outputs_of_a_joined_graph_are_known_by_their_names(dtype: str) -> None:
+    """super-gradients calls what its second graph returns so: YOLO-NAS in batch format."""
+    summary = summary_of(
+        {
+            "graph2_num_predictions": (1, 1),
+            "graph2_pred_boxes": (1, 7, 4),
+            "graph2_pred_scores": (1, 7),
+            "graph2_pred_classes": (1, 7),
+        },
+        dtypes={"graph2_num_predictions": "int64", "graph2_pred_classes": "int64"},
+        operators={"BoundedNonMaxSuppression": 1},
+        inputs={"input": TensorSummary(shape=(1, 3, 64, 96), dtype=dtype)},
+    )
+    spec = claimed(summary, {"labels": ["a", "b"]})
+    assert spec.options["count_output"] == "graph2_num_predictions"
+    assert (spec.options["box_frame"], spec.options["label_offset"]) == ("pixels", 0)
+    assert (spec.input.pad_position, spec.input.pad_value) == ("center", 114)
+
+
 @pytest.mark.parametrize(
     ("opset", "operators", "inner", "said"),
     [

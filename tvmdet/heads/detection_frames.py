@@ -18,7 +18,14 @@ from tvmdet.heads.options import choice
 from tvmdet.heads.size_inputs import KERAS_YOLO, SCALES_CORNERS
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 
-__all__ = ["SUPPRESSION", "box_frame", "ends_in_scores", "is_keras_yolo", "proven_frame"]
+__all__ = [
+    "SUPPRESSION",
+    "box_frame",
+    "ends_in_scores",
+    "is_keras_yolo",
+    "is_yolo_nas",
+    "proven_frame",
+]
 
 _FRAMES = ("normalized", "pixels")
 _CORNERS = BOX_COLUMNS["corners"]
@@ -119,7 +126,7 @@ def _convention(
         return _CORNERS, "pixels", "as YOLO's exports for TensorRT"
     if {"num_dets", "boxes", "scores", "labels"} <= names and _is_suppressed(summary):
         return _CORNERS, "pixels", "as MMYOLO's easydeploy"
-    if {"num_predictions", "pred_boxes", "pred_scores", "pred_classes"} <= names:
+    if is_yolo_nas(summary):
         return _CORNERS, "pixels", "as YOLO-NAS's exports"
     if {"pred_boxes", "pred_classes", "scores"} <= names and rank == 2:
         return _CORNERS, "pixels", "as Detectron2's instances"
@@ -130,6 +137,12 @@ def _convention(
         if rank == 2 and _is_whole_detector(summary, found, proven):
             return _CORNERS, "pixels", "as torchvision and Detectron2"
     return None
+
+
+def is_yolo_nas(summary: GraphSummary) -> bool:
+    """Returns whether outputs are those of super-gradients with suppression, in batch format."""
+    wanted = {"num_predictions", "pred_boxes", "pred_scores", "pred_classes"}
+    return wanted <= set(map(plain_name, summary.outputs))
 
 
 def is_keras_yolo(summary: GraphSummary, found: DetectionOutputs) -> bool:

@@ -22,7 +22,7 @@ from tvmdet.heads.detection_decoding import (
     decode_detections,
     decode_detections_reference,
 )
-from tvmdet.heads.detection_frames import SUPPRESSION, box_frame, is_keras_yolo
+from tvmdet.heads.detection_frames import SUPPRESSION, box_frame, is_keras_yolo, is_yolo_nas
 from tvmdet.heads.detection_outputs import (
     DetectionOutputs,
     class_range,
@@ -216,7 +216,8 @@ def _labels(
 def _starts_at_zero(found: DetectionOutputs) -> bool:
     """Returns whether the exporters of this format count classes from 0."""
     counted = plain_name(found.count) == "num_dets"
-    return "score" in found.columns or plain_name(found.boxes) == "det_boxes" or counted
+    named = plain_name(found.boxes) in ("det_boxes", "pred_boxes")
+    return "score" in found.columns or named or counted
 
 
 def _input(
@@ -241,8 +242,8 @@ def _input(
     if is_keras_yolo(summary, found):
         line = "input RGB / 255, letterbox with grey 128: as keras-yolo3"
         return fed_input(summary, {**UNIT, "pad_value": 128}, line, "detections", given)
-    if found.columns[:1] == ("batch",):
-        line = "input RGB / 255, letterbox with grey 114: as YOLOv7"
+    if found.columns[:1] == ("batch",) or is_yolo_nas(summary):
+        line = "input RGB / 255, letterbox with grey 114: as YOLOv7 and YOLO-NAS"
         return fed_input(summary, UNIT, line, "detections", given)
     if summary.operators.get("GridSample") and summary.operators.get("TopK"):
         return detr_input(summary, "detections", given)
