@@ -292,8 +292,12 @@ def test_a_network_of_bytes_normalises_by_itself(tmp_path: Path) -> None:
     model = _import(_bytes(), tmp_path)
     assert (model.spec.input.mean, model.spec.input.std) == ((0, 0, 0), (1, 1, 1))
     assert "the input takes bytes: the network normalises by itself" in model.recognition
-    other = _import(_bytes(), tmp_path, spec={"input": {"std": [2.0, 2.0, 2.0]}})
-    assert other.spec.input.std == (2, 2, 2)
+    # As the text that asks how pictures are fed has it: bytes by 255 would be 0 and 1.
+    told = {"std": [255.0, 255.0, 255.0], "pad_position": "top_left"}
+    other = _import(_bytes(), tmp_path, spec={"input": told})
+    assert (other.spec.input.std, other.spec.input.pad_position) == ((1, 1, 1), "top_left")
+    line = "mean and std from the spec are not used: bytes are fed as they are"
+    assert line in other.recognition
     (image,) = model.onnx_at(2).graph.input
     assert [dim.dim_value for dim in image.type.tensor_type.shape.dim] == [2, 3, 64, 96]
 

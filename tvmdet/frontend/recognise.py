@@ -49,6 +49,10 @@ def recognise(
     kept = dict(overrides)
     if spread_over_numbers(given.get("labels") or (), len(found.spec.labels)) == found.spec.labels:
         del kept["labels"]  # the family has put them at their columns
+    if _takes_bytes(summary) and isinstance(kept.get("input"), Mapping):
+        # Bytes cannot be normalised before they are fed; divided by 255 they would be 0 or 1.
+        told = kept["input"]
+        kept["input"] = {key: told[key] for key in told if key not in ("mean", "std")}
     spec = found.spec.override(kept)
     _check_keypoints(spec, found.spec)
     get_head(found.family).validate(spec, summary)
@@ -62,6 +66,8 @@ def recognise(
     thresholds = _thresholds(spec.postprocess)
     if thresholds != _thresholds(found.spec.postprocess):
         reasons = [_THRESHOLDS.sub(f"{thresholds}, from {source}", one) for one in reasons]
+    if kept.get("input") != overrides.get("input"):
+        reasons.append(f"mean and std from {source} are not used: bytes are fed as they are")
     reasons.append(f"from {source}: {', '.join(sorted(overrides))}")
     return Recognition(family=found.family, reasons=tuple(reasons), spec=spec)
 
@@ -100,9 +106,13 @@ def _check_keypoints(spec: DetectorSpec, found: DetectorSpec) -> None:
         )
 
 
+def _takes_bytes(summary: GraphSummary) -> bool:
+    return [value.dtype for value in summary.inputs.values()] == ["uint8"]
+
+
 def _of_bytes(found: Recognition, summary: GraphSummary) -> Recognition:
     """Returns a recognition that feeds bytes as they are to a network that takes bytes."""
-    if [value.dtype for value in summary.inputs.values()] != ["uint8"]:
+    if not _takes_bytes(summary):
         return found
     plain = replace(found.spec.input, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     line = "the input takes bytes: the network normalises by itself"

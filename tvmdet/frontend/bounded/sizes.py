@@ -301,7 +301,9 @@ def _one_hot(_rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarra
     axis = attribute(node, "axis", -1)
     numbers = np.arange(depth).reshape([-1] + [1] * ((indices.ndim - axis) % (indices.ndim + 1)))
     chosen = np.expand_dims(indices.astype(np.int64), axis)
-    return np.where(numbers == np.where(chosen < 0, chosen + depth, chosen), off_on[1:], off_on[:1])
+    hot = numbers == np.where(chosen < 0, chosen + depth, chosen)
+    result: np.ndarray = np.where(hot, off_on[1:], off_on[:1])
+    return result
 
 
 def _where(rw: Rewriter, _node: onnx.NodeProto, known: list[Any]) -> np.ndarray | None:
