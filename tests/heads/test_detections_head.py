@@ -454,6 +454,18 @@ def test_outputs_of_a_joined_graph_are_known_by_their_names(dtype: str) -> None:
     assert (spec.input.pad_position, spec.input.pad_value) == ("center", 114)
 
 
+@pytest.mark.parametrize(("dtype", "position"), [("uint8", "center"), ("float32", "top_left")])
+def test_bytes_for_tensorrt_are_super_gradients(dtype: str, position: str) -> None:
+    summary = summary_of(
+        {"num_dets": (1, 1), "det_boxes": (1, 7, 4), "det_scores": (1, 7), "det_classes": (1, 7)},
+        dtypes={"num_dets": "int32", "det_classes": "int32"},
+        operators={"BoundedNonMaxSuppression": 1},
+        inputs={"input": TensorSummary(shape=(1, 3, 64, 96), dtype=dtype)},
+    )
+    spec = claimed(summary, {**TOLD, "labels": ["a", "b"]})
+    assert spec.input.pad_position == position
+
+
 @pytest.mark.parametrize(
     ("opset", "operators", "inner", "said"),
     [

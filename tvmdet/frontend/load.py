@@ -17,6 +17,7 @@ from tvmdet.errors import ModelError
 from tvmdet.frontend.check_operands import check_operands
 from tvmdet.frontend.custom_sampling import replace_custom_sampling
 from tvmdet.frontend.custom_suppression import replace_custom_suppressions
+from tvmdet.frontend.drop_idle_nodes import drop_idle_nodes
 from tvmdet.frontend.external_data import embed_external_data
 from tvmdet.frontend.functions import inline_functions
 from tvmdet.frontend.keep_outputs import keep_outputs
@@ -136,6 +137,7 @@ def load_onnx(
     proto = inline_functions(path, proto, limits)
     ir_version = int(proto.ir_version)
     proto.ir_version = max(ir_version, _LEAST_IR)
+    drop_idle_nodes(proto.graph)
     sort_nodes(proto.graph)
     name_nodes(proto.graph)
     if outputs:

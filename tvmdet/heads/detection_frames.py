@@ -34,6 +34,8 @@ _SIDES = frozenset(("x1", "y1", "x2", "y2", "cx", "cy", "w", "h"))
 _UNIT = (-1.0, 2.0)
 # The second is what the frontend makes of the first, with a bound on the rows.
 SUPPRESSION = ("NonMaxSuppression", "BoundedNonMaxSuppression")
+_TENSORRT = frozenset(("num_dets", "det_boxes", "det_scores", "det_classes"))
+_YOLO_NAS = frozenset(("num_predictions", "pred_boxes", "pred_scores", "pred_classes"))
 
 Frame = tuple[tuple[str, ...], str, str]
 
@@ -122,7 +124,7 @@ def _convention(
         return None
     if is_keras_yolo(summary, found):
         return ("y1", "x1", "y2", "x2"), "pixels", "as keras-yolo3 and the ONNX model zoo's YOLOv3"
-    if {"num_dets", "det_boxes", "det_scores", "det_classes"} <= names and name == "det_boxes":
+    if names >= _TENSORRT and name == "det_boxes":
         return _CORNERS, "pixels", "as YOLO's exports for TensorRT"
     if {"num_dets", "boxes", "scores", "labels"} <= names and _is_suppressed(summary):
         return _CORNERS, "pixels", "as MMYOLO's easydeploy"
@@ -140,9 +142,13 @@ def _convention(
 
 
 def is_yolo_nas(summary: GraphSummary) -> bool:
-    """Returns whether outputs are those of super-gradients with suppression, in batch format."""
-    wanted = {"num_predictions", "pred_boxes", "pred_scores", "pred_classes"}
-    return wanted <= set(map(plain_name, summary.outputs))
+    """Returns whether outputs are those of super-gradients with suppression, in batch format.
+
+    For TensorRT they are called as others call them, who feed no bytes.
+    """
+    names = set(map(plain_name, summary.outputs))
+    takes_bytes = any(value.dtype == "uint8" for value in summary.inputs.values())
+    return names >= _YOLO_NAS or (takes_bytes and names >= _TENSORRT)
 
 
 def is_keras_yolo(summary: GraphSummary, found: DetectionOutputs) -> bool:
