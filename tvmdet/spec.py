@@ -27,6 +27,7 @@ __all__ = [
 Color = Literal["rgb", "bgr"]
 Resize = Literal["letterbox", "stretch"]
 PadPosition = Literal["center", "top_left"]
+Interpolation = Literal["area", "bicubic", "bilinear", "nearest"]
 MaskFrame = Literal["box", "image"]
 
 _LONGEST_SHOWN = 120  # characters of a wrong value in a message
@@ -109,6 +110,7 @@ _INPUT_RULES = {
         allowed="a whole number from 0 to 255, or three of them",
     ),
     "pad_position": _one_of("center", "top_left"),
+    "interpolation": _one_of("area", "bicubic", "bilinear", "nearest"),
     "mean": _Rule(accepts=_is_three_numbers, allowed="three finite numbers, in pixel units"),
     "std": _Rule(
         accepts=lambda got: _is_three_numbers(got) and 0 not in got,
@@ -157,6 +159,9 @@ class InputSpec:
         pad_value: Grey level of the letterbox border, 0 to 255, or one for each channel (in
             ``color`` order): the mean, where a framework pads with zeros after normalising.
         pad_position: Where the picture lies in the letterbox.
+        interpolation: How OpenCV resizes: ``bilinear``, ``bicubic``, ``nearest``, or ``area``: the
+            mean over what falls on a pixel where both sides shrink, else bilinear. Pillow's and
+            torchvision's antialiased bilinear has no counterpart; ``area`` is nearest to it.
         mean: Per channel (in ``color`` order), in pixel units 0 to 255, subtracted.
         std: Per channel (in ``color`` order), in pixel units, divided by.
         constants: What further inputs of the export were given, by name: a number for every
@@ -168,6 +173,7 @@ class InputSpec:
     resize: Resize = "letterbox"
     pad_value: int | tuple[int, int, int] = 114
     pad_position: PadPosition = "center"
+    interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (255.0, 255.0, 255.0)
     constants: Mapping[str, Any] = field(default_factory=dict)

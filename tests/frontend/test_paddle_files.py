@@ -109,7 +109,13 @@ def _said(folder: Path, *transforms: dict[str, Any], **more: Any) -> Any:
         ),
         (
             [{"type": "LetterBoxResize", "target_size": [64, 96]}],
-            {**PIXELS, "resize": "letterbox", "pad_position": "center", "pad_value": 128},
+            {
+                **PIXELS,
+                "resize": "letterbox",
+                "pad_position": "center",
+                "pad_value": 128,
+                "interpolation": "area",
+            },
             (64, 96),
         ),
         (  # CenterNet turns the channels around as it warps
@@ -139,14 +145,27 @@ def test_transforms(
     assert found.size_hw == size_hw
 
 
+@pytest.mark.parametrize(
+    ("number", "name"), [(0, "nearest"), (1, None), (2, "bicubic"), (3, "area"), ([2], None)]
+)
+def test_interpolation_by_opencvs_number(tmp_path: Path, number: Any, name: str | None) -> None:
+    found = _said(tmp_path, {**STRETCH, "interp": number})
+    assert found.given["input"].get("interpolation") == name
+
+
 def test_what_is_otherwise_here_is_said(tmp_path: Path) -> None:
     odd = {"type": "NormalizeImage", "mean": [0.5], "std": [1, 1, 1]}
-    cubic = {**STRETCH, "interp": 2}
+    lanczos = {**STRETCH, "interp": 4}
     warp = {"type": "WarpAffine", "keep_res": True}
-    found = _said(tmp_path, cubic, odd, {"type": "RandomFlip"}, warp)
+    found = _said(tmp_path, lanczos, odd, {"type": "RandomFlip"}, warp)
     assert {"mean", "std"}.isdisjoint(found.given["input"])
     text = "\n".join(found.reasons)
-    for part in ("cubic", "three means", "'RandomFlip' has no counterpart", "keep_res leaves"):
+    for part in (
+        "cv2's number 4: pictures are resized bilinearly",
+        "three means",
+        "'RandomFlip' has no counterpart",
+        "keep_res leaves",
+    ):
         assert part in text
 
 

@@ -123,7 +123,12 @@ def test_mmdeploys_files_belong_by_the_net_they_name(tmp_path: Path) -> None:
                 {"type": "YOLOv5KeepRatioResize", "scale": [320, 320]},
                 {"type": "LetterResize", "scale": [320, 320], "pad_val": 114},
             ],
-            {"resize": "letterbox", "pad_position": "center", "pad_value": [114, 114, 114]},
+            {
+                "resize": "letterbox",
+                "pad_position": "center",
+                "pad_value": [114, 114, 114],
+                "interpolation": "area",
+            },
         ),
         # A border of colours is written before the channels are turned around.
         (
@@ -147,7 +152,7 @@ def test_transforms(
 def test_what_has_no_counterpart_is_said(tmp_path: Path) -> None:
     odd = [
         {"type": "CenterCrop"},
-        {"type": "FixShapeResize", "width": 640, "height": 640, "interpolation": "bicubic"},
+        {"type": "FixShapeResize", "width": 640, "height": 640, "interpolation": "lanczos"},
         {"type": "Normalize", "mean": [0], "std": [1]},
     ]
     _write(tmp_path, pipeline=_pipeline(*odd, {"type": "Pad", "logical_or_val": 31}))
@@ -157,7 +162,7 @@ def test_what_has_no_counterpart_is_said(tmp_path: Path) -> None:
     text = "\n".join(found.reasons)
     for part in (
         "'CenterCrop' has no counterpart",
-        "by 'bicubic': pictures are resized bilinearly",
+        "by 'lanczos': pictures are resized bilinearly",
         "three means",
         "logical or",
     ):
@@ -235,6 +240,13 @@ def test_thresholds_count_where_the_network_has_not_applied_them(tmp_path: Path)
                 "pad_position": "top_left",
                 "pad_value": [128, 102, 51],
             },
+        ),
+        *(
+            (
+                {"do_normalize": False, "size": {"height": 9, "width": 9}, "resample": number},
+                {"resize": "stretch", "interpolation": name},
+            )
+            for number, name in ((2, "area"), (3, "area"), (0, "nearest"))
         ),
         ({"image_mean": [0.5], "image_std": [0, 0, 0]}, {}),
         ({"do_rescale": False, "do_normalize": False}, {"std": [1, 1, 1]}),

@@ -4,12 +4,13 @@ import platform
 
 import cv2
 import numpy as np
+import pictures
 import pytest
 
 from tvmdet.boxes import ImageTransform
 from tvmdet.runtime import resize
 from tvmdet.runtime.resize import place_image, resize_in_own_code
-from tvmdet.spec import InputSpec
+from tvmdet.spec import InputSpec, Interpolation
 
 SIZES_HW = [(1, 1), (1, 3000), (3000, 1), (64, 96), (33, 47), (500, 20), (20, 500), (720, 1280)]
 
@@ -32,7 +33,7 @@ def place(image: np.ndarray, spec: InputSpec) -> np.ndarray:
     """Places the image into the second row of a poisoned batch; the others stay poisoned."""
     batch = np.full((3, *spec.size_hw, 3), 201, np.uint8)
     transform = ImageTransform.for_image(image.shape[:2], spec)
-    place_image(image, transform, spec.border_bgr, batch[1])
+    place_image(image, transform, spec.border_bgr, batch[1], spec.interpolation)
     assert (batch[[0, 2]] == 201).all()
     return batch[1]
 
@@ -65,6 +66,65 @@ def test_a_border_of_three_levels() -> None:
     placed = place(image, spec)
     assert (placed[:, 20:] == [3, 2, 1]).all()
     assert (placed[:, :20] == 90).all()
+
+
+@pytest.mark.parametrize(
+    ("interpolation", "size_hw", "flag"),
+    [
+        ("bilinear", (64, 96), cv2.INTER_LINEAR),
+        ("bicubic", (64, 96), cv2.INTER_CUBIC),
+        ("bicubic", (200, 300), cv2.INTER_CUBIC),
+        ("nearest", (64, 96), cv2.INTER_NEAREST),
+        ("area", (64, 96), cv2.INTER_AREA),
+        ("area", (100, 150), cv2.INTER_AREA),
+        ("area", (200, 300), cv2.INTER_LINEAR),  # what grows has no areas to take a mean of
+        ("area", (64, 300), cv2.INTER_LINEAR),
+    ],
+)
+def test_other_interpolations_are_opencvs(
+    interpolation: Interpolation, size_hw: tuple[int, int], flag: int
+) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (100, 151, 3), dtype=np.uint8)
+    placed = place(image, InputSpec(size_hw=size_hw, resize="stretch", interpolation=interpolation))
+    np.testing.assert_array_equal(placed, cv2.resize(image, size_hw[::-1], interpolation=flag))
+
+
+def test_area_is_nearest_to_what_pillow_makes_of_a_photograph() -> None:
+    """Its bilinear filter, a triangle over all that falls on a pixel, written out."""
+    photo = pictures.read("astronaut.png")[:, :510]
+
+    def filtered(values: np.ndarray, size: int) -> np.ndarray:
+        scale = len(values) / size
+        centres = (np.arange(size) + 0.5) * scale
+        away = np.abs(np.arange(len(values)) + 0.5 - centres[:, None]) / scale
+        weights = np.clip(1 - away, 0, None)
+        return np.tensordot(weights / weights.sum(1, keepdims=True), values, 1)
+
+    want = filtered(filtered(photo, 160).transpose(1, 0, 2), 160).transpose(1, 0, 2)
+    off = {}
+    for name in ("area", "bilinear", "bicubic", "nearest"):
+        spec = InputSpec(size_hw=(160, 160), resize="stretch", interpolation=name)
+        off[name] = float(np.abs(place(photo, spec) - want).mean())
+    assert min(off, key=off.__getitem__) == "area"
+    assert off["area"] < 0.5 * off["bilinear"]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="OpenCV's own code is the standard")
+@pytest.mark.parametrize(
+    "flag", [cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_NEAREST], ids=["cubic", "area", "nearest"]
+)
+@pytest.mark.parametrize("size_hw", [(64, 96), (45, 35), (30, 70), (200, 300)])
+def test_own_code_gives_the_same_pixels_by_other_interpolations(
+    size_hw: tuple[int, int], flag: int
+) -> None:
+    image = np.random.default_rng(4).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    want = cv2.resize(image, size_hw[::-1], interpolation=flag)
+    got = resize_in_own_code(image, size_hw, flag)
+    if flag == cv2.INTER_CUBIC and max(size_hw) > 90:  # Intel's library, which others have not
+        assert np.abs(got.astype(int) - want).max() <= 1
+        assert (got != want).mean() < 0.06
+    else:
+        np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="OpenCV's own code is the standard")

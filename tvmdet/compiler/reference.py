@@ -175,7 +175,7 @@ class Reference:
         """
         spec = self.spec.input
         canvas = np.empty((*spec.size_hw, 3), np.uint8)
-        place_image(image_bgr, transform, spec.border_bgr, canvas)
+        place_image(image_bgr, transform, spec.border_bgr, canvas, spec.interpolation)
         pixels = canvas[..., ::-1] if spec.color == "rgb" else canvas
         mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
         network_input = ((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None]

@@ -11,6 +11,8 @@ from tvmdet.frontend.config_values import is_three_numbers
 
 __all__ = ["read_huggingface"]
 
+_NEAREST = 0  # of Pillow's Image.Resampling
+
 Answer = tuple[dict[str, Any], tuple[int, int] | None, dict[str, str], list[str]]
 
 
@@ -20,7 +22,8 @@ def read_huggingface(files: Mapping[str, Any]) -> Answer:
     ``config.json`` has the labels (``id2label``); ``preprocessor_config.json`` has what an image
     processor does (``transformers/image_processing_utils.py``): pixels times ``rescale_factor``,
     less ``image_mean``, divided by ``image_std``, RGB; sizes as ``height`` and ``width`` stretch,
-    ``shortest_edge`` keeps the aspect ratio.
+    ``shortest_edge`` keeps the aspect ratio. ``resample`` is a number of Pillow's, all of whose
+    filters but the nearest weigh every pixel of what they shrink, as OpenCV's ``area`` does.
 
     Args:
         files: Parsed files by plain name.
@@ -41,6 +44,8 @@ def read_huggingface(files: Mapping[str, Any]) -> Answer:
         reasons += [f"{doubt}; normalisation is left away"] if doubt else []
         size_hw, resize = _size(processor)
         table.update(resize)
+        if resize and type(resample := processor.get("resample")) is int:
+            table["interpolation"] = "nearest" if resample == _NEAREST else "area"
         if table.get("resize") == "letterbox" and "mean" in table:
             # Zeros are written after the normalisation: the mean colour before it.
             table["pad_value"] = [min(max(round(value), 0), 255) for value in table["mean"]]

@@ -100,7 +100,12 @@ class _Transforms:
         self.input["resize"] = "letterbox" if keep else "stretch"
         if keep:
             self.input["pad_position"] = "top_left"
-        if (how := transform.get("interpolation", "bilinear")) != "bilinear":
+        # MMYOLO's class shrinks so whatever its configuration says.
+        usual = "area" if kind == "YOLOv5KeepRatioResize" else "bilinear"
+        how = transform.get("interpolation", usual)
+        if how in ("area", "bicubic", "nearest"):
+            self.input["interpolation"] = how
+        elif how != "bilinear":
             self.doubts.append(f"{kind} interpolates by {how!r}: pictures are resized bilinearly")
         sides = [transform.get("height"), transform.get("width")]
         size = transform.get("size", transform.get("scale"))

@@ -16,7 +16,7 @@ from tvmdet.heads.paddledetection import ARCH, METRIC, NMS_IOU
 __all__ = ["is_paddle", "read_paddle"]
 
 _PASSIVE = frozenset(("Permute",))
-_INTERPOLATIONS = {0: "nearest", 2: "cubic", 3: "area", 4: "Lanczos"}  # cv2's; 1 is bilinear
+_INTERPOLATIONS = {0: "nearest", 2: "bicubic", 3: "area"}  # by cv2's numbers; 1 is bilinear
 _LETTERBOX_GREY = 128  # 127.5, as OpenCV writes it into bytes
 _SUPPRESSED_LATER = "PicoDet"  # the arch of exports whose NMS the deployment code does
 Answer = tuple[dict[str, Any], tuple[int, int] | None, dict[str, str], list[str]]
@@ -106,15 +106,17 @@ class _Transforms:
         if keep:
             self.input.update(pad_position="top_left", pad_value=0)
         self._take_size(transform.get("target_size"), exact=not keep)
-        name = _INTERPOLATIONS.get(transform.get("interp", 1))
-        if name:
+        number = transform.get("interp", 1)
+        if isinstance(number, int) and number in _INTERPOLATIONS:
+            self.input["interpolation"] = _INTERPOLATIONS[number]
+        elif number != 1:
             self.doubts.append(
-                f"pictures are resized with {name} interpolation there, bilinearly here: those of "
-                "other sizes than the network's give slightly other boxes"
+                f"Resize interpolates by cv2's number {number!r}: pictures are resized bilinearly"
             )
 
     def _letter(self, transform: Mapping[str, Any]) -> None:
         self.input.update(resize="letterbox", pad_position="center", pad_value=_LETTERBOX_GREY)
+        self.input["interpolation"] = "area"
         self._take_size(transform.get("target_size"), exact=True)
 
     def _warp(self, transform: Mapping[str, Any]) -> None:

@@ -84,7 +84,8 @@ def _fed(given: InputSpec) -> str:
         levels = given.pad_value if isinstance(given.pad_value, tuple) else (given.pad_value,)
         border = " ".join(map(str, levels))
         where = f"letterbox from the {given.pad_position.replace('_', ' ')}, border {border}"
-    return f"{given.color.upper()}, mean {mean}, deviation {std}, {where}"
+    how = "" if given.interpolation == "bilinear" else f", {given.interpolation} interpolation"
+    return f"{given.color.upper()}, mean {mean}, deviation {std}, {where}{how}"
 
 
 def _check_keypoints(spec: DetectorSpec, found: DetectorSpec) -> None:

@@ -77,8 +77,9 @@ class Pipeline:
         start = time.perf_counter()
         image = decode_file(picture)
         decoded = time.perf_counter()
-        transform = ImageTransform.for_image(image.shape[:2], self._spec.input)
-        place_image(image, transform, self._spec.input.border_bgr, self._canvas)
+        spec = self._spec.input
+        transform = ImageTransform.for_image(image.shape[:2], spec)
+        place_image(image, transform, spec.border_bgr, self._canvas, spec.interpolation)
         for index, plane in enumerate(self._blob[0]):
             np.multiply(self._canvas[..., self._order[index]], self._scale[index], out=plane)
             if self._offset[index]:

@@ -144,8 +144,9 @@ class ImageBatcher:
 
     def _place(self, image: Image, source: object, out: Image) -> _Row:
         height, width = image.shape[:2]
-        transform = ImageTransform.for_image((height, width), self._spec.input)
-        place_image(image, transform, self._spec.input.border_bgr, out)
+        spec = self._spec.input
+        transform = ImageTransform.for_image((height, width), spec)
+        place_image(image, transform, spec.border_bgr, out, spec.interpolation)
         return _Row(source=source_name(source), transform=transform)
 
     def _place_or_report(self, source: Source, out: Image) -> _Row:
