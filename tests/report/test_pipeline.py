@@ -42,6 +42,17 @@ def test_input_is_normalised_in_the_order_of_the_spec(tmp_path: Path) -> None:
     assert set(seconds) == {"decode", "resize"}
 
 
+def test_pictures_are_resized_as_the_spec_says(tmp_path: Path) -> None:
+    rows = np.tile(np.array([250, 0, 0, 250], np.uint8), SIZE_HW[0])
+    path = tmp_path / "rows.png"
+    assert cv2.imwrite(str(path), np.tile(rows[:, None], (1, 4 * SIZE_HW[1])))
+    plain = InputSpec(size_hw=SIZE_HW, std=(1.0,) * 3, resize="stretch")
+    for interpolation, level in (("bilinear", 0), ("area", 125)):
+        fed = replace(plain, interpolation=interpolation)
+        blob, _, _ = Pipeline(replace(make_spec(), input=fed)).prepare(str(path))
+        assert set(blob.ravel().tolist()) == {level}
+
+
 @pytest.mark.parametrize(
     "post", [{}, {"multi_label": True}, {"class_agnostic": True}, {"pre_nms_top_k": 5}]
 )

@@ -233,6 +233,22 @@ def test_eight_threads_get_the_answers_of_one(detector: Detector) -> None:
     assert failures == []
 
 
+def test_pictures_are_resized_as_the_spec_says(toy_library: bytes, tmp_path: Path) -> None:
+    """Of four rows that become one, the inner two count bilinearly, and all four by area."""
+    height, width = SIZE_HW
+    rows = np.tile(np.array([250, 0, 0, 250], np.uint8), height)
+    image = np.repeat(np.repeat(rows[:, None], 4 * width, axis=1)[..., None], 3, axis=2)
+    scores = {}
+    for interpolation in ("bilinear", "area"):
+        fed = {"resize": "stretch", "interpolation": interpolation}
+        path = tmp_path / f"{interpolation}.tvmdet"
+        write_toy(path, toy_library, spec=toy_spec(input=fed).to_dict())
+        with load(path) as detector:
+            scores[interpolation] = detector.detect(image, score=0.0).scores
+    assert scores["bilinear"].size == 0
+    assert_close(scores["area"], np.full(3, 125 / 255, np.float32), rtol=1e-5)
+
+
 def test_two_detectors_at_once(toy_path: Path) -> None:
     image = image_of((40, 60))
     with load(toy_path, threads=1) as one, load(toy_path, threads=2) as two:
