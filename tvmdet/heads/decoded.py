@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,16 @@ from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.libreyolo import libreyolo_input, selects_by_itself
 from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import choice, refuse_unknown_options
+from tvmdet.heads.landmarks import keypoints_line
 from tvmdet.heads.paddledetection import advice, is_paddledetection, suppression
+from tvmdet.heads.pose_outputs import (
+    POINT_OPTIONS,
+    check_points,
+    emit_points,
+    find_points,
+    point_spec,
+    reference_points,
+)
 from tvmdet.heads.queries import has_attention
 from tvmdet.heads.yolo_rows import LAYOUTS
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
@@ -82,8 +91,10 @@ class DecodedHead(Head):
     ) -> Recognition | str:
         """Implements :meth:`tvmdet.heads.base.Head.examine`."""
         options, asked = given.get("options", {}), given.get("family") == self.name
-        joined = find_joined(summary, size_hw, options, asked=asked)
-        found = (joined.output, joined.output) if joined else _find(summary, options)
+        apart = find_points(summary, options)
+        joined = None if apart else find_joined(summary, size_hw, options, asked=asked)
+        beside = apart.names if apart else ()
+        found = (joined.output, joined.output) if joined else _find(summary, options, beside)
         if isinstance(found, str):
             return found
         boxes, scores = found
@@ -125,13 +136,22 @@ class DecodedHead(Head):
                 iou_threshold=1.0 if selects_by_itself(summary.metadata) else threshold,
                 multi_label=True,
             ),
-            options={**layout, "box_output": boxes, "score_output": scores},
+            options={
+                **layout,
+                "box_output": boxes,
+                "score_output": scores,
+                **(apart.options if apart else {}),
+            },
+            keypoints=point_spec(apart.count, given, scored=apart.is_scored) if apart else None,
         )
         shown = f"{' '.join(layout['columns'])}, {layout['box_frame']}"
         reasons = [f"{boxes}: {shown}; {scores}: {classes} classes", labels[1], values[1]]
         if by_paddle and "iou_threshold" not in given.get("postprocess", {}):
             reasons.append(line)
-        unused = [name for name in summary.exported_outputs if name not in (boxes, scores)]
+        if spec.keypoints is not None:
+            reasons.append(keypoints_line(spec.keypoints, beside))
+        used = (boxes, scores, *beside)
+        unused = [name for name in summary.exported_outputs if name not in used]
         if unused:
             reasons.append(f"boxes are chosen by tvmdet; not used: {', '.join(unused)}")
         return Recognition(family=self.name, reasons=tuple(reasons), spec=spec)
@@ -139,7 +159,7 @@ class DecodedHead(Head):
     def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
         """Implements :meth:`tvmdet.heads.base.Head.validate`."""
         options = spec.options
-        refuse_unknown_options(options, self.name, (*_OPTIONS, _JOINED))
+        refuse_unknown_options(options, self.name, (*_OPTIONS, _JOINED, *POINT_OPTIONS))
         missing = [name for name in _OPTIONS if options.get(name) is None]
         if missing:
             raise InputError(f"the spec's options lack {missing[0]!r}")
@@ -166,6 +186,7 @@ class DecodedHead(Head):
             shapes = joined_shapes(shapes[0], layout)
         elif class_axis(*shapes) == 1:
             shapes = [shapes[0], (shapes[1][0], shapes[1][2], shapes[1][1])]
+        check_points(spec, summary)
         try:
             _check(shapes[0], shapes[1], spec)
         except ShapeError as error:
@@ -189,7 +210,9 @@ class DecodedHead(Head):
             first = int(spec.options["background"] == "first")
             begin, end = [first], [first + len(spec.labels)]
             scores = bb.emit(relax.op.strided_slice(scores, axes=[2], begin=begin, end=end))
-        return Decoded(boxes=emit_boxes(bb, boxes, spec), scores=scores)
+        apart = spec.keypoints is not None and "keypoint_output" in spec.options
+        points = emit_points(bb, outputs, spec) if apart else None
+        return Decoded(boxes=emit_boxes(bb, boxes, spec), scores=scores, keypoints=points)
 
     def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
@@ -202,12 +225,16 @@ class DecodedHead(Head):
         _check(boxes.shape, scores.shape, spec)
         kept = {"none": slice(None), "first": slice(1, None), "last": slice(-1)}
         scores = scores[:, :, kept[spec.options["background"]]]
-        return Decoded(boxes=boxes_reference(boxes, spec), scores=scores)
+        apart = spec.keypoints is not None and "keypoint_output" in spec.options
+        points = reference_points(outputs, spec) if apart else None
+        return Decoded(boxes=boxes_reference(boxes, spec), scores=scores, keypoints=points)
 
 
-def _find(summary: GraphSummary, options: Mapping[str, Any]) -> tuple[str, str] | str:
+def _find(
+    summary: GraphSummary, options: Mapping[str, Any], beside: Sequence[str]
+) -> tuple[str, str] | str:
     """Returns the names of the boxes and the scores, or why there are none."""
-    outputs = summary.outputs
+    outputs = {name: value for name, value in summary.outputs.items() if name not in beside}
     keys = ("box_output", "score_output")
     chosen = tuple(choice(options, key, tuple(outputs)) for key in keys)
     if chosen[0] and chosen[1]:
@@ -340,12 +367,16 @@ def _input(
     table = given.get("input", {})
     if stated is not None and "resize" in table:
         return stated
+    turned = summary.normalisation is not None and summary.normalisation.reverses
+    colors = ("bgr", "rgb") if turned else ("rgb", "bgr")
     if {"mean", "std", "resize"} <= set(table):
-        return {}, "input as the spec says"
+        return {"color": colors[0]}, "input as the spec says"
+    why = "; the network turns the channels around" if turned else ""
     return Question(
-        f"{told}nothing in the graph says how pictures are resized and normalised{advice(summary)}",
+        f"{told}nothing in the graph says how pictures are resized and normalised{why}"
+        f"{advice(summary)}",
         spec_text='family = "decoded"\n[input]    # what the network was trained with\n'
-        'color = "rgb"                  # or "bgr"\n'
+        f'color = "{colors[0]}"                  # or "{colors[1]}"\n'
         'resize = "letterbox"           # or "stretch"\n'
         'pad_position = "center"        # or "top_left"\n'
         "mean = [0.0, 0.0, 0.0]         # in pixel units\n"

@@ -17,6 +17,12 @@ from tvmdet.heads.pose import (
     keypoint_columns,
     reference_row_keypoints,
 )
+from tvmdet.heads.pose_outputs import (
+    POINT_OPTIONS,
+    check_points,
+    emit_points,
+    reference_points,
+)
 from tvmdet.spec import DetectorSpec
 
 if TYPE_CHECKING:
@@ -53,7 +59,8 @@ def check_options(spec: DetectorSpec, summary: GraphSummary) -> None:
         InputError: An option is unknown, missing or does not fit the network.
     """
     options = spec.options
-    refuse_unknown_options(options, spec.family, (*_OPTIONS, KEYPOINT_COLUMNS, "prototype_output"))
+    known = (*_OPTIONS, KEYPOINT_COLUMNS, *POINT_OPTIONS, "prototype_output")
+    refuse_unknown_options(options, spec.family, known)
     missing = [name for name in _OPTIONS if options.get(name) is None]
     if missing:
         raise InputError(f"the spec's options lack {missing[0]!r}; needed: {', '.join(_OPTIONS)}")
@@ -84,6 +91,7 @@ def check_options(spec: DetectorSpec, summary: GraphSummary) -> None:
             "a mask a row, options.prototype_output one that masks are mixed from; name one of "
             "both, or leave the masks away"
         )
+    check_points(spec, summary)
     try:
         coefficients = _coefficients(summary.outputs, spec)
         _check_rows(summary.outputs[options["box_output"]].shape, spec, coefficients)
@@ -131,8 +139,16 @@ def decode_detections(
         boxes=emit_boxes(bb, table, spec),
         scores=scores,
         masks=masks,
-        keypoints=emit_row_keypoints(bb, table, spec),
+        keypoints=_emit_keypoints(bb, outputs, table, spec),
     )
+
+
+def _emit_keypoints(
+    bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], table: Any, spec: DetectorSpec
+) -> Any:
+    if spec.keypoints is not None and "keypoint_output" in spec.options:
+        return emit_points(bb, outputs, spec)
+    return emit_row_keypoints(bb, table, spec)
 
 
 def _emit_row_values(
@@ -226,7 +242,10 @@ def decode_detections_reference(outputs: Mapping[str, np.ndarray], spec: Detecto
     elif spec.masks is not None:
         values = np.asarray(_pick(outputs, spec, "mask_output"), np.float32)
         masks = MaskValues(values=values.reshape(batch, rows, *values.shape[-2:]))
-    points = reference_row_keypoints(table.reshape(batch, rows, -1), spec)
+    if spec.keypoints is not None and "keypoint_output" in options:
+        points: np.ndarray | None = reference_points(outputs, spec)
+    else:
+        points = reference_row_keypoints(table.reshape(batch, rows, -1), spec)
     return Decoded(boxes=boxes, scores=table_of_scores, masks=masks, keypoints=points)
 
 

@@ -15,6 +15,7 @@ from tvmdet.heads.base import GraphSummary, Question, Range
 from tvmdet.heads.detection_outputs import BOX_COLUMNS, DetectionOutputs
 from tvmdet.heads.names import SELECTED_BOXES, plain_name
 from tvmdet.heads.options import choice
+from tvmdet.heads.pose_outputs import flat_pose_points
 from tvmdet.heads.size_inputs import KERAS_YOLO, SCALES_CORNERS
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 
@@ -24,6 +25,7 @@ __all__ = [
     "ends_in_scores",
     "is_keras_yolo",
     "is_yolo_nas",
+    "is_yolo_nas_pose",
     "proven_frame",
 ]
 
@@ -36,6 +38,9 @@ _UNIT = (-1.0, 2.0)
 SUPPRESSION = ("NonMaxSuppression", "BoundedNonMaxSuppression")
 _TENSORRT = frozenset(("num_dets", "det_boxes", "det_scores", "det_classes"))
 _YOLO_NAS = frozenset(("num_predictions", "pred_boxes", "pred_scores", "pred_classes"))
+_YOLO_NAS_POSE = frozenset(
+    ("num_predictions", "post_nms_boxes", "post_nms_scores", "post_nms_joints")
+)
 
 Frame = tuple[tuple[str, ...], str, str]
 
@@ -148,7 +153,14 @@ def is_yolo_nas(summary: GraphSummary) -> bool:
     """
     names = set(map(plain_name, summary.outputs))
     takes_bytes = any(value.dtype == "uint8" for value in summary.inputs.values())
-    return names >= _YOLO_NAS or (takes_bytes and names >= _TENSORRT)
+    named = names >= _YOLO_NAS or is_yolo_nas_pose(summary)
+    return named or (takes_bytes and names >= _TENSORRT)
+
+
+def is_yolo_nas_pose(summary: GraphSummary) -> bool:
+    """Returns whether outputs are those of super-gradients' poses with suppression."""
+    names = set(map(plain_name, summary.outputs))
+    return names >= _YOLO_NAS_POSE or flat_pose_points(summary) > 0
 
 
 def is_keras_yolo(summary: GraphSummary, found: DetectionOutputs) -> bool:

@@ -23,6 +23,7 @@ from tvmdet.heads.names import (
 )
 from tvmdet.heads.options import choice
 from tvmdet.heads.paddledetection import is_paddledetection
+from tvmdet.heads.pose_outputs import find_points, flat_pose_points
 from tvmdet.heads.ultralytics import is_ultralytics
 
 __all__ = [
@@ -42,6 +43,7 @@ _ROLES = {
         "detection_boxes",
         "nmsed_boxes",
         "pred_boxes",
+        "post_nms_boxes",
         SELECTED_BOXES,
     ),
     "scores": (
@@ -51,6 +53,7 @@ _ROLES = {
         "nmsed_scores",
         "pred_scores",
         "score",
+        "post_nms_scores",
         SELECTED_SCORES,
     ),
     "classes": (
@@ -184,7 +187,9 @@ def find_detection_outputs(
     }
     if not columns:
         coefficients = int(outputs[prototypes].shape[1] or 0) if prototypes else 0
-        decided = _columns(summary, boxes, int(width) - coefficients - keypoint_columns, of_rows)
+        left = int(width) - coefficients - keypoint_columns
+        apart = find_points(summary, options) is not None
+        decided = _columns(summary, boxes, left, of_rows, has_points=apart)
         if isinstance(decided, str):
             return decided
         columns, why = decided
@@ -273,16 +278,26 @@ def _joined(outputs: Mapping[str, TensorSummary], keypoint_columns: int) -> tupl
 
 
 def _columns(
-    summary: GraphSummary, boxes: str, width: int, of_rows: Mapping[str, str]
+    summary: GraphSummary,
+    boxes: str,
+    width: int,
+    of_rows: Mapping[str, str],
+    *,
+    has_points: bool,
 ) -> tuple[tuple[str, ...], str] | str:
     value = summary.outputs[boxes]
     if width == 4 and len(of_rows) == 2:
         listed = f"{boxes}, {of_rows['scores']} and {of_rows['classes']}"
         return (), f"{listed}: one box, score and class number a row"
+    if width == 4 and "scores" in of_rows and has_points:
+        return (), f"{boxes} and {of_rows['scores']}: one box and score a row, of a single class"
     if width == 5 and "classes" in of_rows and plain_name(boxes) == "dets":
         line = f"{boxes} has the columns x1 y1 x2 y2 score, as MMDeploy's exports"
         return (*_CORNERS, "score"), f"{line}; {of_rows['classes']} has the class numbers"
     ranges = summary.output_ranges.get(boxes, ())[:width]
+    if flat_pose_points(summary):
+        flat = ("batch", *_CORNERS, "score")
+        return flat, f"{boxes} has the columns {' '.join(flat)}, as YOLO-NAS's flat poses"
     patterns = _PATTERNS.get(width, ())
     matching = [(columns, why) for columns, why in patterns if _matches(columns, ranges)]
     if not matching and is_paddledetection(summary):
@@ -349,6 +364,8 @@ def class_range(summary: GraphSummary, found: DetectionOutputs) -> Range:
     """Returns what class numbers there can be, as far as the graph proves it."""
     if found.classes:
         return _range(summary, found.classes)
+    if found.columns == () or flat_pose_points(summary):
+        return Range(low=0, high=0, whole=True)  # of a single class
     ranges = summary.output_ranges.get(found.boxes, ())
     if "class" not in found.columns or len(ranges) < len(found.columns):
         return ANYTHING

@@ -22,7 +22,13 @@ from tvmdet.heads.detection_decoding import (
     decode_detections,
     decode_detections_reference,
 )
-from tvmdet.heads.detection_frames import SUPPRESSION, box_frame, is_keras_yolo, is_yolo_nas
+from tvmdet.heads.detection_frames import (
+    SUPPRESSION,
+    box_frame,
+    is_keras_yolo,
+    is_yolo_nas,
+    is_yolo_nas_pose,
+)
 from tvmdet.heads.detection_outputs import (
     DetectionOutputs,
     class_range,
@@ -43,6 +49,7 @@ from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import whole_number
 from tvmdet.heads.paddledetection import advice, is_paddledetection
 from tvmdet.heads.pose import KEYPOINT_COLUMNS, given_columns, row_keypoints
+from tvmdet.heads.pose_outputs import find_points, flat_pose_points, point_spec
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
 
@@ -79,8 +86,12 @@ class DetectionsHead(Head):
     ) -> Recognition | str:
         """Implements :meth:`tvmdet.heads.base.Head.examine`."""
         options = given.get("options", {})
+        apart = find_points(summary, options)
+        joints = flat_pose_points(summary) if apart is None else apart.count
         points = row_keypoints(summary.metadata, given)
-        columns_of_points = given_columns(points, given)
+        if joints:
+            points = point_spec(joints, given, scored=apart is None or apart.is_scored)
+        columns_of_points = 0 if apart is not None else given_columns(points, given)
         found = find_detection_outputs(summary, options, columns_of_points)
         if isinstance(found, str):
             return self._ask_which_to_keep(summary, size_hw, given) or found
@@ -118,10 +129,12 @@ class DetectionsHead(Head):
                 "score_output": found.scores,
                 **({"prototype_output": found.prototypes} if found.prototypes else {}),
                 **({KEYPOINT_COLUMNS: columns_of_points} if columns_of_points else {}),
+                **(apart.options if apart else {}),
             },
             masks=masks,
             keypoints=points,
         )
+        holders = apart.names if apart else (found.boxes,)
         reasons = (
             f"{why} ({found.rows} rows)",
             frame_line,
@@ -129,7 +142,7 @@ class DetectionsHead(Head):
             values[1],
             *([f"{found.masks}: one mask a row"] if found.masks else []),
             *([f"{found.prototypes}: prototypes of masks"] if found.prototypes else []),
-            *([] if points is None else [keypoints_line(points, (found.boxes,))]),
+            *([] if points is None else [keypoints_line(points, holders)]),
             *_pooled_otherwise(summary),
         )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
@@ -242,6 +255,11 @@ def _input(
     if is_keras_yolo(summary, found):
         line = "input RGB / 255, letterbox with grey 128: as keras-yolo3"
         return fed_input(summary, {**UNIT, "pad_value": 128}, line, "detections", given)
+    if is_yolo_nas_pose(summary):
+        line = "input RGB / 255, letterbox from the top left with grey 127: as YOLO-NAS's poses"
+        return fed_input(
+            summary, {**UNIT, **_TOP_LEFT, "pad_value": 127}, line, "detections", given
+        )
     if found.columns[:1] == ("batch",) or is_yolo_nas(summary):
         line = "input RGB / 255, letterbox with grey 114: as YOLOv7 and YOLO-NAS"
         return fed_input(summary, UNIT, line, "detections", given)

@@ -76,7 +76,8 @@ def keypoint_columns(spec: DetectorSpec) -> int:
         InputError: The option is no number, or not that of the spec's points.
     """
     columns = whole_number(spec.options, KEYPOINT_COLUMNS, 0, _MOST_COLUMNS) or 0
-    if spec.keypoints is not None and spec.keypoints.columns != columns:
+    apart = "keypoint_output" in spec.options
+    if spec.keypoints is not None and not apart and spec.keypoints.columns != columns:
         raise InputError(
             f"the spec's options.{KEYPOINT_COLUMNS} is {columns}; its keypoints have "
             f"{spec.keypoints.columns} numbers: correct one of them"
