@@ -185,7 +185,7 @@ def test_refuses(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"version": "yolov9"}, "options.version is 'yolov9'; allowed: yolov3, yolov3-tiny"),
+        ({"version": "yolov9"}, "options.version is 'yolov9'; allowed: yolov2, yolov2-tiny"),
         ({"anchors": [[1, 2, 3]]}, "options.anchors is .*; allowed: for each level"),
         ({"anchors": [[1, -2]]}, "options.anchors is"),
         ({"anchors": [[1, 2], [1, 2, 3, 4]]}, "options.anchors is"),
@@ -215,7 +215,53 @@ def test_wrong_outputs_are_refused() -> None:
 def test_versions_are_whole(name: str) -> None:
     version = VERSIONS[name]
     assert len(version.anchors) == len(version.strides) == len(version.scale_xy)
-    assert {len(row) for row in version.anchors} == {6}
+    assert {len(row) for row in version.anchors} == {10 if "v2" in name else 6}
+
+
+REGION = {"grid": (1, 40, SIZE[0] // 32, SIZE[1] // 32)}
+
+
+@pytest.mark.parametrize("version", ["yolov2", "yolov2-tiny", "yolov2-voc", "yolov2-tiny-voc"])
+def test_classes_of_yolov2_share_one(version: str) -> None:
+    got = summary(REGION)
+    spec = recognise(got, SIZE, _given(version=version)).spec
+    assert (spec.options["class_activation"], spec.input.resize) == ("softmax", "stretch")
+    assert_decodes(spec, random_outputs(got, batch=2))
+    outputs = {"grid": np.zeros((1, 40, SIZE[0] // 32, SIZE[1] // 32), np.float32)}
+    outputs["grid"][0, 8 + 4 : 16, 1, 2] = [100, 100, 100, 0]  # of the second anchor
+    boxes, scores = decode(spec, outputs)
+    row = (1 * (SIZE[1] // 32) + 2) * 5 + 1
+    np.testing.assert_allclose(scores[0, row], [0.5, 0.5, 0], atol=1e-6)
+    width, height = VERSIONS[version].anchors[0][2:4]
+    want = [80 - width / 2, 48 - height / 2, 80 + width / 2, 48 + height / 2]
+    np.testing.assert_allclose(boxes[0, row], want, rtol=1e-5)
+
+
+def test_one_map_without_a_version_asks_for_the_classes() -> None:
+    told = {"anchors": [[35, 38, 110, 141, 213, 372, 302, 163, 532, 337]], "decoding": "exp"}
+    answer = HEAD.examine(summary(REGION), SIZE, _given(**told))
+    assert isinstance(answer, Question)
+    assert 'class_activation = "softmax"' in answer.spec_text
+    for name in ("softmax", "sigmoid"):
+        spec = recognise(summary(REGION), SIZE, _given(**told, class_activation=name)).spec
+        assert_decodes(spec, random_outputs(summary(REGION)))
+    with pytest.raises(InputError, match="have none left to do"):
+        recognise(
+            summary(_maps()),
+            SIZE,
+            _given(version="yolov5", class_activation="softmax", activation="none"),
+        )
+
+
+@pytest.mark.parametrize(
+    ("channels", "version"), [(125, "yolov2-tiny-voc"), (425, "yolov2"), (25, None), (126, None)]
+)
+def test_a_map_of_five_anchors_may_be_yolov2s(channels: int, version: str | None) -> None:
+    shape = (1, channels, SIZE[0] // 32, SIZE[1] // 32)
+    got = replace(summary({"grid": shape}), output_sources={"grid": frozenset(("Conv",))})
+    answer = HEAD.examine(got, SIZE, {})
+    text = answer.spec_text if isinstance(answer, Question) else ""
+    assert (f'version = "{version}"' in text) == (version is not None)
 
 
 @slow

@@ -33,6 +33,17 @@ _COCO_1280: Anchors = (
     (140, 301, 303, 264, 238, 542),
     (436, 615, 739, 380, 925, 792),
 )
+# Of Darknet's region layer, in cells of 32 pixels: yolov2.cfg and yolov2-tiny.cfg, yolov2-voc.cfg,
+# yolov2-tiny-voc.cfg (which is the ONNX model zoo's Tiny YOLOv2).
+_REGION_COCO = (
+    *(0.57273, 0.677385, 1.87446, 2.06253, 3.33843),
+    *(5.47434, 7.88282, 3.52778, 9.77052, 9.16828),
+)
+_REGION_VOC = (
+    *(1.3221, 1.73145, 3.19275, 4.00944, 5.05587),
+    *(8.09892, 9.47112, 4.84053, 11.2364, 10.0071),
+)
+_REGION_TINY_VOC = (1.08, 1.19, 3.42, 4.41, 6.63, 11.38, 9.42, 5.11, 16.62, 10.52)
 _TINY_3: Anchors = ((10, 14, 23, 27, 37, 58), (81, 82, 135, 169, 344, 319))
 _TINY_4: Anchors = ((23, 27, 37, 58, 81, 82), (81, 82, 135, 169, 344, 319))
 
@@ -47,15 +58,32 @@ class Version:
         anchors: Widths and heights in pixels, one row a level, finest first.
         strides: Strides of the levels.
         scale_xy: How far centres reach beyond their cell, per level.
+        class_activation: Of the classes: ``sigmoid``, or ``softmax`` over those of an anchor.
     """
 
     decoding: str
     anchors: Anchors
     strides: tuple[int, ...] = (8, 16, 32)
     scale_xy: tuple[float, ...] = (2.0, 2.0, 2.0)
+    class_activation: str = "sigmoid"
+
+
+def _region(cells: tuple[float, ...]) -> Version:
+    """Returns Darknet's region layer: one level of stride 32 (``src/region_layer.c``)."""
+    return Version(
+        decoding="exp",
+        anchors=(tuple(32 * side for side in cells),),
+        strides=(32,),
+        scale_xy=(1.0,),
+        class_activation="softmax",
+    )
 
 
 VERSIONS = {
+    "yolov2": _region(_REGION_COCO),
+    "yolov2-tiny": _region(_REGION_COCO),
+    "yolov2-voc": _region(_REGION_VOC),
+    "yolov2-tiny-voc": _region(_REGION_TINY_VOC),
     "yolov3": Version(decoding="exp", anchors=_COCO_608, scale_xy=(1.0, 1.0, 1.0)),
     "yolov3-tiny": Version(decoding="exp", anchors=_TINY_3, strides=(16, 32), scale_xy=(1.0, 1.0)),
     "yolov4": Version(decoding="exp", anchors=_COCO_512, scale_xy=(1.2, 1.1, 1.05)),

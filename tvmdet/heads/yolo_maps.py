@@ -24,9 +24,12 @@ __all__ = ["YoloMapsHead"]
 
 _DECODINGS = ("exp", "sigmoid")
 _ACTIVATIONS = ("none", "sigmoid")
+_CLASS_ACTIVATIONS = ("sigmoid", "softmax")
+_CLASS_ACTIVATION = "class_activation"  # written where it is a softmax
 _NEEDED = ("activation", "anchors", "decoding", "outputs", "scale_xy", "strides")
-_OPTIONS = (*_NEEDED, "version")
+_OPTIONS = (*_NEEDED, _CLASS_ACTIVATION, "version")
 _USUAL_ANCHORS = 3  # of a cell
+_REGION_ANCHORS, _REGION_STRIDE = 5, 32  # of YOLOv2
 
 
 class YoloMapsHead(Head):
@@ -37,8 +40,9 @@ class YoloMapsHead(Head):
         centre = (k s(t_xy) - (k - 1) / 2 + c) stride
         extent = (2 s(t_wh))^2 anchor      decoding "sigmoid": YOLOv5, YOLOv7 (models/yolo.py)
         extent = exp(t_wh) anchor          decoding "exp": YOLOv3, YOLOv4 (src/yolo_layer.c)
-        score  = s(t_objectness) s(t_class)
+        score  = s(t_objectness) s(t_class), of YOLOv2 s(t_objectness) softmax(t_classes)
 
+    YOLOv2 has one map, five anchors a cell and decoding "exp" (src/region_layer.c).
     The maps hold neither the anchors nor the formula, and those of all versions look alike: a
     network is taken only when a spec says the family, and a version or the anchors themselves.
     YOLOv5 adapts its anchors to the data it is trained on: prefer the model's own.
@@ -48,7 +52,7 @@ class YoloMapsHead(Head):
     """
 
     name = "yolo_maps"
-    title = "raw maps of YOLOv3, YOLOv4, YOLOv5, YOLOv7, decoded with anchors that a spec names"
+    title = "raw maps of YOLOv2 to v5 and v7, decoded with anchors that a spec names"
 
     def examine(
         self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
@@ -73,6 +77,9 @@ class YoloMapsHead(Head):
         per_cell = len(anchors[0]) // 2
         if reason := _made_of_others(summary, levels.values(), per_cell):
             return reason
+        of_classes = _class_activation(options, version, levels, decoding)
+        if of_classes not in _CLASS_ACTIVATIONS:
+            return of_classes
         classes = _classes(summary, levels, size_hw, anchors)
         if isinstance(classes, str):
             return classes
@@ -91,6 +98,7 @@ class YoloMapsHead(Head):
             "outputs": list(levels.values()),
             "scale_xy": [*scale, *[scale[-1]] * len(levels)][: len(levels)],
             "strides": list(levels),
+            **({_CLASS_ACTIVATION: of_classes} if of_classes == "softmax" else {}),
         }
         spec = DetectorSpec(
             family=self.name,
@@ -103,7 +111,7 @@ class YoloMapsHead(Head):
         origin = "the spec" if anchors_of(options) else f"{options['version']} as published"
         reasons = (
             f"raw maps {listed}: {per_cell} anchors a cell, 5 + {classes} values each",
-            f"anchors of {origin}, decoding {decoding}",
+            f"anchors of {origin}, decoding {decoding}, classes by a {of_classes}",
             labels[1],
             pixels[1],
         )
@@ -122,6 +130,12 @@ class YoloMapsHead(Head):
             raise InputError(
                 "the spec's options.activation is 'none' with decoding 'exp', which needs the "
                 "values before any sigmoid; export the network without it"
+            )
+        softmax = choice(options, _CLASS_ACTIVATION, _CLASS_ACTIVATIONS) == "softmax"
+        if softmax and options["activation"] == "none":
+            raise InputError(
+                "the spec's options.class_activation is 'softmax' with activation 'none': maps "
+                "whose values are through a sigmoid have none left to do; correct one of them"
             )
         names = names_of(options, "outputs", summary.outputs) or ()
         strides, anchors = strides_of(options) or (), anchors_of(options) or ()
@@ -155,16 +169,22 @@ class YoloMapsHead(Head):
             parts.append(_form(name, shape, spec, stride).emit_rows(bb, part))
         rows = bb.emit(relax.op.concat(parts, axis=1))
         logits = options["activation"] == "sigmoid"
+        softmax = options.get(_CLASS_ACTIVATION) == "softmax"
+        raw = rows
         if logits and options["decoding"] == "sigmoid":
             rows = bb.emit(relax.op.sigmoid(rows))
         cut = bb.emit(relax.op.split(rows, [2, 4, 5], axis=2))
         center, extent, objectness, classes = (
             bb.emit(relax.TupleGetItem(cut, at)) for at in range(4)
         )
+        if softmax:
+            end = int(raw.ty.shape[2])
+            classes = bb.emit(relax.op.strided_slice(raw, axes=[2], begin=[5], end=[end]))
+            classes = bb.emit(relax.op.nn.softmax(classes, axis=2))
         if options["decoding"] == "exp":
-            center, objectness, classes = (
-                bb.emit(relax.op.sigmoid(part)) for part in (center, objectness, classes)
-            )
+            center, objectness = (bb.emit(relax.op.sigmoid(part)) for part in (center, objectness))
+            if not softmax:
+                classes = bb.emit(relax.op.sigmoid(classes))
             extent = bb.emit(relax.op.minimum(extent, relax.const(LARGEST_LOG, "float32")))
             extent = bb.emit(relax.op.exp(extent))
         else:
@@ -198,7 +218,11 @@ class YoloMapsHead(Head):
             factor = (2 * active[..., 2:4]) ** 2
             if exponential:
                 factor = np.exp(np.clip(raw[..., 2:4], None, LARGEST_LOG))
-            level = active[..., 4:5] * active[..., 5:]
+            shares = active[..., 5:]
+            if options.get(_CLASS_ACTIVATION) == "softmax":
+                shares = np.exp(raw[..., 5:] - raw[..., 5:].max(-1, keepdims=True))
+                shares /= shares.sum(-1, keepdims=True)
+            level = active[..., 4:5] * shares
             flat = [form.flatten(value) for value in (center, factor * sizes, level)]
             boxes.append(reference_corners(flat[0], flat[1]))
             scores.append(flat[2].astype(np.float32))
@@ -212,6 +236,8 @@ def _advice(summary: GraphSummary) -> str:
         grids = {shape[sides] for shape in shapes if len(shape) == 4}
         if len(shapes) > 1 and len(grids) == 1:
             return "all of its outputs have one grid; this family has one output for each level"
+    if region := _region_advice(summary):
+        return region
     for name, value in summary.outputs.items():
         shape = [int(dim or 0) for dim in value.shape[1:]]
         if 3 not in shape and not any(side >= 18 and side % 3 == 0 for side in shape):
@@ -225,6 +251,53 @@ def _advice(summary: GraphSummary) -> str:
         spec_text=f'family = "{YoloMapsHead.name}"\n[options]\nversion = "yolov5"\n'
         "# anchors = [[10, 13, 16, 30, 33, 23], ...]   where the training changed them",
     )
+
+
+def _region_advice(summary: GraphSummary) -> Question | None:
+    """Returns what to write for one map that comes straight from a Conv and may be YOLOv2's."""
+    if len(summary.outputs) != 1:
+        return None
+    ((name, value),) = summary.outputs.items()
+    sides = [int(dim or 0) for dim in value.shape[1:]]
+    pictures = [one.shape for one in summary.inputs.values() if len(one.shape) == 4]
+    if len(sides) != 3 or not pictures:
+        return None
+    channels = 0
+    for at, cells in ((0, sides[1:]), (2, sides[:2])):
+        if {side * _REGION_STRIDE for side in cells} <= set(pictures[0][1:]):
+            channels = sides[at]
+    values = channels // _REGION_ANCHORS
+    if values <= 5 or channels % _REGION_ANCHORS:
+        return None
+    if not summary.output_sources.get(name, frozenset()) & {"Conv"}:
+        return None
+    version = "yolov2-tiny-voc" if values == 25 else "yolov2"
+    return Question(
+        f"{name} may be the raw map of a YOLOv2, {_REGION_ANCHORS} anchors a cell of "
+        f"{_REGION_STRIDE} pixels and {values - 5} classes, which does not tell its anchors: name "
+        "the family and a version in a spec",
+        spec_text=f'family = "{YoloMapsHead.name}"\n[options]\nversion = "{version}"    # or '
+        '"yolov2-voc", "yolov2-tiny", or anchors in pixels of its own:\n'
+        '# anchors = [[35, 38, ...]]\n# decoding = "exp"\n# class_activation = "softmax"',
+    )
+
+
+def _class_activation(
+    options: Mapping[str, Any], version: Version | None, levels: Mapping[int, str], decoding: str
+) -> str:
+    """Returns what makes scores of the classes' values, or asks for it."""
+    told = choice(options, _CLASS_ACTIVATION, _CLASS_ACTIVATIONS)
+    if told is not None:
+        return told
+    if version is not None:
+        return version.class_activation
+    if len(levels) == 1 and decoding == "exp":
+        return Question(
+            "one map with decoding exp may be a YOLOv2's, whose classes go through a softmax, or a "
+            "level of a later YOLO, whose classes go through a sigmoid: say which",
+            spec_text='[options]\nclass_activation = "softmax"    # or "sigmoid"',
+        )
+    return "sigmoid"
 
 
 def _made_of_others(summary: GraphSummary, names: Iterable[str], per_cell: int) -> str:
