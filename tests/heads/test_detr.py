@@ -59,6 +59,13 @@ def test_boxes_of_a_perceptron_mean_a_softmax(trace: tuple[str, ...]) -> None:
     assert spec.input.mean == pytest.approx((123.675, 116.28, 103.53))
 
 
+def test_libreyolo_stretches() -> None:
+    metadata = {"libreyolo_version": "1.6.0", "model_family": "detr"}
+    values = _claim(_detr(metadata=metadata)).spec.input
+    assert (values.resize, values.color) == ("stretch", "rgb")
+    assert values.mean == pytest.approx((123.675, 116.28, 103.53))
+
+
 @pytest.mark.parametrize(
     ("names", "outputs"),
     [

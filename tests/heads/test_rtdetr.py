@@ -21,6 +21,7 @@ GATHERED = {"Softmax": 2, "MatMul": 9, "GatherElements": 26, "TopK": 1}
 REFERENCE = {"pred_boxes": ("Sigmoid", "Add(9x4)", "Gemm(4x32,4)")}
 CNN, VIT = Stem(kernel=3, stride=2), Stem(kernel=16, stride=16)
 ULTRALYTICS = {"description": "Ultralytics RT-DETR-l model trained on coco.yaml"}
+LIBREYOLO = {"libreyolo_version": "1.6.0", "model_family": "dinodetr"}
 
 
 def _rtdetr(**facts: Any) -> GraphSummary:
@@ -65,6 +66,7 @@ def _claim(summary: GraphSummary, given: Mapping[str, Any] | None = None) -> Rec
             123.675,
             58.395,
         ),  # Deformable DETR
+        ({"gates": 0, "metadata": LIBREYOLO}, "stretch", 123.675, 58.395),  # its DINO
         (
             {"operators": {"Softmax": 2, "MatMul": 9}, "output_traces": REFERENCE},
             "letterbox",

@@ -9,6 +9,7 @@ from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.dense_inputs import IMAGENET_RGB, padded
 from tvmdet.heads.input_defaults import fed_input
 from tvmdet.heads.labels import choose_labels
+from tvmdet.heads.libreyolo import libreyolo_input
 from tvmdet.heads.queries import (
     class_count,
     decode_queries,
@@ -78,8 +79,9 @@ class DetrHead(Head):
         if isinstance(labels, str):
             return labels
         line = "input RGB, ImageNet mean and deviation, letterbox from the top left"
-        line = f"{line}: the family's default"
-        pixels = fed_input(summary, padded(IMAGENET_RGB), line, self.name, given)
+        usual = padded(IMAGENET_RGB), f"{line}: the family's default"
+        usual = libreyolo_input(summary.metadata) or usual
+        pixels = fed_input(summary, *usual, self.name, given)
         if isinstance(pixels, str):
             return pixels
         spec = DetectorSpec(

@@ -8,6 +8,7 @@ from typing import Any
 
 from tvmdet.heads.base import GraphSummary, Normalisation, Question
 from tvmdet.heads.dense_inputs import IMAGENET_MEAN, IMAGENET_RGB, IMAGENET_STD, padded, stretched
+from tvmdet.heads.libreyolo import libreyolo_input
 
 __all__ = ["UNIT", "detr_input", "fed_input", "mean_levels", "stated_input"]
 
@@ -219,8 +220,10 @@ def detr_input(
       (``rfdetr/detr.py``; square resize in ``datasets/coco.py``; DEIMv2's
       ``configs/deimv2/deimv2_dinov3_*.yml``).
     - Deformable, Conditional and DAB DETR, DINO: as DETR, ImageNet's mean and deviation, the aspect
-      ratio kept (``datasets/coco.py``).
+      ratio kept (``datasets/coco.py``); LibreYOLO stretches them, whose metadata say so.
     """
+    if (libreyolo := libreyolo_input(summary.metadata)) is not None:
+        return fed_input(summary, *libreyolo, family, given or {})
     patches = summary.stem is not None and summary.stem.cuts_patches
     gelus = sum(summary.operators.get(name, 0) for name in ("Erf", "Gelu"))
     # Discrete sampling, and exports below opset 16, gather what GridSample would sample.

@@ -24,6 +24,9 @@ _DARKNET = {**_UNIT, **_TOP_LEFT, "pad_value": 128}
 
 # By model_family. YOLO-NAS leaves 2 pixels of a 640 free on each side, which are taken for picture.
 _INPUTS: Mapping[str, Mapping[str, Any]] = {
+    "deformable_detr": stretched(IMAGENET_RGB),
+    "detr": stretched(IMAGENET_RGB),
+    "dinodetr": stretched(IMAGENET_RGB),
     "efficientdet": padded(IMAGENET_RGB),
     "picodet": stretched(IMAGENET_RGB),
     "ppyoloe": stretched(IMAGENET_RGB),
