@@ -7,6 +7,10 @@ import pytest
 from onnx_models import Graph
 from rows import check, chosen, feeds_of, ints, make
 
+from tvmdet.errors import ShapeError
+from tvmdet.frontend.bounded import bound_shapes
+from tvmdet.frontend.limits import Limits
+
 
 def _column(graph: Graph, table: str, at: int = 0) -> str:
     return graph.node("Gather", table, graph.constant(at, np.int64), axis=1)
@@ -104,6 +108,30 @@ def test_scatter_of_other_rows_spares_the_rest() -> None:
         graph.node("ScatterElements", values, places, best, axis=0, reduction="add"),
     ]
     check(make(graph, outputs, {"x": [9, 2]}), varied=False)
+
+
+def test_one_of_each_row_of_a_ranking() -> None:
+    # tf2onnx ranks the boxes of each picture so: a running count of its boxes, of its own picture.
+    graph = Graph()
+    found = chosen(graph, "x", 0.0)
+    groups = graph.constant(np.arange(12) % 3, np.int64)
+    group = graph.node("Gather", groups, found)
+    eye = graph.node("EyeLike", graph.constant(np.zeros((3, 3), np.float32)))
+    counts = graph.node("CumSum", graph.node("Gather", eye, group), ints(graph, 0))
+    column = graph.node("Unsqueeze", group, ints(graph, 1))
+    rank = graph.node("GatherND", counts, column, batch_dims=1)
+    moved = graph.node("Gather", graph.node("Pad", rank, ints(graph, 1, 0)), ints(graph, 0))
+    check(make(graph, [rank, moved]))
+
+
+def test_batches_of_other_rows_are_refused() -> None:
+    graph = Graph()
+    found = graph.node("Unsqueeze", chosen(graph, "x", 0.0), ints(graph, 1))
+    pairs = graph.node("Concat", found, found, axis=1)
+    table = graph.node("Gather", graph.constant(np.ones((12, 12, 12))), chosen(graph, "x", 0.0))
+    output = graph.node("GatherND", table, pairs, batch_dims=1)
+    with pytest.raises(ShapeError, match=r"\(GatherND\): it has batch dimensions"):
+        bound_shapes(make(graph, [output]), Limits())
 
 
 def test_scatter_nd_into_cells() -> None:

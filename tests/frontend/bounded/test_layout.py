@@ -245,6 +245,31 @@ def test_pad_by_a_table_of_begins_and_ends(rows: int, rank: int) -> None:
     assert not bounded.opened
 
 
+@pytest.mark.parametrize("pads", [(1, 0), (0, 2), (2, 1)])
+def test_pad_puts_rows_around_open_ones(pads: tuple[int, int]) -> None:
+    graph = Graph()
+    listed = ints(graph, pads[0], 0, 1, pads[1], 0, 0)
+    padded = graph.node("Pad", _table(graph), listed, graph.constant(-2.0))
+    # The added rows are real ones: they are counted, and numbered.
+    last = graph.node("Sub", _size(graph, padded), ints(graph, 1))
+    taken = graph.node("Gather", padded, graph.node("Max", last, ints(graph, 0)), axis=0)
+    check(make(graph, [padded, taken], {"x": [8, 2, 3]}))
+
+
+@pytest.mark.parametrize(
+    ("pads", "mode", "reason"),
+    [((-1, 0), "constant", "size depends"), ((1, 0), "edge", "size depends")],
+)
+def test_other_padding_of_open_rows_is_refused(
+    pads: tuple[int, int], mode: str, reason: str
+) -> None:
+    graph = Graph()
+    listed = ints(graph, pads[0], 0, 0, pads[1], 0, 0)
+    output = graph.node("Pad", _table(graph), listed, mode=mode)
+    with pytest.raises(ShapeError, match=rf"\(Pad\): it pads a dimension whose {reason}"):
+        bound_shapes(make(graph, [output], {"x": [8, 2, 3]}), Limits())
+
+
 @pytest.mark.parametrize("rows", [8, 11])
 def test_a_size_with_axes_counted_from_the_end(rows: int) -> None:
     graph = Graph()

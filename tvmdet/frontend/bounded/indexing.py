@@ -80,7 +80,7 @@ def _gather_nd(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -
     assert data is not None
     assert indices is not None
     if attribute(node, "batch_dims", 0):
-        raise blocked(node, "it has batch dimensions and positions that depend on the image")
+        return [_one_of_each_row(rw, node, data, indices)]
     depth = indices.shape[-1]
     if depth == 1:
         row = _last_dropped(rw, indices)
@@ -96,6 +96,19 @@ def _gather_nd(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -
     places = _lane_positions(rw, indices, data.symbols[:depth])
     name = rw.emit.node("GatherND", rw.tensor(data), places)
     return [rw.value(name, [*indices.symbols[:-1], *rest])]
+
+
+def _one_of_each_row(rw: Rewriter, node: onnx.NodeProto, data: Value, indices: Value) -> Value:
+    """Returns ``data[i, indices[i, 0]]`` for each row of a table, as tf2onnx ranks boxes."""
+    batches, rows = attribute(node, "batch_dims", 0), indices.symbols[:1]
+    plain = batches == 1 and data.rank == indices.rank == 2 and indices.shape[1] == 1
+    if not plain or data.symbols[:1] != rows or data.shape[0] != indices.shape[0]:
+        raise blocked(node, "it has batch dimensions and positions that depend on the image")
+    data = rw.numbers(data)
+    places = rw.positions(indices, data.symbols[1])
+    name = rw.emit.node("GatherElements", rw.tensor(data), places, axis=1)
+    name = rw.emit.node("Reshape", name, rw.emit.constant([data.shape[0]]))
+    return rw.value(name, rows)
 
 
 def _last_dropped(rw: Rewriter, indices: Value) -> Value:

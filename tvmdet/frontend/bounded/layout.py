@@ -452,13 +452,50 @@ def _pad(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> list
         return [_padded_to(rw, node, data, inputs, pads, opened)]
     if len(inputs) > 3 and inputs[3] is not None:
         raise blocked(node, "it pads a value with open dimensions along listed axes")
+    data = rw.numbers(data)
     for axis, symbol in enumerate(data.symbols):
         if symbol is not None and (pads[axis] or pads[axis + data.rank]):
-            raise blocked(node, "it pads a dimension whose size depends on the image")
-    data = rw.numbers(data)
-    names = [rw.tensor(data)]
-    names += [rw.tensor(value) if value is not None else "" for value in inputs[1:]]
+            data = _padded_by(rw, node, data, inputs, (axis, pads[axis], pads[axis + data.rank]))
+            pads[axis] = pads[axis + data.rank] = 0
+    if not any(pads):
+        return [data]
+    names = [rw.tensor(data), rw.emit.constant(pads.tolist())]
+    names += [rw.tensor(value) if value is not None else "" for value in inputs[2:]]
     return [rw.value(rw.emit.copy(node, names)[0], data.symbols)]
+
+
+def _padded_by(
+    rw: Rewriter,
+    node: onnx.NodeProto,
+    data: Value,
+    inputs: list[Value | None],
+    place: tuple[int, int, int],
+) -> Value:
+    """Puts so many rows before and after those of an open dimension, which are real ones too."""
+    axis, *counts = place
+    number = _filling(rw, node, inputs)
+    if attribute(node, "mode", "constant") != "constant" or min(counts) < 0:
+        raise blocked(node, "it pads a dimension whose size depends on the image")
+    dtype = helper.tensor_dtype_to_np_dtype(data.dtype)
+    parts: list[tuple[str, int, Symbol | None]] = []
+    for at, count in enumerate(counts):
+        shape = [count if other == axis else length for other, length in enumerate(data.shape)]
+        if count:
+            parts.append((rw.emit.constant(np.full(shape, number), dtype), count, None))
+        if at == 0:
+            parts.append((rw.tensor(data), data.shape[axis], data.symbols[axis]))
+    symbol = _joined(rw, [(size, one) for _, size, one in parts])
+    name = rw.emit.node("Concat", *(part for part, _, _ in parts), axis=axis)
+    return rw.value(name, [symbol if at == axis else one for at, one in enumerate(data.symbols)])
+
+
+def _filling(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> Any:
+    """Returns the number that a Pad puts around its values."""
+    given = inputs[2] if len(inputs) > 2 else None
+    filling = np.zeros(1) if given is None else rw.array(given)
+    if filling is None:
+        raise blocked(node, "it pads with a number that is computed from the image")
+    return filling.reshape(-1)[0]
 
 
 def _padded_to(
@@ -477,11 +514,8 @@ def _padded_to(
     usual = attribute(node, "mode", "constant") == "constant" and len(inputs) < 4
     if len(opened) != 1 or not whole or any(others) or not usual:
         raise blocked(node, "its padding is computed from the image")
-    filling = rw.array(inputs[2]) if len(inputs) > 2 and inputs[2] is not None else np.zeros(1)
-    if filling is None:
-        raise blocked(node, "it pads with a number that is computed from the image")
+    number = _filling(rw, node, inputs)
     front = rw.compacted(rw.numbers(data), axis)
-    number = filling.reshape(-1)[0]
     name = rw.filled(front, number, [axis])
     missing = rows - front.shape[axis]
     if missing > 0:
