@@ -38,16 +38,19 @@ from tvmdet.frontend.quantised import (
     MULTIPLIED,
     PAIRED,
     ROUNDED,
+    TAKEN,
     drop_rounding,
     fold_weights,
     has_integer_operators,
     is_quantised,
     move_integers,
+    opset_of_pairs,
     prove_weights,
+    take_pairs,
     write_pairs,
     write_products,
 )
-from tvmdet.frontend.raise_opset import OLDEST_READ, RAISED, raise_opset
+from tvmdet.frontend.raise_opset import OLDEST_READ, RAISED, raise_opset, raised_to
 from tvmdet.frontend.shape_lengths import check_shape_lengths
 from tvmdet.frontend.sort_nodes import sort_nodes
 from tvmdet.model_file import check_model_file
@@ -146,6 +149,13 @@ def load_onnx(
     given, opset = opset, _check_opset(path, proto, limits)
     exported = None if given == opset else given
     earlier: list[Earlier] = []
+    if (needed := opset_of_pairs(proto)) is not None:
+        if opset < needed:
+            _check_model(path, proto)
+            earlier.append(Earlier(model=proto, rewrite=raised_to(needed)))
+            exported = opset
+            proto, opset = raise_opset(path, proto, opset, needed), needed
+        earlier += _rewritten(proto, take_pairs, TAKEN)
     if has_integer_operators(proto):
         check_shape_lengths(proto)
         _check_model(path, proto)

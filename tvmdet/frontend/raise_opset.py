@@ -1,4 +1,7 @@
-"""Old exports: operators of opset 7 to 10 as those of opset 11, by ONNX's own converter."""
+"""Old exports: operators of opset 7 to 10 as those of opset 11, by ONNX's own converter.
+
+And to later opsets, for operators that are standard only there.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,31 @@ from tvmdet.errors import ModelError
 from tvmdet.frontend.onnx_tools import DEFAULT_DOMAINS, first_line, iter_graphs, name_nodes
 from tvmdet.steps import reached
 
-__all__ = ["OLDEST_READ", "RAISED", "raise_opset"]
+__all__ = ["OLDEST_READ", "RAISED", "raise_opset", "raised_to"]
 
 OLDEST_READ = 11
 """TVM's importer takes the lowest converter that it has for older versions, so that Slice and
 Resize of opset 10 and below would be read by the rules of later ones."""
 
-RAISED = f"operators brought to opset {OLDEST_READ} (onnx.version_converter)"
+
+def raised_to(opset: int) -> str:
+    """Says so, for people."""
+    return f"operators brought to opset {opset} (onnx.version_converter)"
 
 
-def raise_opset(path: Path, model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """Returns a model whose operators are of opset 11.
+RAISED = raised_to(OLDEST_READ)
+
+
+def raise_opset(
+    path: Path, model: onnx.ModelProto, opset: int, wanted: int = OLDEST_READ
+) -> onnx.ModelProto:
+    """Returns a model whose operators are of a later opset.
 
     Args:
         path: Its file, for messages.
         model: The checked model; it is left as it is.
-        opset: Its version of the default operator set, before 11.
+        opset: Its version of the default operator set, before the wanted one.
+        wanted: That of the result.
 
     Returns:
         A converted copy, every node named.
@@ -35,16 +47,16 @@ def raise_opset(path: Path, model: onnx.ModelProto, opset: int) -> onnx.ModelPro
     Raises:
         ModelError: An operator cannot be converted; says which.
     """
-    reached(f"ONNX converts opset {opset} to {OLDEST_READ}")
+    reached(f"ONNX converts opset {opset} to {wanted}")
     given = onnx.ModelProto()
     given.CopyFrom(model)
     # Before version 4 every constant that the converter adds would have to be an input.
     given.ir_version = max(model.ir_version, 4)
     try:
-        raised = onnx.version_converter.convert_version(given, OLDEST_READ)
+        raised = onnx.version_converter.convert_version(given, wanted)
     except Exception as error:  # its C++ side raises anything
         raise ModelError(
-            f"{path} has opset {opset}, and cannot be brought to {OLDEST_READ}: "
+            f"{path} has opset {opset}, and cannot be brought to {wanted}: "
             f"{first_line(error)}; export it again with opset_version=17"
         ) from error
     # Other domains stay: the converter keeps the default one only.
@@ -53,7 +65,7 @@ def raise_opset(path: Path, model: onnx.ModelProto, opset: int) -> onnx.ModelPro
     raised.opset_import.extend(one for one in kept if one.domain not in known)
     for graph in iter_graphs(raised.graph):
         for node in graph.node:
-            if node.op_type == "Resize":
+            if node.op_type == "Resize" and opset < OLDEST_READ:
                 _resize_as_before(node)
     name_nodes(raised.graph)
     return raised

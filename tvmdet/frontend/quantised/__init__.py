@@ -12,6 +12,7 @@ between pairs (``qlinear``), a product whose steps depend on the picture too (``
 what only moves integers moves floats (``moves``).
 """
 
+from tvmdet.frontend.quantised.contrib_pairs import TAKEN, opset_of_pairs, take_pairs
 from tvmdet.frontend.quantised.moves import MOVED, move_integers
 from tvmdet.frontend.quantised.products import MULTIPLIED, prove_products, write_products
 from tvmdet.frontend.quantised.qlinear import (
@@ -30,15 +31,18 @@ __all__ = [
     "MULTIPLIED",
     "PAIRED",
     "ROUNDED",
+    "TAKEN",
     "drop_rounding",
     "fold_weights",
     "has_integer_operators",
     "integers_left_out",
     "is_quantised",
     "move_integers",
+    "opset_of_pairs",
     "prove_products",
     "prove_weights",
     "rounding_left_out",
+    "take_pairs",
     "write_pairs",
     "write_products",
 ]
