@@ -28,7 +28,7 @@ from yolo_cases import (
 
 from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.recognise import recognise
-from tvmdet.heads import GraphSummary, get_head
+from tvmdet.heads import GraphSummary, Question, get_head
 
 HEAD = get_head("yolov5")
 # 64x96: three anchors in 96 + 24 + 6 cells
@@ -61,6 +61,53 @@ def test_decodes_a_known_box() -> None:
     boxes, scores = decode(found.spec, {"o": output})
     assert boxes[0, 7].tolist() == [16, 28, 24, 32]
     assert scores[0, 7].tolist() == [0.125, 0, 0.5]
+
+
+FACE = {"o": (1, 378, 16)}
+FACE_RUNS = {("o", 2): columns((4, PIXELS), (1, SCORES), (10, RAW), (1, SCORES))}
+
+
+@pytest.mark.parametrize("given", [{}, {"family": "yolov5"}, {"labels": ["face"]}])
+@pytest.mark.parametrize("first", [False, True])
+def test_landmarks_stand_before_the_class_of_a_face(given: Mapping[str, Any], first: bool) -> None:
+    got = summary(
+        {"o": (1, 16, 378)} if first else FACE, {("o", 1 if first else 2): FACE_RUNS["o", 2]}
+    )
+    spec = recognise(got, SIZE, given).spec
+    assert len(spec.labels) == 1
+    assert spec.keypoints is not None
+    assert spec.keypoints.names[:3] == ("right_eye", "left_eye", "nose")
+    rows = np.random.default_rng(0).random((2, 378, 16)).astype(np.float32)
+    outputs = {"o": np.ascontiguousarray(rows.transpose(0, 2, 1)) if first else rows}
+    found = assert_decodes(spec, outputs)
+    np.testing.assert_array_equal(found.keypoints, rows[:, :, 5:15])
+    np.testing.assert_allclose(found.scores[:, :, 0], rows[:, :, 4] * rows[:, :, 15])
+    assert recognise(got, SIZE, spec.to_dict()).spec == spec
+    bare = recognise(got, SIZE, {**given, "keypoints": False}).spec
+    assert bare.keypoints is None
+    assert_decodes(bare, outputs)
+
+
+def test_eleven_classes_are_no_face() -> None:
+    runs = {("o", 2): columns((4, PIXELS), (12, SCORES))}
+    spec = recognise(summary(FACE, runs), SIZE, {}).spec
+    assert (len(spec.labels), spec.keypoints) == (11, None)
+
+
+def test_rows_of_16_without_evidence_ask_for_labels() -> None:
+    answer = HEAD.examine(summary(FACE), SIZE, {"family": "yolov5"})
+    assert isinstance(answer, Question)
+    assert 'labels = ["face"]' in answer.spec_text
+    for labels, points in ((["face"], True), ([f"c{at}" for at in range(11)], False)):
+        spec = recognise(summary(FACE), SIZE, {"labels": labels}).spec
+        assert (spec.keypoints is not None) == points
+
+
+def test_classes_of_which_some_are_no_scores_are_refused_when_told_too() -> None:
+    runs = {("o", 2): columns((4, PIXELS), (1, SCORES), (15, RAW), (1, SCORES))}
+    got = summary({"o": (1, 378, 21)}, runs)
+    with pytest.raises(ModelError, match=r"values 5 to 19 .* so they are no scores"):
+        recognise(got, SIZE, {"family": "yolov5"})
 
 
 def test_raw_maps_beside_are_left_away() -> None:
@@ -96,7 +143,10 @@ def test_refuses(got: GraphSummary, reason: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"anchors": [[1, 2]]}, "unknown options.anchors; family yolov5 has: layout, output"),
+        (
+            {"anchors": [[1, 2]]},
+            "unknown options.anchors; family yolov5 has: keypoint_columns, layout",
+        ),
         ({"strides": [8, 16]}, "mean 360 anchors at 64x96"),
         ({"layout": "channels_first"}, r"in the last dimension of the output, which is \[N, 378"),
         ({"prototypes": "x"}, "options.prototypes is 'x'; allowed: o"),

@@ -62,6 +62,7 @@ class RowFormat:
         options: Options that the family has beyond those of rows.
         masks: Whether it has a form with masks.
         keypoints: Whether it has a form with keypoints.
+        points_first: Whether the keypoints stand before the class scores, not at the end.
     """
 
     family: str
@@ -71,6 +72,7 @@ class RowFormat:
     options: tuple[str, ...] = ()
     masks: bool = False
     keypoints: bool = False
+    points_first: bool = False
 
     @property
     def known_options(self) -> tuple[str, ...]:
@@ -136,18 +138,22 @@ class RowFormat:
         if spec.options["layout"] == "channels_first":
             output = bb.emit(relax.op.permute_dims(output, [0, 2, 1]))
         edges = [2, 4, *([5] if self.lead == 5 else [])]
-        end = self.lead + len(spec.labels)
         points = keypoint_columns(spec)
-        edges += [end] * bool(count or points) + [end + count] * bool(count and points)
+        if first := points if self.points_first else 0:
+            edges.append(self.lead + first)
+        end = self.lead + first + len(spec.labels)
+        after = points - first
+        edges += [end] * bool(count or after) + [end + count] * bool(count and after)
         parts = bb.emit(relax.op.split(output, edges, axis=2))
         cut = [bb.emit(relax.TupleGetItem(parts, at)) for at in range(len(edges) + 1)]
+        found = cut.pop(self.lead - 2) if first else cut[-1]
         return Rows(
             center=cut[0],
             extent=cut[1],
             objectness=cut[2] if self.lead == 5 else None,
             scores=cut[self.lead - 2],
             masks=MaskValues(values=cut[self.lead - 1], prototypes=prototypes) if count else None,
-            keypoints=None if spec.keypoints is None else cut[-1],
+            keypoints=None if spec.keypoints is None else found,
         )
 
     def reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Rows:
@@ -164,7 +170,11 @@ class RowFormat:
             count = prototypes.shape[1]
         self._check_shape(output.shape, spec, count)
         rows = np.moveaxis(output, 1, 2) if spec.options["layout"] == "channels_first" else output
-        classes = slice(self.lead, self.lead + len(spec.labels))
+        first = keypoint_columns(spec) if self.points_first else 0
+        points = reference_row_keypoints(rows, spec)
+        if points is not None and first:
+            points = np.ascontiguousarray(rows[:, :, self.lead : self.lead + first], np.float32)
+        classes = slice(self.lead + first, self.lead + first + len(spec.labels))
         if count:
             values = rows[:, :, classes.stop : classes.stop + count]
             masks = MaskValues(values=values, prototypes=prototypes)
@@ -174,7 +184,7 @@ class RowFormat:
             objectness=rows[:, :, 4:5] if self.lead == 5 else None,
             scores=np.ascontiguousarray(rows[:, :, classes], dtype=np.float32),
             masks=masks,
-            keypoints=reference_row_keypoints(rows, spec),
+            keypoints=points,
         )
 
     def _check_shape(self, shape: tuple[int, ...], spec: DetectorSpec, count: int) -> None:

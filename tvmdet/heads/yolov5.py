@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Recognition
-from tvmdet.heads.labels import choose_labels
+from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.labels import choose_labels, labels_from_metadata
+from tvmdet.heads.landmarks import FACE_LANDMARKS, keypoints_line, landmark_spec
+from tvmdet.heads.options import whole_number
+from tvmdet.heads.pose import KEYPOINT_COLUMNS
 from tvmdet.heads.ultralytics import refuse_export
 from tvmdet.heads.yolo_evidence import doubt_boxes, doubt_scores, unit_input
-from tvmdet.heads.yolo_find_rows import describe_rows, find_rows, rows_options
+from tvmdet.heads.yolo_find_rows import FoundRows, describe_rows, find_rows, rows_options
 from tvmdet.heads.yolo_rows import RowFormat, emit_corners, reference_corners
 from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
 
@@ -26,7 +30,11 @@ _ROWS = RowFormat(
     per_cell=3,
     pyramids=((8, 16, 32), (8, 16, 32, 64), (16, 32), (4, 8, 16, 32)),
     masks=True,
+    keypoints=True,
+    points_first=True,
 )
+_LEAD = 5
+_FACE_VALUES = _LEAD + FACE_LANDMARKS + 1
 
 
 class YoloV5Head(Head):
@@ -36,8 +44,10 @@ class YoloV5Head(Head):
     class, both through a sigmoid; a class scores the product of the two (YOLOv5's
     ``utils/general.py``, ``non_max_suppression``). There are three anchors a cell. YOLOv3, YOLOv5
     and YOLOv7 export so, YOLOv7 with ``--grid``. YOLOv5-seg ends each row in P mask coefficients
-    and has prototypes ``[N, P, h, w]``. Exports that return the raw maps beside the decoded output
-    are taken by the decoded one; exports of the raw maps alone are family ``yolo_maps``.
+    and has prototypes ``[N, P, h, w]``. YOLOv5-face (deepcam-cn, ``models/yolo.py``) has five
+    landmarks in pixels between the objectness and its only class. Exports that return the raw maps
+    beside the decoded output are taken by the decoded one; exports of the raw maps alone are family
+    ``yolo_maps``.
 
     Defaults are those of YOLOv5's ``detect.py``: RGB / 255, centred letterbox of grey 114, score
     0.25, IoU 0.45, up to 1000 boxes.
@@ -55,12 +65,15 @@ class YoloV5Head(Head):
             return found
         refusal = refuse_export(summary.metadata, masks=found.prototypes is not None)
         refusal = refusal or doubt_boxes(summary, found, size_hw, _ROWS.per_cell)
-        if given.get("family") != self.name:
-            classes_end = found.values - found.coefficients
-            refusal = refusal or doubt_scores(summary, found, 4, classes_end)
+        columns = _landmark_columns(summary, found, given)
+        if isinstance(columns, str):
+            return columns
+        found = replace(found, keypoint_columns=columns)
+        first, end = _LEAD + columns, found.values - found.coefficients
+        refusal = refusal or _doubt(summary, found, (first, end), given)
         if refusal:
             return refusal
-        labels = choose_labels(summary.metadata, found.values - 5 - found.coefficients, given)
+        labels = choose_labels(summary.metadata, end - first, given)
         if isinstance(labels, str):
             return labels
         pixels = unit_input(summary, "letterbox with grey 114", self.name, given)
@@ -71,6 +84,7 @@ class YoloV5Head(Head):
             "three anchors a cell; score = objectness x class",
             labels[1],
             pixels[1],
+            *([keypoints_line(landmark_spec(columns), (found.output,))] if columns else []),
         )
         spec = DetectorSpec(
             family=self.name,
@@ -81,6 +95,7 @@ class YoloV5Head(Head):
             ),
             options=rows_options(found),
             masks=MaskSpec(frame="image") if found.prototypes else None,
+            keypoints=landmark_spec(columns) if columns else None,
         )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
 
@@ -97,10 +112,61 @@ class YoloV5Head(Head):
         rows = _ROWS.emit(bb, outputs, spec)
         boxes = emit_corners(bb, rows.center, rows.extent)
         scores = bb.emit(relax.op.multiply(rows.scores, rows.objectness))
-        return Decoded(boxes=boxes, scores=scores, masks=rows.masks)
+        return Decoded(boxes=boxes, scores=scores, masks=rows.masks, keypoints=rows.keypoints)
 
     def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
         rows = _ROWS.reference(outputs, spec)
         boxes = reference_corners(rows.center, rows.extent)
-        return Decoded(boxes=boxes, scores=rows.scores * rows.objectness, masks=rows.masks)
+        scores = rows.scores * rows.objectness
+        return Decoded(boxes=boxes, scores=scores, masks=rows.masks, keypoints=rows.keypoints)
+
+
+def _landmark_columns(
+    summary: GraphSummary, found: FoundRows, given: Mapping[str, Any]
+) -> int | Question:
+    """Returns how many numbers of landmarks stand before the classes; or asks.
+
+    A row of 16 is YOLOv5-face's where the graph proves that its last value is a score and the ten
+    before it are none; where nothing is known of them, only labels tell it from eleven classes.
+    """
+    told = whole_number(given.get("options", {}), KEYPOINT_COLUMNS, 0, FACE_LANDMARKS)
+    if told is not None:
+        return told
+    if found.values - found.coefficients != _FACE_VALUES:
+        return 0
+    end = _LEAD + FACE_LANDMARKS
+    points = summary.column_runs(found.output, found.axis, _LEAD, end)
+    last = summary.column_runs(found.output, found.axis, end, _FACE_VALUES)
+    if points and last:
+        faces = all(one.operators and not one.is_score for one in points)
+        return FACE_LANDMARKS if faces and all(one.is_score for one in last) else 0
+    named = given.get("labels") or labels_from_metadata(summary.metadata)[0]
+    if named:
+        return FACE_LANDMARKS if len(named) == 1 else 0
+    return Question(
+        f"rows of {_FACE_VALUES} values in {found.output} are eleven classes, or the landmarks and "
+        "the class of a YOLOv5-face: say which",
+        spec_text='family = "yolov5"\nlabels = ["face"]    # or the names of eleven classes',
+    )
+
+
+def _doubt(
+    summary: GraphSummary, found: FoundRows, classes: tuple[int, int], given: Mapping[str, Any]
+) -> str:
+    """Says why the objectness and the classes are no scores, or ''.
+
+    A user who names the family is believed, but where only some of the classes are scores: those
+    are all made alike.
+    """
+    start, end = classes
+    if start == _LEAD:
+        doubt = doubt_scores(summary, found, _LEAD - 1, end)
+    else:
+        doubt = doubt_scores(summary, found, _LEAD - 1, _LEAD)
+        doubt = doubt or doubt_scores(summary, found, start, end)
+    if given.get("family") != YoloV5Head.name:
+        return doubt
+    runs = summary.column_runs(found.output, found.axis, start, end)
+    mixed = any(run.is_score for run in runs) and not all(run.is_score for run in runs)
+    return doubt if mixed else ""
