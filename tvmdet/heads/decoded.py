@@ -15,10 +15,10 @@ from tvmdet.heads.detection_decoding import boxes_reference, convention_of, emit
 from tvmdet.heads.detection_outputs import BOX_COLUMNS
 from tvmdet.heads.input_defaults import fed_input, stated_input
 from tvmdet.heads.labels import choose_labels
+from tvmdet.heads.landmarks import keypoints_line
 from tvmdet.heads.libreyolo import libreyolo_input, selects_by_itself
 from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import choice, refuse_unknown_options
-from tvmdet.heads.landmarks import keypoints_line
 from tvmdet.heads.paddledetection import advice, is_paddledetection, suppression
 from tvmdet.heads.pose_outputs import (
     POINT_OPTIONS,
