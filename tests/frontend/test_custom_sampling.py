@@ -141,3 +141,29 @@ def test_other_operators_must_have_the_opset_too() -> None:
     model.graph.node.insert(0, helper.make_node("NoOperator", ["x"], ["z"], "none"))
     with pytest.raises(UnsupportedOperatorError, match=r"'sample' .*cannot be brought to it"):
         replace_custom_sampling(model)
+
+
+def test_modes_have_the_names_of_their_opset() -> None:
+    inputs = {"x": np.zeros((1, 1, 2, 2)), "grid": np.zeros((1, 1, 1, 2))}
+    names = []
+    for opset in (16, 20):
+        model = replace_custom_sampling(_model("grid_sampler", inputs, opset=opset))
+        mode = next(one for one in model.graph.node[0].attribute if one.name == "mode")
+        names.append(mode.s)
+    assert names == [b"bilinear", b"linear"]
+
+
+def test_what_mmdeploy_does_not_write_is_refused() -> None:
+    inputs = {"x": np.zeros((1, 1, 2, 2)), "grid": np.zeros((1, 1, 1, 2))}
+    for number in (3, -1, "zeros"):
+        with pytest.raises(UnsupportedOperatorError, match=r"'sample' .*padding_mode.*allowed"):
+            replace_custom_sampling(_model("grid_sampler", inputs, padding_mode=number))
+    with pytest.raises(UnsupportedOperatorError, match=r"'sample' .*has 2 inputs; allowed: 3"):
+        replace_custom_sampling(_model("MMCVDeformConv2d", inputs))
+
+
+def test_opsets_whose_resize_is_another_are_refused() -> None:
+    """The converter leaves away how they place pixels, and it is not to be proven here."""
+    inputs = {"x": np.zeros((1, 1, 2, 2)), "grid": np.zeros((1, 1, 1, 2))}
+    with pytest.raises(UnsupportedOperatorError, match=r"'sample' .*has opset 10; allowed: 11"):
+        replace_custom_sampling(_model("grid_sampler", inputs, opset=10))

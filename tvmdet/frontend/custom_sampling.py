@@ -9,13 +9,14 @@ cannot be proven on the export; the tests hold it against numpy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx
 import onnx.version_converter
 from onnx import helper
 
+from tvmdet.counted import counted
 from tvmdet.errors import UnsupportedOperatorError
 from tvmdet.frontend.bounded.attributes import attribute
 from tvmdet.frontend.onnx_tools import (
@@ -25,14 +26,17 @@ from tvmdet.frontend.onnx_tools import (
     first_line,
     name_nodes,
 )
+from tvmdet.frontend.raise_opset import OLDEST_READ
 from tvmdet.steps import reached
 
 __all__ = ["replace_custom_sampling"]
 
 _DOMAINS = ("mmdeploy", "mmcv")
 _GRID_SAMPLE_OPSET, _DEFORM_CONV_OPSET = 16, 19
-# PyTorch's numbers of them (aten/src/ATen/native/GridSamplerUtils.h).
+# PyTorch's numbers of them (aten/src/ATen/native/GridSamplerUtils.h); opset 20 renamed two.
+_RENAMED_OPSET = 20
 _MODES = ("bilinear", "nearest", "bicubic")
+_RENAMED_MODES = ("linear", "nearest", "cubic")
 _PADDINGS = ("zeros", "border", "reflection")
 
 
@@ -42,19 +46,28 @@ def replace_custom_sampling(model: onnx.ModelProto) -> onnx.ModelProto:
     A model without such nodes comes back as it is.
 
     Raises:
-        UnsupportedOperatorError: The other operators cannot be brought to that opset.
+        UnsupportedOperatorError: The other operators cannot be brought to that opset, or such a
+            node has other inputs or settings than MMDeploy gives it.
     """
     found = [node for node in model.graph.node if _is_known(node)]
     if not found:
         return model
     least = max(_OPERATORS[node.op_type][0] for node in found)
     opset = next(o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS)
-    copy = _raised(model, found[0], least) if opset < least else onnx.ModelProto()
-    if opset >= least:
+    if opset < least:
+        copy = _raised(model, found[0], opset, least)
+    else:
+        copy = onnx.ModelProto()
         copy.CopyFrom(model)
     for node in copy.graph.node:
         if _is_known(node):
-            _OPERATORS[node.op_type][1](node)
+            _, counts, rewrite = _OPERATORS[node.op_type]
+            if len(node.input) not in counts:
+                raise UnsupportedOperatorError(
+                    f"{describe(node)} has {counted(len(node.input), 'input')}; allowed: "
+                    f"{' or '.join(map(str, counts))}; export it again with MMDeploy"
+                )
+            rewrite(node, max(opset, least))
     drop_domains(copy)
     name_nodes(copy.graph)
     return copy
@@ -64,7 +77,14 @@ def _is_known(node: onnx.NodeProto) -> bool:
     return node.domain in _DOMAINS and node.op_type in _OPERATORS
 
 
-def _raised(model: onnx.ModelProto, node: onnx.NodeProto, opset: int) -> onnx.ModelProto:
+def _raised(
+    model: onnx.ModelProto, node: onnx.NodeProto, given: int, opset: int
+) -> onnx.ModelProto:
+    if given < OLDEST_READ:  # the converter would give a Resize of then the coordinates of today
+        raise UnsupportedOperatorError(
+            f"{describe(node)} is one of standard ONNX from opset {opset} on, and the model has "
+            f"opset {given}; allowed: {OLDEST_READ} or later; export it with opset_version={opset}"
+        )
     reached(f"ONNX converts the model to opset {opset}")
     try:
         return onnx.version_converter.convert_version(model, opset)
@@ -83,22 +103,32 @@ def _become(
     node.CopyFrom(standard)
 
 
-def _grid_sample(node: onnx.NodeProto) -> None:
-    mode, padding = (
-        names[int(attribute(node, key, 0))]
-        for key, names in (("interpolation_mode", _MODES), ("padding_mode", _PADDINGS))
-    )
+def _grid_sample(node: onnx.NodeProto, opset: int) -> None:
+    modes = _MODES if opset < _RENAMED_OPSET else _RENAMED_MODES
+    mode = _named(node, "interpolation_mode", modes)
+    padding = _named(node, "padding_mode", _PADDINGS)
     corners = int(attribute(node, "align_corners", 0))
     given = {"mode": mode, "padding_mode": padding, "align_corners": corners}
     _become(node, "GridSample", list(node.input), given)
 
 
-def _deform_conv(node: onnx.NodeProto) -> None:
+def _named(node: onnx.NodeProto, key: str, names: Sequence[str]) -> str:
+    """Returns the name of a setting that a node gives by number."""
+    number = attribute(node, key, 0)
+    if number not in range(len(names)):
+        raise UnsupportedOperatorError(
+            f"{describe(node)} has {key} {number!r}; allowed: 0 to {len(names) - 1} "
+            f"({', '.join(names)}); export it again with MMDeploy"
+        )
+    return names[number]
+
+
+def _deform_conv(node: onnx.NodeProto, _opset: int) -> None:
     data, offset, weight = node.input
     _become(node, "DeformConv", [data, weight, offset], _convolution(node))
 
 
-def _modulated_deform_conv(node: onnx.NodeProto) -> None:
+def _modulated_deform_conv(node: onnx.NodeProto, _opset: int) -> None:
     data, offset, mask, weight, *bias = node.input
     inputs = [data, weight, offset, *(bias or [""]), mask]
     _become(node, "DeformConv", inputs, _convolution(node))
@@ -116,8 +146,9 @@ def _convolution(node: onnx.NodeProto) -> dict[str, Any]:
     }
 
 
-_OPERATORS: dict[str, tuple[int, Callable[[onnx.NodeProto], None]]] = {
-    "MMCVDeformConv2d": (_DEFORM_CONV_OPSET, _deform_conv),
-    "MMCVModulatedDeformConv2d": (_DEFORM_CONV_OPSET, _modulated_deform_conv),
-    "grid_sampler": (_GRID_SAMPLE_OPSET, _grid_sample),
+# The first opset that has each, the numbers of its inputs, and what rewrites it.
+_OPERATORS: dict[str, tuple[int, tuple[int, ...], Callable[[onnx.NodeProto, int], None]]] = {
+    "MMCVDeformConv2d": (_DEFORM_CONV_OPSET, (3,), _deform_conv),
+    "MMCVModulatedDeformConv2d": (_DEFORM_CONV_OPSET, (4, 5), _modulated_deform_conv),
+    "grid_sampler": (_GRID_SAMPLE_OPSET, (2,), _grid_sample),
 }
