@@ -131,6 +131,39 @@ def test_comparison_of_sizes_may_choose_other_values() -> None:
     check(make(graph, outputs), _seen())
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("operator", ["Less", "LessOrEqual", "Greater", "GreaterOrEqual"])
+def test_a_difference_of_sizes_may_be_below_0(operator: str, turned: bool) -> None:
+    graph = Graph()
+    values = graph.node("Gather", "x", chosen(graph))
+    count = graph.node("Gather", graph.node("Shape", values), graph.constant(0, np.int64))
+    more = graph.node("Sub", count, graph.constant(4, np.int64))
+    compared = (graph.constant(0, np.int64), more)
+    few = graph.node(operator, *(compared[::-1] if turned else compared))
+    factors = graph.node("Where", few, graph.constant([2.0]), graph.constant([3.0]))
+    check(make(graph, [graph.node("Mul", values, factors)]), _seen())
+
+
+@pytest.mark.parametrize("chosen_by", ["operator", "Where"])
+@pytest.mark.parametrize("operator", ["Max", "Min"])
+def test_the_greater_or_lesser_of_a_difference_and_0(operator: str, chosen_by: str) -> None:
+    graph = Graph()
+    values = graph.node("Gather", "x", chosen(graph))
+    count = graph.node("Gather", graph.node("Shape", values), graph.constant(0, np.int64))
+    more, zero = graph.node("Sub", count, graph.constant(4, np.int64)), graph.constant(0, np.int64)
+    if chosen_by == "operator":
+        found = graph.node(operator, more, zero)
+    else:
+        compared = graph.node("Less" if operator == "Min" else "Greater", more, zero)
+        found = graph.node("Where", compared, more, zero)
+    outputs = [graph.node("Mul", values, graph.node("Cast", found, to=TensorProto.FLOAT))]
+    if operator == "Max":
+        outputs += [
+            graph.node("TopK", values, graph.node("Reshape", found, ints(graph, 1)), outputs=2)
+        ]
+    check(make(graph, outputs), _seen())
+
+
 def test_floats_computed_of_sizes_stay_floats() -> None:
     graph = Graph()
     rows = chosen(graph)

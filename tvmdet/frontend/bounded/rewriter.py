@@ -49,6 +49,7 @@ class Rewriter:
         limits: Bounds on rows that the graph does not bound.
         notes: What was bounded and how, one fact a line.
         rests: Sizes that are a fixed number less another size: the number and that size.
+        least: Of symbols whose count may be below 0, as a difference of sizes may, its least value.
         first_rows: Of how many rows at most the consumers of a value look at the first ones.
     """
 
@@ -63,6 +64,7 @@ class Rewriter:
         self.scope: Mapping[str, Value] = {}
         # Sizes that are a fixed number less another size, as a padding to that number is.
         self.rests: dict[Extent, tuple[int, Size]] = {}
+        self.least: dict[Symbol, int] = {}
         self._symbols: dict[tuple[Any, ...], Symbol] = {}
         self._counts: dict[Symbol, str] = {}
         self.values: dict[str, Value] = {}

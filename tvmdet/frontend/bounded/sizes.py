@@ -9,6 +9,7 @@ A choice of the lesser or the greater of two sizes is a minimum or a maximum.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -172,24 +173,35 @@ def _over(rw: Rewriter, left: Any, right: Any) -> Any:
     if isinstance(left, Extent):
         if left.factor % right == 0:
             return Extent(factor=left.factor // right, symbols=left.symbols)
-        return _counted(rw, "Div", left, right, left.upper // right)
+        return _counted(rw, "Div", left, right, (_lower(rw, left) // right, left.upper // right))
     return left // right if left >= 0 else -(-left // right)
 
 
-def _counted(rw: Rewriter, operator: str, left: Any, right: Any, upper: int) -> Any:
-    """Returns a size that the network computes from two others."""
+def _counted(rw: Rewriter, operator: str, left: Any, right: Any, bounds: tuple[int, int]) -> Any:
+    """Returns a size that the network computes from two others, between two bounds."""
+    lower, upper = bounds
     if upper < 0:
         return _UNKNOWN
     count = rw.emit.node(operator, rw.size_scalar(left), rw.size_scalar(right))
-    return Extent(factor=1, symbols=(rw.first(count, upper),))
+    symbol = rw.first(count, upper)
+    if lower < 0:
+        rw.least[symbol] = lower
+    return Extent(factor=1, symbols=(symbol,))
 
 
 def _upper(size: Any) -> int:
     return size.upper if isinstance(size, Extent) else int(size)
 
 
-def _lower(size: Any) -> int:
-    return 0 if isinstance(size, Extent) else int(size)
+def _lower(rw: Rewriter, size: Any) -> int:
+    """Returns the least value that a size can have; that of a difference may be below 0."""
+    if not isinstance(size, Extent):
+        return int(size)
+    least = [rw.least.get(symbol, 0) for symbol in size.symbols]
+    if min(least) >= 0:
+        return 0
+    largest = (max(symbol.bound, -low) for symbol, low in zip(size.symbols, least, strict=True))
+    return -size.factor * math.prod(largest)
 
 
 def _plus(rw: Rewriter, left: Any, right: Any) -> Any:
@@ -197,7 +209,8 @@ def _plus(rw: Rewriter, left: Any, right: Any) -> Any:
         return left + right
     if left == 0 or right == 0:
         return right if left == 0 else left
-    return _counted(rw, "Add", left, right, _upper(left) + _upper(right))
+    lower = _lower(rw, left) + _lower(rw, right)
+    return _counted(rw, "Add", left, right, (lower, _upper(left) + _upper(right)))
 
 
 def _minus(rw: Rewriter, left: Any, right: Any) -> Any:
@@ -207,8 +220,8 @@ def _minus(rw: Rewriter, left: Any, right: Any) -> Any:
         return left
     if left == right:
         return 0
-    least = 0 if isinstance(right, Extent) else right
-    result = _counted(rw, "Sub", left, right, max(_upper(left) - least, 0))
+    lower, upper = _lower(rw, left) - _upper(right), _upper(left) - _lower(rw, right)
+    result = _counted(rw, "Sub", left, right, (lower, max(upper, 0)))
     if isinstance(left, int) and isinstance(result, Extent):
         rw.rests[result] = (left, right)
     return result
@@ -221,50 +234,53 @@ def _least(rw: Rewriter, left: Any, right: Any) -> Any:
         if isinstance(one, Extent):
             if isinstance(other, int) and other >= one.upper:
                 return one
-        elif one <= 0:
+        elif one <= _lower(rw, other):
             return one
     if not isinstance(left, Extent) and not isinstance(right, Extent):
         return min(left, right)
-    return _counted(rw, "Min", left, right, min(_upper(left), _upper(right)))
+    lower = min(_lower(rw, left), _lower(rw, right))
+    return _counted(rw, "Min", left, right, (lower, min(_upper(left), _upper(right))))
 
 
 def _greatest(rw: Rewriter, left: Any, right: Any) -> Any:
     if left == right:
         return left
     for one, other in ((left, right), (right, left)):
-        if isinstance(one, int) and one <= 0 and isinstance(other, Extent):
+        if isinstance(one, int) and isinstance(other, Extent) and one <= _lower(rw, other):
             return other
         if isinstance(one, int) and isinstance(other, Extent) and one >= other.upper:
             return one
     if not isinstance(left, Extent) and not isinstance(right, Extent):
         return max(left, right)
-    return _counted(rw, "Max", left, right, max(_upper(left), _upper(right)))
+    lower = max(_lower(rw, left), _lower(rw, right))
+    return _counted(rw, "Max", left, right, (lower, max(_upper(left), _upper(right))))
 
 
-def _equals(_rw: Rewriter, left: Any, right: Any) -> Any:
+def _equals(rw: Rewriter, left: Any, right: Any) -> Any:
     if not isinstance(left, Extent) and not isinstance(right, Extent):
         return left == right
     if left == right:
         return True
     for one, other in ((left, right), (right, left)):
-        # A size is never negative, and never above its bound.
-        if isinstance(one, int) and isinstance(other, Extent) and not 0 <= one <= other.upper:
+        if not isinstance(one, int) or not isinstance(other, Extent):
+            continue
+        if not _lower(rw, other) <= one <= other.upper:
             return False
     return _UNKNOWN
 
 
-def _less(_rw: Rewriter, left: Any, right: Any) -> Any:
-    if _upper(left) < _lower(right):
+def _less(rw: Rewriter, left: Any, right: Any) -> Any:
+    if _upper(left) < _lower(rw, right):
         return True
-    if left == right or _lower(left) >= _upper(right):
+    if left == right or _lower(rw, left) >= _upper(right):
         return False
     return Comparison(first=left, second=right)
 
 
-def _at_most(_rw: Rewriter, left: Any, right: Any) -> Any:
-    if left == right or _upper(left) <= _lower(right):
+def _at_most(rw: Rewriter, left: Any, right: Any) -> Any:
+    if left == right or _upper(left) <= _lower(rw, right):
         return True
-    if _lower(left) > _upper(right):
+    if _lower(rw, left) > _upper(right):
         return False
     return Comparison(first=left, second=right)
 
