@@ -153,6 +153,19 @@ def _order(got: GraphSummary, **options: str) -> str:
     return str(recognise(got, SIZE, given).spec.options["map_order"])
 
 
+@pytest.mark.parametrize("order", ["boxes_first", "classes_first"])
+def test_the_sigmoid_is_looked_for_where_a_spec_puts_the_classes(order: str) -> None:
+    """Also where the graph does not say of what maps an output was joined."""
+    parts = (64, 3) if order == "boxes_first" else (3, 64)
+    got = replace(_joined(*parts), output_maps={})
+    kinds = {64: RAW, 3: SCORES}
+    runs = {(f"m{s}", 1): columns(*((part, kinds[part]) for part in parts)) for s in (8, 16, 32)}
+    given = {"family": "yolov8_maps", "options": {"map_order": order}}
+    assert recognise(got, SIZE, given).spec.options["score_activation"] == "sigmoid"
+    found = recognise(replace(got, columns=runs), SIZE, given)
+    assert found.spec.options["score_activation"] == "none"
+
+
 def test_one_map_of_other_parts_is_not_asked_about() -> None:
     """RTMDet of MMYOLO's easydeploy: 80 classes and four distances, not 20 and four times 16."""
     answer = HEAD.examine(_joined(80, 4), SIZE, {})

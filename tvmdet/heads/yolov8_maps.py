@@ -90,13 +90,13 @@ class YoloV8MapsHead(Head):
         pixels = unit_input(summary, "letterbox with grey 114", self.name, given)
         if isinstance(pixels, str):
             return pixels
-        activation = choice(options, "score_activation", _ACTIVATIONS)
-        activation = activation or _activation(summary, levels)
-        if activation is None:
-            return "some class maps are through a sigmoid and some are not"
         order = choice(options, "map_order", _ORDERS) or _order(levels)
         if order is None:
             return "some of its maps have the classes first and some the boxes"
+        activation = choice(options, "score_activation", _ACTIVATIONS)
+        activation = activation or _activation(summary, levels, order)
+        if activation is None:
+            return "some class maps are through a sigmoid and some are not"
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
@@ -281,12 +281,12 @@ def _is_score(summary: GraphSummary, name: str, start: int = 0, classes: int | N
     return bool(runs) and all(run.is_score for run in runs)
 
 
-def _activation(summary: GraphSummary, levels: list[_Level]) -> str | None:
+def _activation(summary: GraphSummary, levels: list[_Level], order: str) -> str | None:
     """Returns whether a sigmoid is missing; None where the levels differ."""
     done = set()
     for level in levels:
         channels = int(summary.outputs[level.scores].shape[1] or 0)
-        start = 0 if level.classes_first else channels - level.classes
+        start = 0 if order == "classes_first" else channels - level.classes
         done.add(_is_score(summary, level.scores, start, level.classes))
     if len(done) != 1:
         return None
