@@ -169,6 +169,13 @@ def test_what_is_otherwise_here_is_said(tmp_path: Path) -> None:
         assert part in text
 
 
+@pytest.mark.parametrize("how", [[1], {"a": 1}, "nearest", None, 7])
+def test_an_interpolation_of_an_unknown_kind_is_left_away(how: Any, tmp_path: Path) -> None:
+    found = _said(tmp_path, {**STRETCH, "interp": how})
+    assert found.size_hw == (64, 96)
+    assert "interpolation" not in found.given["input"]
+
+
 def test_labels_and_architecture(tmp_path: Path) -> None:
     found = _said(tmp_path, label_list=["cat", "dog"], arch="YOLO", metric="COCO")
     assert found.given["labels"] == ["cat", "dog"]

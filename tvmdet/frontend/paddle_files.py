@@ -175,7 +175,7 @@ def _thresholds(nms: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, name in (("score_threshold", "score_threshold"), ("iou_threshold", "nms_threshold")):
         share = nms.get(name)
-        if isinstance(share, int | float) and 0 <= share <= 1:
+        if isinstance(share, int | float) and type(share) is not bool and 0 <= share <= 1:
             found[key] = share
     for key, name in (("max_detections", "keep_top_k"), ("pre_nms_top_k", "nms_top_k")):
         count = nms.get(name)
