@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from head_tools import UNIT, assert_decodes_as_reference, decode, summary_of
 from tvmdet.errors import InputError, ModelError
 from tvmdet.frontend.recognise import recognise
 from tvmdet.heads import GraphSummary, Recognition, TensorSummary, get_head
-from tvmdet.heads.base import Question
+from tvmdet.heads.base import ColumnRun, Question
 from tvmdet.heads.paddledetection import NMS_IOU
 
 PICTURE = {"input": {"resize": "stretch", "mean": [0, 0, 0], "std": [255, 255, 255]}}
@@ -136,6 +137,15 @@ def test_scores_may_have_their_classes_first() -> None:
         recognise(_paddle(), (64, 96), told)
 
 
+def test_as_many_classes_as_boxes_are_last() -> None:
+    summary = summary_of({"a": (1, 126, 4), "b": (1, 126, 126)}, output_ranges={"b": (UNIT,)})
+    options = {**LAYOUT, "background": "none"}
+    spec = recognise(summary, (64, 96), {"family": "decoded", "options": options, **PICTURE}).spec
+    values = {"a": np.zeros((1, 126, 4), np.float32)}
+    values["b"] = np.random.default_rng(2).random((1, 126, 126), np.float32)
+    np.testing.assert_array_equal(decode(spec, values)[1], values["b"])
+
+
 @pytest.mark.parametrize(
     ("facts", "given", "iou", "line"),
     [
@@ -167,6 +177,36 @@ def test_paddledetections_boxes_ask_for_the_input_alone() -> None:
     # Without its further input nothing tells them.
     other = get_head("decoded").examine(_paddle(constants={}), (64, 96), {})
     assert not isinstance(other, Question)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"sample": lambda: {"a": _rows("center_size")}, "output_sources": {}},
+        {"outputs": summary_of({"a": (1, 126, 4), "b": (1, 126, 3)}).outputs},
+    ],
+    ids=["a centre and a size", "classes last"],
+)
+def test_not_all_that_has_a_scale_factor_is_paddledetections(facts: Mapping[str, Any]) -> None:
+    answer = get_head("decoded").examine(replace(_paddle(), **facts), (64, 96), {})
+    assert not isinstance(answer, Question)
+    assert "PaddleDetection" not in str(answer)
+
+
+@pytest.mark.parametrize(
+    ("operators", "known"),
+    [(("Sigmoid", "Mul"), True), (("Softmax", "Sigmoid", "Mul"), False), (("Mul",), False)],
+)
+def test_scores_may_be_made_of_sigmoids(operators: tuple[str, ...], known: bool) -> None:
+    """FCOS and YOLOX multiply two; a softmax among them may have a background."""
+    runs = (ColumnRun(start=0, stop=3, operators=frozenset(operators)),)
+    summary = replace(
+        _swapped("corners"),
+        output_sources={"pred_boxes": frozenset({"Mul"})},
+        columns={("pred_boxes", 2): runs},
+    )
+    answer = get_head("decoded").examine(summary, (64, 96), {})
+    assert isinstance(answer, Question) is known
 
 
 @pytest.mark.parametrize(

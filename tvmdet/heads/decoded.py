@@ -184,7 +184,7 @@ class DecodedHead(Head):
         shapes = [summary.outputs[name].shape for name in names]
         if layout is not None and len(shapes[0]) == 3:
             shapes = joined_shapes(shapes[0], layout)
-        elif class_axis(*shapes) == 1:
+        elif _class_axis(*shapes) == 1:
             shapes = [shapes[0], (shapes[1][0], shapes[1][2], shapes[1][1])]
         check_points(spec, summary)
         try:
@@ -202,7 +202,7 @@ class DecodedHead(Head):
         if spec.options.get(_JOINED) is not None:
             boxes, scores = emit_joined(bb, boxes, spec.options[_JOINED])
         shapes = [tuple(int(dim) for dim in part.ty.shape) for part in (boxes, scores)]
-        if class_axis(shapes[0], shapes[1]) == 1:
+        if _class_axis(shapes[0], shapes[1]) == 1:
             scores = bb.emit(relax.op.permute_dims(scores, [0, 2, 1]))
             shapes[1] = tuple(int(dim) for dim in scores.ty.shape)
         _check(shapes[0], shapes[1], spec)
@@ -220,7 +220,7 @@ class DecodedHead(Head):
         if (layout := spec.options.get(_JOINED)) is not None:
             rows = boxes.transpose(0, 2, 1) if layout == "channels_first" else boxes
             boxes, scores = rows[:, :, :4], rows[:, :, 4:]
-        if class_axis(boxes.shape, scores.shape) == 1:
+        if _class_axis(boxes.shape, scores.shape) == 1:
             scores = np.moveaxis(scores, 1, 2)
         _check(boxes.shape, scores.shape, spec)
         kept = {"none": slice(None), "first": slice(1, None), "last": slice(-1)}
@@ -255,14 +255,14 @@ def _find(
     if boxes is None:
         return "its outputs are not boxes [N, A, 4] and scores [N, A, C]"
     scores = chosen[1] or next(name for name in tables if name != boxes)
-    axis = class_axis(outputs[boxes].shape, outputs[scores].shape)
+    axis = _class_axis(outputs[boxes].shape, outputs[scores].shape)
     rows = [outputs[boxes].shape[1], outputs[scores].shape[3 - axis]]
     if rows[0] != rows[1] or (rows[0] or 0) < _FEWEST:
         return f"{boxes} has {rows[0]} rows and {scores} {rows[1]}; anchors are {_FEWEST} or more"
     return boxes, scores
 
 
-def class_axis(boxes: tuple[int | None, ...], scores: tuple[int | None, ...]) -> int:
+def _class_axis(boxes: tuple[int | None, ...], scores: tuple[int | None, ...]) -> int:
     """Returns along which dimension of scores the classes of a box lie: 2, or 1 for [N, C, A]."""
     return 1 if len(scores) == 3 and scores[2] == boxes[1] != scores[1] else 2
 
@@ -270,13 +270,13 @@ def class_axis(boxes: tuple[int | None, ...], scores: tuple[int | None, ...]) ->
 def _columns_of(summary: GraphSummary, boxes: str, scores: str) -> int:
     """Returns how many scores a box has."""
     shape = summary.outputs[scores].shape
-    return int(shape[class_axis(summary.outputs[boxes].shape, shape)] or 0)
+    return int(shape[_class_axis(summary.outputs[boxes].shape, shape)] or 0)
 
 
 def _runs(summary: GraphSummary, boxes: str, scores: str) -> tuple[ColumnRun, ...]:
     """Returns what is known of the scores of each class."""
     shape = summary.outputs[scores].shape
-    axis = class_axis(summary.outputs[boxes].shape, shape)
+    axis = _class_axis(summary.outputs[boxes].shape, shape)
     return summary.column_runs(scores, axis, 0, int(shape[axis] or 0))
 
 
@@ -307,7 +307,7 @@ def _proven(
     the scores ``pred_boxes``. A softmax may have a column for the background, sigmoids have none.
     """
     corners = are_decoded(summary, boxes, size_hw)
-    by_class = class_axis(summary.outputs[boxes].shape, summary.outputs[scores].shape) == 1
+    by_class = _class_axis(summary.outputs[boxes].shape, summary.outputs[scores].shape) == 1
     if corners is not False and by_class and is_paddledetection(summary):
         return _PADDLE, f"{boxes} and {scores} are PaddleDetection's, before its suppression; "
     if corners is None or not _are_sigmoids(summary, boxes, scores):
