@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,18 @@ from onnx_models import Graph, save
 
 import tvmdet
 from tvmdet.frontend.count_boxes import COUNTED, count_boxes
-from tvmdet.frontend.load import load_onnx
+from tvmdet.frontend.load import Earlier, load_onnx
 
 CLASSES, CELLS, KEPT = 3, 64, 20
 SPEC = {"family": "detections", "input": {"mean": [0, 0, 0], "std": [255, 255, 255]}}
 
 
 def _model(
-    boxes: int, *, columns: tuple[int, int] = (1, 2), background: int | None = None
+    boxes: int,
+    *,
+    columns: tuple[int, int] = (1, 2),
+    background: int | None = None,
+    suppressions: int = 1,
 ) -> onnx.ModelProto:
     """A network of 64 boxes and Paddle2ONNX's multiclass_nms3, told that there are so many."""
     graph = Graph(seed=2)
@@ -33,9 +38,10 @@ def _model(
     found = graph.node("Div", found, graph.node("Unsqueeze", factor, graph.constant([1], np.int64)))
     scores = graph.node("Sigmoid", f"{parts}.1")
     limits = (graph.constant([50], np.int64), graph.constant([0.6]), graph.constant([0.02]))
-    rows = graph.node("NonMaxSuppression", found, scores, *limits)
+    rows = [graph.node("NonMaxSuppression", found, scores, *limits) for _ in range(suppressions)]
     kind, box = (
-        graph.node("Gather", rows, graph.constant([at], np.int64), axis=1) for at in columns
+        graph.node("Gather", one, graph.constant([at], np.int64), axis=1)
+        for one, at in zip((rows[0], rows[-1]), columns, strict=True)
     )
     if background is not None:
         number = graph.node("Squeeze", kind, graph.constant([1], np.int64))
@@ -79,11 +85,20 @@ def test_scores_are_those_of_their_boxes(background: int | None, tmp_path: Path)
     [
         _model(CELLS),
         _model(-1, columns=(2, 1)),  # no place among the scores of classes
+        _model(-1, suppressions=2),
     ],
 )
 def test_others_stay(model: onnx.ModelProto, tmp_path: Path) -> None:
     loaded = load_onnx(save(model, tmp_path / "model.onnx"))
     assert count_boxes(loaded) is loaded
+
+
+def test_what_the_file_was_before_is_counted_alike(tmp_path: Path) -> None:
+    """Both are compared, so that what loading did to the file is still proven."""
+    loaded = load_onnx(save(_model(-1), tmp_path / "model.onnx"))
+    loaded = replace(loaded, earlier=(Earlier(model=loaded.proto, rewrite="none"),))
+    counted = count_boxes(loaded)
+    assert [one.model for one in counted.earlier] == [counted.proto]
 
 
 def test_it_is_said(tmp_path: Path) -> None:

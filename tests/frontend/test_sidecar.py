@@ -140,6 +140,15 @@ def test_mmdeploys_files_belong_by_the_net_they_name(tmp_path: Path) -> None:
                 "std": NORMALIZE["std"],
             },
         ),
+        (
+            [{"type": "Pad", "pad_val": {"img": [10, 20, 30]}}, {**NORMALIZE, "to_rgb": False}],
+            {
+                "pad_value": [10, 20, 30],
+                "color": "bgr",
+                "mean": NORMALIZE["mean"],
+                "std": NORMALIZE["std"],
+            },
+        ),
     ],
 )
 def test_transforms(

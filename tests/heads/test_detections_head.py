@@ -216,6 +216,12 @@ def test_paddledetections_rows_are_known_by_its_file_or_its_inputs(
     assert "does not prove which column is what" in other
 
 
+def test_names_of_easydeploy_say_nothing_without_a_suppression() -> None:
+    answer = get_head("detections").examine(easydeploy(operators={}), (64, 96), TOLD)
+    assert isinstance(answer, Question)
+    assert "nothing says of boxes in which order" in answer
+
+
 def test_more_labels_than_class_numbers_do_not_fit() -> None:
     given = {**TOLD, "labels": ["a", "b", "c"]}  # PaddleDetection writes COCO's 80 by default
     with pytest.raises(ModelError, match=r"does not fit it(?s:.*)3 labels, but class numbers are"):

@@ -67,8 +67,6 @@ def _from_the_start(bb: Any, indices: Any, extent: int) -> Any:
         values = constant_array(indices)
         return relax.const(np.where(values < 0, values + extent, values).astype(values.dtype))
     dtype = str(indices.ty.dtype)
-    if dtype.startswith("uint"):
-        return indices
     is_negative = bb.normalize(relax.op.less(indices, relax.const(0, dtype)))
     turned = bb.normalize(relax.op.add(indices, relax.const(extent, dtype)))
     return bb.normalize(relax.op.where(is_negative, turned, indices))
