@@ -120,7 +120,7 @@ def _named(node: onnx.NodeProto, key: str, names: Sequence[str]) -> str:
             f"{describe(node)} has {key} {number!r}; allowed: 0 to {len(names) - 1} "
             f"({', '.join(names)}); export it again with MMDeploy"
         )
-    return names[number]
+    return names[int(number)]
 
 
 def _deform_conv(node: onnx.NodeProto, _opset: int) -> None:
