@@ -183,6 +183,19 @@ def test_rows_follow(emit: Callable[[Graph, str], str], opset: int) -> None:
     check(model, feeds_of(model, count=5))
 
 
+def test_a_one_hot_is_not_written_out_at_any_depth() -> None:
+    """A few bytes of a file may ask for more than there is memory."""
+    graph = Graph()
+    times = graph.node("Concat", ints(graph, 1), _size(graph, _table(graph)), axis=0)
+    hot = graph.node("OneHot", ints(graph, 1), graph.constant(1 << 40, np.int64), times)
+    repeats = graph.node("Slice", hot, ints(graph, 0), ints(graph, 2), ints(graph, 1))
+    output = graph.node(
+        "Tile", graph.constant([[3.0]]), graph.node("Reshape", repeats, ints(graph, -1))
+    )
+    with pytest.raises(ShapeError, match="'tile_"):
+        bound_shapes(make(graph, [output], {"x": [8, 2, 3]}), Limits())
+
+
 def test_pad_then_cut_is_a_fixed_size() -> None:
     graph = Graph()
     joined = graph.node("Concat", _table(graph), graph.constant(np.zeros((5, 2, 3))), axis=0)

@@ -47,6 +47,7 @@ _FLOAT_OPERATORS = (
 )
 _COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _LARGEST_WHOLE = 1 << 24  # every whole number up to it is a float32
+_MOST_HOT = 1 << 12  # elements of a OneHot of sizes; a file may ask for any depth
 
 
 def compute_sizes(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> Value | None:
@@ -313,6 +314,8 @@ def _one_hot(_rw: Rewriter, node: onnx.NodeProto, known: list[Any]) -> np.ndarra
     """One size among equal ones, as torch's repeat_interleave counts repeats below opset 13."""
     indices, depth, off_on = known[0], known[1].reshape(-1)[0], known[2]
     if any(isinstance(element, Extent) for element in (*indices.reshape(-1), depth)):
+        return None
+    if indices.size * depth > _MOST_HOT:
         return None
     axis = attribute(node, "axis", -1)
     numbers = np.arange(depth).reshape([-1] + [1] * ((indices.ndim - axis) % (indices.ndim + 1)))
