@@ -152,6 +152,8 @@ def test_as_many_classes_as_boxes_are_last() -> None:
         ({}, {}, 0.7, "IoU 0.7, as PP-YOLOE's configurations have it"),
         ({"operators": {}}, {}, 0.45, "IoU 0.45, as YOLOv3's configurations have it"),
         ({"metadata": {NMS_IOU: "0.6"}}, {}, 0.6, "IoU 0.6, as infer_cfg.yml says"),
+        ({"metadata": {NMS_IOU: "no"}}, {}, 0.7, "IoU 0.7, as PP-YOLOE's configurations have it"),
+        ({"metadata": {NMS_IOU: "nan"}}, {}, 0.7, "IoU 0.7, as PP-YOLOE's configurations have it"),
         ({}, {"postprocess": {"iou_threshold": 0.5}}, 0.5, ""),
     ],
 )

@@ -75,8 +75,17 @@ def suppression(summary: GraphSummary) -> tuple[float, str]:
     The file has PicoDet's only. Of the others that leave the suppression out, PP-YOLOE's
     configurations have 0.7 and YOLOv3's 0.45; the first has a softmax over the distances.
     """
-    told = summary.metadata.get(NMS_IOU)
+    told = _share(summary.metadata.get(NMS_IOU, ""))
     if told is not None:
-        return float(told), f"IoU {told}, as infer_cfg.yml says"
+        return told, f"IoU {told}, as infer_cfg.yml says"
     name, threshold = ("PP-YOLOE", 0.7) if summary.operators.get("Softmax") else ("YOLOv3", 0.45)
     return threshold, f"IoU {threshold}, as {name}'s configurations have it"
+
+
+def _share(text: str) -> float | None:
+    """Returns a number from 0 to 1, or None: the metadata of a file may say anything."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if 0 <= number <= 1 else None
