@@ -176,6 +176,15 @@ def test_an_interpolation_of_an_unknown_kind_is_left_away(how: Any, tmp_path: Pa
     assert "interpolation" not in found.given["input"]
 
 
+def test_a_transform_has_a_type(tmp_path: Path) -> None:
+    """Twelve levels of ten aliases are a terabyte of text."""
+    levels = [f"l{at}: &l{at} [{', '.join([f'*l{at - 1}'] * 10)}]" for at in range(1, 13)]
+    lines = ["l0: &l0 [a]", *levels, "Preprocess: [{type: *l12}, {a: 1}, {type: Permute}]"]
+    (tmp_path / "infer_cfg.yml").write_text("\n".join(lines))
+    found = read_given(tmp_path / "absent.onnx", tmp_path / "infer_cfg.yml")
+    assert sum("a transform without a type is left away" in one for one in found.reasons) == 2
+
+
 def test_labels_and_architecture(tmp_path: Path) -> None:
     found = _said(tmp_path, label_list=["cat", "dog"], arch="YOLO", metric="COCO")
     assert found.given["labels"] == ["cat", "dog"]

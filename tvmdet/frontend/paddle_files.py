@@ -91,8 +91,10 @@ class _Transforms:
         if transforms:
             self.input.update(color="rgb", mean=[0.0] * 3, std=[1.0] * 3)
         for transform in transforms:
-            kind = str(transform.get("type", ""))
-            if kind in self._steps:
+            kind = transform.get("type")
+            if not isinstance(kind, str):  # YAML's aliases may make a text without end of it
+                self.doubts.append("a transform without a type is left away")
+            elif kind in self._steps:
                 self._steps[kind](transform)
             elif kind not in _PASSIVE:
                 self.doubts.append(f"the transform {kind!r} has no counterpart and is left away")
