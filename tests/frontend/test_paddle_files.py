@@ -179,7 +179,8 @@ def test_an_interpolation_of_an_unknown_kind_is_left_away(how: Any, tmp_path: Pa
 def test_a_transform_has_a_type(tmp_path: Path) -> None:
     """Twelve levels of ten aliases are a terabyte of text."""
     levels = [f"l{at}: &l{at} [{', '.join([f'*l{at - 1}'] * 10)}]" for at in range(1, 13)]
-    lines = ["l0: &l0 [a]", *levels, "Preprocess: [{type: *l12}, {a: 1}, {type: Permute}]"]
+    odd = "{type: *l12}, {a: 1}, {type: Permute}, {type: Resize, interp: *l12}"
+    lines = ["l0: &l0 [a]", *levels, f"Preprocess: [{odd}]"]
     (tmp_path / "infer_cfg.yml").write_text("\n".join(lines))
     found = read_given(tmp_path / "absent.onnx", tmp_path / "infer_cfg.yml")
     assert sum("a transform without a type is left away" in one for one in found.reasons) == 2

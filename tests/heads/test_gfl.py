@@ -61,6 +61,11 @@ def test_gfl_of_coco_is_told_from_distances_to_19() -> None:
         claim(summary(level_maps({"c": 80, "b": 64})), family="gfl")
 
 
+def test_gfl_of_four_classes_is_known_by_its_distances() -> None:
+    found = claim(summary(level_maps({"c": 4, "b": 68})))
+    assert (found.family, len(found.spec.labels)) == ("gfl", 4)
+
+
 def test_nanodet_is_claimed_by_its_names() -> None:
     found = claim(NANODET)
     assert found.spec.options["style"] == "nanodet"

@@ -112,8 +112,9 @@ class _Transforms:
         if isinstance(number, int) and number in _INTERPOLATIONS:
             self.input["interpolation"] = _INTERPOLATIONS[number]
         elif number != 1:
+            shown = repr(number) if isinstance(number, int | str) else type(number).__name__
             self.doubts.append(
-                f"Resize interpolates by cv2's number {number!r}: pictures are resized bilinearly"
+                f"Resize interpolates by cv2's number {shown}: pictures are resized bilinearly"
             )
 
     def _letter(self, transform: Mapping[str, Any]) -> None:
