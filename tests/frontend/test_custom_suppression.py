@@ -172,6 +172,33 @@ def test_efficient_nms_of_logits_and_centres() -> None:
     )
 
 
+@pytest.mark.parametrize("coding", [0, 1])
+def test_settings_in_lists_of_one(coding: int) -> None:
+    """YOLOv6, YOLOv7 and YOLOv9 write two settings so; a list of 0 is not true."""
+    told = {"max_output_boxes": 6, "iou_threshold": 0.4, "score_threshold": 0.5}
+    boxes, scores = _data(3)
+    got = [
+        _run(
+            _model("EfficientNMS_TRT", 4, [1, _BOXES, 4], **told, **settings),
+            boxes,
+            scores,
+        )
+        for settings in (
+            {"background_class": -1, "box_coding": coding},
+            {"background_class": [-1], "box_coding": [coding]},
+        )
+    ]
+    assert got[0][0].item() > 0
+    for wanted, found in zip(*got, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_settings_that_are_no_number() -> None:
+    told = {"background_class": [0, 1], "max_output_boxes": 6}
+    with pytest.raises(UnsupportedOperatorError, match=r"background_class is \[0, 1\]"):
+        replace_custom_suppressions(_model("EfficientNMS_TRT", 4, [1, _BOXES, 4], **told))
+
+
 @pytest.mark.parametrize("operator", ["BatchedNMS_TRT", "BatchedNMSDynamic_TRT"])
 def test_batched_nms(operator: str) -> None:
     model = _model(

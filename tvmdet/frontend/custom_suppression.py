@@ -222,16 +222,30 @@ def _padded(builder: _Builder, value: str, filling: np.ndarray, dtype: Any) -> s
     return builder.node("Slice", longer, *bounds)
 
 
+def _number(node: onnx.NodeProto, name: str, default: float) -> float:
+    """Returns a setting, which may be a list of one.
+
+    The exporters of YOLOv6, YOLOv7 and YOLOv9 write ``background_class`` and ``box_coding`` so
+    (``self.background_class = -1,`` in their ``End2End``), and TensorRT reads the first number.
+    """
+    value = attribute(node, name, default)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, int | float):
+        raise _refused(node, f"its {name} is {value!r} instead of a number")
+    return value
+
+
 def _efficient(builder: _Builder, node: onnx.NodeProto) -> None:
     """``EfficientNMS_TRT``: count, boxes, scores and classes, padded with zeros."""
     settings = _Settings(
-        rows=int(attribute(node, "max_output_boxes", 100)),
-        iou_threshold=float(attribute(node, "iou_threshold", 0.5)),
-        score_threshold=float(attribute(node, "score_threshold", 0.25)),
-        background=int(attribute(node, "background_class", -1)),
-        sigmoid=bool(attribute(node, "score_activation", 0)),
-        class_agnostic=bool(attribute(node, "class_agnostic", 0)),
-        centered=bool(attribute(node, "box_coding", 0)),
+        rows=int(_number(node, "max_output_boxes", 100)),
+        iou_threshold=float(_number(node, "iou_threshold", 0.5)),
+        score_threshold=float(_number(node, "score_threshold", 0.25)),
+        background=int(_number(node, "background_class", -1)),
+        sigmoid=bool(_number(node, "score_activation", 0)),
+        class_agnostic=bool(_number(node, "class_agnostic", 0)),
+        centered=bool(_number(node, "box_coding", 0)),
     )
     if len(node.input) > 2 and node.input[2]:
         raise _refused(node, "it decodes boxes from anchors")
@@ -243,14 +257,14 @@ def _efficient(builder: _Builder, node: onnx.NodeProto) -> None:
 def _batched(builder: _Builder, node: onnx.NodeProto) -> None:
     """``BatchedNMS_TRT``: count, boxes, scores and classes as floats, -1 past the last."""
     settings = _Settings(
-        rows=int(attribute(node, "keepTopK", 100)),
-        iou_threshold=float(attribute(node, "iouThreshold", 0.5)),
-        score_threshold=float(attribute(node, "scoreThreshold", 0.0)),
-        candidates=int(attribute(node, "topK", 4096)),
-        background=int(attribute(node, "backgroundLabelId", -1)),
-        clip=bool(attribute(node, "clipBoxes", 1)),
+        rows=int(_number(node, "keepTopK", 100)),
+        iou_threshold=float(_number(node, "iouThreshold", 0.5)),
+        score_threshold=float(_number(node, "scoreThreshold", 0.0)),
+        candidates=int(_number(node, "topK", 4096)),
+        background=int(_number(node, "backgroundLabelId", -1)),
+        clip=bool(_number(node, "clipBoxes", 1)),
     )
-    if not attribute(node, "shareLocation", 1):
+    if not _number(node, "shareLocation", 1):
         raise _refused(node, "every class has boxes of its own (shareLocation=0)")
     found = _suppress(builder, node.input[0], node.input[1], settings)
     _return_four(builder, node, found, found.classes, settings.rows, TensorProto.FLOAT)
@@ -279,12 +293,12 @@ def _return_four(
 def _mmdeploy(builder: _Builder, node: onnx.NodeProto) -> None:
     """``TRTBatchedNMS``: ``[1, K, 5]`` with the score last, labels ``[1, K]``, box numbers."""
     settings = _Settings(
-        rows=int(attribute(node, "keep_topk", 100)),
-        iou_threshold=float(attribute(node, "iou_threshold", 0.5)),
-        score_threshold=float(attribute(node, "score_threshold", 0.0)),
-        candidates=int(attribute(node, "topk", 4096)),
-        background=int(attribute(node, "background_label_id", -1)),
-        clip=bool(attribute(node, "clip_boxes", 0)),
+        rows=int(_number(node, "keep_topk", 100)),
+        iou_threshold=float(_number(node, "iou_threshold", 0.5)),
+        score_threshold=float(_number(node, "score_threshold", 0.0)),
+        candidates=int(_number(node, "topk", 4096)),
+        background=int(_number(node, "background_label_id", -1)),
+        clip=bool(_number(node, "clip_boxes", 0)),
     )
     found = _suppress(builder, node.input[0], node.input[1], settings)
     rows = settings.rows
