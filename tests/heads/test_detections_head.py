@@ -460,16 +460,37 @@ def test_outputs_of_a_joined_graph_are_known_by_their_names(dtype: str) -> None:
     assert (spec.input.pad_position, spec.input.pad_value) == ("center", 114)
 
 
-@pytest.mark.parametrize(("dtype", "position"), [("uint8", "center"), ("float32", "top_left")])
-def test_bytes_for_tensorrt_are_super_gradients(dtype: str, position: str) -> None:
-    summary = summary_of(
+def _for_tensorrt(dtype: str) -> GraphSummary:
+    return summary_of(
         {"num_dets": (1, 1), "det_boxes": (1, 7, 4), "det_scores": (1, 7), "det_classes": (1, 7)},
         dtypes={"num_dets": "int32", "det_classes": "int32"},
         operators={"BoundedNonMaxSuppression": 1},
         inputs={"input": TensorSummary(shape=(1, 3, 64, 96), dtype=dtype)},
     )
-    spec = claimed(summary, {**TOLD, "labels": ["a", "b"]})
-    assert spec.input.pad_position == position
+
+
+def test_bytes_for_tensorrt_are_super_gradients() -> None:
+    spec = claimed(_for_tensorrt("uint8"), {"labels": ["a", "b"]})
+    assert spec.input.pad_position == "center"
+
+
+def test_yolo_for_tensorrt_asks_for_what_its_letterbox_is_filled_in() -> None:
+    """YOLOv6, YOLOv7 and YOLOv9 lay pictures into the middle; the text that is printed says so."""
+    found = get_head("detections").examine(
+        _for_tensorrt("float32"), (64, 96), {"labels": ["a", "b"]}
+    )
+    assert isinstance(found, Question)
+    told = tomllib.loads(found.spec_text)
+    assert told["input"].pop("pad_position") == "center"
+    spec = claimed(_for_tensorrt("float32"), {**told, "labels": ["a", "b"]})
+    assert spec.input.pad_position == "center"
+
+
+def test_other_detections_ask_where_a_picture_lies() -> None:
+    summary = summary_of({"dets": (1, 7, 5), "labels": (1, 7)}, dtypes={"labels": "int64"})
+    found = get_head("detections").examine(summary, (64, 96), {"labels": ["a", "b"]})
+    assert isinstance(found, Question)
+    assert tomllib.loads(found.spec_text)["input"]["pad_position"] == "top_left"
 
 
 @pytest.mark.parametrize(

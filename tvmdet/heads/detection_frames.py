@@ -24,6 +24,7 @@ __all__ = [
     "box_frame",
     "ends_in_scores",
     "is_keras_yolo",
+    "is_tensorrt_yolo",
     "is_yolo_nas",
     "is_yolo_nas_pose",
     "proven_frame",
@@ -129,7 +130,7 @@ def _convention(
         return None
     if is_keras_yolo(summary, found):
         return ("y1", "x1", "y2", "x2"), "pixels", "as keras-yolo3 and the ONNX model zoo's YOLOv3"
-    if names >= _TENSORRT and name == "det_boxes":
+    if is_tensorrt_yolo(summary, found):
         return _CORNERS, "pixels", "as YOLO's exports for TensorRT"
     if {"num_dets", "boxes", "scores", "labels"} <= names and _is_suppressed(summary):
         return _CORNERS, "pixels", "as MMYOLO's easydeploy"
@@ -161,6 +162,12 @@ def is_yolo_nas_pose(summary: GraphSummary) -> bool:
     """Returns whether outputs are those of super-gradients' poses with suppression."""
     names = set(map(plain_name, summary.outputs))
     return names >= _YOLO_NAS_POSE or flat_pose_points(summary) > 0
+
+
+def is_tensorrt_yolo(summary: GraphSummary, found: DetectionOutputs) -> bool:
+    """Returns whether outputs are named as those of YOLOv6, YOLOv7 and YOLOv9 for TensorRT."""
+    names = frozenset(map(plain_name, summary.outputs))
+    return names >= _TENSORRT and plain_name(found.boxes) == "det_boxes"
 
 
 def is_keras_yolo(summary: GraphSummary, found: DetectionOutputs) -> bool:

@@ -26,6 +26,7 @@ from tvmdet.heads.detection_frames import (
     SUPPRESSION,
     box_frame,
     is_keras_yolo,
+    is_tensorrt_yolo,
     is_yolo_nas,
     is_yolo_nas_pose,
 )
@@ -270,15 +271,18 @@ def _input(
         inner = summary.normalisation
         color = "bgr" if inner is not None and inner.reverses else "rgb"
         return {**_TOP_LEFT, "color": color}, "letterbox from the top left"
+    place, other_place = ("top_left", "center")[:: -1 if is_tensorrt_yolo(summary, found) else 1]
     if "mean" in table and "std" in table:
-        fitted = "input as the spec says" if "resize" in table else "letterbox from the top left"
-        return dict(_TOP_LEFT), fitted
+        shown = "letterbox from the top left" if place == "top_left" else "letterbox, centred"
+        fitted = "input as the spec says" if "resize" in table else shown
+        return {**_TOP_LEFT, "pad_position": place}, fitted
     usual, other = ("letterbox", "stretch")[:: -1 if is_paddledetection(summary) else 1]
     return Question(
         f"nothing in the graph says how pictures are normalised{advice(summary)}",
         spec_text='family = "detections"\n[input]    # what the network was trained with\n'
         'color = "rgb"                  # or "bgr"\n'
         f'resize = "{usual}"           # or "{other}"\n'
+        f'pad_position = "{place}"        # or "{other_place}": where the border is not\n'
         "mean = [0.0, 0.0, 0.0]         # in pixel units\n"
         "std = [255.0, 255.0, 255.0]",
     )
