@@ -486,6 +486,15 @@ def test_yolo_for_tensorrt_asks_for_what_its_letterbox_is_filled_in() -> None:
     assert spec.input.pad_position == "center"
 
 
+@pytest.mark.parametrize(("reverses", "color"), [(True, "bgr"), (False, "rgb")])
+def test_yolo_for_tensorrt_with_its_preprocessing_is_fed_levels(reverses: bool, color: str) -> None:
+    """YOLOv6's ``--with-preprocess`` turns the channels around and divides by 255."""
+    inner = Normalisation(mean=(0.0,) * 3, std=(255.0,) * 3, reverses=reverses)
+    summary = replace(_for_tensorrt("float32"), normalisation=inner)
+    told = claimed(summary, {"labels": ["a", "b"]}).input
+    assert (told.color, told.std, told.pad_position) == (color, (1.0,) * 3, "center")
+
+
 def test_other_detections_ask_where_a_picture_lies() -> None:
     summary = summary_of({"dets": (1, 7, 5), "labels": (1, 7)}, dtypes={"labels": "int64"})
     found = get_head("detections").examine(summary, (64, 96), {"labels": ["a", "b"]})

@@ -264,6 +264,9 @@ def _input(
     if found.columns[:1] == ("batch",) or is_yolo_nas(summary):
         line = "input RGB / 255, letterbox with grey 114: as YOLOv7 and YOLO-NAS"
         return fed_input(summary, UNIT, line, "detections", given)
+    if is_tensorrt_yolo(summary, found) and _scales(summary):
+        line = "input RGB / 255, letterbox with grey 114: as YOLOv6 with its pre-processing"
+        return fed_input(summary, UNIT, line, "detections", given)
     if summary.operators.get("GridSample") and summary.operators.get("TopK"):
         return detr_input(summary, "detections", given)
     table = given.get("input", {})
@@ -286,6 +289,12 @@ def _input(
         "mean = [0.0, 0.0, 0.0]         # in pixel units\n"
         "std = [255.0, 255.0, 255.0]",
     )
+
+
+def _scales(summary: GraphSummary) -> bool:
+    """Returns whether a network divides its picture, so that what it is fed is not the question."""
+    inner = summary.normalisation
+    return inner is not None and not inner.unknown and min(inner.std) > 1
 
 
 def _stretches(summary: GraphSummary) -> bool:
