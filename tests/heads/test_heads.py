@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +14,7 @@ from tvm import relax
 from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.recognise import recognise
 from tvmdet.heads import GraphSummary, Recognition, TensorSummary, all_heads, get_head
+from tvmdet.heads.base import Question
 from tvmdet.heads.labels import labels_from_metadata
 from tvmdet.spec import DetectorSpec
 
@@ -128,6 +130,24 @@ def test_yolov8_of_ultralytics_keeps_what_predict_keeps() -> None:
         0.7,
     )
     assert "score 0.25, IoU 0.7, as Ultralytics predicts" in theirs.reasons
+
+
+def test_yolov8_asks_which_branch_of_two_counts() -> None:
+    """YOLOv9's dual heads return those of the auxiliary branch first."""
+    summary = _summary({"output0": (1, 7, 126), "1598": (1, 7, 126)})
+    asked = get_head("yolov8").examine(summary, (64, 96), {})
+    assert isinstance(asked, Question)
+    assert "output0, 1598 each hold boxes" in asked
+    told = tomllib.loads(asked.spec_text)
+    answer = get_head("yolov8").examine(summary, (64, 96), told)
+    assert isinstance(answer, Recognition)
+    assert (told["family"], answer.spec.options["output"]) == ("yolov8", "1598")
+
+
+def test_yolov8_does_not_ask_of_outputs_that_are_no_scores() -> None:
+    summary = _summary({"p": (1, 7, 126), "q": (1, 7, 126)}, {"p": CONV, "q": CONV})
+    answer = get_head("yolov8").examine(summary, (64, 96), {})
+    assert not isinstance(answer, Question) and "several outputs fit (p, q)" in str(answer)
 
 
 def test_yolov8_of_the_spec_settles_doubt() -> None:

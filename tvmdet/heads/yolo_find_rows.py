@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from tvmdet.heads.options import choice, strides_of
 from tvmdet.heads.pose import KEYPOINT_COLUMNS
 from tvmdet.heads.yolo_rows import LAYOUTS, RowFormat
 
-__all__ = ["FoundRows", "describe_rows", "find_rows", "rows_options"]
+__all__ = ["FoundRows", "SeveralFit", "describe_rows", "find_rows", "rows_options"]
 
 _PROTOTYPE_STRIDES = (1, 2, 4, 8)
 
@@ -52,6 +52,23 @@ class FoundRows:
         return self.prototypes[1] if self.prototypes else 0
 
 
+class SeveralFit(str):
+    """A refusal because several outputs have the form of rows.
+
+    Attributes:
+        outputs: Their names, in the network's order.
+    """
+
+    outputs: tuple[str, ...]
+
+    def __new__(cls, outputs: Sequence[str]) -> SeveralFit:
+        """Makes the sentence that names them."""
+        text = f"several outputs fit ({', '.join(outputs)}): name one in the spec's options.output"
+        refusal = super().__new__(cls, text)
+        refusal.outputs = tuple(outputs)
+        return refusal
+
+
 def find_rows(
     form: RowFormat, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
 ) -> FoundRows | str:
@@ -77,8 +94,7 @@ def find_rows(
             raise InputError(str(answers[0]))
         return str(answers[0])
     if len(fitting) > 1:
-        listed = ", ".join(found.output for found in fitting)
-        return f"several outputs fit ({listed}): name one in the spec's options.output"
+        return SeveralFit([found.output for found in fitting])
     return _with_others(form, fitting[0], summary, size_hw, options)
 
 

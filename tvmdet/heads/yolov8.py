@@ -11,7 +11,13 @@ from tvmdet.heads.labels import choose_labels, labels_from_metadata
 from tvmdet.heads.pose import given_columns, row_keypoints
 from tvmdet.heads.ultralytics import is_ultralytics, refuse_export
 from tvmdet.heads.yolo_evidence import box_runs, doubt_boxes, doubt_scores, unit_input
-from tvmdet.heads.yolo_find_rows import FoundRows, describe_rows, find_rows, rows_options
+from tvmdet.heads.yolo_find_rows import (
+    FoundRows,
+    SeveralFit,
+    describe_rows,
+    find_rows,
+    rows_options,
+)
 from tvmdet.heads.yolo_rows import RowFormat, emit_corners, reference_corners
 from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
 
@@ -59,6 +65,8 @@ class YoloV8Head(Head):
     ) -> Recognition | str:
         """Implements :meth:`tvmdet.heads.base.Head.examine`."""
         found = find_rows(_ROWS, summary, size_hw, given)
+        if isinstance(found, SeveralFit):
+            return self._ask_which(found, summary, size_hw, given)
         if isinstance(found, str):
             return found
         points = row_keypoints(summary.metadata, given)
@@ -105,6 +113,36 @@ class YoloV8Head(Head):
             keypoints=points,
         )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
+
+    def _ask_which(
+        self,
+        found: SeveralFit,
+        summary: GraphSummary,
+        size_hw: tuple[int, int],
+        given: Mapping[str, Any],
+    ) -> str:
+        """Returns the question which of several outputs counts, where they are this family's.
+
+        The dual heads of YOLOv9 return the boxes of the auxiliary branch, then those of the main
+        one, which ``detect_dual.py`` and the ``End2End`` of ``models/experimental.py`` take.
+        """
+        options = given.get("options", {})
+        fitting = [
+            name
+            for name in found.outputs
+            if isinstance(
+                self.examine(summary, size_hw, {**given, "options": {**options, "output": name}}),
+                Recognition,
+            )
+        ]
+        if len(fitting) < 2:
+            return found
+        return Question(
+            f"{', '.join(fitting)} each hold boxes and class scores, as the auxiliary and the main "
+            "branch of YOLOv9's dual heads, of which the last is the main one: say which counts",
+            spec_text=f'family = "{self.name}"\n[options]\noutput = "{fitting[-1]}"    '
+            f"# or {', '.join(fitting[:-1])}",
+        )
 
     def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
         """Implements :meth:`tvmdet.heads.base.Head.validate`."""
