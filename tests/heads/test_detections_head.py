@@ -216,6 +216,13 @@ def test_paddledetections_rows_are_known_by_its_file_or_its_inputs(
     assert "does not prove which column is what" in other
 
 
+def test_easydeploys_pictures_lie_in_the_middle() -> None:
+    answer = get_head("detections").examine(easydeploy(), (64, 96), {"labels": ["a", "b"]})
+    assert isinstance(answer, Question)
+    assert tomllib.loads(answer.spec_text)["input"]["pad_position"] == "center"
+    assert claimed(easydeploy(), {**TOLD, "labels": ["a", "b"]}).input.pad_position == "center"
+
+
 def test_names_of_easydeploy_say_nothing_without_a_suppression() -> None:
     answer = get_head("detections").examine(easydeploy(operators={}), (64, 96), TOLD)
     assert isinstance(answer, Question)

@@ -23,6 +23,7 @@ __all__ = [
     "SUPPRESSION",
     "box_frame",
     "ends_in_scores",
+    "is_easydeploy",
     "is_keras_yolo",
     "is_tensorrt_yolo",
     "is_yolo_nas",
@@ -38,6 +39,7 @@ _UNIT = (-1.0, 2.0)
 # The second is what the frontend makes of the first, with a bound on the rows.
 SUPPRESSION = ("NonMaxSuppression", "BoundedNonMaxSuppression")
 _TENSORRT = frozenset(("num_dets", "det_boxes", "det_scores", "det_classes"))
+_EASYDEPLOY = frozenset(("num_dets", "boxes", "scores", "labels"))
 _YOLO_NAS = frozenset(("num_predictions", "pred_boxes", "pred_scores", "pred_classes"))
 _YOLO_NAS_POSE = frozenset(
     ("num_predictions", "post_nms_boxes", "post_nms_scores", "post_nms_joints")
@@ -132,7 +134,7 @@ def _convention(
         return ("y1", "x1", "y2", "x2"), "pixels", "as keras-yolo3 and the ONNX model zoo's YOLOv3"
     if is_tensorrt_yolo(summary, found):
         return _CORNERS, "pixels", "as YOLO's exports for TensorRT"
-    if {"num_dets", "boxes", "scores", "labels"} <= names and _is_suppressed(summary):
+    if is_easydeploy(summary):
         return _CORNERS, "pixels", "as MMYOLO's easydeploy"
     if is_yolo_nas(summary):
         return _CORNERS, "pixels", "as YOLO-NAS's exports"
@@ -168,6 +170,12 @@ def is_tensorrt_yolo(summary: GraphSummary, found: DetectionOutputs) -> bool:
     """Returns whether outputs are named as those of YOLOv6, YOLOv7 and YOLOv9 for TensorRT."""
     names = frozenset(map(plain_name, summary.outputs))
     return names >= _TENSORRT and plain_name(found.boxes) == "det_boxes"
+
+
+def is_easydeploy(summary: GraphSummary) -> bool:
+    """Returns whether outputs are named as those of MMYOLO's easydeploy, and suppressed inside."""
+    names = set(map(plain_name, summary.outputs))
+    return names >= _EASYDEPLOY and _is_suppressed(summary)
 
 
 def is_keras_yolo(summary: GraphSummary, found: DetectionOutputs) -> bool:

@@ -25,6 +25,7 @@ from tvmdet.heads.detection_decoding import (
 from tvmdet.heads.detection_frames import (
     SUPPRESSION,
     box_frame,
+    is_easydeploy,
     is_keras_yolo,
     is_tensorrt_yolo,
     is_yolo_nas,
@@ -274,7 +275,8 @@ def _input(
         inner = summary.normalisation
         color = "bgr" if inner is not None and inner.reverses else "rgb"
         return {**_TOP_LEFT, "color": color}, "letterbox from the top left"
-    place, other_place = ("top_left", "center")[:: -1 if is_tensorrt_yolo(summary, found) else 1]
+    is_centred = is_tensorrt_yolo(summary, found) or is_easydeploy(summary)
+    place, other_place = ("top_left", "center")[:: -1 if is_centred else 1]
     if "mean" in table and "std" in table:
         shown = "letterbox from the top left" if place == "top_left" else "letterbox, centred"
         fitted = "input as the spec says" if "resize" in table else shown
