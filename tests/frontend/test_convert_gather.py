@@ -57,14 +57,18 @@ def test_no_sizes_are_computed_in_the_network(operator: str, constant: bool) -> 
     assert ("relax.where" in operators) is not constant
 
 
-def test_an_index_outside_reads_inside() -> None:
+@pytest.mark.parametrize("operator", ["Gather", "GatherElements"])
+def test_an_index_outside_reads_inside(operator: str) -> None:
     """ONNX forbids it; what comes of a picture may not read another's memory all the same."""
     graph = Graph()
     places = graph.node("Cast", graph.node("Mul", "y", graph.constant(100.0)), to=7)
-    output = graph.node("Gather", "x", places, axis=0)
-    model = graph.model({"x": [4, 2], "y": [3]}, {output: None})
+    output = graph.node(operator, "x", places, axis=0)
+    shape = [3] if operator == "Gather" else [3, 2]
+    model = graph.model({"x": [4, 2], "y": shape}, {output: None})
     x = np.arange(8, dtype="f4").reshape(4, 2)
-    (got,) = run_relax(import_relax(model, 17), x, np.array([-1, 0, 1], "f4"))
+    given = np.array([-1, 0, 1], "f4")
+    y = given if operator == "Gather" else np.repeat(given[:, None], 2, axis=1)
+    (got,) = run_relax(import_relax(model, 17), x, y)
     assert_close(got, x[[0, 0, 3]], rtol=0, atol=0)
 
 

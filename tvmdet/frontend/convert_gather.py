@@ -1,6 +1,6 @@
 """Gather and GatherElements: TVM's converters compute with sizes that are known.
 
-Of Gather it reads out of bounds for an index out of bounds, and warns of it. Of both it takes the
+They read out of bounds for an index out of bounds; Gather's warns of it. Of both TVM takes the
 length of the axis from a chain of operators in the network, which folding then compiles, with what
 turns indices from the end: nine tenths of the time that a network of thousands of them takes to
 import.
@@ -37,7 +37,7 @@ class Gather(onnx_frontend.Gather):  # type: ignore[misc]
 
 
 class GatherElements(onnx_frontend.GatherElements):  # type: ignore[misc]
-    """``gather_elements`` of data whose sizes are known."""
+    """``gather_elements`` of data whose sizes are known, and indices bounded by them."""
 
     @classmethod
     def _impl_v13(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
@@ -46,7 +46,10 @@ class GatherElements(onnx_frontend.GatherElements):  # type: ignore[misc]
         extent = _extent(data, axis)
         if extent is None or not _has_type(indices):
             return super()._impl_v13(bb, inputs, attr, params)
-        return relax.op.gather_elements(data, _from_the_start(bb, indices, extent), axis)
+        indices = _from_the_start(bb, indices, extent)
+        if not is_constant(indices) and extent > 0:
+            indices = bb.normalize(relax.op.clip(indices, 0, extent - 1))
+        return relax.op.gather_elements(data, indices, axis)
 
 
 def _has_type(value: Any) -> bool:
