@@ -15,6 +15,8 @@ from tvmdet.frontend.custom_sampling import replace_custom_sampling
 from tvmdet.frontend.load import load_onnx
 from tvmdet.frontend.prove import run_onnx
 
+PATH = Path("detector.onnx")
+
 
 def _model(
     operator: str,
@@ -64,7 +66,9 @@ def test_grid_sampler(domain: str) -> None:
     grid = rng.uniform(-1.2, 1.2, (1, 3, 2, 2)).astype(np.float32)
     inputs = {"x": picture, "grid": grid}
     attributes = {"interpolation_mode": 0, "padding_mode": 0, "align_corners": 0}
-    model = replace_custom_sampling(_model("grid_sampler", inputs, domain=domain, **attributes))
+    model = replace_custom_sampling(
+        PATH, _model("grid_sampler", inputs, domain=domain, **attributes)
+    )
     assert [(one.domain, one.version) for one in model.opset_import] == [("", 16)]
     expected = np.empty((2, 3, 2))
     for row, column in np.ndindex(3, 2):
@@ -76,7 +80,7 @@ def test_grid_sampler(domain: str) -> None:
 def test_modes_of_grid_sampler_are_pytorchs_numbers() -> None:
     inputs = {"x": np.zeros((1, 1, 2, 2)), "grid": np.zeros((1, 1, 1, 2))}
     attributes = {"interpolation_mode": 1, "padding_mode": 2, "align_corners": 1}
-    model = replace_custom_sampling(_model("grid_sampler", inputs, opset=17, **attributes))
+    model = replace_custom_sampling(PATH, _model("grid_sampler", inputs, opset=17, **attributes))
     assert model.opset_import[0].version == 17
     assert model.graph.node[0].op_type == "GridSample"
     found = {one.name: helper.get_attribute_value(one) for one in model.graph.node[0].attribute}
@@ -105,7 +109,7 @@ def test_deformable_convolution(modulated: bool, with_bias: bool) -> None:
         groups=1,
         deform_groups=2,
     )
-    model = replace_custom_sampling(model)
+    model = replace_custom_sampling(PATH, model)
     assert [(one.domain, one.version) for one in model.opset_import] == [("", 19)]
     expected = np.zeros((2, 3, 7)) + inputs.get("bias", np.zeros(2))[:, None, None]
     for part, ky, kx, row, column in np.ndindex(2, 3, 3, 3, 7):
@@ -129,7 +133,7 @@ def test_a_file_is_read_with_its_own_opset_remembered(tmp_path: Path) -> None:
 def test_of_another_domain_it_is_foreign(tmp_path: Path) -> None:
     inputs = {"x": np.zeros((1, 1, 2, 2)), "grid": np.zeros((1, 1, 1, 2))}
     model = _model("grid_sampler", inputs, domain="mine")
-    assert replace_custom_sampling(model) is model
+    assert replace_custom_sampling(PATH, model) is model
     onnx.save(model, tmp_path / "sampler.onnx")
     with pytest.raises(UnsupportedOperatorError, match="custom domain 'mine'"):
         load_onnx(tmp_path / "sampler.onnx")
@@ -139,15 +143,28 @@ def test_other_operators_must_have_the_opset_too() -> None:
     inputs = {"x": np.zeros((1, 1, 2, 2)), "grid": np.zeros((1, 1, 1, 2))}
     model = _model("grid_sampler", inputs)
     model.graph.node.insert(0, helper.make_node("NoOperator", ["x"], ["z"], "none"))
-    with pytest.raises(UnsupportedOperatorError, match=r"'sample' .*cannot be brought to it"):
-        replace_custom_sampling(model)
+    with pytest.raises(
+        UnsupportedOperatorError, match=r"'sample' .*cannot be brought to 16: .*opset_version=17"
+    ):
+        replace_custom_sampling(PATH, model)
+
+
+def test_other_domains_stay_when_the_model_is_brought_to_another_opset() -> None:
+    inputs = {"x": np.zeros((1, 1, 2, 2)), "grid": np.zeros((1, 1, 1, 2))}
+    model = _model("grid_sampler", inputs)
+    model.graph.node.append(
+        helper.make_node("Gelu", ["sampled"], ["z"], "gelu", domain="com.microsoft")
+    )
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    raised = replace_custom_sampling(PATH, model)
+    assert {one.domain: one.version for one in raised.opset_import} == {"": 16, "com.microsoft": 1}
 
 
 def test_modes_have_the_names_of_their_opset() -> None:
     inputs = {"x": np.zeros((1, 1, 2, 2)), "grid": np.zeros((1, 1, 1, 2))}
     names = []
     for opset in (16, 20):
-        model = replace_custom_sampling(_model("grid_sampler", inputs, opset=opset))
+        model = replace_custom_sampling(PATH, _model("grid_sampler", inputs, opset=opset))
         mode = next(one for one in model.graph.node[0].attribute if one.name == "mode")
         names.append(mode.s)
     assert names == [b"bilinear", b"linear"]
@@ -157,13 +174,13 @@ def test_what_mmdeploy_does_not_write_is_refused() -> None:
     inputs = {"x": np.zeros((1, 1, 2, 2)), "grid": np.zeros((1, 1, 1, 2))}
     for number in (3, -1, "zeros"):
         with pytest.raises(UnsupportedOperatorError, match=r"'sample' .*padding_mode.*allowed"):
-            replace_custom_sampling(_model("grid_sampler", inputs, padding_mode=number))
+            replace_custom_sampling(PATH, _model("grid_sampler", inputs, padding_mode=number))
     with pytest.raises(UnsupportedOperatorError, match=r"'sample' .*has 2 inputs; allowed: 3"):
-        replace_custom_sampling(_model("MMCVDeformConv2d", inputs))
+        replace_custom_sampling(PATH, _model("MMCVDeformConv2d", inputs))
 
 
 def test_opsets_whose_resize_is_another_are_refused() -> None:
     """The converter leaves away how they place pixels, and it is not to be proven here."""
     inputs = {"x": np.zeros((1, 1, 2, 2)), "grid": np.zeros((1, 1, 1, 2))}
     with pytest.raises(UnsupportedOperatorError, match=r"'sample' .*has opset 10; allowed: 11"):
-        replace_custom_sampling(_model("grid_sampler", inputs, opset=10))
+        replace_custom_sampling(PATH, _model("grid_sampler", inputs, opset=10))

@@ -8,8 +8,6 @@ the first then gets the scores of others. ONNX Runtime answers so, too; the fram
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -32,11 +30,7 @@ _OPEN = -1
 
 def count_boxes(loaded: LoadedModel) -> LoadedModel:
     """Returns a model that looks scores up in the right place; others come back as they are."""
-    counted = _counted(loaded.proto)
-    if counted is loaded.proto:
-        return loaded
-    earlier = tuple(replace(one, model=_counted(one.model)) for one in loaded.earlier)
-    return replace(loaded, proto=counted, earlier=earlier)
+    return loaded.rewritten(_counted)
 
 
 def _counted(model: onnx.ModelProto) -> onnx.ModelProto:

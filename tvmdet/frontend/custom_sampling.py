@@ -10,24 +10,22 @@ cannot be proven on the export; the tests hold it against numpy.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx.version_converter
 from onnx import helper
 
 from tvmdet.counted import counted
-from tvmdet.errors import UnsupportedOperatorError
+from tvmdet.errors import ModelError, UnsupportedOperatorError
 from tvmdet.frontend.bounded.attributes import attribute
 from tvmdet.frontend.onnx_tools import (
     DEFAULT_DOMAINS,
     describe,
     drop_domains,
-    first_line,
     name_nodes,
 )
-from tvmdet.frontend.raise_opset import OLDEST_READ
-from tvmdet.steps import reached
+from tvmdet.frontend.raise_opset import OLDEST_READ, raise_opset
 
 __all__ = ["replace_custom_sampling"]
 
@@ -40,10 +38,14 @@ _RENAMED_MODES = ("linear", "nearest", "cubic")
 _PADDINGS = ("zeros", "border", "reflection")
 
 
-def replace_custom_sampling(model: onnx.ModelProto) -> onnx.ModelProto:
+def replace_custom_sampling(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns a copy with MMDeploy's sampling nodes in standard ONNX, of the opset that has them.
 
     A model without such nodes comes back as it is.
+
+    Args:
+        path: Its file, for messages.
+        model: The model; it is left as it is.
 
     Raises:
         UnsupportedOperatorError: The other operators cannot be brought to that opset, or such a
@@ -55,7 +57,7 @@ def replace_custom_sampling(model: onnx.ModelProto) -> onnx.ModelProto:
     least = max(_OPERATORS[node.op_type][0] for node in found)
     opset = next(o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS)
     if opset < least:
-        copy = _raised(model, found[0], opset, least)
+        copy = _raised(path, model, found[0], opset, least)
     else:
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
@@ -78,20 +80,18 @@ def _is_known(node: onnx.NodeProto) -> bool:
 
 
 def _raised(
-    model: onnx.ModelProto, node: onnx.NodeProto, given: int, opset: int
+    path: Path, model: onnx.ModelProto, node: onnx.NodeProto, given: int, opset: int
 ) -> onnx.ModelProto:
-    if given < OLDEST_READ:  # the converter would give a Resize of then the coordinates of today
+    if given < OLDEST_READ:  # MMDeploy writes 11, and nothing here can be proven on the export
         raise UnsupportedOperatorError(
             f"{describe(node)} is one of standard ONNX from opset {opset} on, and the model has "
             f"opset {given}; allowed: {OLDEST_READ} or later; export it with opset_version={opset}"
         )
-    reached(f"ONNX converts the model to opset {opset}")
     try:
-        return onnx.version_converter.convert_version(model, opset)
-    except Exception as error:  # its C++ side raises anything
+        return raise_opset(path, model, given, opset)
+    except ModelError as error:
         raise UnsupportedOperatorError(
-            f"{describe(node)} is one of standard ONNX from opset {opset} on, and the model cannot "
-            f"be brought to it: {first_line(error)}; export it with opset_version={opset}"
+            f"{describe(node)} is one of standard ONNX from opset {opset} on, but {error}"
         ) from error
 
 

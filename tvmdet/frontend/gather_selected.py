@@ -8,7 +8,6 @@ outputs are a box, a score and a class number for each row.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,11 +39,7 @@ def gather_selected(loaded: LoadedModel) -> LoadedModel:
     Only where every output is the rows of one NonMaxSuppression, or the boxes or the scores that it
     was given.
     """
-    gathered = _gathered(loaded.proto)
-    if gathered is loaded.proto:
-        return loaded
-    earlier = tuple(replace(one, model=_gathered(one.model)) for one in loaded.earlier)
-    return replace(loaded, proto=gathered, earlier=earlier)
+    return loaded.rewritten(_gathered)
 
 
 def _gathered(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,19 @@ class LoadedModel:
     earlier: tuple[Earlier, ...] = ()
     one_image: bool = False
 
+    def rewritten(self, rewrite: Callable[[onnx.ModelProto], onnx.ModelProto]) -> LoadedModel:
+        """Returns it with a rewrite of the model, and of what it was earlier.
+
+        Args:
+            rewrite: Returns a changed copy of a model, or the model itself where nothing is to be
+                done; then this comes back itself.
+        """
+        proto = rewrite(self.proto)
+        if proto is self.proto:
+            return self
+        earlier = tuple(replace(one, model=rewrite(one.model)) for one in self.earlier)
+        return replace(self, proto=proto, earlier=earlier)
+
     @property
     def exported(self) -> onnx.ModelProto:
         """The model as the file has it, as long as nothing was proven of it."""
@@ -145,7 +158,7 @@ def load_onnx(
     name_nodes(proto.graph)
     if outputs:
         keep_outputs(proto, outputs)
-    proto = replace_custom_suppressions(replace_custom_sampling(proto))
+    proto = replace_custom_suppressions(replace_custom_sampling(path, proto))
     given, opset = opset, _check_opset(path, proto, limits)
     exported = None if given == opset else given
     earlier: list[Earlier] = []

@@ -57,7 +57,7 @@ def raise_opset(
     except Exception as error:  # its C++ side raises anything
         raise ModelError(
             f"{path} has opset {opset}, and cannot be brought to {wanted}: "
-            f"{first_line(error)}; export it again with opset_version=17"
+            f"{first_line(error)}; export it again with opset_version={max(wanted, 17)}"
         ) from error
     # Other domains stay: the converter keeps the default one only.
     kept = [one for one in model.opset_import if one.domain not in DEFAULT_DOMAINS]

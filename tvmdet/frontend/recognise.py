@@ -49,7 +49,7 @@ def recognise(
     kept = dict(overrides)
     if spread_over_numbers(given.get("labels") or (), len(found.spec.labels)) == found.spec.labels:
         del kept["labels"]  # the family has put them at their columns
-    if _takes_bytes(summary) and isinstance(kept.get("input"), Mapping):
+    if summary.takes_bytes and isinstance(kept.get("input"), Mapping):
         # Bytes cannot be normalised before they are fed; divided by 255 they would be 0 or 1.
         told = kept["input"]
         kept["input"] = {key: told[key] for key in told if key not in ("mean", "std")}
@@ -107,13 +107,9 @@ def _check_keypoints(spec: DetectorSpec, found: DetectorSpec) -> None:
         )
 
 
-def _takes_bytes(summary: GraphSummary) -> bool:
-    return [value.dtype for value in summary.inputs.values()] == ["uint8"]
-
-
 def _of_bytes(found: Recognition, summary: GraphSummary) -> Recognition:
     """Returns a recognition that feeds bytes as they are to a network that takes bytes."""
-    if not _takes_bytes(summary):
+    if not summary.takes_bytes:
         return found
     plain = replace(found.spec.input, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     line = "the input takes bytes: the network normalises by itself"

@@ -209,6 +209,11 @@ class GraphSummary:
     sample: Callable[[], Mapping[str, np.ndarray]] | None = field(default=None, compare=False)
 
     @property
+    def takes_bytes(self) -> bool:
+        """Whether the picture, its only input, is of bytes."""
+        return [value.dtype for value in self.inputs.values()] == ["uint8"]
+
+    @property
     def exported_outputs(self) -> dict[str, TensorSummary]:
         """The outputs without the numbers of real rows that the frontend adds to some."""
         counted = json.loads(self.metadata.get(ROW_COUNTS, "{}")).values()

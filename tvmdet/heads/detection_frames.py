@@ -155,9 +155,8 @@ def is_yolo_nas(summary: GraphSummary) -> bool:
     For TensorRT they are called as others call them, who feed no bytes.
     """
     names = set(map(plain_name, summary.outputs))
-    takes_bytes = any(value.dtype == "uint8" for value in summary.inputs.values())
     named = names >= _YOLO_NAS or is_yolo_nas_pose(summary)
-    return named or (takes_bytes and names >= _TENSORRT)
+    return named or (summary.takes_bytes and names >= _TENSORRT)
 
 
 def is_yolo_nas_pose(summary: GraphSummary) -> bool:

@@ -271,7 +271,7 @@ def _input(
     if summary.operators.get("GridSample") and summary.operators.get("TopK"):
         return detr_input(summary, "detections", given)
     table = given.get("input", {})
-    if _takes_bytes(summary):
+    if summary.takes_bytes:
         inner = summary.normalisation
         color = "bgr" if inner is not None and inner.reverses else "rgb"
         return {**_TOP_LEFT, "color": color}, "letterbox from the top left"
@@ -328,10 +328,6 @@ def _pooled_otherwise(summary: GraphSummary) -> list[str]:
         f"opset {summary.opset} has no RoiAlign with aligned=True, as Detectron2's: where it was "
         "left away, this file answers otherwise than the framework; export at opset 16 or later"
     ]
-
-
-def _takes_bytes(summary: GraphSummary) -> bool:
-    return [value.dtype for value in summary.inputs.values()] == ["uint8"]
 
 
 def _mask_spec(

@@ -48,7 +48,7 @@ def fed_input(
     """
     inner = summary.normalisation
     answered = _says_how(given)
-    bytes_in = [value.dtype for value in summary.inputs.values()] == ["uint8"]
+    bytes_in = summary.takes_bytes
     if inner is None:
         return dict(usual), line
     if inner.unknown and not answered and not bytes_in:
