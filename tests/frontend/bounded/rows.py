@@ -89,3 +89,14 @@ def chosen(graph: Graph, data: str = "x", above: float = 0.0) -> str:
 def ints(graph: Graph, *values: int) -> str:
     """Adds a vector of int64."""
     return graph.constant(list(values), np.int64)
+
+
+def some_rows(graph: Graph, above: float = 0.2) -> str:
+    """Rows ``[n, 2, 3]`` of x ``[8, 2, 3]`` whose largest entry is above a threshold."""
+    largest = graph.node("ReduceMax", "x", axes=[1, 2], keepdims=0)
+    return graph.node("Gather", "x", chosen(graph, largest, above), axis=0)
+
+
+def size_of(graph: Graph, value: str, axis: int = 0) -> str:
+    """One size of a value, as a vector of one."""
+    return graph.node("Gather", graph.node("Shape", value), ints(graph, axis), axis=0)

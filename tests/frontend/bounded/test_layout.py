@@ -8,21 +8,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx_models import Graph
-from rows import check, chosen, feeds_of, ints, make
+from rows import check, feeds_of, ints, make, size_of, some_rows
 
 from tvmdet.errors import ShapeError
 from tvmdet.frontend.bounded import bound_shapes
 from tvmdet.frontend.limits import Limits
-
-
-def _table(graph: Graph, above: float = 0.2) -> str:
-    """Rows ``[n, 2, 3]`` of x ``[8, 2, 3]`` whose largest entry is above a threshold."""
-    largest = graph.node("ReduceMax", "x", axes=[1, 2], keepdims=0)
-    return graph.node("Gather", "x", chosen(graph, largest, above), axis=0)
-
-
-def _size(graph: Graph, value: str, axis: int = 0) -> str:
-    return graph.node("Gather", graph.node("Shape", value), ints(graph, axis), axis=0)
 
 
 def _reshape_flat(graph: Graph, table: str) -> str:
@@ -38,7 +28,7 @@ def _reshape_keep(graph: Graph, table: str) -> str:
 
 
 def _reshape_computed(graph: Graph, table: str) -> str:
-    target = graph.node("Concat", _size(graph, table), ints(graph, 6, 1), axis=0)
+    target = graph.node("Concat", size_of(graph, table), ints(graph, 6, 1), axis=0)
     return graph.node("Reshape", table, target)
 
 
@@ -85,7 +75,7 @@ def _slice_column(graph: Graph, table: str) -> str:
 
 def _slice_as_many(graph: Graph, table: str) -> str:
     """As many rows of x as the table has."""
-    return graph.node("Slice", "x", ints(graph, 0), _size(graph, table), ints(graph, 0))
+    return graph.node("Slice", "x", ints(graph, 0), size_of(graph, table), ints(graph, 0))
 
 
 def _concat_fixed(graph: Graph, table: str) -> str:
@@ -93,12 +83,12 @@ def _concat_fixed(graph: Graph, table: str) -> str:
 
 
 def _concat_flat(graph: Graph, table: str) -> str:
-    other = _table(graph, above=0.7)
+    other = some_rows(graph, above=0.7)
     return graph.node("Concat", _reshape_rows(graph, table), _reshape_rows(graph, other), axis=0)
 
 
 def _expand(graph: Graph, table: str) -> str:
-    target = graph.node("Concat", _size(graph, table), ints(graph, 4), axis=0)
+    target = graph.node("Concat", size_of(graph, table), ints(graph, 4), axis=0)
     return graph.node("Expand", graph.constant([[1.0, 2.0, 3.0, 4.0]]), target)
 
 
@@ -108,7 +98,7 @@ def _tile(graph: Graph, table: str) -> str:
 
 def _tile_by_one_hot(graph: Graph, table: str) -> str:
     """torch.repeat_interleave below opset 13: one number for each row, Detectron2's RoIs."""
-    times = graph.node("Concat", ints(graph, 1), _size(graph, table), axis=0)
+    times = graph.node("Concat", ints(graph, 1), size_of(graph, table), axis=0)
     hot = graph.node("OneHot", ints(graph, 1), graph.constant(2, np.int64), times)
     return graph.node("Tile", graph.constant([[3.0]]), graph.node("Reshape", hot, ints(graph, -1)))
 
@@ -119,12 +109,12 @@ def _fill(graph: Graph, table: str) -> str:
 
 
 def _fill_times(graph: Graph, table: str) -> str:
-    twice = graph.node("Mul", _size(graph, table), ints(graph, 2))
+    twice = graph.node("Mul", size_of(graph, table), ints(graph, 2))
     return graph.node("ConstantOfShape", twice)
 
 
 def _numbers(graph: Graph, table: str) -> str:
-    scalar = graph.node("Squeeze", _size(graph, table), ints(graph, 0))
+    scalar = graph.node("Squeeze", size_of(graph, table), ints(graph, 0))
     zero, one = (graph.constant(value, np.int64) for value in (0, 1))
     return graph.node("Range", zero, scalar, one)
 
@@ -164,7 +154,7 @@ def _count(graph: Graph, table: str) -> str:
 
 def _less(graph: Graph, table: str) -> str:
     """Sizes less one, which no symbol says: computed by the network."""
-    return graph.node("Sub", _size(graph, table), ints(graph, 1))
+    return graph.node("Sub", size_of(graph, table), ints(graph, 1))
 
 
 _LAYOUTS = [
@@ -178,7 +168,7 @@ _LAYOUTS = [
 @pytest.mark.parametrize("opset", [pytest.param(13, marks=pytest.mark.slow), 17])
 def test_rows_follow(emit: Callable[[Graph, str], str], opset: int) -> None:
     graph = Graph()
-    output = emit(graph, _table(graph))
+    output = emit(graph, some_rows(graph))
     model = make(graph, [output], {"x": [8, 2, 3]}, opset)
     check(model, feeds_of(model, count=5))
 
@@ -186,7 +176,7 @@ def test_rows_follow(emit: Callable[[Graph, str], str], opset: int) -> None:
 def test_a_one_hot_is_not_written_out_at_any_depth() -> None:
     """A few bytes of a file may ask for more than there is memory."""
     graph = Graph()
-    times = graph.node("Concat", ints(graph, 1), _size(graph, _table(graph)), axis=0)
+    times = graph.node("Concat", ints(graph, 1), size_of(graph, some_rows(graph)), axis=0)
     hot = graph.node("OneHot", ints(graph, 1), graph.constant(1 << 40, np.int64), times)
     repeats = graph.node("Slice", hot, ints(graph, 0), ints(graph, 2), ints(graph, 1))
     output = graph.node(
@@ -196,110 +186,9 @@ def test_a_one_hot_is_not_written_out_at_any_depth() -> None:
         bound_shapes(make(graph, [output], {"x": [8, 2, 3]}), Limits())
 
 
-def test_pad_then_cut_is_a_fixed_size() -> None:
-    graph = Graph()
-    joined = graph.node("Concat", _table(graph), graph.constant(np.zeros((5, 2, 3))), axis=0)
-    output = graph.node("Slice", joined, ints(graph, 0), ints(graph, 5), ints(graph, 0))
-    bounded = check(make(graph, [output], {"x": [8, 2, 3]}))
-    assert not bounded.opened
-
-
-@pytest.mark.parametrize("rows", [8, 11])
-def test_pad_to_a_fixed_size(rows: int) -> None:
-    # Ultralytics: torch.nn.functional.pad(found, (0, 0, 0, most - len(found))).
-    graph = Graph()
-    table = _reshape_rows(graph, _table(graph))
-    missing = graph.node("Sub", ints(graph, rows), _size(graph, table))
-    halves = graph.node("Concat", ints(graph, 0, 0, 0), missing, axis=0)
-    turned = graph.node("Reshape", halves, ints(graph, -1, 2))
-    turned = graph.node(
-        "Slice", turned, ints(graph, -1), ints(graph, -(2**62)), ints(graph, 0), ints(graph, -1)
-    )
-    pads = graph.node("Reshape", graph.node("Transpose", turned, perm=[1, 0]), ints(graph, -1))
-    output = graph.node("Pad", table, pads, graph.constant(-2.0))
-    bounded = check(make(graph, [output], {"x": [8, 2, 3]}))
-    assert not bounded.opened
-
-
-@pytest.mark.parametrize("rows", [8, 11])
-def test_pad_flattened_to_a_fixed_size(rows: int) -> None:
-    # Ultralytics since 8.4: pad(found.reshape(-1), (0, (most - len(found)) * c)).reshape(most, c).
-    graph = Graph()
-    table = _reshape_rows(graph, _table(graph))
-    shape = graph.node("Shape", table)
-    count, columns = (graph.node("Gather", shape, ints(graph, at)) for at in (0, 1))
-    missing = graph.node("Mul", graph.node("Sub", ints(graph, rows), count), columns)
-    pads = graph.node("Concat", ints(graph, 0), missing, axis=0)
-    padded = graph.node("Pad", graph.node("Reshape", table, ints(graph, -1)), pads)
-    target = graph.node("Concat", ints(graph, rows), columns, axis=0)
-    output = graph.node("Reshape", padded, target)
-    bounded = check(make(graph, [output], {"x": [8, 2, 3]}))
-    assert not bounded.opened
-
-
-@pytest.mark.parametrize("rows", [8, 11])
-@pytest.mark.parametrize("rank", [1, 2])
-def test_pad_by_a_table_of_begins_and_ends(rows: int, rank: int) -> None:
-    # TensorFlow's pad takes [[begin, end], ...], which tf2onnx turns over.
-    graph = Graph()
-    table = _reshape_rows(graph, _table(graph))
-    if rank == 1:
-        table = graph.node(
-            "Reshape", graph.node("Gather", table, ints(graph, 1), axis=1), ints(graph, -1)
-        )
-    missing = graph.node("Sub", ints(graph, rows), _size(graph, table))
-    row = graph.node("Concat", ints(graph, 0), missing, axis=0)
-    listed = [graph.node("Unsqueeze", row, ints(graph, 0))]
-    listed += [graph.node("Unsqueeze", ints(graph, 0, 0), ints(graph, 0))] * (rank - 1)
-    pads = graph.node("Concat", *listed, axis=0) if rank > 1 else listed[0]
-    turned = graph.node("Transpose", graph.node("Cast", pads, to=7))
-    output = graph.node("Pad", table, graph.node("Reshape", turned, ints(graph, -1)))
-    bounded = check(make(graph, [output], {"x": [8, 2, 3]}))
-    assert not bounded.opened
-
-
-@pytest.mark.parametrize("pads", [(1, 0), (0, 2), (2, 1)])
-def test_pad_puts_rows_around_open_ones(pads: tuple[int, int]) -> None:
-    graph = Graph()
-    listed = ints(graph, pads[0], 0, 1, pads[1], 0, 0)
-    padded = graph.node("Pad", _table(graph), listed, graph.constant(-2.0))
-    # The added rows are real ones: they are counted, and numbered.
-    last = graph.node("Sub", _size(graph, padded), ints(graph, 1))
-    taken = graph.node("Gather", padded, graph.node("Max", last, ints(graph, 0)), axis=0)
-    check(make(graph, [padded, taken], {"x": [8, 2, 3]}))
-
-
-@pytest.mark.parametrize(
-    ("pads", "mode", "reason"),
-    [((-1, 0), "constant", "size depends"), ((1, 0), "edge", "size depends")],
-)
-def test_other_padding_of_open_rows_is_refused(
-    pads: tuple[int, int], mode: str, reason: str
-) -> None:
-    graph = Graph()
-    listed = ints(graph, pads[0], 0, 0, pads[1], 0, 0)
-    output = graph.node("Pad", _table(graph), listed, mode=mode)
-    with pytest.raises(ShapeError, match=rf"\(Pad\): it pads a dimension whose {reason}"):
-        bound_shapes(make(graph, [output], {"x": [8, 2, 3]}), Limits())
-
-
-@pytest.mark.parametrize("rows", [8, 11])
-def test_a_size_with_axes_counted_from_the_end(rows: int) -> None:
-    graph = Graph()
-    table = _table(graph)
-    missing = graph.node("Sub", ints(graph, rows), _size(graph, table))  # [1]
-    tall = graph.node("Reshape", missing, ints(graph, 0, 1, 1))  # [1, 1, 1]; 0 keeps what is there
-    for axis in (-1, -2):
-        tall = graph.node("Squeeze", tall, ints(graph, axis))
-    pads = graph.node("Concat", ints(graph, 0, 0, 0), tall, ints(graph, 0, 0), axis=0)
-    output = graph.node("Pad", table, pads)
-    bounded = check(make(graph, [output], {"x": [8, 2, 3]}))
-    assert not bounded.opened
-
-
 def test_reshape_by_pixels_is_refused() -> None:
     graph = Graph()
-    table = _table(graph)
+    table = some_rows(graph)
     target = graph.node("Cast", graph.node("ReduceMax", "x", keepdims=0), to=7)
     target = graph.node("Unsqueeze", target, ints(graph, 0))
     output = graph.node("Reshape", table, target)
@@ -309,6 +198,6 @@ def test_reshape_by_pixels_is_refused() -> None:
 
 def test_fixed_dimension_against_an_open_one_is_refused() -> None:
     graph = Graph()
-    output = graph.node("Add", _table(graph), graph.constant(np.ones((3, 2, 3))))
+    output = graph.node("Add", some_rows(graph), graph.constant(np.ones((3, 2, 3))))
     with pytest.raises(ShapeError, match=r"\(Add\): a dimension of 3 meets one whose size"):
         bound_shapes(make(graph, [output], {"x": [8, 2, 3]}), Limits())

@@ -16,6 +16,7 @@ from tvmdet.frontend.bounded import (  # noqa: F401
     indexing,
     layout,
     loops,
+    padding,
     selection,
     suppression,
 )
