@@ -210,8 +210,7 @@ class DecodedHead(Head):
             first = int(spec.options["background"] == "first")
             begin, end = [first], [first + len(spec.labels)]
             scores = bb.emit(relax.op.strided_slice(scores, axes=[2], begin=begin, end=end))
-        apart = spec.keypoints is not None and "keypoint_output" in spec.options
-        points = emit_points(bb, outputs, spec) if apart else None
+        points = emit_points(bb, outputs, spec)
         return Decoded(boxes=emit_boxes(bb, boxes, spec), scores=scores, keypoints=points)
 
     def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
@@ -225,8 +224,7 @@ class DecodedHead(Head):
         _check(boxes.shape, scores.shape, spec)
         kept = {"none": slice(None), "first": slice(1, None), "last": slice(-1)}
         scores = scores[:, :, kept[spec.options["background"]]]
-        apart = spec.keypoints is not None and "keypoint_output" in spec.options
-        points = reference_points(outputs, spec) if apart else None
+        points = reference_points(outputs, spec)
         return Decoded(boxes=boxes_reference(boxes, spec), scores=scores, keypoints=points)
 
 

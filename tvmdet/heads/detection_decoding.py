@@ -146,9 +146,8 @@ def decode_detections(
 def _emit_keypoints(
     bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], table: Any, spec: DetectorSpec
 ) -> Any:
-    if spec.keypoints is not None and "keypoint_output" in spec.options:
-        return emit_points(bb, outputs, spec)
-    return emit_row_keypoints(bb, table, spec)
+    apart = emit_points(bb, outputs, spec)
+    return emit_row_keypoints(bb, table, spec) if apart is None else apart
 
 
 def _emit_row_values(
@@ -242,9 +241,8 @@ def decode_detections_reference(outputs: Mapping[str, np.ndarray], spec: Detecto
     elif spec.masks is not None:
         values = np.asarray(_pick(outputs, spec, "mask_output"), np.float32)
         masks = MaskValues(values=values.reshape(batch, rows, *values.shape[-2:]))
-    if spec.keypoints is not None and "keypoint_output" in options:
-        points: np.ndarray | None = reference_points(outputs, spec)
-    else:
+    points = reference_points(outputs, spec)
+    if points is None:
         points = reference_row_keypoints(table.reshape(batch, rows, -1), spec)
     return Decoded(boxes=boxes, scores=table_of_scores, masks=masks, keypoints=points)
 

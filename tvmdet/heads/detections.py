@@ -16,7 +16,6 @@ from tvmdet.heads.base import (
     Question,
     Recognition,
 )
-from tvmdet.heads.dense_inputs import stretched
 from tvmdet.heads.detection_decoding import (
     check_options,
     decode_detections,
@@ -25,12 +24,8 @@ from tvmdet.heads.detection_decoding import (
 from tvmdet.heads.detection_frames import (
     SUPPRESSION,
     box_frame,
-    is_easydeploy,
-    is_keras_yolo,
-    is_tensorrt_yolo,
-    is_yolo_nas,
-    is_yolo_nas_pose,
 )
+from tvmdet.heads.detection_inputs import detections_input
 from tvmdet.heads.detection_outputs import (
     DetectionOutputs,
     class_range,
@@ -38,21 +33,14 @@ from tvmdet.heads.detection_outputs import (
     finished_rows,
 )
 from tvmdet.heads.input_defaults import (
-    UNIT,
-    detr_input,
-    fed_input,
-    mean_levels,
     stated_input,
 )
 from tvmdet.heads.labels import class_names, labels_from_metadata
 from tvmdet.heads.landmarks import keypoints_line
-from tvmdet.heads.libreyolo import libreyolo_input
 from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import whole_number
-from tvmdet.heads.paddledetection import advice, is_paddledetection
 from tvmdet.heads.pose import KEYPOINT_COLUMNS, given_columns, row_keypoints
 from tvmdet.heads.pose_outputs import find_points, flat_pose_points, point_spec
-from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -107,7 +95,7 @@ class DetectionsHead(Head):
         if isinstance(labels, str):
             return labels
         names, offset, labels_line = labels
-        values = _input(summary, found, given)
+        values = detections_input(summary, found, given)
         if isinstance(values, str):
             return values
         masks = _mask_spec(summary, found, size_hw, given)
@@ -233,85 +221,6 @@ def _starts_at_zero(found: DetectionOutputs) -> bool:
     counted = plain_name(found.count) == "num_dets"
     named = plain_name(found.boxes) in ("det_boxes", "pred_boxes")
     return "score" in found.columns or named or counted
-
-
-def _input(
-    summary: GraphSummary, found: DetectionOutputs, given: Mapping[str, Any]
-) -> tuple[dict[str, Any], str] | str:
-    """Returns the input's defaults and a line; or what to ask for."""
-    stated = stated_input(summary)
-    if stated is not None:
-        if _stretches(summary):
-            return {**stated[0], "resize": "stretch"}, f"{stated[1]}; stretched, as torchvision SSD"
-        fitted = "; letterbox from the top left, its border of the mean colour"
-        line = f"{stated[1]}{'' if 'resize' in given.get('input', {}) else fitted}"
-        return {**stated[0], **_TOP_LEFT, "pad_value": mean_levels(summary, stated[0])}, line
-    if is_rtdetr(summary.metadata):
-        line = "input RGB / 255, stretched: as Ultralytics trains RT-DETR"
-        return fed_input(summary, stretched(UNIT), line, "detections", given)
-    if is_ultralytics(summary.metadata):
-        line = "input RGB / 255, letterbox with grey 114: as Ultralytics' exports"
-        return fed_input(summary, UNIT, line, "detections", given)
-    if (libreyolo := libreyolo_input(summary.metadata)) is not None:
-        return fed_input(summary, *libreyolo, "detections", given)
-    if is_keras_yolo(summary, found):
-        line = "input RGB / 255, letterbox with grey 128: as keras-yolo3"
-        return fed_input(summary, {**UNIT, "pad_value": 128}, line, "detections", given)
-    if is_yolo_nas_pose(summary):
-        line = "input RGB / 255, letterbox from the top left with grey 127: as YOLO-NAS's poses"
-        return fed_input(
-            summary, {**UNIT, **_TOP_LEFT, "pad_value": 127}, line, "detections", given
-        )
-    if found.columns[:1] == ("batch",) or is_yolo_nas(summary):
-        line = "input RGB / 255, letterbox with grey 114: as YOLOv7 and YOLO-NAS"
-        return fed_input(summary, UNIT, line, "detections", given)
-    if is_tensorrt_yolo(summary, found) and _scales(summary):
-        line = "input RGB / 255, letterbox with grey 114: as YOLOv6 with its pre-processing"
-        return fed_input(summary, UNIT, line, "detections", given)
-    if summary.operators.get("GridSample") and summary.operators.get("TopK"):
-        return detr_input(summary, "detections", given)
-    table = given.get("input", {})
-    if summary.takes_bytes:
-        inner = summary.normalisation
-        color = "bgr" if inner is not None and inner.reverses else "rgb"
-        return {**_TOP_LEFT, "color": color}, "letterbox from the top left"
-    is_centred = is_tensorrt_yolo(summary, found) or is_easydeploy(summary)
-    place, other_place = ("top_left", "center")[:: -1 if is_centred else 1]
-    if "mean" in table and "std" in table:
-        shown = "letterbox from the top left" if place == "top_left" else "letterbox, centred"
-        fitted = "input as the spec says" if "resize" in table else shown
-        return {**_TOP_LEFT, "pad_position": place}, fitted
-    usual, other = ("letterbox", "stretch")[:: -1 if is_paddledetection(summary) else 1]
-    return Question(
-        f"nothing in the graph says how pictures are normalised{advice(summary)}",
-        spec_text='family = "detections"\n[input]    # what the network was trained with\n'
-        'color = "rgb"                  # or "bgr"\n'
-        f'resize = "{usual}"           # or "{other}"\n'
-        f'pad_position = "{place}"        # or "{other_place}": where the border is not\n'
-        "mean = [0.0, 0.0, 0.0]         # in pixel units\n"
-        "std = [255.0, 255.0, 255.0]",
-    )
-
-
-def _scales(summary: GraphSummary) -> bool:
-    """Returns whether a network divides its picture, so that what it is fed is not the question."""
-    inner = summary.normalisation
-    return inner is not None and not inner.unknown and min(inner.std) > 1
-
-
-def _stretches(summary: GraphSummary) -> bool:
-    """Returns whether a whole detector is one of torchvision's SSDs.
-
-    Their transform stretches the whole picture to a fixed size inside the network
-    (``GeneralizedRCNNTransform`` with ``fixed_size``), so that a border would take a part of that
-    size. The other detectors of torchvision keep the aspect ratio. An SSD has a softmax over the
-    classes, and no regions; RetinaNet and FCOS have sigmoids, R-CNNs regions, and transformers many
-    softmaxes.
-    """
-    operators = summary.operators
-    suppressed = any(operators.get(name) for name in SUPPRESSION)
-    others = any(operators.get(name) for name in ("RoiAlign", "Sigmoid"))
-    return suppressed and operators.get("Softmax") == 1 and not others
 
 
 def _pooled_otherwise(summary: GraphSummary) -> list[str]:

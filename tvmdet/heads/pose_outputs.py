@@ -150,9 +150,11 @@ def check_points(spec: DetectorSpec, summary: GraphSummary) -> None:
 
 
 def emit_points(bb: relax.BlockBuilder, outputs: Mapping[str, Any], spec: DetectorSpec) -> Any:
-    """Emits the points ``[N, A, P * D]`` of outputs of their own."""
+    """Emits the points ``[N, A, P * D]`` of outputs of their own; None where there are none."""
     from tvm import relax
 
+    if not _are_wanted(spec):
+        return None
     points = outputs[spec.options["keypoint_output"]]
     batch, rows, count, numbers = (int(dim) for dim in points.ty.shape)
     if scores := spec.options.get("keypoint_score_output"):
@@ -162,13 +164,19 @@ def emit_points(bb: relax.BlockBuilder, outputs: Mapping[str, Any], spec: Detect
     return bb.emit(relax.op.reshape(points, (batch, rows, count * numbers)))
 
 
-def reference_points(outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> np.ndarray:
+def reference_points(outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> np.ndarray | None:
     """Does in numpy what :func:`emit_points` does."""
+    if not _are_wanted(spec):
+        return None
     points = np.asarray(outputs[spec.options["keypoint_output"]], np.float32)
     if scores := spec.options.get("keypoint_score_output"):
         points = np.dstack([points.reshape(-1, 1, 2), np.reshape(outputs[scores], (-1, 1, 1))])
         points = points.reshape(*np.shape(outputs[scores]), _NUMBERS).astype(np.float32)
     return points.reshape(*points.shape[:2], -1)
+
+
+def _are_wanted(spec: DetectorSpec) -> bool:
+    return spec.keypoints is not None and POINT_OPTIONS[0] in spec.options
 
 
 def _is_unit(summary: GraphSummary, name: str) -> bool:
