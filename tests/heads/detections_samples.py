@@ -73,6 +73,16 @@ PADDLE = (number_range(1), SCORE, *CORNERS)
 RT_DETR = {"boxes": (1, 7, 4), "labels": (1, 7), "scores": (1, 7)}
 
 
+def of_paddle(ranges: tuple[Range, ...] = PADDLE, **facts: Any) -> GraphSummary:
+    """Rows and their number, of a suppression inside, as Paddle2ONNX writes multiclass_nms3."""
+    return summary_of(
+        {"save_infer_model/scale_0.tmp_0": (7, 6), "save_infer_model/scale_1.tmp_0": (1,)},
+        dtypes={"save_infer_model/scale_1.tmp_0": "int32"},
+        output_ranges={"save_infer_model/scale_0.tmp_0": ranges},
+        **{"operators": {"NonMaxSuppression": 1}, **facts},
+    )
+
+
 def tensorflow(**facts: Any) -> GraphSummary:
     outputs = {
         "detection_boxes:0": (1, 7, 4),

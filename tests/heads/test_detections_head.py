@@ -25,6 +25,7 @@ from detections_samples import (
     claimed,
     easydeploy,
     joined,
+    of_paddle,
     tensorflow,
     torchvision,
 )
@@ -184,16 +185,6 @@ def test_two_classes_of_an_rtdetr_of_ultralytics(ranges: tuple[Range, ...], fami
     assert recognise(summary, (64, 96), {}).family == family
 
 
-def _of_paddle(ranges: tuple[Range, ...] = PADDLE, **facts: Any) -> GraphSummary:
-    """Rows and their number, of a suppression inside, as Paddle2ONNX writes multiclass_nms3."""
-    return summary_of(
-        {"save_infer_model/scale_0.tmp_0": (7, 6), "save_infer_model/scale_1.tmp_0": (1,)},
-        dtypes={"save_infer_model/scale_1.tmp_0": "int32"},
-        output_ranges={"save_infer_model/scale_0.tmp_0": ranges},
-        **{"operators": {"NonMaxSuppression": 1}, **facts},
-    )
-
-
 @pytest.mark.parametrize(
     "facts",
     [
@@ -208,19 +199,12 @@ def test_paddledetections_rows_are_known_by_its_file_or_its_inputs(
     facts: Mapping[str, Any],
 ) -> None:
     unproven = (number_range(1), *[ANY] * 5)
-    spec = claimed(_of_paddle(unproven, **facts), TOLD)
+    spec = claimed(of_paddle(unproven, **facts), TOLD)
     assert spec.options["columns"] == ["class", "score", *SIDES]
     assert spec.options["box_frame"] == "pixels"
-    other = get_head("detections").examine(_of_paddle(unproven), (64, 96), TOLD)
+    other = get_head("detections").examine(of_paddle(unproven), (64, 96), TOLD)
     assert isinstance(other, Question)
     assert "does not prove which column is what" in other
-
-
-def test_easydeploys_pictures_lie_in_the_middle() -> None:
-    answer = get_head("detections").examine(easydeploy(), (64, 96), {"labels": ["a", "b"]})
-    assert isinstance(answer, Question)
-    assert tomllib.loads(answer.spec_text)["input"]["pad_position"] == "center"
-    assert claimed(easydeploy(), {**TOLD, "labels": ["a", "b"]}).input.pad_position == "center"
 
 
 def test_names_of_easydeploy_say_nothing_without_a_suppression() -> None:
@@ -232,25 +216,7 @@ def test_names_of_easydeploy_say_nothing_without_a_suppression() -> None:
 def test_more_labels_than_class_numbers_do_not_fit() -> None:
     given = {**TOLD, "labels": ["a", "b", "c"]}  # PaddleDetection writes COCO's 80 by default
     with pytest.raises(ModelError, match=r"does not fit it(?s:.*)3 labels, but class numbers are"):
-        recognise(_of_paddle(metadata={ARCH: "YOLO"}), (64, 96), given)
-
-
-def test_the_number_of_the_rows_is_no_output_to_choose_from() -> None:
-    answer = get_head("detections").examine(_of_paddle(constants={"scale_factor": 1}), (64, 96), {})
-    assert isinstance(answer, Question)
-    assert "say which to keep" not in answer
-    assert "how pictures are normalised" in answer
-    assert tomllib.loads(answer.spec_text)["input"]["resize"] == "letterbox"
-    picture = {"image": TensorSummary(shape=(1, 3, 64, 96), dtype="float32")}
-    summary = _of_paddle(constants={"scale_factor": 1}, inputs=picture)
-    answer = get_head("detections").examine(summary, (64, 96), {})
-    assert isinstance(answer, Question)
-    assert "infer_cfg.yml" in answer
-    table = tomllib.loads(answer.spec_text)
-    assert table["input"]["resize"] == "stretch"
-    found = recognise(summary, (64, 96), table)
-    assert found.spec.input.resize == "stretch"
-    assert not any("letterbox" in line for line in found.reasons)
+        recognise(of_paddle(metadata={ARCH: "YOLO"}), (64, 96), given)
 
 
 @pytest.mark.parametrize(
@@ -467,48 +433,6 @@ def test_outputs_of_a_joined_graph_are_known_by_their_names(dtype: str) -> None:
     assert (spec.input.pad_position, spec.input.pad_value) == ("center", 114)
 
 
-def _for_tensorrt(dtype: str) -> GraphSummary:
-    return summary_of(
-        {"num_dets": (1, 1), "det_boxes": (1, 7, 4), "det_scores": (1, 7), "det_classes": (1, 7)},
-        dtypes={"num_dets": "int32", "det_classes": "int32"},
-        operators={"BoundedNonMaxSuppression": 1},
-        inputs={"input": TensorSummary(shape=(1, 3, 64, 96), dtype=dtype)},
-    )
-
-
-def test_bytes_for_tensorrt_are_super_gradients() -> None:
-    spec = claimed(_for_tensorrt("uint8"), {"labels": ["a", "b"]})
-    assert spec.input.pad_position == "center"
-
-
-def test_yolo_for_tensorrt_asks_for_what_its_letterbox_is_filled_in() -> None:
-    """YOLOv6, YOLOv7 and YOLOv9 lay pictures into the middle; the text that is printed says so."""
-    found = get_head("detections").examine(
-        _for_tensorrt("float32"), (64, 96), {"labels": ["a", "b"]}
-    )
-    assert isinstance(found, Question)
-    told = tomllib.loads(found.spec_text)
-    assert told["input"].pop("pad_position") == "center"
-    spec = claimed(_for_tensorrt("float32"), {**told, "labels": ["a", "b"]})
-    assert spec.input.pad_position == "center"
-
-
-@pytest.mark.parametrize(("reverses", "color"), [(True, "bgr"), (False, "rgb")])
-def test_yolo_for_tensorrt_with_its_preprocessing_is_fed_levels(reverses: bool, color: str) -> None:
-    """YOLOv6's ``--with-preprocess`` turns the channels around and divides by 255."""
-    inner = Normalisation(mean=(0.0,) * 3, std=(255.0,) * 3, reverses=reverses)
-    summary = replace(_for_tensorrt("float32"), normalisation=inner)
-    told = claimed(summary, {"labels": ["a", "b"]}).input
-    assert (told.color, told.std, told.pad_position) == (color, (1.0,) * 3, "center")
-
-
-def test_other_detections_ask_where_a_picture_lies() -> None:
-    summary = summary_of({"dets": (1, 7, 5), "labels": (1, 7)}, dtypes={"labels": "int64"})
-    found = get_head("detections").examine(summary, (64, 96), {"labels": ["a", "b"]})
-    assert isinstance(found, Question)
-    assert tomllib.loads(found.spec_text)["input"]["pad_position"] == "top_left"
-
-
 @pytest.mark.parametrize(
     ("opset", "operators", "inner", "said"),
     [
@@ -576,53 +500,6 @@ def test_only_a_network_that_normalises_is_fed_the_picture_as_it_is(
     assert "box_frame" in answer.spec_text
 
 
-LABELLED = {"labels": ["a", "b"], "options": {"label_offset": 1}}
-
-
-@pytest.mark.parametrize(
-    ("reverses", "color"), [(None, "rgb"), (False, "rgb"), (True, "bgr")], ids=str
-)
-def test_bytes_have_the_colours_that_the_network_takes(reverses: bool | None, color: str) -> None:
-    # By numbers that say nothing of colours.
-    plain = Normalisation(mean=(9.0,) * 3, std=(3.0,) * 3)
-    inner = None if reverses is None else replace(plain, reverses=reverses)
-    spec = claimed(tensorflow(normalisation=inner), LABELLED)
-    assert spec.input.color == color
-
-
-@pytest.mark.parametrize(
-    ("normalisation", "operators", "border"),
-    [
-        (INSIDE, {"RoiAlign": 2, "Softmax": 1}, (124, 116, 104)),
-        (INSIDE, {"Sigmoid": 1}, (124, 116, 104)),
-        (
-            Normalisation(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)),
-            {"RoiAlign": 2, "Softmax": 1},
-            (104, 116, 124),
-        ),
-        (Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3), {"Sigmoid": 1}, (128, 128, 128)),
-        (Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3), {"Softmax": 1}, None),
-        (
-            Normalisation(mean=(0.48235, 0.45882, 0.40784), std=(1 / 255,) * 3),
-            {"Softmax": 1},
-            None,
-        ),
-    ],
-)
-def test_the_border_is_what_the_network_normalises_to_zero(
-    normalisation: Normalisation,
-    operators: Mapping[str, int],
-    border: tuple[int, int, int] | None,
-) -> None:
-    counts = {"BoundedNonMaxSuppression": 1, **operators}
-    spec = claimed(torchvision(normalisation=normalisation, operators=counts))
-    if border is None:
-        assert spec.input.resize == "stretch"
-    else:
-        assert (spec.input.resize, spec.input.pad_position) == ("letterbox", "top_left")
-        assert spec.input.pad_value == border
-
-
 MASKS = {"more": {"masks": (7, 1, 28, 28)}}
 SMALL_MASKS = {"dets": (1, 7, 5), "labels": (1, 7), "masks": (1, 7, 28, 28)}
 
@@ -660,46 +537,3 @@ def test_labels_that_the_file_has_are_not_asked_for() -> None:
     told = tomllib.loads(answer.spec_text)
     assert "labels" not in told
     assert claimed(summary, told).labels == ("a", "b")
-
-
-RAW = {"output": (1, 300, 6), "raw": (1, 84, 2100)}
-
-
-@pytest.mark.parametrize("operator", ["NonMaxSuppression", "BoundedNonMaxSuppression"])
-def test_rows_beside_what_they_were_chosen_of_are_asked_for(operator: str) -> None:
-    summary = summary_of(RAW, operators={operator: 1}, metadata=ULTRALYTICS)
-    answer = get_head("detections").examine(summary, (64, 96), {})
-    assert isinstance(answer, Question)
-    assert 'are other outputs beside it ("raw")' in answer
-    told = tomllib.loads(answer.spec_text)
-    assert told["outputs"] == ["output"]
-    # The frontend leaves the others out before the families are asked again.
-    kept = summary_of({"output": (1, 300, 6)}, operators={operator: 1}, metadata=ULTRALYTICS)
-    assert claimed(kept, told).options["box_output"] == "output"
-
-
-def test_what_else_is_asked_of_the_rows_is_asked_at_once() -> None:
-    summary = summary_of(RAW, operators={"NonMaxSuppression": 1})
-    answer = get_head("detections").examine(summary, (64, 96), {})
-    assert isinstance(answer, Question)
-    told = tomllib.loads(answer.spec_text)
-    assert (told["outputs"], told["family"]) == (["output"], "detections")
-    kept = summary_of({"output": (1, 300, 6)}, operators={"NonMaxSuppression": 1})
-    assert claimed(kept, told).labels == ("first class", "second class")
-
-
-@pytest.mark.parametrize(
-    ("outputs", "operators"),
-    [
-        (RAW, {}),  # no suppression: nothing was chosen
-        ({"output": (1, 1500, 6), "raw": (1, 84, 2100)}, {"NonMaxSuppression": 1}),  # anchors
-        ({"a": (1, 300, 6), "b": (1, 300, 6)}, {"NonMaxSuppression": 1}),  # which of both?
-    ],
-)
-def test_other_outputs_are_not_taken_for_chosen_rows(
-    outputs: Mapping[str, Any], operators: Mapping[str, int]
-) -> None:
-    summary = summary_of(outputs, operators=operators)
-    answer = get_head("detections").examine(summary, (64, 96), {})
-    assert not isinstance(answer, Question)
-    assert answer == "no output is one row of columns for each detection"
