@@ -218,10 +218,71 @@ def _integers(graph: Graph) -> str:
     return graph.node("DequantizeLinear", joined, *steps)
 
 
-def _integer_detector() -> onnx.ModelProto:
-    model = _operators(_integers)()
-    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    return model
+def _of_domain(build: Callable[[Graph], str | Sequence[str]], domain: str, opset: int = 17) -> Seed:
+    """A network with operators of another domain."""
+
+    def make() -> onnx.ModelProto:
+        model = _operators(build, opset)()
+        model.opset_import.append(helper.make_opsetid(domain, 1))
+        return model
+
+    return make
+
+
+def _sampled_by_mmdeploy(graph: Graph) -> str:
+    """Its own nodes, which standard ONNX has from later opsets on."""
+    own = {"domain": "mmdeploy"}
+    grid = graph.constant(graph.rng.uniform(-1, 1, (1, 8, 8, 2)))
+    modes = {"interpolation_mode": 0, "padding_mode": 0, "align_corners": 0}
+    value = graph.node("grid_sampler", "images", grid, **modes, **own)
+    offsets = graph.conv(value, (3, 18), 3, pads=[1] * 4)
+    mask = graph.node("Sigmoid", graph.conv(value, (3, 9), 3, pads=[1] * 4))
+    weights = graph.constant(graph.rng.normal(0, 0.1, (4, 3, 3, 3)))
+    settings = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}
+    operands = (value, offsets, mask, weights)
+    return graph.node("MMCVModulatedDeformConv2d", *operands, **settings, deform_groups=1, **own)
+
+
+def _suppressed_by_tensorrt(graph: Graph) -> list[str]:
+    boxes = graph.node("Reshape", "images", graph.constant([1, 192, 4], np.int64))
+    scores = graph.node("ReduceMax", boxes, axes=[2], keepdims=1)
+    settings = {"background_class": [-1], "box_coding": [1], "score_activation": 0}
+    limits = {"iou_threshold": 0.5, "score_threshold": 0.1, "max_output_boxes": 5}
+    node = graph.node(
+        "EfficientNMS_TRT", boxes, scores, outputs=4, **settings, **limits, domain="TRT"
+    )
+    return [f"{node}.1", f"{node}.2"]
+
+
+def _quantised_to_16_bits(graph: Graph) -> str:
+    own = {"domain": "com.microsoft"}
+    scale, zero = graph.constant(0.01), graph.constant(3, np.int16)
+    codes = graph.node("QuantizeLinear", "images", scale, zero, **own)
+    value = graph.node("DequantizeLinear", codes, scale, zero, **own)
+    return graph.node("Relu", graph.conv(value, (3, 4), 3))
+
+
+def _counted(graph: Graph) -> list[str]:
+    """Rows that the picture chooses: looked up as Paddle2ONNX does, cut and padded by counts."""
+    boxes = graph.node("Reshape", "images", graph.constant([1, 192, 4], np.int64))
+    scores = graph.node("Transpose", boxes, perm=[0, 2, 1])
+    limits = graph.constant([5], np.int64), graph.constant([0.5]), graph.constant([0.1])
+    chosen = graph.node("NonMaxSuppression", boxes, scores, *limits)
+    kind, box = (
+        graph.node("Gather", chosen, graph.constant([at], np.int64), axis=1) for at in (1, 2)
+    )
+    place = graph.node("Add", graph.node("Mul", kind, graph.constant([-1], np.int64)), box)
+    flat = graph.constant([-1], np.int64)
+    every = graph.node("Reshape", scores, flat)
+    values = graph.node("Gather", every, graph.node("Reshape", place, flat), axis=0)
+    count, most = graph.node("Shape", values), graph.constant([4], np.int64)
+    least = graph.node("Where", graph.node("Less", count, most), count, most)
+    best = graph.node("TopK", values, least, outputs=2)
+    rest = graph.node("Clip", graph.node("Sub", count, most), graph.constant(0, np.int64))
+    return [
+        graph.node("Pad", best, graph.constant([1, 2], np.int64)),
+        graph.node("Slice", values, graph.constant([0], np.int64), rest),
+    ]
 
 
 def _dynamic(graph: Graph) -> str:
@@ -317,7 +378,11 @@ SEEDS: dict[str, Seed] = {
     "suppressed": _operators(_suppressed),
     "regions": _operators(_regions),
     "quantised": _operators(_quantised),
-    "integers": _integer_detector,
+    "integers": _of_domain(_integers, "com.microsoft"),
+    "16 bits": _of_domain(_quantised_to_16_bits, "com.microsoft"),
+    "mmdeploy": _of_domain(_sampled_by_mmdeploy, "mmdeploy", 11),
+    "tensorrt": _of_domain(_suppressed_by_tensorrt, "TRT"),
+    "counted": _operators(_counted),
     "dynamic integers": _operators(_dynamic),
     "recurrent": _operators(_recurrent),
     "branch": _operators(_branch),
