@@ -184,3 +184,18 @@ def test_opsets_whose_resize_is_another_are_refused() -> None:
     inputs = {"x": np.zeros((1, 1, 2, 2)), "grid": np.zeros((1, 1, 1, 2))}
     with pytest.raises(UnsupportedOperatorError, match=r"'sample' .*has opset 10; allowed: 11"):
         replace_custom_sampling(PATH, _model("grid_sampler", inputs, opset=10))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("stride", [1]), ("padding", [0, 0, 0]), ("groups", [1, 1]), ("dilation", [0.5, 0.5])],
+)
+def test_settings_of_other_lengths_or_types_are_refused(key: str, value: list[float]) -> None:
+    inputs = {
+        "x": np.zeros((1, 2, 4, 4)),
+        "offset": np.zeros((1, 18, 4, 4)),
+        "weight": np.zeros((3, 2, 3, 3)),
+    }
+    model = _model("MMCVDeformConv2d", inputs, **{key: value})
+    with pytest.raises(UnsupportedOperatorError, match=rf"'sample' .* has {key} .* whole numbers"):
+        replace_custom_sampling(PATH, model)

@@ -290,3 +290,27 @@ def test_what_takes_their_place_is_bounded(operator: str, opset: int, tmp_path: 
     onnx.save(model, tmp_path / "nms.onnx")
     imported = import_onnx(tmp_path / "nms.onnx", raw=True)
     assert set(imported.output_names) >= {f"out{at}" for at in range(outputs)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"max_output_boxes": 0}, "its max_output_boxes is 0; allowed: 1 to 100000"),
+        ({"max_output_boxes": 1 << 40}, "its max_output_boxes is 1099511627776; allowed"),
+        ({"iou_threshold": float("nan")}, "its iou_threshold is nan instead of a number"),
+        ({"background_class": [1, 2]}, r"its background_class is \[1, 2\] instead of a number"),
+    ],
+)
+def test_settings_that_none_of_them_has_are_refused(
+    settings: dict[str, object], reason: str
+) -> None:
+    model = _model("EfficientNMS_TRT", 4, [1, _BOXES, 4], **settings)
+    with pytest.raises(UnsupportedOperatorError, match=rf"'nms' .*{reason}"):
+        replace_custom_suppressions(model)
+
+
+def test_a_node_without_scores_is_refused() -> None:
+    model = _model("EfficientNMS_TRT", 4, [1, _BOXES, 4])
+    del model.graph.node[0].input[1:]
+    with pytest.raises(UnsupportedOperatorError, match="it has not both boxes and scores"):
+        replace_custom_suppressions(model)

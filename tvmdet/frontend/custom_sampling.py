@@ -107,7 +107,7 @@ def _grid_sample(node: onnx.NodeProto, opset: int) -> None:
     modes = _MODES if opset < _RENAMED_OPSET else _RENAMED_MODES
     mode = _named(node, "interpolation_mode", modes)
     padding = _named(node, "padding_mode", _PADDINGS)
-    corners = int(attribute(node, "align_corners", 0))
+    corners = _numbers(node, "align_corners", (0,), (1,))[0]
     given = {"mode": mode, "padding_mode": padding, "align_corners": corners}
     _become(node, "GridSample", list(node.input), given)
 
@@ -136,14 +136,28 @@ def _modulated_deform_conv(node: onnx.NodeProto, _opset: int) -> None:
 
 def _convolution(node: onnx.NodeProto) -> dict[str, Any]:
     """Returns DeformConv's attributes; MMDeploy says the padding once or twice, height first."""
-    pads = list(attribute(node, "padding", (0, 0)))
+    pads = _numbers(node, "padding", (0, 0), (2, 4))
     return {
-        "dilations": list(attribute(node, "dilation", (1, 1))),
-        "group": int(attribute(node, "groups", 1)),
-        "offset_group": int(attribute(node, "deform_groups", 1)),
+        "dilations": _numbers(node, "dilation", (1, 1), (2,)),
+        "group": _numbers(node, "groups", (1,), (1,))[0],
+        "offset_group": _numbers(node, "deform_groups", (1,), (1,))[0],
         "pads": pads if len(pads) == 4 else pads * 2,
-        "strides": list(attribute(node, "stride", (1, 1))),
+        "strides": _numbers(node, "stride", (1, 1), (2,)),
     }
+
+
+def _numbers(
+    node: onnx.NodeProto, key: str, default: Sequence[int], lengths: Sequence[int]
+) -> list[int]:
+    """Returns a setting that is a whole number or a list of some."""
+    value = attribute(node, key, default)
+    numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if len(numbers) not in lengths or not all(type(number) is int for number in numbers):
+        raise UnsupportedOperatorError(
+            f"{describe(node)} has {key} {value!r}; allowed: {' or '.join(map(str, lengths))} "
+            "whole numbers; export it again with MMDeploy"
+        )
+    return numbers
 
 
 # The first opset that has each, the numbers of its inputs, and what rewrites it.

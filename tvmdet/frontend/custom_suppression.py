@@ -11,6 +11,7 @@ overlaps by more than the IoU threshold, and return the best K over all classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from tvmdet.frontend.onnx_tools import describe, drop_domains
 
 __all__ = ["CUSTOM_SUPPRESSIONS", "replace_custom_suppressions"]
 
+_MOST_ROWS = 100_000
 _LOWEST = float(np.finfo(np.float32).min)
 _CORNERS_OF_CENTERED = [[1, 0, 1, 0], [0, 1, 0, 1], [-0.5, 0, 0.5, 0], [0, -0.5, 0, 0.5]]
 
@@ -75,6 +77,8 @@ def replace_custom_suppressions(model: onnx.ModelProto) -> onnx.ModelProto:
         if replace is None:
             copy.graph.node.append(node)
             continue
+        if len(node.input) < 2:
+            raise _refused(node, "it has not both boxes and scores")
         builder = _Builder(node, opset)
         replace(builder, node)
         copy.graph.node.extend(builder.nodes)
@@ -231,15 +235,23 @@ def _number(node: onnx.NodeProto, name: str, default: float) -> float:
     value = attribute(node, name, default)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float) or not math.isfinite(value):
         raise _refused(node, f"its {name} is {value!r} instead of a number")
     return value
+
+
+def _count(node: onnx.NodeProto, name: str, default: int) -> int:
+    """Returns a setting that is a number of rows."""
+    number = int(_number(node, name, default))
+    if not 0 < number <= _MOST_ROWS:
+        raise _refused(node, f"its {name} is {number}; allowed: 1 to {_MOST_ROWS}")
+    return number
 
 
 def _efficient(builder: _Builder, node: onnx.NodeProto) -> None:
     """``EfficientNMS_TRT``: count, boxes, scores and classes, padded with zeros."""
     settings = _Settings(
-        rows=int(_number(node, "max_output_boxes", 100)),
+        rows=_count(node, "max_output_boxes", 100),
         iou_threshold=float(_number(node, "iou_threshold", 0.5)),
         score_threshold=float(_number(node, "score_threshold", 0.25)),
         background=int(_number(node, "background_class", -1)),
@@ -257,10 +269,10 @@ def _efficient(builder: _Builder, node: onnx.NodeProto) -> None:
 def _batched(builder: _Builder, node: onnx.NodeProto) -> None:
     """``BatchedNMS_TRT``: count, boxes, scores and classes as floats, -1 past the last."""
     settings = _Settings(
-        rows=int(_number(node, "keepTopK", 100)),
+        rows=_count(node, "keepTopK", 100),
         iou_threshold=float(_number(node, "iouThreshold", 0.5)),
         score_threshold=float(_number(node, "scoreThreshold", 0.0)),
-        candidates=int(_number(node, "topK", 4096)),
+        candidates=_count(node, "topK", 4096),
         background=int(_number(node, "backgroundLabelId", -1)),
         clip=bool(_number(node, "clipBoxes", 1)),
     )
@@ -293,10 +305,10 @@ def _return_four(
 def _mmdeploy(builder: _Builder, node: onnx.NodeProto) -> None:
     """``TRTBatchedNMS``: ``[1, K, 5]`` with the score last, labels ``[1, K]``, box numbers."""
     settings = _Settings(
-        rows=int(_number(node, "keep_topk", 100)),
+        rows=_count(node, "keep_topk", 100),
         iou_threshold=float(_number(node, "iou_threshold", 0.5)),
         score_threshold=float(_number(node, "score_threshold", 0.0)),
-        candidates=int(_number(node, "topk", 4096)),
+        candidates=_count(node, "topk", 4096),
         background=int(_number(node, "background_label_id", -1)),
         clip=bool(_number(node, "clip_boxes", 0)),
     )
