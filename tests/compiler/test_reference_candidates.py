@@ -63,3 +63,27 @@ def test_of_next_to_nothing_not_every_class_is_as_much(monkeypatch: pytest.Monke
     low = np.array([[9e-4, 1e-4, 2e-4, 8.9e-4]], np.float32)
     best, others = _candidates(monkeypatch, low, alike=Tolerance().score_near)
     assert (best, others) == ([(0, 0)], [(0, 3)])
+
+
+@pytest.mark.parametrize(("interpolation", "level"), [("bilinear", 0), ("area", 125)])
+def test_pictures_are_resized_as_the_spec_says(
+    monkeypatch: pytest.MonkeyPatch, interpolation: str, level: int
+) -> None:
+    """Of four rows that become one, the inner two count bilinearly, and all four by area."""
+    decoded = Decoded(boxes=np.zeros((1, 1, 4), np.float32), scores=np.ones((1, 1, 1), np.float32))
+    head = SimpleNamespace(decode_reference=lambda _outputs, _spec: decoded)
+    monkeypatch.setattr(module, "get_head", lambda _family: head)
+    reference = Reference.__new__(Reference)
+    fed = {"resize": "stretch", "std": [1, 1, 1], "interpolation": interpolation}
+    reference.spec = toy_spec(input=fed)
+    reference.input_names, reference._dtype = ("images",), np.dtype("float32")
+    seen: list[Any] = []
+    monkeypatch.setattr(reference, "run", lambda inputs: seen.append(inputs) or {})
+    height, width = reference.spec.input.size_hw
+    rows = np.tile(np.array([250, 0, 0, 250], np.uint8), height)
+    picture = np.repeat(np.repeat(rows[:, None], 4 * width, axis=1)[..., None], 3, axis=2)
+    transform = ImageTransform.for_image(picture.shape[:2], reference.spec.input)
+    reference.candidates(picture, transform)
+    (inputs,) = seen
+    (fed_values,) = inputs.values() if isinstance(inputs, dict) else inputs
+    assert set(np.unique(fed_values)) == {level}

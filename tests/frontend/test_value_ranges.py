@@ -73,6 +73,8 @@ ROWS = ((-INF, INF, False),) * 4 + ((0, 1, False), (0, 5, True))
         (lambda g: g.node("Relu", "x"), ((0, INF, False),)),
         (lambda g: g.node("Sqrt", "x"), ((0, INF, False),)),
         (lambda g: g.node("Sqrt", g.node("Sigmoid", "x")), ((0, 1, False),)),
+        (lambda g: g.node("Sqrt", g.node("Add", g.node("Mul", g.node("Sigmoid", "x"),
+         g.constant(5.0)), g.constant(4.0))), ((2, 3, False),)),
         (_index, ((0, 5, True),)),
         (_class_of_flat, ((0, 5, True),)),
         (_rows, ROWS),
@@ -100,6 +102,9 @@ ROWS = ((-INF, INF, False),) * 4 + ((0, 1, False), (0, 5, True))
          g.constant(-INF)), ((0, 1, False),)),
         (lambda g: g.node("Where", g.node("Greater", "x", g.constant(0.0)), g.node("Sigmoid", "x"),
          g.constant(INF)), ((-INF, INF, False),)),
+        # Of numbers of which some are minus infinity the others are values.
+        (lambda g: g.node("Where", g.node("Greater", "x", g.constant(0.0)), g.node("Sigmoid", "x"),
+         g.constant([-INF, 7, 7, 7, 7, 7])), ((-INF, INF, False), *((0, 7, False),) * 5)),
         (lambda g: g.node("Min", g.node("Relu", "x"), g.constant(7.0)), ((0, 7, False),)),
         (lambda g: g.node("Mod", "x", g.constant(3.0), fmod=1), ((-INF, INF, False),)),
     ],

@@ -213,6 +213,14 @@ def test_names_of_easydeploy_say_nothing_without_a_suppression() -> None:
     assert "nothing says of boxes in which order" in answer
 
 
+def test_an_order_that_the_graph_proves_is_no_convention_of_a_framework() -> None:
+    summary = of_paddle(YOLOV10, metadata={ARCH: "YOLO"})
+    answer = get_head("detections").examine(summary, (64, 96), TOLD)
+    assert isinstance(answer, Question)
+    told = tomllib.loads(answer.spec_text)["options"]
+    assert told["columns"] == [*SIDES, "score", "class"]
+
+
 def test_more_labels_than_class_numbers_do_not_fit() -> None:
     given = {**TOLD, "labels": ["a", "b", "c"]}  # PaddleDetection writes COCO's 80 by default
     with pytest.raises(ModelError, match=r"does not fit it(?s:.*)3 labels, but class numbers are"):

@@ -98,6 +98,15 @@ def test_flat_format_decodes() -> None:
     np.testing.assert_array_equal(points[0], rows[:, 6:])
 
 
+def test_points_that_nobody_wants_are_not_decoded() -> None:
+    given = {"family": "decoded", "options": LAYOUT, "input": FED, "keypoints": False}
+    spec = recognise(_raw(), (64, 96), given).spec
+    rng = np.random.default_rng(0)
+    outputs = {name: rng.random(value.shape, np.float32) for name, value in _raw().outputs.items()}
+    assert get_head("decoded").decode_reference(outputs, spec).keypoints is None
+    assert len(decode(spec, outputs)) == 2
+
+
 def test_points_before_suppression_decode() -> None:
     spec = recognise(_raw(), (64, 96), {"family": "decoded", "options": LAYOUT, "input": FED}).spec
     assert (spec.options["box_output"], spec.options["score_output"]) == ("a", "b")

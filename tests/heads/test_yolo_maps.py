@@ -147,6 +147,15 @@ def test_maps_joined_of_boxes_and_classes_are_another_family(
         assert answer == f"m8 joins maps of {shown} channels; 3 anchors a cell share theirs"
 
 
+def test_a_map_of_one_convolution_is_judged_by_its_channels() -> None:
+    maps = {name: (1, 25, *shape[2:]) for name, shape in _maps().items()}
+    network = replace(summary(maps), output_maps={name: (shape,) for name, shape in maps.items()})
+    answer = HEAD.examine(network, SIZE, _given(version="yolov5"))
+    assert isinstance(answer, str)
+    assert "25" in answer
+    assert "joins" not in answer
+
+
 def test_maps_through_a_sigmoid_are_seen() -> None:
     runs = {(f"m{stride}", 1): columns((24, SCORES)) for stride in STRIDES}
     found = recognise(summary(_maps(), runs), SIZE, _given(version="yolov7"))
