@@ -35,7 +35,7 @@ def pose_network(path: Path, numbers: int = 3, masks: int = 0, **metadata: str) 
         )
     joined = graph.node("Concat", *levels, axis=2)
     boxes = graph.node("Split", joined, graph.constant(sizes, np.int64), outputs=len(sizes), axis=1)
-    corners = _corners_of_cells()
+    corners = corners_of_cells()
     sides = graph.constant(np.array([16, 16, 50, 40]).reshape(1, 4, 1))
     scaled = graph.node("Mul", graph.node("Sigmoid", boxes), sides)
     scaled = graph.node("Add", scaled, graph.constant(np.pad(corners, ((0, 2), (0, 0)))[None]))
@@ -76,7 +76,7 @@ def import_pose_network(folder: Path, numbers: int = 3, **spec: Any) -> Any:
     return tvmdet.import_onnx(path, spec=spec or None)
 
 
-def _corners_of_cells() -> np.ndarray:
+def corners_of_cells() -> np.ndarray:
     """Where each cell of the levels starts, ``[2, A]`` as x, y."""
     found = []
     for stride in STRIDES:

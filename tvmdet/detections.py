@@ -42,6 +42,7 @@ class Detection(_Fields):
 
     _masks: InstanceMasks | None = None
     _keypoints: Keypoints | None = None
+    _corners: npt.NDArray[np.float32] | None = None
     _index: int = 0
 
     @cached_property
@@ -57,6 +58,11 @@ class Detection(_Fields):
         """The object's points by name, x, y and score; None without keypoints."""
         return None if self._keypoints is None else self._keypoints.of(self._index)
 
+    @property
+    def corners(self) -> npt.NDArray[np.float32] | None:
+        """The corners of an oriented box, float32 ``[4, 2]``, a view; None of other boxes."""
+        return None if self._corners is None else self._corners[self._index]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Detections:
@@ -64,7 +70,7 @@ class Detections:
 
     Attributes:
         boxes_xyxy: float32 ``[n, 4]``, x1 y1 x2 y2 in pixels of the original image, clipped
-            to it.
+            to it. Of an oriented box the smallest such box around it.
         scores: float32 ``[n]``, 0 to 1.
         class_ids: int32 ``[n]``.
         labels: Class name of each box.
@@ -77,6 +83,9 @@ class Detections:
         keypoints: The points of each object: ``keypoints.xy`` float32 ``[n, P, 2]`` in pixels of
             the original image, ``keypoints.scores`` float32 ``[n, P]`` or None,
             ``keypoints.names``; None where the detector has none.
+        corners: Of oriented boxes float32 ``[n, 4, 2]``, x y of each corner in pixels of the
+            original image, not clipped: the one that is top left before the box is turned, then
+            clockwise. None where the detector's boxes are not oriented.
     """
 
     boxes_xyxy: npt.NDArray[np.float32]
@@ -88,6 +97,7 @@ class Detections:
     error: str | None = None
     instance_masks: InstanceMasks | None = None
     keypoints: Keypoints | None = None
+    corners: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         """Rejects arrays that do not belong together."""
@@ -113,6 +123,9 @@ class Detections:
                 f"got keypoints of {counted(len(self.keypoints), 'object')}; allowed: of {n}"
             )
 
+        if self.corners is not None and self.corners.shape != (n, 4, 2):
+            raise InputError(f"corners have the shape {self.corners.shape}; allowed: ({n}, 4, 2)")
+
     @classmethod
     def empty(
         cls,
@@ -124,7 +137,7 @@ class Detections:
     ) -> Detections:
         """Returns a result without boxes; with a ``spec``, as that detector's.
 
-        A detector with masks or keypoints has none of them then, where others have None.
+        A detector with masks, keypoints or corners has none of them then, where others have None.
         """
         with_masks = spec is not None and spec.masks is not None
         none = InstanceMasks(small=(), threshold=0.5, image_size_hw=image_size_hw)
@@ -140,6 +153,7 @@ class Detections:
             keypoints=None
             if spec is None or spec.keypoints is None
             else no_keypoints(spec.keypoints),
+            corners=np.zeros((0, 4, 2), np.float32) if spec is not None and spec.oriented else None,
         )
 
     @cached_property
@@ -199,7 +213,7 @@ class Detections:
         for index, ((x1, y1, x2, y2), score, class_id, label) in enumerate(rows):
             found = Detection((x1, y1, x2, y2), score, class_id, label)
             found._masks, found._index = self.instance_masks, index
-            found._keypoints = self.keypoints
+            found._keypoints, found._corners = self.keypoints, self.corners
             yield found
 
     def filter(self, *, score: float) -> Detections:
@@ -222,13 +236,15 @@ class Detections:
             error=self.error,
             instance_masks=None if masks is None else masks.take(kept),
             keypoints=None if self.keypoints is None else self.keypoints.take(kept),
+            corners=None if self.corners is None else self.corners[kept],
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the result as plain JSON values.
 
         Masks are under ``mask_rle``, keypoints under ``keypoints``, each with ``name``, ``xy`` and
-        ``score``, which is null where the network gives none.
+        ``score``, which is null where the network gives none, the corners of oriented boxes under
+        ``corners_xy``.
         """
         entries: list[dict[str, Any]] = [
             {
@@ -244,6 +260,9 @@ class Detections:
         if self.keypoints is not None:
             for index, entry in enumerate(entries):
                 entry["keypoints"] = self.keypoints.to_dicts(index)
+        if self.corners is not None:
+            for corners, entry in zip(self.corners.tolist(), entries, strict=True):
+                entry["corners_xy"] = corners
         return {
             "source": self.source,
             "error": self.error,
@@ -255,7 +274,8 @@ class Detections:
         """Returns the result as ``supervision.Detections``, labels under ``class_name``.
 
         Keypoints are under ``keypoints_xy`` and ``keypoint_scores`` in its ``data``, ``[n, P, 2]``
-        and ``[n, P]``.
+        and ``[n, P]``; the corners of oriented boxes under ``xyxyxyxy``, ``[n, 4, 2]``, where
+        supervision seeks them.
 
         Raises:
             InputError: The package ``supervision`` is not installed.
@@ -272,6 +292,8 @@ class Detections:
             data["keypoints_xy"] = self.keypoints.xy.copy()
             if self.keypoints.scores is not None:
                 data["keypoint_scores"] = self.keypoints.scores.copy()
+        if self.corners is not None:
+            data["xyxyxyxy"] = self.corners.copy()
         return supervision.Detections(
             xyxy=self.boxes_xyxy.copy(),
             mask=None if self.masks is None else self.masks.copy(),
@@ -282,6 +304,8 @@ class Detections:
 
     def draw(self, image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Draws the boxes, labels and scores, and masks and keypoints where there are any.
+
+        Of oriented boxes the four sides are drawn.
 
         Of keypoints with a score those are drawn that score 0.5 or more.
 

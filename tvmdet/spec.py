@@ -319,6 +319,7 @@ _SPEC_RULES = {
         accepts=lambda got: got is None or isinstance(got, KeypointSpec),
         allowed="a KeypointSpec, or None for a detector without keypoints",
     ),
+    "oriented": _FLAG,
     "options": _Rule(
         accepts=lambda got: isinstance(got, Mapping) and _is_plain(got),
         allowed="a table of plain values (text, finite numbers, true or false, lists, tables)",
@@ -338,6 +339,9 @@ class DetectorSpec:
         options: What the family needs beyond that (strides, ...), plain JSON values.
         masks: How its masks lie on the image; None for a detector without masks.
         keypoints: What points it finds of each object; None for a detector without.
+        oriented: Whether its boxes are turned by an angle each. Such a detector has no masks and no
+            keypoints, and ``postprocess.iou_threshold`` is one of ProbIoU
+            (:mod:`tvmdet.oriented`).
         outputs: Those of the ONNX file that were kept; empty for all.
     """
 
@@ -348,11 +352,18 @@ class DetectorSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     masks: MaskSpec | None = None
     keypoints: KeypointSpec | None = None
+    oriented: bool = False
     outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Rejects what is no name, label or table."""
+        """Rejects what is no name, label or table, and oriented boxes with more than boxes."""
         _check(self, "", _SPEC_RULES)
+        if self.oriented and (self.masks is not None or self.keypoints is not None):
+            also = "masks" if self.masks is not None else "keypoints"
+            raise InputError(
+                f"the spec says oriented and has {also}; allowed: one of them, since an oriented "
+                "box has neither masks nor keypoints"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the spec as plain JSON values; :meth:`from_dict` reads it back."""
@@ -383,6 +394,7 @@ class DetectorSpec:
             options=data.get("options", {}),
             masks=_build_some(MaskSpec, "masks", data),
             keypoints=_build_some(KeypointSpec, "keypoints", data),
+            oriented=data.get("oriented", False),
             outputs=data.get("outputs", ()),
         )
 

@@ -154,10 +154,10 @@ def test_chooses_the_size(
         ),
         (onnx_models.yolov8(metadata={"task": "segment"}), {}, ModelError, "task 'segment'"),
         (
-            onnx_models.yolov8(metadata={"task": "obb"}),
+            onnx_models.yolov8(metadata={"task": "depth"}),
             {},
             ModelError,
-            r"^the metadata say task 'obb': it finds oriented boxes; .*without a head \(--raw\)",
+            r"^the metadata say task 'depth': it estimates depth; .*without a head \(--raw\)",
         ),
         (onnx_models.yolov8(transposed=True, metadata={}), {}, ModelError, r"4 \+ 1 \+ 2 in YOLOX"),
     ],

@@ -75,7 +75,7 @@ def test_extents_past_any_picture_stay_finite() -> None:
         (summary(PLAIN), "neither straight from a Conv nor made with Exp"),
         (summary(PLAIN, {("o", 2): columns((4, PIXELS), (4, SCORES))}), "neither straight"),
         (summary(PLAIN, {("o", 2): columns((8, RAW))}), "values 4 to 7 .* no scores"),
-        (summary(PLAIN, OFFSETS, task="obb"), "oriented boxes"),
+        (summary(PLAIN, OFFSETS, task="point"), "it finds points"),
         (summary(PLAIN, OFFSETS, names="['a']"), "name 1 classes"),
         (summary(PLAIN, DECODED, operators={"Relu": 9}), r"YOLOv6 0.1 \(RGB / 255\)"),
     ],

@@ -74,6 +74,8 @@ def decode(spec: DetectorSpec, outputs: Mapping[str, np.ndarray]) -> list[np.nda
                 parts += [found.masks.values, found.masks.prototypes]
             if found.keypoints is not None:
                 parts.append(found.keypoints)
+            if found.angles is not None:
+                parts.append(found.angles)
             result = builder.emit_output(relax.Tuple(parts))
         builder.emit_func_output(result)
     module = builder.get()
@@ -95,6 +97,9 @@ def assert_decodes(spec: DetectorSpec, outputs: Mapping[str, np.ndarray]) -> Dec
     assert (want.keypoints is not None) == (spec.keypoints is not None)
     if want.keypoints is not None:
         np.testing.assert_array_equal(got[-1], want.keypoints)
+    assert (want.angles is not None) == spec.oriented
+    if want.angles is not None:
+        np.testing.assert_array_equal(got[-1], want.angles)
     return want
 
 

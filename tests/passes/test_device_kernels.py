@@ -18,6 +18,7 @@ from tvmdet.passes.non_max_suppression_kernel import non_max_suppression_func
 from tvmdet.passes.roi_align_kernel import roi_align_func
 from tvmdet.passes.scatter_kernel import scatter_func
 from tvmdet.passes.suppress_boxes_kernel import suppress_boxes_func
+from tvmdet.passes.suppress_oriented_kernel import suppress_oriented_func
 from tvmdet.passes.top_k_kernel import top_k_func
 from tvmdet.spec import PostprocessSpec
 
@@ -45,6 +46,19 @@ def _suppression(batch: int, anchors: int, classes: int, **spec: Any) -> tuple[A
     outputs = [((batch, rows, 4), "float32"), ((batch, rows), "float32")]
     outputs += [((batch, rows), "int32"), ((batch, rows), "int32"), ((batch,), "int32")]
     return suppress_boxes_func(batch, anchors, classes, post), inputs, outputs
+
+
+def _oriented(batch: int, candidates: int, **spec: Any) -> tuple[Any, Any, Any]:
+    post = PostprocessSpec(**{"max_detections": 20, **spec})
+    anchors, classes, rows = 300, 3, post.max_detections
+    scores = RNG.random((batch, anchors, classes), "float32")
+    ranked = scores.reshape(batch, -1) if post.multi_label else scores.max(axis=2)
+    order = np.argsort(-ranked, axis=1)[:, :candidates].astype("int32")
+    angles = RNG.random((batch, anchors), "float32") * 9 - 3
+    inputs = [_boxes(batch, anchors), angles, scores, order, np.array([0.3, 0.4], "float32")]
+    outputs = [((batch, rows, 4), "float32"), ((batch, rows), "float32")]
+    outputs += [((batch, rows), "int32"), ((batch, rows), "int32"), ((batch,), "int32")]
+    return suppress_oriented_func(batch, anchors, classes, candidates, post), inputs, outputs
 
 
 def _onnx_suppression(centered: bool, rows: int) -> tuple[Any, Any, Any]:
@@ -97,6 +111,10 @@ CASES: dict[str, Any] = {
     "suppress, few candidates": lambda: _suppression(1, 40, 3, pre_nms_top_k=7),
     "suppress, rounds": lambda: _suppression(1, 700, 1, max_detections=300),
     "suppress, one anchor": lambda: _suppression(1, 1, 1, max_detections=3),
+    "oriented": lambda: _oriented(2, 300),
+    "oriented, every class": lambda: _oriented(1, 500, multi_label=True),
+    "oriented, across classes": lambda: _oriented(1, 40, class_agnostic=True),
+    "oriented, few rows": lambda: _oriented(1, 300, max_detections=3),
     "onnx, corners": lambda: _onnx_suppression(False, 60),
     "onnx, centres, full": lambda: _onnx_suppression(True, 9),
     "roi, half pixels": lambda: _roi(sampling_ratio=2, aligned=True),

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import oriented_detector
 import pytest
 from coco_files import BLUE, GREEN, RED, thing, write
 
+import tvmdet
 from tvmdet.errors import InputError
 from tvmdet.report import EvalOptions, EvalReport, evaluate
 from tvmdet.report.coco_metrics import find_backend
@@ -180,6 +182,15 @@ def test_raw_networks_have_no_boxes(raw_path: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "pictures", [])
     with pytest.raises(InputError, match="compiled with --raw and finds no boxes"):
         evaluate(raw_path, EvalOptions(annotations=path, images=path.parent))
+
+
+def test_oriented_boxes_are_not_judged_by_cocos_figures(tmp_path: Path) -> None:
+    model = oriented_detector.import_oriented(tmp_path)
+    output = tmp_path / "oriented.tvmdet"
+    tvmdet.compile(model, target="host", batch_sizes=(1,), output=output, logs=tmp_path / "logs")
+    path = write(tmp_path / "pictures", [])
+    with pytest.raises(InputError, match="finds oriented boxes"):
+        evaluate(output, EvalOptions(annotations=path, images=path.parent))
 
 
 def test_damaged_pictures_stop_it(toy_path: Path, tmp_path: Path) -> None:

@@ -83,6 +83,15 @@ def test_keypoints_that_are_not_seen_are_not_drawn() -> None:
     assert not drawn[100, 150:220].any()
 
 
+def test_of_oriented_boxes_the_four_sides_are_drawn() -> None:
+    corners = np.array([[[150, 40], [220, 110], [150, 180], [80, 110]]], np.float32)
+    image = np.zeros((200, 300, 3), np.uint8)
+    drawn = replace(found((80, 40, 220, 180)), corners=corners).draw(image)
+    for x, y in ((185, 75), (185, 145), (115, 145)):
+        assert tuple(drawn[y, x]) == class_color_bgr(0)
+    assert not drawn[70:90, 215:223].any(), "no side of the box around it"
+
+
 @pytest.mark.parametrize("far", [1e9, np.inf, -np.inf, np.nan])
 def test_keypoints_far_outside_are_drawn_without_harm(far: float) -> None:
     image = np.zeros((200, 300, 3), np.uint8)

@@ -51,6 +51,12 @@ def _cells(checked: Mapping[str, Any]) -> tuple[str, str, str]:
             f", keypoints {checked.get('worst_keypoint_shift')} of a box's side "
             f"(allowed {tolerance.get('keypoint')})"
         )
+    if "corners" in checked:
+        compared = f"{counted(checked['corners'], 'corner')}, {compared}"
+        worst += (
+            f", corners {checked.get('worst_corner_shift')} of a box's side "
+            f"(allowed {tolerance.get('corner')})"
+        )
     if "emulated" in checked:
         compared += f", under {checked['emulated']}"
     return checked.get("reference", ""), compared, worst

@@ -140,6 +140,8 @@ def _print_model(
             points = spec.keypoints
             scored = ", each with a score" if points.scored else ""
             rows.append(("keypoints", f"{len(points.names)}{scored}: {', '.join(points.names)}"))
+        if spec.oriented:
+            rows.append(("boxes", "oriented: each has four corners, suppressed by ProbIoU"))
     else:
         rows += [
             ("inputs", _tensors(signature.inputs)),

@@ -59,6 +59,7 @@ class _Tally:
     at_threshold: int = 0
     masks: MaskTally = field(default_factory=MaskTally)
     keypoints: KeypointTally = field(default_factory=KeypointTally)
+    corners: KeypointTally = field(default_factory=KeypointTally)
     breaches: list[str] = field(default_factory=list)
 
 
@@ -75,6 +76,7 @@ class _Case:
         expected: What the reference finds, in pixels of the image.
         masks: The masks of that.
         keypoints: Its keypoints.
+        corners: The corners of its oriented boxes, as points.
         cut: The least score that entered suppression where there were more candidates above the
             threshold than may; else None.
     """
@@ -86,6 +88,7 @@ class _Case:
     expected: Candidates
     masks: InstanceMasks | None
     keypoints: Keypoints | None = None
+    corners: Keypoints | None = None
     cut: float | None = None
 
 
@@ -116,6 +119,7 @@ def _prepare(image: NamedImage, reference: Reference, tolerance: Tolerance) -> _
         expected=replace(to_image(expected, transform), masks=None, keypoints=None),
         masks=_masks(expected, transform, spec.masks),
         keypoints=_keypoints(expected, transform, spec.keypoints),
+        corners=_as_points(expected.corners(transform)),
     )
 
 
@@ -137,6 +141,14 @@ def _keypoints(
     values = candidates.keypoint_values()
     assert values is not None, "the reference refuses a family without keypoints"
     return place_keypoints(values, transform, spec)
+
+
+def _as_points(corners_xy: npt.NDArray[np.float32] | None) -> Keypoints | None:
+    """Returns the corners of oriented boxes as points, which are compared as keypoints are."""
+    if corners_xy is None:
+        return None
+    names = tuple(f"corner {number}" for number in range(1, corners_xy.shape[1] + 1))
+    return Keypoints(xy=corners_xy, scores=None, names=names)
 
 
 def check_detector(
@@ -192,6 +204,8 @@ def check_detector(
         allowed["mask_iou"] = tolerance.mask_iou
     if reference.spec.keypoints is not None:
         allowed["keypoint"] = tolerance.keypoint
+    if reference.spec.oriented:
+        allowed["corner"] = tolerance.keypoint
     return {
         "reference": reference.version,
         "images": [image.name for image in images],
@@ -203,8 +217,13 @@ def check_detector(
         "at_threshold": tally.at_threshold,
         **(tally.masks.to_dict() if reference.spec.masks is not None else {}),
         **(tally.keypoints.to_dict() if reference.spec.keypoints is not None else {}),
+        **(_corners_dict(tally.corners) if reference.spec.oriented else {}),
         "tolerance": allowed,
     }
+
+
+def _corners_dict(corners: KeypointTally) -> dict[str, Any]:
+    return {"corners": corners.keypoints, "worst_corner_shift": round(corners.worst_shift, 6)}
 
 
 def _threshold(candidates: Candidates, default: float) -> float:
@@ -311,7 +330,7 @@ def _compare_parts(
     reference: Reference,
     tolerance: Tolerance,
 ) -> None:
-    """Compares the masks and keypoints of boxes that count as the same."""
+    """Compares the masks, keypoints and corners of boxes that count as the same."""
     compiled = Candidates(
         boxes_xyxy=found.boxes_xyxy, scores=found.scores, class_ids=found.class_ids
     )
@@ -331,6 +350,11 @@ def _compare_parts(
         assert keypoints is not None
         return keypoints
 
+    def corners_of(index: int) -> Keypoints:
+        corners = _as_points(same_as(index).corners(case.transform))
+        assert corners is not None
+        return corners
+
     wrong: list[tuple[int, str]] = []
     boxes = found.boxes_xyxy
     if found.instance_masks is not None and case.masks is not None:
@@ -345,12 +369,13 @@ def _compare_parts(
             )
             for index, overlap in overlaps.items()
         ]
-    if found.keypoints is not None and case.keypoints is not None:
-        sides = {index: _side(boxes[index], same_as(index), case.transform) for index in pairs}
-        reasons = tally.keypoints.compare(
-            found.keypoints, sides, case.keypoints, pairs, keypoints_of, tolerance
-        )
-        wrong += reasons.items()
+    for points, expected, compared, rivals in (
+        (found.keypoints, case.keypoints, tally.keypoints, keypoints_of),
+        (_as_points(found.corners), case.corners, tally.corners, corners_of),
+    ):
+        if points is not None and expected is not None:
+            sides = {index: _side(boxes[index], same_as(index), case.transform) for index in pairs}
+            wrong += compared.compare(points, sides, expected, pairs, rivals, tolerance).items()
     for index, why in wrong:
         box = _in_words(compiled, index, reference.spec.labels)
         tally.breaches.append(f"{where}: of {box} {why}")

@@ -3,6 +3,9 @@
 Suppression is greedy: which of two boxes that score alike comes first decides which one stays, and
 what that one suppresses in turn. Nothing is excused without something on the other side that stands
 for it: a box that overlaps it, or at the cut as many boxes that were chosen instead.
+
+That of oriented boxes is not: whatever overlaps a box and scores more drops it, kept or not. So it
+is a matter of rounding where nothing drops it for sure, and something may.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tvmdet.boxes import iou_matrix
 from tvmdet.compiler.reference import Candidates
 from tvmdet.compiler.tolerance import Tolerance
 from tvmdet.spec import PostprocessSpec
@@ -57,6 +59,12 @@ def rank_swaps(
         tolerance: What counts as about the same.
     """
     swapped: set[tuple[str, int]] = set()
+    if candidates.angles is not None:
+        swapped |= {
+            (side, index)
+            for side, index in alone
+            if _may_be_dropped(np.flatnonzero(fits[side][index]), candidates, spec, tolerance)
+        }
     counts = Counter(side for side, _ in alone)
     growing = True
     while growing:
@@ -108,7 +116,7 @@ class _Rivals:
         one, slack = candidates.take(own), 1 - tolerance.iou
         used = np.flatnonzero(fits.any(axis=0))
         others = candidates.take(used)
-        overlap = iou_matrix(one.boxes_xyxy, others.boxes_xyxy)
+        overlap = one.overlaps(others)
         near = overlap > spec.iou_threshold - slack
         if not spec.class_agnostic:
             near &= others.class_ids[None, :] == one.class_ids[:, None]
@@ -120,6 +128,30 @@ class _Rivals:
             for relation in (near, near & close, near & at_edge)
         )
         return cls(near=near_any, close=close_any, at_edge=at_edge_any)
+
+
+def _may_be_dropped(
+    own: npt.NDArray[np.intp], candidates: Candidates, spec: PostprocessSpec, tolerance: Tolerance
+) -> bool:
+    """Whether one of some oriented boxes is dropped by others for rounding alone.
+
+    Args:
+        own: Which candidates the box may be.
+        candidates: All of them.
+        spec: Of the suppression.
+        tolerance: What counts as about the same.
+    """
+    one, slack = candidates.take(own), 1 - tolerance.iou
+    assert one.anchors is not None and candidates.anchors is not None
+    overlap = one.overlaps(candidates)
+    ahead = candidates.scores[None, :] - one.scores[:, None]
+    near = tolerance.score_near(one.scores)[:, None]
+    rivals = candidates.anchors[None, :] != one.anchors[:, None]
+    if not spec.class_agnostic:
+        rivals &= candidates.class_ids[None, :] == one.class_ids[:, None]
+    may = rivals & (overlap > spec.iou_threshold - slack) & (ahead > -near)
+    will = rivals & (overlap > spec.iou_threshold + slack) & (ahead > near)
+    return bool(np.any(may.any(axis=1) & ~will.any(axis=1)))
 
 
 def _is_at_cut(scores: npt.NDArray[np.float32], cut: float | None, tolerance: Tolerance) -> bool:

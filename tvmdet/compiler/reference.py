@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tvmdet.boxes import ImageTransform, clip_boxes, iou_matrix
+from tvmdet.boxes import ImageTransform, iou_matrix
 from tvmdet.errors import ModelError
 from tvmdet.heads import Decoded, MaskValues, get_head
+from tvmdet.oriented import boxes_around, place_corners, probiou_matrix
 from tvmdet.rows import selects
 from tvmdet.runtime.resize import place_image
 from tvmdet.spec import DetectorSpec, PostprocessSpec
@@ -28,12 +29,13 @@ class Candidates:
     """Scored boxes before suppression, best first.
 
     Attributes:
-        boxes_xyxy: float32 ``[n, 4]``, network pixels.
+        boxes_xyxy: float32 ``[n, 4]``, network pixels; of oriented boxes before they are turned.
         scores: float32 ``[n]``.
         class_ids: int32 ``[n]``.
         anchors: Which row of the network's decoded outputs each is; None where nobody asks.
         masks: Those of every row of the decoded outputs, batch 1; None for a detector without.
         keypoints: Likewise, float32 ``[1, A, P * D]``.
+        angles: float32 ``[n]``, radians; None of boxes that are not oriented.
     """
 
     boxes_xyxy: npt.NDArray[np.float32]
@@ -42,12 +44,16 @@ class Candidates:
     anchors: npt.NDArray[np.intp] | None = None
     masks: MaskValues | None = None
     keypoints: npt.NDArray[np.float32] | None = None
+    angles: npt.NDArray[np.float32] | None = None
 
     def __add__(self, other: Candidates) -> Candidates:
         """Returns the rows of both, these first; both are of one image."""
         anchors = None
         if self.anchors is not None and other.anchors is not None:
             anchors = np.concatenate([self.anchors, other.anchors])
+        angles = None
+        if self.angles is not None and other.angles is not None:
+            angles = np.concatenate([self.angles, other.angles])
         return Candidates(
             boxes_xyxy=np.concatenate([self.boxes_xyxy, other.boxes_xyxy]),
             scores=np.concatenate([self.scores, other.scores]),
@@ -55,6 +61,7 @@ class Candidates:
             anchors=anchors,
             masks=self.masks,
             keypoints=self.keypoints,
+            angles=angles,
         )
 
     def take(self, rows: Any) -> Candidates:
@@ -65,7 +72,20 @@ class Candidates:
             scores=self.scores[rows],
             class_ids=self.class_ids[rows],
             anchors=None if self.anchors is None else self.anchors[rows],
+            angles=None if self.angles is None else self.angles[rows],
         )
+
+    def overlaps(self, others: Candidates) -> npt.NDArray[np.float32]:
+        """Returns how far boxes overlap others, ``[n, m]``: IoU, of oriented ones ProbIoU."""
+        if self.angles is None or others.angles is None:
+            return iou_matrix(self.boxes_xyxy, others.boxes_xyxy)
+        return probiou_matrix(self.boxes_xyxy, self.angles, others.boxes_xyxy, others.angles)
+
+    def corners(self, transform: ImageTransform) -> npt.NDArray[np.float32] | None:
+        """Returns the corners of oriented boxes in the image, ``[n, 4, 2]``; None of others."""
+        if self.angles is None:
+            return None
+        return place_corners(self.boxes_xyxy, self.angles, transform)
 
     def compact(self) -> Candidates:
         """Returns the same rows with the masks and points of no others, in arrays of their own."""
@@ -200,6 +220,13 @@ class Reference:
                 f"the spec has keypoints, and family {self.spec.family} finds none in the "
                 "network's outputs; remove keypoints from the spec"
             )
+        if not self.spec.oriented:
+            decoded = replace(decoded, angles=None)
+        elif decoded.angles is None:
+            raise ModelError(
+                f"the spec says oriented, and family {self.spec.family} finds no angles in the "
+                "network's outputs; remove oriented from the spec"
+            )
         if self.spec.postprocess.multi_label:
             every = np.arange(scores[0].size)
             return _best_first(decoded, every), _best_first(decoded, every[:0])
@@ -217,7 +244,10 @@ class Reference:
 def suppress(
     candidates: Candidates, spec: PostprocessSpec, score: float, iou: float
 ) -> npt.NDArray[np.intp]:
-    """Returns the rows that greedy suppression keeps, best first.
+    """Returns the rows that suppression keeps, best first.
+
+    It is greedy: a box that is dropped drops no other. Of oriented boxes it does, as Ultralytics
+    has it.
 
     Args:
         candidates: Best first.
@@ -226,10 +256,14 @@ def suppress(
         iou: Of two boxes that overlap by more, the weaker goes.
     """
     rows = np.flatnonzero(candidates.scores > score)[: spec.pre_nms_top_k]
-    overlaps = iou_matrix(candidates.boxes_xyxy[rows], candidates.boxes_xyxy[rows]) > iou
+    entering = candidates.take(rows)
+    overlaps = entering.overlaps(entering) > iou
     if not spec.class_agnostic:
         classes = candidates.class_ids[rows]
         overlaps &= classes[:, None] == classes[None, :]
+    if candidates.angles is not None:
+        dropped = np.triu(overlaps, k=1).any(axis=0)
+        return rows[~dropped][: spec.max_detections]
     alive = np.ones(len(rows), bool)
     kept: list[int] = []
     for index in range(len(rows)):
@@ -242,9 +276,13 @@ def suppress(
 
 
 def to_image(found: Candidates, transform: ImageTransform) -> Candidates:
-    """Returns boxes mapped to the original image and clipped to it."""
-    boxes = clip_boxes(transform.to_image(found.boxes_xyxy), transform.image_size_hw)
-    return replace(found, boxes_xyxy=boxes)
+    """Returns boxes mapped to the original image and clipped to it; around oriented ones."""
+    corners = found.corners(transform)
+    if corners is None:
+        boxes = transform.to_image(found.boxes_xyxy)
+    else:
+        boxes = boxes_around(corners, transform.image_size_hw)
+    return replace(found, boxes_xyxy=boxes, angles=None)
 
 
 def _best_first(decoded: Decoded, flat: npt.NDArray[np.intp]) -> Candidates:
@@ -260,4 +298,5 @@ def _best_first(decoded: Decoded, flat: npt.NDArray[np.intp]) -> Candidates:
         anchors=flat // classes,
         masks=decoded.masks,
         keypoints=decoded.keypoints,
+        angles=None if decoded.angles is None else decoded.angles[0][flat // classes],
     )

@@ -26,8 +26,8 @@ class Tolerance:
         score_share: That of a low score, as a share of it.
         mask_iou: Least overlap of two masks of the same object, where pixels whose value is within
             ``score`` of the threshold agree with either.
-        keypoint: How far two keypoints of the same object may lie apart, as a share of the longer
-            side of its box.
+        keypoint: How far two keypoints of the same object, or corners of an oriented box, may lie
+            apart, as a share of the longer side of its box.
         raw: Greatest difference of a raw output, relative to the greatest value in it.
         nudge: Change of the network's input, as a share of each value, that may change which boxes
             a network keeps which suppresses inside. That of float32 is a 400th of a grey level.

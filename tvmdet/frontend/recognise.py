@@ -10,6 +10,7 @@ from typing import Any
 from tvmdet.coco_names import spread_over_numbers
 from tvmdet.errors import InputError, ModelError
 from tvmdet.heads import AtOdds, GraphSummary, Near, Question, Recognition, all_heads, get_head
+from tvmdet.heads.angles import says_oriented
 from tvmdet.heads.no_detector import refuse_without_boxes
 from tvmdet.heads.paddledetection import refuse_metric
 from tvmdet.heads.ultralytics import refuse_task
@@ -55,6 +56,11 @@ def recognise(
         kept["input"] = {key: told[key] for key in told if key not in ("mean", "std")}
     spec = found.spec.override(kept)
     _check_keypoints(spec, found.spec)
+    if spec.oriented != found.spec.oriented:
+        raise InputError(
+            f"the spec says oriented, but family {found.family} found no angles in the network's "
+            "outputs; remove oriented"
+        )
     get_head(found.family).validate(spec, summary)
     if not overrides:
         return found
@@ -120,7 +126,7 @@ def _ask_for(
     family: str, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
 ) -> Recognition:
     head = get_head(family)
-    answer = head.examine(summary, size_hw, given)
+    answer = _unless_oriented(head.examine(summary, size_hw, given), summary, given)
     if isinstance(answer, str):
         advice = "correct the spec, leave the family away to have it recognised, or use --raw"
         if isinstance(answer, Question):
@@ -145,7 +151,8 @@ def _ask_all(
     errors: list[InputError] = []
     for head in all_heads():
         try:
-            answers[head.name] = head.examine(summary, size_hw, given)
+            answer = head.examine(summary, size_hw, given)
+            answers[head.name] = _unless_oriented(answer, summary, given)
         except InputError as error:  # options of another family may mean nothing to this one
             answers[head.name] = str(error)
             errors.append(error)
@@ -184,6 +191,17 @@ def _ask_all(
     texts = [f'family = "{name}"' for name in claims] or [one.spec_text for one in questions]
     advice = _choice(texts) if texts else _advice(size_hw)
     raise ModelError("\n".join([head_line, *lines, advice]))
+
+
+def _unless_oriented(
+    answer: Recognition | str, summary: GraphSummary, given: Mapping[str, Any]
+) -> Recognition | str:
+    """Returns an answer; a refusal of a family without angles where boxes are oriented."""
+    if not isinstance(answer, Recognition) or answer.spec.oriented:
+        return answer
+    if not says_oriented(summary, given):
+        return answer
+    return "boxes are oriented, as the metadata or the spec say, and this family's have no angles"
 
 
 def _indented(text: str) -> str:

@@ -27,7 +27,7 @@ _LISTS = {
     "labels": "a list of class names, or the path of a file of them",
     "outputs": "a list of the outputs to keep",
 }
-_KEYS = ("family", *_LISTS, *_TABLES)
+_KEYS = ("family", "oriented", *_LISTS, *_TABLES)
 
 
 def read_given(

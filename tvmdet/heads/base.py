@@ -301,12 +301,15 @@ class Decoded:
         masks: Of instance segmentation, else None.
         keypoints: float32 ``[N, A, P * D]``, x and y of each point in pixels of the network's
             input, and where ``spec.keypoints.scored`` says so a score from 0 to 1; else None.
+        angles: float32 ``[N, A]``, by how many radians each box is turned about its centre, from
+            the x axis to the y axis; None of boxes that are not oriented.
     """
 
     boxes: Any
     scores: Any
     masks: MaskValues | None = None
     keypoints: Any = None
+    angles: Any = None
 
 
 class Head(ABC):

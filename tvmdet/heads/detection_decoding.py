@@ -47,7 +47,10 @@ _OPTIONS = (
     "mask_output",
     "score_output",
 )
-_COLUMNS = ("x1", "y1", "x2", "y2", "cx", "cy", "w", "h", "score", "class", "batch", "unused")
+_COLUMNS = (
+    *("x1", "y1", "x2", "y2", "cx", "cy", "w", "h"),
+    *("score", "class", "angle", "batch", "unused"),
+)
 # Where the second corner lies from the first two columns, in sizes: x1 y1 x2 y2 = start + k * size.
 _STEPS = {"corner_size": (0.0, 0.0, 1.0, 1.0), "center_size": (-0.5, -0.5, 0.5, 0.5)}
 
@@ -75,6 +78,11 @@ def check_options(spec: DetectorSpec, summary: GraphSummary) -> None:
         raise InputError(
             f"the spec's options.columns is {columns!r}; allowed: a list of {', '.join(_COLUMNS)} "
             "with x1 y1 x2 y2, x1 y1 w h or cx cy w h among them"
+        )
+    if spec.oriented and (columns.count("angle") != 1 or options["box_frame"] != "pixels"):
+        raise InputError(
+            "the spec says oriented: options.columns needs one column 'angle', in radians, and "
+            "options.box_frame 'pixels'"
         )
     for column, key in (("score", "score_output"), ("class", "class_output")):
         sources = (column in columns) + bool(options[key])
@@ -140,6 +148,7 @@ def decode_detections(
         scores=scores,
         masks=masks,
         keypoints=_emit_keypoints(bb, outputs, table, spec),
+        angles=_emit_row_values(bb, outputs, spec, "angle", table) if spec.oriented else None,
     )
 
 
@@ -244,7 +253,10 @@ def decode_detections_reference(outputs: Mapping[str, np.ndarray], spec: Detecto
     points = reference_points(outputs, spec)
     if points is None:
         points = reference_row_keypoints(table.reshape(batch, rows, -1), spec)
-    return Decoded(boxes=boxes, scores=table_of_scores, masks=masks, keypoints=points)
+    angles = of_row("angle").astype(np.float32) if spec.oriented else None
+    return Decoded(
+        boxes=boxes, scores=table_of_scores, masks=masks, keypoints=points, angles=angles
+    )
 
 
 def boxes_reference(table: np.ndarray, spec: DetectorSpec) -> np.ndarray:

@@ -214,6 +214,8 @@ def _of_columns(
         return ("cx", "cy", "w", "h", *columns[4:]), "normalized", "as Ultralytics' RT-DETR"
     if columns == (*_CORNERS, "score", "class") and is_ultralytics(summary.metadata):
         return columns, "pixels", "as Ultralytics' exports"
+    if columns[-1:] == ("angle",):
+        return columns, "pixels", "as Ultralytics' exports"
     if columns[:2] == ("class", "score"):
         return columns, "pixels", "as PaddleDetection's exports"
     if columns[:1] == ("batch",) and rank == 2:

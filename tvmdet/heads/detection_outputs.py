@@ -93,6 +93,7 @@ BOX_COLUMNS = {
 }
 _CORNERS = BOX_COLUMNS["corners"]
 _PADDLE = ("class", "score", *_CORNERS)
+_ORIENTED = (*BOX_COLUMNS["center_size"], "score", "class", "angle")
 _PATTERNS: dict[int, tuple[tuple[tuple[str, ...], str], ...]] = {
     6: (
         ((*_CORNERS, "score", "class"), "as YOLOv10 and Ultralytics' exports with nms=True"),
@@ -137,7 +138,11 @@ class DetectionOutputs:
 
 
 def find_detection_outputs(
-    summary: GraphSummary, options: Mapping[str, Any], keypoint_columns: int = 0
+    summary: GraphSummary,
+    options: Mapping[str, Any],
+    keypoint_columns: int = 0,
+    *,
+    oriented: bool = False,
 ) -> DetectionOutputs | str:
     """Finds the outputs: those that the options name, else those that can be told.
 
@@ -145,6 +150,7 @@ def find_detection_outputs(
         summary: The network.
         options: Of the user's spec.
         keypoint_columns: How many numbers of keypoints end each row.
+        oriented: Whether boxes are said to be oriented.
 
     Returns:
         The outputs, or one sentence that says what is missing.
@@ -189,7 +195,7 @@ def find_detection_outputs(
         coefficients = int(outputs[prototypes].shape[1] or 0) if prototypes else 0
         left = int(width) - coefficients - keypoint_columns
         apart = find_points(summary, options) is not None
-        decided = _columns(summary, boxes, left, of_rows, has_points=apart)
+        decided = _columns(summary, boxes, left, of_rows, has_points=apart, oriented=oriented)
         if isinstance(decided, str):
             return decided
         columns, why = decided
@@ -284,6 +290,7 @@ def _columns(
     of_rows: Mapping[str, str],
     *,
     has_points: bool,
+    oriented: bool,
 ) -> tuple[tuple[str, ...], str] | str:
     value = summary.outputs[boxes]
     if width == 4 and len(of_rows) == 2:
@@ -298,6 +305,9 @@ def _columns(
     if flat_pose_points(summary):
         flat = ("batch", *_CORNERS, "score")
         return flat, f"{boxes} has the columns {' '.join(flat)}, as YOLO-NAS's flat poses"
+    if width == len(_ORIENTED) and oriented:
+        line = f"{boxes} has the columns {' '.join(_ORIENTED)}"
+        return _ORIENTED, f"{line}, as Ultralytics' exports of oriented boxes"
     patterns = _PATTERNS.get(width, ())
     matching = [(columns, why) for columns, why in patterns if _matches(columns, ranges)]
     if not matching and is_paddledetection(summary):

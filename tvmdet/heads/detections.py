@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tvmdet.coco_names import spread_over_numbers
+from tvmdet.heads.angles import says_oriented
 from tvmdet.heads.base import (
     BOX_MASKS,
     AtOdds,
@@ -82,7 +83,8 @@ class DetectionsHead(Head):
         if joints:
             points = point_spec(joints, given, scored=apart is None or apart.is_scored)
         columns_of_points = 0 if apart is not None else given_columns(points, given)
-        found = find_detection_outputs(summary, options, columns_of_points)
+        oriented = bool(says_oriented(summary, given))
+        found = find_detection_outputs(summary, options, columns_of_points, oriented=oriented)
         if isinstance(found, str):
             return self._ask_which_to_keep(summary, size_hw, given) or found
         frame = box_frame(summary, found, size_hw, options)
@@ -123,6 +125,7 @@ class DetectionsHead(Head):
             },
             masks=masks,
             keypoints=points,
+            oriented="angle" in columns,
         )
         holders = apart.names if apart else (found.boxes,)
         reasons = (

@@ -28,7 +28,6 @@ _LONGEST = 10_000  # characters of one value
 _OTHER_TASKS = {
     "classify": "it classifies whole images",
     "depth": "it estimates depth",
-    "obb": "it finds oriented boxes",
     "point": "it finds points",
     "semantic": "it labels pixels",
 }
@@ -97,7 +96,7 @@ def refuse_task(metadata: Mapping[str, str]) -> str:
         return ""
     return (
         f"the metadata say task {task!r}: {_OTHER_TASKS[task]}; tvmdet finds boxes (task "
-        "'detect'), masks ('segment') and keypoints ('pose')"
+        "'detect'), masks ('segment'), keypoints ('pose') and oriented boxes ('obb')"
     )
 
 
@@ -122,9 +121,10 @@ def refuse_export(
             if keypoints is None
             else "but no kpt_shape: give the table keypoints in a spec"
         )
-    if export.task not in (None, "detect", "segment", "pose"):
+    if export.task not in (None, "detect", "segment", "pose", "obb"):
         return (
-            f"the metadata say task {export.task!r}; only 'detect', 'segment' and 'pose' are known"
+            f"the metadata say task {export.task!r}; only 'detect', 'segment', 'pose' and 'obb' "
+            "are known"
         )
     if export.end2end or export.nms:
         said = "end2end" if export.end2end else "args nms"

@@ -30,6 +30,7 @@ class FoundRows:
         prototypes: Name and number of the mask prototypes, or None.
         ignored: Outputs that are not used.
         keypoint_columns: How many numbers of keypoints end a row.
+        ends_in_angle: Whether the last value of a row is the angle of an oriented box.
     """
 
     output: str
@@ -40,6 +41,7 @@ class FoundRows:
     prototypes: tuple[str, int] | None = None
     ignored: tuple[str, ...] = ()
     keypoint_columns: int = 0
+    ends_in_angle: bool = False
 
     @property
     def axis(self) -> int:
@@ -50,6 +52,11 @@ class FoundRows:
     def coefficients(self) -> int:
         """How many mask coefficients end a row."""
         return self.prototypes[1] if self.prototypes else 0
+
+    @property
+    def trailing(self) -> int:
+        """How many values of a row follow the class scores."""
+        return self.coefficients + self.keypoint_columns + self.ends_in_angle
 
 
 class SeveralFit(str):
@@ -242,10 +249,11 @@ def describe_rows(
     sizes = (found.values, found.anchors)
     first, second = sizes if found.layout == "channels_first" else sizes[::-1]
     strides = ", ".join(str(stride) for stride in found.strides)
-    masks = f" + {found.coefficients} mask rows" if found.prototypes else ""
-    masks += f" + {found.keypoint_columns} keypoint rows" if found.keypoint_columns else ""
+    also = f" + {found.coefficients} mask rows" if found.prototypes else ""
+    also += f" + {found.keypoint_columns} keypoint rows" if found.keypoint_columns else ""
+    also += " + the angle of an oriented box" if found.ends_in_angle else ""
     lines = [
-        f"{found.output} is [N, {first}, {second}]: {lead} + {classes} class rows{masks}, one "
+        f"{found.output} is [N, {first}, {second}]: {lead} + {classes} class rows{also}, one "
         f"column per anchor of strides {strides} at {size_hw[0]}x{size_hw[1]}"
     ]
     if found.prototypes:

@@ -2,7 +2,7 @@
 
 A row is ``cx cy w h``, in some families an objectness, one score per class, in segmentation the
 coefficients of a mask, and in poses the keypoints. It may lie along the last dimension or along the
-middle one.
+middle one. Those of oriented boxes end in an angle.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Rows:
     scores: Any
     masks: MaskValues | None
     keypoints: Any = None
+    angles: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +144,8 @@ class RowFormat:
             edges.append(self.lead + first)
         end = self.lead + first + len(spec.labels)
         after = points - first
-        edges += [end] * bool(count or after) + [end + count] * bool(count and after)
+        edges += [end] * bool(count or after or spec.oriented)
+        edges += [end + count] * bool(count and after)
         parts = bb.emit(relax.op.split(output, edges, axis=2))
         cut = [bb.emit(relax.TupleGetItem(parts, at)) for at in range(len(edges) + 1)]
         found = cut.pop(self.lead - 2) if first else cut[-1]
@@ -154,6 +156,7 @@ class RowFormat:
             scores=cut[self.lead - 2],
             masks=MaskValues(values=cut[self.lead - 1], prototypes=prototypes) if count else None,
             keypoints=None if spec.keypoints is None else found,
+            angles=bb.emit(relax.op.squeeze(cut[-1], [2])) if spec.oriented else None,
         )
 
     def reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Rows:
@@ -185,10 +188,11 @@ class RowFormat:
             scores=np.ascontiguousarray(rows[:, :, classes], dtype=np.float32),
             masks=masks,
             keypoints=points,
+            angles=np.asarray(rows[:, :, -1], np.float32) if spec.oriented else None,
         )
 
     def _check_shape(self, shape: tuple[int, ...], spec: DetectorSpec, count: int) -> None:
-        values = self.lead + len(spec.labels) + count + keypoint_columns(spec)
+        values = self.lead + len(spec.labels) + count + keypoint_columns(spec) + spec.oriented
         anchors = self.anchors(spec.input.size_hw, tuple(spec.options["strides"]))
         first = spec.options["layout"] == "channels_first"
         expected = (values, anchors) if first else (anchors, values)

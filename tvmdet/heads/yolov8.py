@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from tvmdet.heads.angles import ends_in_angle
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.labels import choose_labels, labels_from_metadata
 from tvmdet.heads.pose import given_columns, row_keypoints
@@ -22,7 +25,6 @@ from tvmdet.heads.yolo_rows import RowFormat, emit_corners, reference_corners
 from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
 
 if TYPE_CHECKING:
-    import numpy as np
     from tvm import relax
 
 __all__ = ["YoloV8Head"]
@@ -50,15 +52,16 @@ class YoloV8Head(Head):
     and YOLOv7 have an objectness row and three anchors a cell, YOLOX has an objectness row:
     neither is claimed. The segmentation models (YOLOv8-seg, YOLO11-seg) end each row in P mask
     coefficients, and their second output ``[N, P, h, w]`` holds the prototypes. The pose models end
-    each row in keypoints (:mod:`tvmdet.heads.pose`). An export that
-    returns the raw maps beside the decoded output is taken by the decoded one.
+    each row in keypoints (:mod:`tvmdet.heads.pose`), those of oriented boxes in an angle
+    (:mod:`tvmdet.heads.angles`). An export that returns the raw maps beside the decoded output is
+    taken by the decoded one.
 
     Defaults are RGB / 255 and a centred letterbox of grey 114, score 0.25 and IoU 0.45; IoU 0.7, as
     their ``predict`` has it, where Ultralytics' exporter wrote the file.
     """
 
     name = "yolov8"
-    title = "YOLOv8-style, decoded boxes and class scores (YOLOv8, YOLOv9, YOLO11, -seg, -pose)"
+    title = "YOLOv8-style, decoded boxes and class scores (YOLOv8, YOLO11, -seg, -pose, -obb)"
 
     def examine(
         self, summary: GraphSummary, size_hw: tuple[int, int], given: Mapping[str, Any]
@@ -70,7 +73,12 @@ class YoloV8Head(Head):
         if isinstance(found, str):
             return found
         points = row_keypoints(summary.metadata, given)
-        found = replace(found, keypoint_columns=given_columns(points, given))
+        last = summary.column_runs(found.output, found.axis, found.values - 1, found.values)
+        found = replace(
+            found,
+            keypoint_columns=given_columns(points, given),
+            ends_in_angle=ends_in_angle(summary, given, last),
+        )
         refusal = refuse_export(
             summary.metadata,
             masks=found.prototypes is not None,
@@ -78,9 +86,9 @@ class YoloV8Head(Head):
         )
         asked = given.get("family") == self.name
         if not asked:
-            classes_end = found.values - found.coefficients - found.keypoint_columns
+            classes_end = found.values - found.trailing
             refusal = refusal or doubt_scores(summary, found, 4, classes_end)
-        only_scores = not (found.coefficients or found.keypoint_columns)
+        only_scores = not found.trailing
         refusal = refusal or doubt_boxes(
             summary, found, size_hw, _ROWS.per_cell, only_scores=only_scores
         )
@@ -88,7 +96,7 @@ class YoloV8Head(Head):
             refusal = refusal or _doubt(summary, found, given)
         if refusal:
             return refusal
-        classes = found.values - 4 - found.coefficients - found.keypoint_columns
+        classes = found.values - 4 - found.trailing
         labels = choose_labels(summary.metadata, classes, given)
         if isinstance(labels, str):
             return labels
@@ -111,6 +119,7 @@ class YoloV8Head(Head):
             options=rows_options(found),
             masks=MaskSpec(frame="image") if found.prototypes else None,
             keypoints=points,
+            oriented=found.ends_in_angle,
         )
         return Recognition(family=self.name, reasons=reasons, spec=spec)
 
@@ -152,15 +161,33 @@ class YoloV8Head(Head):
         self, bb: relax.BlockBuilder, outputs: Mapping[str, relax.Expr], spec: DetectorSpec
     ) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode`."""
+        from tvm import relax
+
         rows = _ROWS.emit(bb, outputs, spec)
-        boxes = emit_corners(bb, rows.center, rows.extent)
-        return Decoded(boxes=boxes, scores=rows.scores, masks=rows.masks, keypoints=rows.keypoints)
+        extent = rows.extent
+        if spec.oriented:  # of which the angle says where the corners are
+            extent = bb.emit(relax.op.abs(extent))
+        boxes = emit_corners(bb, rows.center, extent)
+        return Decoded(
+            boxes=boxes,
+            scores=rows.scores,
+            masks=rows.masks,
+            keypoints=rows.keypoints,
+            angles=rows.angles,
+        )
 
     def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
         rows = _ROWS.reference(outputs, spec)
-        boxes = reference_corners(rows.center, rows.extent)
-        return Decoded(boxes=boxes, scores=rows.scores, masks=rows.masks, keypoints=rows.keypoints)
+        extent = np.abs(rows.extent) if spec.oriented else rows.extent
+        boxes = reference_corners(rows.center, extent)
+        return Decoded(
+            boxes=boxes,
+            scores=rows.scores,
+            masks=rows.masks,
+            keypoints=rows.keypoints,
+            angles=rows.angles,
+        )
 
 
 def _doubt(summary: GraphSummary, found: FoundRows, given: Mapping[str, Any]) -> str:

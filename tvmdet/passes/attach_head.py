@@ -16,10 +16,11 @@ import tvm
 from tvm import relax
 
 from tvmdet.errors import ShapeError
-from tvmdet.heads import MaskValues, get_head
+from tvmdet.heads import Decoded, MaskValues, get_head
 from tvmdet.passes.mask_rows_kernel import mask_rows_func
 from tvmdet.passes.relax_tools import static_shape
 from tvmdet.passes.suppress_boxes import emit_suppress_boxes
+from tvmdet.passes.suppress_oriented import emit_suppress_oriented
 from tvmdet.spec import DetectorSpec, InputSpec
 
 __all__ = ["attach_head", "attach_nothing", "emit_masks", "emit_network", "emit_normalize"]
@@ -37,8 +38,8 @@ def attach_head(
     It takes images uint8 ``[N, H, W, 3]`` in BGR order and thresholds float32 ``[2]`` (score,
     IoU), and returns a tuple: boxes float32 ``[N, K, 4]`` in pixels of the network's input, scores
     float32 ``[N, K]``, class ids int32 ``[N, K]``, counts int32 ``[N]``, and where the spec says so
-    keypoints float32 ``[N, K, P * D]`` and masks float32 ``[N, K, h, w]``; rows past the count are
-    zero, those of keypoints and masks whatever.
+    angles float32 ``[N, K]``, or keypoints float32 ``[N, K, P * D]`` and masks float32
+    ``[N, K, h, w]``; rows past the count are zero, those of angles, keypoints and masks whatever.
 
     Args:
         builder: Whose module receives the function.
@@ -67,13 +68,13 @@ def attach_head(
             results = [_emit_wide(builder, one) for one in emit_network(builder, network, [pixels])]
             outputs: Mapping[str, Any] = dict(zip(output_names, results, strict=True))
             decoded = get_head(spec.family).decode(builder, outputs, spec)
-            found = emit_suppress_boxes(
-                builder, decoded.boxes, decoded.scores, thresholds, spec.postprocess
-            )
+            found = _emit_suppressed(builder, decoded, thresholds, spec)
             boxes, scores, class_ids, candidates, counts = (
                 builder.emit(found[i]) for i in range(5)
             )
             results = [boxes, scores, class_ids, counts]
+            if spec.oriented:
+                results.append(_emit_chosen(builder, decoded.angles, candidates))
             if spec.keypoints is not None:
                 if decoded.keypoints is None:
                     raise ShapeError(
@@ -88,6 +89,24 @@ def attach_head(
                 results.append(emit_masks(builder, decoded.masks, candidates, counts))
             found = builder.emit_output(relax.Tuple(results))
         builder.emit_func_output(found)
+
+
+def _emit_suppressed(
+    builder: relax.BlockBuilder, decoded: Decoded, thresholds: Any, spec: DetectorSpec
+) -> Any:
+    """Emits the suppression of a network's boxes, turned or not.
+
+    Raises:
+        ShapeError: The spec says that boxes are turned, and the family has no angles.
+    """
+    boxes, scores = decoded.boxes, decoded.scores
+    if not spec.oriented:
+        return emit_suppress_boxes(builder, boxes, scores, thresholds, spec.postprocess)
+    if decoded.angles is None:
+        raise ShapeError(f"family {spec.family} has no angles; remove oriented from the spec")
+    return emit_suppress_oriented(
+        builder, boxes, decoded.angles, scores, thresholds, spec.postprocess
+    )
 
 
 def emit_masks(builder: relax.BlockBuilder, masks: MaskValues, candidates: Any, counts: Any) -> Any:

@@ -17,7 +17,7 @@ from tvmdet.passes.relax_tools import static_shape
 from tvmdet.passes.suppress_boxes_kernel import suppress_boxes_func
 from tvmdet.spec import PostprocessSpec
 
-__all__ = ["emit_suppress_boxes"]
+__all__ = ["emit_suppress_boxes", "found_types"]
 
 
 def emit_suppress_boxes(
@@ -40,12 +40,16 @@ def emit_suppress_boxes(
     batch, anchors, classes = static_shape(scores)
     func = suppress_boxes_func(batch, anchors, classes, spec)
     var = builder.add_func(func, "suppress_boxes")
-    rows = spec.max_detections
-    outputs = [
+    outputs = found_types(batch, spec.max_detections)
+    return builder.emit(relax.call_tir(var, [boxes, scores, thresholds], outputs))
+
+
+def found_types(batch: int, rows: int) -> list[relax.TensorType]:
+    """Returns the types of what a suppression finds: boxes, scores, classes, candidates, counts."""
+    return [
         relax.TensorType((batch, rows, 4), "float32"),
         relax.TensorType((batch, rows), "float32"),
         relax.TensorType((batch, rows), "int32"),
         relax.TensorType((batch, rows), "int32"),
         relax.TensorType((batch,), "int32"),
     ]
-    return builder.emit(relax.call_tir(var, [boxes, scores, thresholds], outputs))

@@ -109,6 +109,11 @@ class _Run:
             raise InputError(
                 f"{path} was compiled with --raw and finds no boxes; compile it without --raw"
             )
+        if detector.spec.oriented:
+            raise InputError(
+                f"{path} finds oriented boxes, and COCO's figures are of upright ones; compare "
+                "Detections.corners with a tool for your annotations, such as DOTA's"
+            )
         self._path = path
         self._detector = detector
         self._annotations = annotations

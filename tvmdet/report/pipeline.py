@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tvmdet.boxes import ImageTransform, clip_boxes
+from tvmdet.boxes import ImageTransform
 from tvmdet.keypoints import Keypoints, place_keypoints
+from tvmdet.oriented import boxes_around, place_corners, probiou_matrix
 from tvmdet.runtime.images import decode_file
 from tvmdet.runtime.resize import place_image
 from tvmdet.spec import DetectorSpec, PostprocessSpec
@@ -95,8 +96,12 @@ class Pipeline:
         start = time.perf_counter()
         post = self._spec.postprocess
         decoded = self._head.decode_reference(outputs, self._spec)
-        found = _select(decoded.boxes[0], decoded.scores[0], post)
-        mapped = clip_boxes(transform.to_image(found.boxes_xyxy), transform.image_size_hw)
+        angles = decoded.angles[0] if self._spec.oriented else None
+        found = _select(decoded.boxes[0], decoded.scores[0], angles, post)
+        mapped = transform.to_image(found.boxes_xyxy)
+        if angles is not None:
+            corners = place_corners(found.boxes_xyxy, angles[found.rows], transform)
+            mapped = boxes_around(corners, transform.image_size_hw)
         masks = None
         if self._spec.masks is not None and decoded.masks is not None:
             masks = _masks(decoded.masks, found.rows)
@@ -109,7 +114,10 @@ class Pipeline:
 
 
 def _select(
-    boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], post: PostprocessSpec
+    boxes: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float32],
+    angles: npt.NDArray[np.float32] | None,
+    post: PostprocessSpec,
 ) -> Found:
     if post.multi_label:
         rows, classes = np.nonzero(scores > post.score_threshold)
@@ -120,7 +128,10 @@ def _select(
         classes, values = scores[rows].argmax(axis=1), best[rows]
     order = np.argsort(-values, kind="stable")[: post.pre_nms_top_k]
     picked, classes, values = boxes[rows[order]], classes[order], values[order]
-    kept = _suppress(picked, classes, post)
+    if angles is None:
+        kept = _suppress(picked, classes, post)
+    else:
+        kept = _suppress_oriented(picked, angles[rows[order]], classes, post)
     return Found(
         boxes_xyxy=picked[kept],
         scores=values[kept],
@@ -164,3 +175,17 @@ def _suppress(
         shared = np.maximum(width, 0) * np.maximum(height, 0)
         rows = rest[shared <= post.iou_threshold * (area[best] + area[rest] - shared)]
     return np.array(kept, np.intp)
+
+
+def _suppress_oriented(
+    boxes: npt.NDArray[np.float32],
+    angles: npt.NDArray[np.float32],
+    classes: npt.NDArray[np.int64],
+    post: PostprocessSpec,
+) -> npt.NDArray[np.intp]:
+    """Returns the rows that no better one overlaps; rows come best first."""
+    overlaps = probiou_matrix(boxes, angles, boxes, angles) > post.iou_threshold
+    if not post.class_agnostic:
+        overlaps &= classes[:, None] == classes[None, :]
+    dropped = np.triu(overlaps, k=1).any(axis=0)
+    return np.flatnonzero(~dropped)[: post.max_detections]

@@ -77,8 +77,12 @@ def _draw_mask(
 
 
 def _draw_box(canvas: npt.NDArray[np.uint8], found: Detection, line_px: int) -> None:
-    x1, y1, x2, y2 = (round(value) for value in found.box_xyxy)
     color = class_color_bgr(found.class_id)
+    if found.corners is not None:
+        outline = _drawable(found.corners)
+        cv2.polylines(canvas, [outline], isClosed=True, color=color, thickness=line_px)
+        return
+    x1, y1, x2, y2 = (round(value) for value in found.box_xyxy)
     cv2.rectangle(canvas, (x1, y1), (x2, y2), color, line_px)
 
 
@@ -87,9 +91,7 @@ def _draw_keypoints(
 ) -> None:
     """Draws one object's points, each as a disc with a rim, and the lines between them."""
     radius = max(round(sum(canvas.shape[:2]) / 2 * 0.004), 2)
-    # A point far out of the picture would not fit the integers of OpenCV's lines.
-    finite = np.nan_to_num(points.xy[index].astype(np.float64))
-    corners = np.rint(np.clip(finite, -(1 << 15), 1 << 15)).astype(int).tolist()
+    corners = _drawable(points.xy[index]).tolist()
     seen = [True] * len(corners)
     if points.scores is not None:
         seen = (points.scores[index] >= _SEEN).tolist()
@@ -101,6 +103,12 @@ def _draw_keypoints(
         if is_seen:
             cv2.circle(canvas, corner, radius + 1, _ink_for(color), cv2.FILLED, cv2.LINE_AA)
             cv2.circle(canvas, corner, radius, color, cv2.FILLED, cv2.LINE_AA)
+
+
+def _drawable(points_xy: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+    """Returns whole pixels; a point far out would not fit the integers of OpenCV's lines."""
+    finite = np.nan_to_num(points_xy.astype(np.float64))
+    return np.rint(np.clip(finite, -(1 << 15), 1 << 15)).astype(np.int32)
 
 
 def _draw_label(canvas: npt.NDArray[np.uint8], found: Detection, line_px: int) -> None:

@@ -17,6 +17,7 @@ from tvmdet.detections import Detections
 from tvmdet.errors import InputError
 from tvmdet.keypoints import place_keypoints
 from tvmdet.masks import place_masks
+from tvmdet.oriented import boxes_around, place_corners
 from tvmdet.runtime.batches import plan_batches
 from tvmdet.runtime.buffers import BufferPool
 from tvmdet.runtime.images import Image, Source, load_image, source_name
@@ -186,13 +187,17 @@ class ImageBatcher:
         """Returns the detections of one image, from its rows of the compiled function's results."""
         boxes, scores, class_ids, count, *more = results
         boxes, ids = boxes[:count], class_ids[:count].copy()
-        placed = points = None
+        boxes_xyxy = transform.to_image(boxes)
+        placed = points = corners = None
+        if self._spec.oriented:
+            corners = place_corners(boxes, more[0][:count], transform)
+            boxes_xyxy = boxes_around(corners, transform.image_size_hw)
         if self._spec.masks is not None:
             placed = place_masks(more[-1][:count], boxes, transform, self._spec.masks)
         if self._spec.keypoints is not None:
             points = place_keypoints(more[0][:count], transform, self._spec.keypoints)
         return Detections(
-            boxes_xyxy=transform.to_image(boxes),
+            boxes_xyxy=boxes_xyxy,
             scores=scores[:count].copy(),
             class_ids=ids,
             labels=tuple(self._spec.labels[class_id] for class_id in ids.tolist()),
@@ -200,4 +205,5 @@ class ImageBatcher:
             source=row.source,
             instance_masks=placed,
             keypoints=points,
+            corners=corners,
         )

@@ -18,6 +18,7 @@ __all__ = ["UseDeviceKernels"]
 _THREADS = 256
 _MOST_SORTED = 2048  # keys of a row in shared memory: 16 KiB
 _BOX_WORDS = 5
+_ORIENTED_WORDS = 8
 _C_TYPES = {
     "float32": "float",
     "float16": "half",
@@ -108,6 +109,33 @@ def _suppress_boxes(
         threads=_THREADS,
     )
     return found[:-1]
+
+
+def _suppress_oriented(
+    builder: relax.BlockBuilder, args: list[Any], mark: dict[str, Any]
+) -> list[Any]:
+    batch, rows, candidates = mark["batch"], mark["rows"], mark["candidates"]
+    found = emit_device_call(
+        builder,
+        f"tvmdet_suppress_oriented<{_THREADS}>",
+        args,
+        [
+            ((batch, rows, 4), "float32"),
+            ((batch, rows), "float32"),
+            ((batch, rows), "int32"),
+            ((batch, rows), "int32"),
+            ((batch,), "int32"),
+            ((batch, candidates, _ORIENTED_WORDS), "int32"),
+            ((batch, candidates), "int32"),
+        ],
+        [
+            *(mark["anchors"], mark["classes"], candidates, rows),
+            *(bool(mark["multi_label"]), not mark["class_agnostic"]),
+        ],
+        grid=(batch, 1),
+        threads=_THREADS,
+    )
+    return found[:-2]
 
 
 def _non_max_suppression(
@@ -201,6 +229,7 @@ _Rule = Callable[[relax.BlockBuilder, list[Any], dict[str, Any]], list[Any]]
 _RULES: dict[str, _Rule] = {
     "top_k": _top_k,
     "suppress_boxes": _suppress_boxes,
+    "suppress_oriented": _suppress_oriented,
     "non_max_suppression": _non_max_suppression,
     "roi_align": _roi_align,
     "cumsum": _cumsum,
