@@ -57,5 +57,23 @@ def test_a_wrong_row_stays_wrong_and_the_others_are_found() -> None:
     assert off.sum() == 1 and off[1, 3]
 
 
+@pytest.mark.parametrize(
+    ("ranked", "count"),
+    [
+        ([], 0),
+        ([[9, 8, 7, 6, 5, 4, 3]], 0),
+        ([[9, 8, 7, 6.999, 5, 4, 3]], 2),
+        ([[9, 8, 7, 6.9, 5, 4, 3]], 0),  # further apart than rounding brings it
+        ([[9, 8, 7, 6, 5, 4, 3], [9, 8, 8, 8, 8, 8, 7]], 2),
+    ],
+)
+def test_rows_move_only_between_ranks_that_tie(ranked: list[list[float]], count: int) -> None:
+    values = [np.array([one, one], np.float32) for one in ranked]
+    got = _shuffled([0, 1, 3, 2, 4, 5, 6])
+    ordered, moved = in_reference_order(got, RIGHT, 1e-3, values)
+    assert moved == count
+    assert np.array_equal(ordered["boxes"], BOXES) == (count > 0)
+
+
 def test_which_networks_select() -> None:
     assert selects(["Conv", "TopK"]) and not selects(["Conv", "Relu"])

@@ -7,7 +7,7 @@ although both answers are right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,10 @@ def selects(operators: Iterable[str]) -> bool:
 
 
 def in_reference_order(
-    got: Arrays, reference: Arrays, tolerance: float
+    got: Arrays,
+    reference: Arrays,
+    tolerance: float,
+    ranked: Sequence[npt.NDArray[Any]] | None = None,
 ) -> tuple[dict[str, npt.NDArray[Any]], int]:
     """Moves rows that are right but elsewhere to where the reference has them.
 
@@ -55,6 +58,8 @@ def in_reference_order(
         got: Outputs by name.
         reference: The right ones.
         tolerance: Greatest difference, as a share of the greatest value of an output.
+        ranked: The values ``[batch, rows]`` that the reference sorted its rows by, where they are
+            known; rows move only between ranks whose values are within the tolerance then.
 
     Returns:
         The outputs, and how many rows were moved.
@@ -73,6 +78,7 @@ def in_reference_order(
                 _table(got, reference, names, item),
                 _table(reference, reference, names, item),
                 tolerance,
+                None if ranked is None else _tied(ranked, (batch, rows), item, tolerance),
             )
             moved += int((place != np.arange(rows)).sum())
             for name in names:
@@ -91,8 +97,25 @@ def _table(
     return np.concatenate(columns, axis=1)
 
 
+def _tied(
+    ranked: Sequence[npt.NDArray[Any]], shape: tuple[int, int], item: int, tolerance: float
+) -> npt.NDArray[np.bool_]:
+    """Returns between which ranks of one batch item rounding may have chosen, ``[rows, rows]``."""
+    tied = np.zeros((shape[1], shape[1]), bool)
+    for values in ranked:
+        if values.shape != shape:
+            continue
+        steps = np.abs(np.diff(values[item].astype(np.float64))) / scale_of(values)
+        run = np.concatenate([[0], np.cumsum(~(steps <= tolerance))])
+        tied |= run[:, None] == run
+    return tied
+
+
 def _places(
-    got: npt.NDArray[np.float64], right: npt.NDArray[np.float64], tolerance: float
+    got: npt.NDArray[np.float64],
+    right: npt.NDArray[np.float64],
+    tolerance: float,
+    tied: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.intp]:
     """Returns which row of ``got`` belongs to each row of ``right``; each is used once."""
     place = np.arange(len(right))
@@ -100,6 +123,8 @@ def _places(
     if not len(off):
         return place
     distance = np.stack([np.abs(got[off] - right[row]).max(axis=1) for row in off])
+    if tied is not None:
+        distance[~tied[np.ix_(off, off)]] = np.inf
     free_rows, free_places = np.ones(len(off), bool), np.ones(len(off), bool)
     for flat in np.argsort(distance, axis=None):
         to, source = divmod(int(flat), len(off))

@@ -105,6 +105,43 @@ def test_scores_that_are_all_close_to_0_are_proven_by_what_they_are_the_sigmoid_
     assert [value.name for value in before.graph.output] == ["y"]
 
 
+def _ranked(scores: list[float], boxes: list[int]) -> onnx.ModelProto:
+    """The best three of four rows, best first: their scores, and a row of boxes of each."""
+    graph = onnx_models.Graph()
+    nothing = graph.node("Mul", graph.node("ReduceMean", "x", keepdims=0), graph.constant(0.0))
+    found = graph.node("Add", graph.constant([scores]), nothing)
+    count = graph.constant([3], np.int64)
+    best = graph.node("TopK", found, count, outputs=2, axis=1)
+    table = graph.constant(np.repeat(np.array(boxes)[:, None], 4, axis=1))
+    graph.node("Gather", table, f"{best}.1")
+    graph.node("Identity", best)
+    for node, name in zip(graph.nodes[-2:], ("boxes", "scores"), strict=True):
+        node.output[0] = name
+    return graph.model({"x": SHAPE}, {"boxes": (1, 3, 4), "scores": (1, 3)})
+
+
+def test_rows_of_scores_that_tie_may_come_in_another_order() -> None:
+    before = _ranked([0.9, 0.5, 0.500001, 0.1], [1, 2, 3, 4])
+    after = _ranked([0.9, 0.500001, 0.5, 0.1], [1, 2, 3, 4])
+    proof = prove_equal("rounded otherwise", before, after, ["boxes", "scores"])
+    assert 0 < proof.largest < 1e-5
+    assert all(inputs.endswith(": 2 rows of equal rank moved") for inputs in proof.inputs)
+
+
+@pytest.mark.parametrize(
+    ("scores", "boxes"),
+    [
+        ([0.9, 0.52, 0.5, 0.1], [1, 2, 3, 4]),  # no tie
+        ([0.9, 0.500001, 0.5, 0.1], [1, 5, 3, 4]),  # another box
+        ([0.500001, 0.9, 0.5, 0.1], [1, 2, 3, 4]),  # the best one's box is another's
+    ],
+)
+def test_rows_of_scores_that_do_not_tie_are_refused(scores: list[float], boxes: list[int]) -> None:
+    before = _ranked([0.9, 0.5, 0.500001, 0.1], [1, 2, 3, 4])
+    with pytest.raises(ModelError, match=r"changed output '(boxes|scores)': poison"):
+        prove_equal("poison", before, _ranked(scores, boxes), ["boxes", "scores"])
+
+
 @pytest.mark.parametrize("shape", [SHAPE, (2, 24, 40, 3), (1, 9, 9), (1, 3, 1, 1)])
 def test_pictures_are_smooth_and_differ_within_a_batch(shape: tuple[int, ...]) -> None:
     graph = onnx_models.Graph()

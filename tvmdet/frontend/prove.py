@@ -20,6 +20,7 @@ from tvmdet.differences import scale_of
 from tvmdet.errors import ModelError
 from tvmdet.frontend.onnx_tools import first_line, graph_inputs, value_summary
 from tvmdet.frontend.probe_pictures import draw_probe
+from tvmdet.rows import in_reference_order
 from tvmdet.steps import reached
 
 __all__ = [
@@ -153,8 +154,10 @@ def prove_equal(
 ) -> Proof:
     """Measures how far a rewritten network is from what it was.
 
-    Where scores are close to 0 for all inputs, the values that their sigmoid is of are compared,
-    too: the scores themselves hold little but its rounding.
+    Rows that a TopK chose by values that are alike may change places, the same rows of all outputs:
+    which of them comes first is a matter of rounding. Where scores are close to 0 for all inputs,
+    the values that their sigmoid is of are compared, too: the scores themselves hold little but its
+    rounding.
 
     Args:
         rewrite: What was done, for people.
@@ -180,9 +183,13 @@ def prove_equal(
             )
         largest[name] = max(largest[name], difference)
 
-    for inputs, left, right in zip(feeds, expected, got, strict=True):
-        for name, difference in differences(left, right, names).items():
+    described = []
+    for (inputs, feed), left, right in zip(feeds.items(), expected, got, strict=True):
+        settled, moved = _settled(before, feed, left, right, names)
+        for name, difference in differences(left, settled, names).items():
             measure(name, inputs, difference)
+        rows = f": {counted(moved, 'row')} of equal rank moved" if moved else ""
+        described.append(f"{inputs}{rows}")
         if keep is not None:
             keep(inputs, right)
     faint = [name for name in names if all(_is_faint(values[name]) for values in got)]
@@ -196,7 +203,24 @@ def prove_equal(
         for inputs, left, right in zip(feeds, olds, news, strict=True):
             for name, old, new in known:
                 measure(name, inputs, _difference(left[old], right[new]))
-    return Proof(rewrite=rewrite, differences=largest, inputs=tuple(feeds))
+    return Proof(rewrite=rewrite, differences=largest, inputs=tuple(described))
+
+
+def _settled(
+    before: onnx.ModelProto,
+    feed: Mapping[str, np.ndarray],
+    expected: Mapping[str, np.ndarray],
+    got: Mapping[str, np.ndarray],
+    names: Sequence[str],
+) -> tuple[Mapping[str, np.ndarray], int]:
+    """Returns outputs whose rows have the order of ``expected`` again, and how many were moved."""
+    ranks = [node.output[0] for node in before.graph.node if node.op_type == "TopK"]
+    ranks = list(dict.fromkeys(name for name in ranks if name))
+    if not ranks or differing_output(expected, got, names) is None:
+        return got, 0
+    (chosen,) = _run_inside(before, ranks, [feed])
+    ranked = [chosen[name] for name in ranks]
+    return in_reference_order(got, expected, TOLERANCE, ranked)
 
 
 def _is_faint(values: np.ndarray) -> bool:
