@@ -62,6 +62,15 @@ def _class_of_flat(graph: Graph) -> str:
     return graph.node("Cast", graph.node("Mod", f"{top}.1", graph.constant(6, np.int64)), to=1)
 
 
+def _rest_of_flat(graph: Graph, times: int = 6) -> str:
+    """The same without Mod, as the exporters of RT-DETR and D-FINE write it: i - i // n * n."""
+    flat = _flat(graph)
+    place = f"{graph.node('TopK', flat, graph.constant([4], np.int64), outputs=2)}.1"
+    row = graph.node("Cast", graph.node("Div", place, graph.constant(6, np.int64)), to=7)
+    start = graph.node("Mul", row, graph.constant(times, np.int64))
+    return graph.node("Cast", graph.node("Sub", place, start), to=1)
+
+
 ROWS = ((-INF, INF, False),) * 4 + ((0, 1, False), (0, 5, True))
 
 
@@ -77,6 +86,8 @@ ROWS = ((-INF, INF, False),) * 4 + ((0, 1, False), (0, 5, True))
          g.constant(5.0)), g.constant(4.0))), ((2, 3, False),)),
         (_index, ((0, 5, True),)),
         (_class_of_flat, ((0, 5, True),)),
+        (_rest_of_flat, ((0, 5, True),)),
+        (lambda g: _rest_of_flat(g, times=5), ((-25, 29, True),)),
         (_rows, ROWS),
         (lambda g: g.node("Squeeze", _rows(g), g.constant([0], np.int64)), ROWS),
         (lambda g: g.node("Transpose", _rows(g), perm=[1, 0, 2]), ROWS),
@@ -121,7 +132,7 @@ def test_weights_that_are_no_numbers_prove_nothing() -> None:
     assert (found.low, found.high) == (-INF, INF)
 
 
-@pytest.mark.parametrize("build", [_rows, _class_of_flat, _index])
+@pytest.mark.parametrize("build", [_rows, _class_of_flat, _rest_of_flat, _index])
 def test_values_lie_in_their_ranges(build: Build) -> None:
     model = _model(build)
     (found,) = value_ranges(model, static_values(model)).values()

@@ -74,6 +74,21 @@ from tvmdet.heads.paddledetection import ARCH
             0,
         ),
         (
+            summary_of(
+                RT_DETR,
+                dtypes={"labels": "int64"},
+                operators={"GatherElements": 8, "TopK": 2},
+                gates=9,
+                constants={"orig_target_sizes": [96, 64]},
+                output_ranges={"labels": (number_range(4),)},
+            ),
+            {},
+            "x1 y1 x2 y2",
+            "pixels",
+            5,
+            0,
+        ),
+        (
             summary_of({"dets": (1, 7, 5), "labels": (1, 7)}, dtypes={"labels": "int64"}),
             {**TOLD, "labels": ["a", "b"]},
             "x1 y1 x2 y2 score",

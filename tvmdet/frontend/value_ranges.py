@@ -41,11 +41,12 @@ def value_ranges(
         shapes: The shape of every value.
     """
     constants = {name: constant_values(t) for name, t in constants_of(model.graph).items()}
+    makers = {name: node for node in model.graph.node for name in node.output if name}
     found = {name: _of_array(array) for name, array in constants.items()}
     for node in model.graph.node:
         if node.op_type == "Constant":
             continue
-        step = _Step(node, found, constants, shapes)
+        step = _Step(node, found, constants, shapes, makers)
         rule = _RULES.get(node.op_type)
         results = [_UNKNOWN] if rule is None else rule(step)
         for index, name in enumerate(node.output):
@@ -62,6 +63,7 @@ class _Step:
     found: Mapping[str, Columns]
     constants: Mapping[str, np.ndarray]
     shapes: Mapping[str, tuple[int, ...]]
+    makers: Mapping[str, onnx.NodeProto]
 
     def columns(self, index: int) -> Columns:
         if index >= len(self.node.input):
@@ -351,6 +353,35 @@ def _remainder(step: _Step) -> list[Columns]:
     return [(Range(low=0.0, high=divisor.high - 1, whole=value.whole),)]
 
 
+def _subtracted(step: _Step) -> list[Columns]:
+    """A difference; ``a - a // n * n`` is a remainder, as RT-DETR's exporters write it."""
+    divisor = _whole_divisor(step)
+    (value,) = [_union(*step.columns(0))]
+    if divisor is None or not (value.whole and value.low >= 0):
+        return _arithmetic(lambda a, b: a - b)(step)
+    return [(Range(low=0.0, high=float(divisor - 1), whole=True),)]
+
+
+def _whole_divisor(step: _Step) -> int | None:
+    """Returns n where the second operand is ``a // n * n`` of the first, ``a``."""
+    product = step.makers.get(step.node.input[1])
+    if product is None or product.op_type != "Mul":
+        return None
+    for quotient, name in (tuple(product.input), tuple(product.input)[::-1]):
+        factor = step.constants.get(name)
+        if factor is None or factor.size != 1 or factor.dtype.kind not in "iu":
+            continue
+        ratio = step.makers.get(quotient)
+        while ratio is not None and ratio.op_type in ("Cast", "Floor", "Identity"):
+            ratio = step.makers.get(ratio.input[0])
+        same = ratio is not None and ratio.op_type == "Div" and ratio.input[0] == step.node.input[0]
+        by = step.constants.get(ratio.input[1]) if ratio is not None and same else None
+        # A division of whole numbers drops the rest, and a constant is of the other side's type.
+        if by is not None and by.dtype.kind in "iu" and by.size == 1 and by.item() == factor.item():
+            return int(factor.item()) if factor.item() > 0 else None
+    return None
+
+
 def _counted(step: _Step) -> list[Columns]:
     start, limit = step.columns(0)[0], step.columns(1)[0]
     whole = start.whole and step.columns(2)[0].whole
@@ -390,7 +421,7 @@ _RULES: dict[str, Callable[[_Step], list[Columns]]] = {
     "Slice": _sliced,
     "Split": _split,
     "Sqrt": _rooted,
-    "Sub": _arithmetic(lambda a, b: a - b),
+    "Sub": _subtracted,
     "TopK": _top_k,
     "Transpose": _transposed,
     "Where": _where,

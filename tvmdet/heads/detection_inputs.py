@@ -24,7 +24,9 @@ from tvmdet.heads.input_defaults import (
     stated_input,
 )
 from tvmdet.heads.libreyolo import libreyolo_input
+from tvmdet.heads.names import plain_name
 from tvmdet.heads.paddledetection import advice, is_paddledetection
+from tvmdet.heads.size_inputs import WIDTH_HEIGHT
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 
 __all__ = ["detections_input"]
@@ -53,7 +55,7 @@ def detections_input(
     known = _of_exporter(summary, found)
     if known is not None:
         return fed_input(summary, *known, "detections", given)
-    if summary.operators.get("GridSample") and summary.operators.get("TopK"):
+    if summary.operators.get("TopK") and _is_detr(summary):
         return detr_input(summary, "detections", given)
     if summary.takes_bytes:
         inner = summary.normalisation
@@ -102,6 +104,15 @@ def _ask(summary: GraphSummary, place: str, other: str) -> Question:
         "mean = [0.0, 0.0, 0.0]         # in pixel units\n"
         "std = [255.0, 255.0, 255.0]",
     )
+
+
+def _is_detr(summary: GraphSummary) -> bool:
+    """Returns whether a network samples at reference points, or is of RT-DETR's own exporter.
+
+    Its variant of discrete sampling gathers features instead, as other networks do.
+    """
+    sized = any(plain_name(name) in WIDTH_HEIGHT for name in summary.constants)
+    return bool(summary.operators.get("GridSample")) or sized
 
 
 def _scales(summary: GraphSummary) -> bool:
