@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from yolo_cases import (
 
 from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.recognise import recognise
-from tvmdet.heads import GraphSummary, Question, get_head
+from tvmdet.heads import GraphSummary, Question, Recognition, get_head
 
 HEAD = get_head("yolov5")
 # 64x96: three anchors in 96 + 24 + 6 cells
@@ -116,6 +117,18 @@ def test_raw_maps_beside_are_left_away() -> None:
     assert found is not None
     assert found.spec.options["output"] == "o"
     assert "m8, m16, m32 not used: o holds the decoded boxes" in found.reasons
+
+
+def test_areas_beside_boxes_are_another_network_and_asked_for() -> None:
+    """YOLOP (hustvl) is fed with ImageNet's mean, unlike YOLOv5."""
+    got = summary({**PLAIN, "drive_area_seg": (1, 2, *SIZE), "lane_line_seg": (1, 2, *SIZE)})
+    for given in ({}, {"family": "yolov5"}, {"options": {"output": "o"}}):
+        answer = HEAD.examine(got, SIZE, given)
+        assert isinstance(answer, Question)
+        assert "maps of the whole picture" in answer and "drive_area_seg, lane_line_seg" in answer
+    found = HEAD.examine(got, SIZE, tomllib.loads(answer.spec_text))
+    assert isinstance(found, Recognition)
+    assert "drive_area_seg, lane_line_seg not used: o holds the decoded boxes" in found.reasons
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tvmdet.heads.base import GraphSummary, Normalisation, Question
 from tvmdet.heads.dense_inputs import IMAGENET_MEAN, IMAGENET_RGB, IMAGENET_STD, padded, stretched
 from tvmdet.heads.libreyolo import libreyolo_input
 
-__all__ = ["UNIT", "detr_input", "fed_input", "mean_levels", "stated_input"]
+__all__ = ["UNIT", "detr_input", "fed_input", "mean_levels", "says_how", "stated_input"]
 
 UNIT: dict[str, Any] = {"color": "rgb", "mean": (0.0, 0.0, 0.0), "std": (255.0, 255.0, 255.0)}
 _BYTES: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -47,7 +47,7 @@ def fed_input(
         Arguments of an InputSpec and a line for people, or what to ask.
     """
     inner = summary.normalisation
-    answered = _says_how(given)
+    answered = says_how(given)
     bytes_in = summary.takes_bytes
     if inner is None:
         return dict(usual), line
@@ -77,7 +77,7 @@ def fed_input(
     return values, f"{line}, but {stated[1]}"
 
 
-def _says_how(given: Mapping[str, Any]) -> bool:
+def says_how(given: Mapping[str, Any]) -> bool:
     """Returns whether a spec gives mean and deviation, which settles what a network is fed."""
     told = given.get("input") or {}
     return "mean" in told and "std" in told
@@ -230,7 +230,7 @@ def detr_input(
     sampled = any(summary.operators.get(name) for name in ("GridSample", "GatherElements"))
     chosen = bool(summary.operators.get("TopK")) and sampled
     values: dict[str, Any]
-    if _answers_for_each_patch(summary) and not _says_how(given or {}):
+    if _answers_for_each_patch(summary) and not says_how(given or {}):
         return Question(
             "it cuts its picture into patches and answers for each of them, as OWL-ViT does and "
             "none of the detectors that are known to (RF-DETR, LW-DETR): say what is fed to it",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvmdet.errors import InputError
-from tvmdet.heads.base import GraphSummary
+from tvmdet.heads.base import GraphSummary, Question
+from tvmdet.heads.input_defaults import says_how
 from tvmdet.heads.options import choice, strides_of
 from tvmdet.heads.pose import KEYPOINT_COLUMNS
 from tvmdet.heads.yolo_rows import LAYOUTS, RowFormat
@@ -102,7 +103,7 @@ def find_rows(
         return str(answers[0])
     if len(fitting) > 1:
         return SeveralFit([found.output for found in fitting])
-    return _with_others(form, fitting[0], summary, size_hw, options)
+    return _with_others(form, fitting[0], summary, size_hw, given)
 
 
 def _fit(
@@ -165,9 +166,10 @@ def _with_others(
     found: FoundRows,
     summary: GraphSummary,
     size_hw: tuple[int, int],
-    options: Mapping[str, Any],
+    given: Mapping[str, Any],
 ) -> FoundRows | str:
     """Gives the other outputs a meaning, or says which has none."""
+    options = given.get("options", {})
     prototypes, ignored, strange = [], [], []
     for name, value in summary.outputs.items():
         shape = tuple(int(dim or 0) for dim in value.shape)
@@ -182,6 +184,13 @@ def _with_others(
     wanted = choice(options, "prototypes", tuple(summary.outputs)) if form.masks else None
     if wanted is not None:
         prototypes = [pair for pair in prototypes if pair[0] == wanted]
+    whole = {name for name, value in summary.outputs.items() if value.shape[2:] == size_hw}
+    if len(prototypes) > 1 and whole.issuperset(name for name, _ in prototypes):
+        strange += [name for name, _ in prototypes]  # masks are mixed from one
+        prototypes = []
+    maps = [name for name in strange if name in whole]
+    if maps and not says_how(given):
+        return _ask_of_tasks(form, found.output, maps)
     named = options.get("output") is not None
     if (strange and not named) or len(prototypes) > 1:
         return (
@@ -197,6 +206,21 @@ def _with_others(
         anchors=found.anchors,
         prototypes=prototypes[0] if prototypes else None,
         ignored=(*ignored, *strange),
+    )
+
+
+def _ask_of_tasks(form: RowFormat, output: str, maps: Sequence[str]) -> Question:
+    """Asks how a network is fed that finds areas beside boxes, as YOLOP finds roads.
+
+    It is none of its authors' detectors, and need not be fed as they are.
+    """
+    return Question(
+        f"beside {output}, which fits, it has maps of the whole picture, which none of this family "
+        f"has ({', '.join(maps)}): say what is fed to it",
+        spec_text=f'family = "{form.family}"\n[options]\noutput = "{output}"\n'
+        "[input]    # what the network was trained with; YOLOP: ImageNet's, as here\n"
+        "mean = [123.675, 116.28, 103.53]    # in pixel units; or [0.0, 0.0, 0.0]\n"
+        "std = [58.395, 57.12, 57.375]       # or [255.0, 255.0, 255.0]",
     )
 
 
