@@ -241,18 +241,41 @@ def _by_type(summary: GraphSummary, outputs: Mapping[str, TensorSummary]) -> dic
     if len(boxes) != 1 or len(outputs[boxes[0]].shape) < 2:
         return {}
     rows = outputs[boxes[0]].shape[-2]
-    classes = [n for n, v in outputs.items() if not _is_float(v) and _has_rows(v, rows)]
-    single = [n for n, v in outputs.items() if _is_float(v) and _has_rows(v, rows)]
-    scores = [name for name in single if _range(summary, name).is_unit or _is_score(summary, name)]
+    of_rows = [name for name, value in outputs.items() if _has_rows(value, rows)]
+    classes = [name for name in of_rows if not _is_float(outputs[name])]
+    classes = classes or [name for name in of_rows if _range(summary, name).whole]
+    scores = [name for name in of_rows if name not in classes and _is_score(summary, name)]
     if len(classes) != 1 or len(scores) != 1:
         return {}
     found = {"boxes": boxes[0], "classes": classes[0], "scores": scores[0]}
     masks = [n for n, v in outputs.items() if len(v.shape) == 4 and v.shape[:2] == (rows, 1)]
-    return {**found, "masks": masks[0]} if len(masks) == 1 else found
+    counts = [name for name in outputs if _is_count(summary, name, rows or 0)]
+    others = {"masks": masks, "count": counts}
+    return {**found, **{role: names[0] for role, names in others.items() if len(names) == 1}}
+
+
+def _is_count(summary: GraphSummary, name: str, rows: int) -> bool:
+    """Returns whether an output is a single number that may be how many rows count.
+
+    Rows past it need not have a score of 0: ``tf.image.non_max_suppression_padded`` chooses the
+    first box of all in every row that it has no box for.
+    """
+    if rows < 2 or any(length != 1 for length in summary.outputs[name].shape):
+        return False
+    if summary.sample is None:
+        return not _is_float(summary.outputs[name])
+    value = summary.sample()[name]
+    return bool((value == value.round()).all() and (value >= 0).all() and (value <= rows).all())
 
 
 def _is_score(summary: GraphSummary, name: str) -> bool:
-    """Returns whether what a network answers on a picture is from 0 to 1, if there is any of it."""
+    """Returns whether values are from 0 to 1, or -1 as in rows past the last.
+
+    Where the graph does not prove it, what a network answers on a picture says so, if there is any.
+    """
+    proven = _range(summary, name)
+    if not proven.whole and proven.low >= -1 and proven.high <= 1:
+        return True
     if summary.sample is None:
         return False
     values = summary.sample()[name]
