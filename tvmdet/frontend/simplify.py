@@ -10,10 +10,11 @@ import warnings
 import onnx
 import onnx.shape_inference
 import onnxslim
+from onnx import helper
 
 from tvmdet.errors import ModelError
 from tvmdet.frontend.infer_shapes import infer_shapes
-from tvmdet.frontend.onnx_tools import first_line, name_nodes
+from tvmdet.frontend.onnx_tools import first_line, iter_graphs, name_nodes
 from tvmdet.steps import reached
 
 __all__ = ["simplify"]
@@ -30,6 +31,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    _make_returned_constants(copy)
     reached("onnxslim simplifies the network")
     logger = logging.getLogger("onnxslim")
     if not logger.handlers:
@@ -51,6 +53,20 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     name_nodes(slimmed.graph)
     _forget_wrong_shapes(slimmed)
     return slimmed
+
+
+def _make_returned_constants(model: onnx.ModelProto) -> None:
+    """Lets nodes make the constants that inner graphs return, in place.
+
+    onnxslim loses initializers of a graph that no node reads. tf2onnx returns those: what a loop
+    over pictures finds to be the same for each of them, such as the size that it resizes to.
+    """
+    for graph in list(iter_graphs(model.graph))[1:]:
+        returned = {value.name for value in graph.output}
+        for tensor in [one for one in graph.initializer if one.name in returned]:
+            made = helper.make_node("Constant", [], [tensor.name], value=tensor)
+            graph.initializer.remove(tensor)
+            graph.node.insert(0, made)
 
 
 def _forget_wrong_shapes(model: onnx.ModelProto) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx_models import Graph
 from rows import check, chosen, ints, make
 
 from tvmdet.errors import ShapeError
 from tvmdet.frontend.bounded import bound_shapes
 from tvmdet.frontend.limits import Limits
+from tvmdet.frontend.simplify import simplify
 
 
 def _body(
@@ -104,3 +105,20 @@ def test_loop_that_would_not_end_is_refused() -> None:
     trips = graph.constant(2**40, np.int64)
     with pytest.raises(ShapeError, match=r"rounds of 2 nodes are more than 1000 nodes"):
         bound_shapes(_counting(trips, graph), Limits(max_nodes=1000))
+
+
+def test_what_a_loop_finds_to_be_the_same_for_every_picture_survives_onnxslim() -> None:
+    # tf.map_fn over pictures returns the size that it resized each of them to: an initializer.
+    graph = Graph()
+    graph.nodes.append(helper.make_node("Identity", ["held"], ["goes_on"]))
+    result = _picture_rows(graph, "number")
+    body = _body(
+        graph,
+        {"number": TensorProto.INT64, "held": TensorProto.BOOL},
+        {"goes_on": TensorProto.BOOL, result: TensorProto.FLOAT, "size": TensorProto.INT32},
+        0,
+    )
+    body.initializer.append(numpy_helper.from_array(np.array([12, 7], np.int32), "size"))
+    rows = graph.node("Loop", graph.constant(2, np.int64), "", body=body, outputs=2)
+    bounded = check(simplify(make(graph, [rows, f"{rows}.1"], {"x": [2, 7]})))
+    assert "Loop" not in [node.op_type for node in bounded.model.graph.node]
