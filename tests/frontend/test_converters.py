@@ -82,6 +82,7 @@ CASES = [
     ("mul last axis", _binary("Mul", np.arange(7.0)), {"multiply": 1}),
     ("div vector", _binary("Div", [6.0]), {"divide": 1}),
     ("pad", _pad, {"nn.pad": 1}),
+    ("split into one part", _unary("Split", axis=1), {}),
     ("tile", lambda g: g.node("Tile", "x", g.constant([1, 2, 1, 3], np.int64)), {"tile": 1}),
 ]
 

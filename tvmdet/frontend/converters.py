@@ -130,6 +130,25 @@ class _Pad(onnx_frontend.Pad):  # type: ignore[misc]
         return super()._impl_v19(bb, inputs, attr, params) if plain is None else plain
 
 
+class _Split(onnx_frontend.Split):  # type: ignore[misc]
+    """The value itself where it is split into one part, which TVM makes a tuple of one.
+
+    TensorFlow's ``unstack`` of a batch of one picture is such a Split.
+    """
+
+    @classmethod
+    def _impl_v1(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
+        if attr["tvm_custom"]["num_outputs"] == 1:
+            return inputs[0]
+        return super()._impl_v1(bb, inputs, attr, params)
+
+    @classmethod
+    def _impl_v13(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
+        if attr["tvm_custom"]["num_outputs"] == 1:
+            return inputs[0]
+        return super()._impl_v13(bb, inputs, attr, params)
+
+
 class _Tile(onnx_frontend.Tile):  # type: ignore[misc]
     """``relax.op.tile`` for constant repeats."""
 
@@ -156,6 +175,7 @@ OWN_CONVERTERS: dict[str, type] = {
     "Pad": _Pad,
     "ScatterND": ScatterND,
     "RoiAlign": RoiAlign,
+    "Split": _Split,
     "Tile": _Tile,
 }
 
