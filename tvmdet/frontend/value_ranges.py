@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -213,6 +213,25 @@ def _cast(step: _Step) -> list[Columns]:
     return [tuple(_floor_range(one) for one in step.columns(0))]
 
 
+def _true_or_not(_step: _Step) -> list[Columns]:
+    return [_TRUTH]
+
+
+def _summed(step: _Step) -> list[Columns]:
+    """As many numbers of the value's range as are added up to one."""
+    listed = step.constant(1)
+    axes = step.attribute("axes", None) if listed is None else listed.tolist()
+    computed = listed is None and len(step.node.input) > 1
+    if computed or step.node.input[0] not in step.shapes:
+        return [_UNKNOWN]
+    shape = step.shape(0)
+    if not axes and step.attribute("noop_with_empty_axes", 0):
+        return _same(step)
+    count = math.prod(shape[axis] for axis in axes or range(len(shape)))
+    one = _union(*step.columns(0))
+    return [(replace(one, low=_product(one.low, count), high=_product(one.high, count)),)]
+
+
 def _floor_range(one: Range) -> Range:
     low = math.floor(one.low) if math.isfinite(one.low) else one.low
     high = math.ceil(one.high) if math.isfinite(one.high) and not one.whole else one.high
@@ -402,21 +421,30 @@ _RULES: dict[str, Callable[[_Step], list[Columns]]] = {
     **dict.fromkeys(("Ceil", "Floor", "Round"), _floor),
     **dict.fromkeys(("ScatterElements", "ScatterND"), _scattered),
     "Add": _arithmetic(lambda a, b: a + b),
+    "And": _true_or_not,
     # What a NonMaxSuppression becomes, tvmdet.frontend.bounded.suppression: rows, and which count.
     "BoundedNonMaxSuppression": lambda step: [*_suppressed(step), _TRUTH],
     "Cast": _cast,
     "Clip": _clipped,
     "Concat": _concatenated,
     "Div": _divided,
+    "Equal": _true_or_not,
     "Exp": lambda _step: [(Range(low=0.0, high=math.inf),)],
     "Gather": _gathered,
+    "Greater": _true_or_not,
+    "GreaterOrEqual": _true_or_not,
+    "Less": _true_or_not,
+    "LessOrEqual": _true_or_not,
     "Max": _extreme(max),
     "Min": _extreme(min),
     "Mod": _remainder,
     "Mul": _arithmetic(_product),
     "NonMaxSuppression": _suppressed,
     "NonZero": _non_zero,
+    "Not": _true_or_not,
+    "Or": _true_or_not,
     "Range": _counted,
+    "ReduceSum": _summed,
     "Relu": _positive,
     "Slice": _sliced,
     "Split": _split,

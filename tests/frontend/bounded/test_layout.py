@@ -201,3 +201,48 @@ def test_fixed_dimension_against_an_open_one_is_refused() -> None:
     output = graph.node("Add", some_rows(graph), graph.constant(np.ones((3, 2, 3))))
     with pytest.raises(ShapeError, match=r"\(Add\): a dimension of 3 meets one whose size"):
         bound_shapes(make(graph, [output], {"x": [8, 2, 3]}), Limits())
+
+
+@pytest.mark.parametrize("rows", [8, 11])
+@pytest.mark.parametrize("first", [False, True], ids=["after them", "before them"])
+def test_rows_filled_up_to_a_fixed_number(rows: int, first: bool) -> None:
+    # TensorFlow: tf.concat([chosen, tf.zeros(most - tf.shape(chosen)[0])], 0), then by a fixed row.
+    graph = Graph()
+    table = graph.node("Reshape", some_rows(graph), ints(graph, -1, 6))
+    count = graph.node("Gather", graph.node("Shape", table), ints(graph, 0))
+    missing = graph.node("Sub", ints(graph, rows), count)
+    shape = graph.node("Concat", missing, ints(graph, 6), axis=0)
+    filling = graph.node("Expand", graph.constant(np.float32(2.0)), shape)
+    parts = [filling, table] if first else [table, filling]
+    joined = graph.node("Concat", *parts, axis=0)
+    weights = graph.constant(np.arange(rows, dtype=np.float32).reshape(rows, 1))
+    output = graph.node("Mul", joined, weights)
+    bounded = check(make(graph, [output], {"x": [8, 2, 3]}))
+    assert not bounded.opened
+
+
+def test_rows_up_to_a_number_that_is_counted() -> None:
+    # TensorFlow's Object Detection API: tf.range(tf.reduce_sum(tf.cast(scores >= 0, tf.int32))),
+    # cut to the most that are wanted, which tf2onnx writes as a sum of products.
+    graph = Graph()
+    marks = graph.node("GreaterOrEqual", "x", graph.constant(np.float32(0.0)))
+    numbers = graph.node("Cast", marks, to=6)
+    count = graph.node("ReduceSum", numbers, ints(graph, 0), keepdims=0)
+    most = graph.constant(5, np.int32)
+    above = graph.node("Greater", count, most)
+    cut = graph.node("Mul", graph.node("Cast", above, to=6), most)
+    kept = graph.node("Mul", graph.node("Cast", graph.node("Not", above), to=6), count)
+    stop = graph.node("Add", cut, kept)
+    zero, one = graph.constant(0, np.int32), graph.constant(1, np.int32)
+    rows = graph.node("Range", zero, stop, one)
+    output = graph.node("Gather", graph.node("TopK", "x", ints(graph, 8), outputs=2), rows)
+    check(make(graph, [output], {"x": [8]}))
+
+
+def test_rows_up_to_a_number_without_a_bound_are_refused() -> None:
+    graph = Graph()
+    total = graph.node("ReduceSum", "x", ints(graph, 0), keepdims=0)
+    stop = graph.node("Cast", graph.node("Abs", total), to=7)
+    rows = graph.node("Range", graph.constant(0, np.int64), stop, graph.constant(1, np.int64))
+    with pytest.raises(ShapeError, match="its bounds are computed from the image"):
+        bound_shapes(make(graph, [rows], {"x": [8]}), Limits())

@@ -38,6 +38,19 @@ def test_pad_to_a_fixed_size(rows: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [8, 11])
+def test_pad_to_a_fixed_size_by_a_rectified_rest(rows: int) -> None:
+    # tf2onnx's NonMaxSuppression with pad_to_max_output_size: relu of K - n, in floats.
+    graph = Graph()
+    table = graph.node("Reshape", some_rows(graph), ints(graph, -1, 6))
+    missing = graph.node("Cast", graph.node("Sub", ints(graph, rows), size_of(graph, table)), to=1)
+    missing = graph.node("Cast", graph.node("Relu", missing), to=7)
+    pads = graph.node("Concat", ints(graph, 0, 0), missing, ints(graph, 0), axis=0)
+    output = graph.node("Pad", table, pads)
+    bounded = check(make(graph, [output], {"x": [8, 2, 3]}))
+    assert not bounded.opened
+
+
+@pytest.mark.parametrize("rows", [8, 11])
 def test_pad_flattened_to_a_fixed_size(rows: int) -> None:
     # Ultralytics since 8.4: pad(found.reshape(-1), (0, (most - len(found)) * c)).reshape(most, c).
     graph = Graph()

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.reference
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tvmdet.errors import ModelError
 from tvmdet.frontend.onnx_tools import constants_of, first_line
+from tvmdet.frontend.value_ranges import value_ranges
 
 __all__ = ["Emitter"]
 
@@ -145,6 +146,26 @@ class Emitter:
         for name, kind in zip(node.output, types, strict=True):
             self._types[name] = kind
         return tuple(node.output)
+
+    def largest(self, name: str) -> float:
+        """Returns the largest number that a value can hold, as far as its nodes prove it."""
+        makers = {output: node for node in self.nodes for output in node.output}
+        wanted, known = [name], {name}
+        while wanted:
+            made = makers.get(wanted.pop())
+            # Of a bool it is known that it is 0 or 1, whatever it was compared from.
+            if made is not None and self.dtype(made.output[0]) != TensorProto.BOOL:
+                news = {one for one in made.input if one} - known
+                known |= news
+                wanted += news
+        model = onnx.ModelProto()
+        model.graph.node.extend(n for n in self.nodes if known.intersection(n.output))
+        for constant in sorted(known & set(self._constants)):
+            array = self._constants[constant]
+            model.graph.initializer.append(numpy_helper.from_array(array, constant))
+        model.graph.output.append(onnx.ValueInfoProto(name=name))
+        shapes = {one: self.shape(one) for one in known}
+        return max(one.high for one in value_ranges(model, shapes)[name])
 
     def weights(self) -> list[onnx.TensorProto]:
         """Returns the constants that were added."""

@@ -30,6 +30,9 @@ def _gather(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> l
     assert indices is not None
     axis = int(attribute(node, "axis", 0)) % data.rank
     old = data.symbols[axis]
+    if indices.rank == 1 and indices.iota_axis == 0 and indices.shape[0] > data.shape[axis]:
+        # A range up to a number that is counted: there are no more rows than can be taken.
+        indices = rw.compacted(indices, 0, data.shape[axis])
     symbols = [*data.symbols[:axis], *indices.symbols, *data.symbols[axis + 1 :]]
     if indices.rank == 1 and _enumerates(indices, 0, data.shape[axis], old):
         # All rows in order, some of them not real: nothing moves.

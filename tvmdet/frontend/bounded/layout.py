@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper
 
 from tvmdet.frontend.bounded.attributes import attribute, axes_of
 from tvmdet.frontend.bounded.errors import blocked
@@ -224,7 +224,27 @@ def _concat(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> l
         symbols.append(values[0].symbols[at])
     name = rw.emit.node("Concat", *(rw.tensor(value) for value in values), axis=axis)
     in_range = all(value.in_range for value in values)
-    return [rw.value(name, symbols, space=space, in_range=in_range)]
+    result = rw.value(name, symbols, space=space, in_range=in_range)
+    together = _rows_together(rw, values, axis)
+    if together is None or result.symbols[axis] is None or together > result.shape[axis]:
+        return [result]
+    front = rw.compacted(result, axis, together)
+    symbols[axis] = None
+    return [rw.value(rw.tensor(front), symbols, space=space, in_range=in_range)]
+
+
+def _rows_together(rw: Rewriter, values: Sequence[Value], axis: int) -> int | None:
+    """Returns how many rows two values have together where one has n of them, the other K - n.
+
+    So TensorFlow fills up what a suppression chose: ``tf.concat([chosen, tf.zeros(K - n)], 0)``.
+    """
+    sizes = [extent_of(value.shape[axis], value.symbols[axis]) for value in values]
+    for size, other in (sizes, sizes[::-1]) if len(sizes) == 2 else ():
+        if isinstance(size, Extent) and size in rw.rests:
+            whole, less = rw.rests[size]
+            if less == other:
+                return whole
+    return None
 
 
 def joined(rw: Rewriter, parts: Sequence[tuple[int, Symbol | None]]) -> Symbol | None:
@@ -427,14 +447,37 @@ def _constant_of_shape(
     return [rw.value(name, [symbol for _, symbol in dimensions])]
 
 
+def _rows_up_to(rw: Rewriter, node: onnx.NodeProto, stop: Value) -> tuple[int, Symbol | None]:
+    """Returns as many rows as the network counts, at most as many as its graph can.
+
+    So TensorFlow's Object Detection API takes the rows that are left of those that it chose:
+    ``tf.range(tf.reduce_sum(tf.cast(scores >= 0, tf.int32)))``.
+    """
+    name = rw.tensor(rw.numbers(stop))
+    most = rw.emit.largest(name)
+    if stop.is_open or not 1 <= most <= rw.limits.max_rows:
+        raise blocked(node, "its bounds are computed from the image")
+    count = rw.emit.node("Cast", name, to=TensorProto.INT64)
+    symbol = rw.first(rw.emit.node("Reshape", count, rw.emit.constant([], np.int64)), int(most))
+    return symbol.bound, symbol
+
+
 @rule("Range")
 def _range(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> list[Value]:
+    bounds = [value for value in inputs if value is not None]
+    if all(value.name is not None and rw.array(value) is not None for value in bounds):
+        return [rw.plain(rw.emit.copy(node, [rw.tensor(value) for value in bounds])[0])]
     start, stop, step = (rw.sizes(value) for value in inputs)
-    if start is None or stop is None or step is None or start.item() != 0 or step.item() != 1:
+    if start is None or step is None or start.item() != 0 or step.item() != 1:
         raise blocked(node, "its bounds are computed from the image")
     assert inputs[1] is not None
-    rows, symbol = rw.dimension(stop.item())
+    if stop is None:
+        rows, symbol = _rows_up_to(rw, node, inputs[1])
+    else:
+        rows, symbol = rw.dimension(stop.item())
     dtype = helper.tensor_dtype_to_np_dtype(inputs[1].dtype)
     name = rw.emit.constant(np.arange(rows), dtype)
     space = symbol if symbol is not None and not symbol.prefix else None
-    return [rw.value(name, [symbol], space=space, iota_axis=0, grid=(rows,), in_range=True)]
+    return [
+        rw.value(name, [symbol], space=space, iota_axis=0, grid=(rows,), in_range=stop is not None)
+    ]

@@ -25,7 +25,7 @@ RULES: dict[str, Rule] = {}
 
 # Always through their rule: what they return depends on the image even when their inputs' sizes
 # do not.
-SOURCES = ("Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "Unique")
+SOURCES = ("Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Range", "Scan", "Unique")
 _READ_SIZES = ("Shape", "Size")
 _LARGEST_SIZES = 64  # elements: longer vectors of integers are no shapes
 

@@ -31,7 +31,9 @@ _INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 # Before opset 12 Min and Max took no whole numbers: exporters compare sizes as floats, which are
 # whole again after that. What only moves such floats is followed, and no other arithmetic.
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
+_COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _FLOAT_OPERATORS = (
+    *_COMPARISONS,
     "Cast",
     "Clip",
     "Concat",
@@ -41,11 +43,11 @@ _FLOAT_OPERATORS = (
     "Min",
     "ReduceMax",
     "ReduceMin",
+    "Relu",
     "Reshape",
     "Squeeze",
     "Unsqueeze",
 )
-_COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _LARGEST_WHOLE = 1 << 24  # every whole number up to it is a float32
 _MOST_HOT = 1 << 12  # elements of a OneHot of sizes; a file may ask for any depth
 
@@ -435,6 +437,7 @@ _OPERATORS: dict[str, Callable[..., np.ndarray | None]] = {
     "ReduceMin": _reduce,
     "ReduceProd": _reduce,
     "ReduceSum": _reduce,
+    "Relu": lambda rw, node, known: _clip(rw, node, [known[0], np.zeros((), object)]),
     "Reshape": _reshape,
     "Slice": _slice,
     "Squeeze": _reshape,
