@@ -17,6 +17,7 @@ from detections_samples import (
 )
 from head_tools import summary_of
 
+from tvmdet.frontend.recognise import recognise
 from tvmdet.heads import GraphSummary, TensorSummary, get_head
 from tvmdet.heads.base import Normalisation, Question
 
@@ -70,7 +71,22 @@ def test_other_detections_ask_where_a_picture_lies() -> None:
     assert tomllib.loads(found.spec_text)["input"]["pad_position"] == "top_left"
 
 
-LABELLED = {"labels": ["a", "b"], "options": {"label_offset": 1}}
+LABELLED = {
+    "labels": ["a", "b"],
+    "options": {"label_offset": 1},
+    "input": {"resize": "letterbox"},
+}
+
+
+def test_the_resizer_of_the_object_detection_api_is_asked_for() -> None:
+    """Its SSDs stretch what its Faster R-CNNs and CenterNets keep the aspect ratio of."""
+    given = {key: value for key, value in LABELLED.items() if key != "input"}
+    found = get_head("detections").examine(tensorflow(), (64, 96), given)
+    assert isinstance(found, Question)
+    told = tomllib.loads(found.spec_text)
+    assert recognise(tensorflow(), (64, 96), {**given, **told}).spec.input.resize == "stretch"
+    spec = claimed(tensorflow(), LABELLED)
+    assert (spec.input.resize, spec.input.pad_position) == ("letterbox", "top_left")
 
 
 @pytest.mark.parametrize(

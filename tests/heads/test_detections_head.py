@@ -37,6 +37,8 @@ from tvmdet.heads import GraphSummary, Recognition, TensorSummary, get_head
 from tvmdet.heads.base import BOX_MASKS, Normalisation, Question, Range
 from tvmdet.heads.paddledetection import ARCH
 
+STRETCHED = {"resize": "stretch"}
+
 
 @pytest.mark.parametrize(
     ("summary", "given", "columns", "frame", "labels", "offset"),
@@ -149,8 +151,8 @@ from tvmdet.heads.paddledetection import ARCH
         (joined(YOLOV7, rank=2), {}, "batch x1 y1 x2 y2 class score", "pixels", 2, 0),
         (joined(YOLO_NAS, rank=2), {}, "batch x1 y1 x2 y2 score class", "pixels", 2, 0),
         (joined(PADDLE, rank=2), TOLD, "class score x1 y1 x2 y2", "pixels", 2, 0),
-        (tensorflow(), {"labels": ["a"], "options": {"label_offset": 1}}, "y1 x1 y2 x2",
-         "normalized", 1, 1),
+        (tensorflow(), {"labels": ["a"], "options": {"label_offset": 1}, "input": STRETCHED},
+         "y1 x1 y2 x2", "normalized", 1, 1),
         (
             summary_of(
                 {"bboxes": (1, 7, 4), "labels": (1, 7), "scores": (1, 7)},
@@ -294,6 +296,7 @@ def test_asks_or_refuses(summary: GraphSummary, given: Mapping[str, Any], reason
         torchvision(output_ranges={}),
         torchvision(more={"masks": (7, 1, 40, 40)}),
         summary_of(RT_DETR, output_ranges={"labels": (number_range(4),)}, normalisation=INSIDE),
+        tensorflow(output_ranges={"detection_classes:0": (number_range(4),)}),
     ],
 )
 def test_what_is_asked_for_settles_it(summary: GraphSummary) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "ends_in_scores",
     "is_easydeploy",
     "is_keras_yolo",
+    "is_object_detection_api",
     "is_tensorrt_yolo",
     "is_yolo_nas",
     "is_yolo_nas_pose",
@@ -125,8 +126,7 @@ def _convention(
     names = frozenset(map(plain_name, summary.outputs))
     name, rank = plain_name(found.boxes), len(summary.outputs[found.boxes].shape)
     if name == "detection_boxes":
-        extra = {"raw_detection_boxes", "detection_multiclass_scores"}
-        if "tf2onnx" in summary.producer or extra & names:
+        if is_object_detection_api(summary, found):
             who = "as in the TensorFlow Object Detection API"
             return ("y1", "x1", "y2", "x2"), "normalized", who
         return None
@@ -147,6 +147,14 @@ def _convention(
         if rank == 2 and _is_whole_detector(summary, found, proven):
             return _CORNERS, "pixels", "as torchvision and Detectron2"
     return None
+
+
+def is_object_detection_api(summary: GraphSummary, found: DetectionOutputs) -> bool:
+    """Returns whether outputs are those of the TensorFlow Object Detection API."""
+    names = set(map(plain_name, summary.outputs))
+    extra = {"raw_detection_boxes", "detection_multiclass_scores"}
+    named = plain_name(found.boxes) == "detection_boxes"
+    return named and ("tf2onnx" in summary.producer or bool(extra & names))
 
 
 def is_yolo_nas(summary: GraphSummary) -> bool:
@@ -251,5 +259,5 @@ def _ask(
         reason,
         spec_text='family = "detections"\n[options]\n'
         f'box_frame = "{frame}"                    # or "{other}"\n'
-        f"columns = [{listed}]      # or another order, or cx cy w h",
+        f"columns = [{listed}]      # or y1 x1 y2 x2 (TensorFlow), cx cy w h, x1 y1 w h",
     )

@@ -11,6 +11,7 @@ from tvmdet.heads.detection_frames import (
     SUPPRESSION,
     is_easydeploy,
     is_keras_yolo,
+    is_object_detection_api,
     is_tensorrt_yolo,
     is_yolo_nas,
     is_yolo_nas_pose,
@@ -32,6 +33,13 @@ from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 __all__ = ["detections_input"]
 
 _TOP_LEFT = {"resize": "letterbox", "pad_position": "top_left"}
+# A picture that comes in the size that its network resizes to shows nothing of how it does that.
+_ASK_RESIZER = Question(
+    "detectors of the TensorFlow Object Detection API are given pictures stretched or with their "
+    "aspect ratio, by the image_resizer of their pipeline.config, which the graph does not say",
+    spec_text='family = "detections"\n[input]\n'
+    'resize = "stretch"    # fixed_shape_resizer; or "letterbox": keep_aspect_ratio_resizer',
+)
 
 
 def detections_input(
@@ -58,6 +66,8 @@ def detections_input(
     if summary.operators.get("TopK") and _is_detr(summary):
         return detr_input(summary, "detections", given)
     if summary.takes_bytes:
+        if is_object_detection_api(summary, found) and "resize" not in table:
+            return _ASK_RESIZER
         inner = summary.normalisation
         color = "bgr" if inner is not None and inner.reverses else "rgb"
         return {**_TOP_LEFT, "color": color}, "letterbox from the top left"
