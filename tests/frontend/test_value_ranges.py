@@ -118,6 +118,11 @@ ROWS = ((-INF, INF, False),) * 4 + ((0, 1, False), (0, 5, True))
          g.constant([-INF, 7, 7, 7, 7, 7])), ((-INF, INF, False), *((0, 7, False),) * 5)),
         (lambda g: g.node("Min", g.node("Relu", "x"), g.constant(7.0)), ((0, 7, False),)),
         (lambda g: g.node("Mod", "x", g.constant(3.0), fmod=1), ((-INF, INF, False),)),
+        # How many are greater, of five rows of six.
+        (lambda g: g.node("ReduceSum", g.node("Cast", g.node("Greater", "x", g.constant(0.0)),
+         to=1), g.constant([1, 2], int), keepdims=0), ((0, 30, True),)),
+        (lambda g: g.node("ReduceSum", _index(g), keepdims=0), ((0, 25, True),)),
+        (lambda g: g.node("ReduceSum", "x", keepdims=0), ((-INF, INF, False),)),
     ],
 )  # fmt: skip
 def test_ranges(build: Build, wanted: tuple[tuple[float, float, bool], ...]) -> None:
