@@ -128,6 +128,17 @@ def test_columns_are_followed(
     assert {at for run in found if run.is_score for at in range(run.start, run.stop)} == scores
 
 
+def test_a_single_column_is_followed() -> None:
+    """The scores of one class: an axis of one, as of a detector of faces."""
+
+    def one(graph: Graph, _raw: str, scored: str) -> str:
+        bounds = [graph.constant([value], np.int64) for value in (0, 1, 1, 1)]
+        return graph.node("Slice", scored, *bounds)
+
+    (run,) = _runs(one, 1)
+    assert (run.start, run.stop, run.is_score) == (0, 1, True)
+
+
 def test_bounds_of_arithmetic() -> None:
     sizes = [(run.low, run.high) for run in _runs(_arithmetic, 1)]
     np.testing.assert_allclose(sizes, [(0, 40), (0, 120), (math.exp(-3), math.exp(3))], rtol=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,7 @@ def _maps(**channels: int) -> dict[str, tuple[int, ...]]:
     [
         ({"box": 64, "cls": 3}, {}),
         ({"cls": 3, "sum": 1, "box": 64}, {}),
-        ({"m": 67}, {"labels": ["a", "b", "c"]}),
+        ({"m": 67}, {"labels": ["a", "b", "c"], "options": {"map_order": "boxes_first"}}),
         ({"box": 4, "cls": 3}, {"family": "yolov8_maps", "options": {"bins": 1}}),
     ],
 )
@@ -141,8 +142,7 @@ def test_classes_may_come_first_in_one_map(scores: bool) -> None:
 
 def test_order_of_one_map() -> None:
     assert _order(_joined(64, 3)) == "boxes_first"
-    assert _order(_joined(64, 64)) == "boxes_first"
-    assert _order(summary(_maps(m=67))) == "boxes_first"
+    assert _order(summary(_maps(m=67), author="Ultralytics")) == "boxes_first"
     assert _order(_joined(3, 64), map_order="boxes_first") == "boxes_first"
     with pytest.raises(InputError, match="map_order"):
         _order(_joined(3, 64), map_order="first")
@@ -151,6 +151,24 @@ def test_order_of_one_map() -> None:
 def _order(got: GraphSummary, **options: str) -> str:
     given = {"family": "yolov8_maps", "options": options}
     return str(recognise(got, SIZE, given).spec.options["map_order"])
+
+
+@pytest.mark.parametrize("got", [_joined(64, 64), summary(_maps(m=128)), summary(_maps(m=67))])
+def test_order_of_one_map_is_asked_for_where_nothing_says_it(got: GraphSummary) -> None:
+    """As many classes as distances, or maps that the graph does not join."""
+    answer = HEAD.examine(got, SIZE, {"family": "yolov8_maps"})
+    assert isinstance(answer, Question)
+    assert "nothing says which come first" in answer
+    given = tomllib.loads(answer.spec_text)
+    assert _order(got, **given["options"]) == "boxes_first"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_scores_say_the_order_of_one_map(turned: bool) -> None:
+    kinds = [(64, SCORES), (64, RAW)] if turned else [(64, RAW), (64, SCORES)]
+    runs = {(f"m{stride}", 1): columns(*kinds) for stride in (8, 16, 32)}
+    got = replace(_joined(64, 64), columns=runs)
+    assert _order(got) == ("classes_first" if turned else "boxes_first")
 
 
 @pytest.mark.parametrize("order", ["boxes_first", "classes_first"])
@@ -230,5 +248,6 @@ def test_one_map_alone_is_no_yolov8() -> None:
     answer = HEAD.examine(network, SIZE, {})
     assert isinstance(answer, str) and not isinstance(answer, Question)
     assert "of one stride, 32; this family's are of several" in answer
-    told = HEAD.examine(network, SIZE, {"family": "yolov8_maps"})
+    options = {"map_order": "boxes_first"}
+    told = HEAD.examine(network, SIZE, {"family": "yolov8_maps", "options": options})
     assert not isinstance(told, str) and len(told.spec.labels) == 61

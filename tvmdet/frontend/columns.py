@@ -49,7 +49,7 @@ class ColumnTracer:
 
     def runs(self, name: str, axis: int) -> tuple[ColumnRun, ...]:
         """Returns what is known along an axis of a value, neighbours of one kind joined."""
-        if not 2 <= self._shapes[name][axis] <= _MOST_COLUMNS:
+        if not 1 <= self._shapes[name][axis] <= _MOST_COLUMNS:
             return ()
         columns = self._columns(name, axis)
         edges = [at for at in range(1, len(columns)) if columns[at] != columns[at - 1]]

@@ -18,7 +18,7 @@ from tvmdet.heads.options import (
     strides_of,
     whole_number,
 )
-from tvmdet.heads.ultralytics import read_ultralytics, refuse_export
+from tvmdet.heads.ultralytics import is_ultralytics, read_ultralytics, refuse_export
 from tvmdet.heads.yolo_evidence import unit_input
 from tvmdet.heads.yolo_levels import find_maps
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
@@ -38,13 +38,16 @@ _OPTIONS = (*_NEEDED, "map_order")
 
 @dataclass(frozen=True, kw_only=True)
 class _Level:
-    """The outputs of one level; box and class output may be one, the classes first or last."""
+    """The outputs of one level; box and class output may be one, the classes first or last.
+
+    ``classes_first`` is None where one map holds both and nothing says in which order.
+    """
 
     stride: int
     box: str
     scores: str
     classes: int
-    classes_first: bool = False
+    classes_first: bool | None = False
 
 
 class YoloV8MapsHead(Head):
@@ -90,9 +93,9 @@ class YoloV8MapsHead(Head):
         pixels = unit_input(summary, "letterbox with grey 114", self.name, given)
         if isinstance(pixels, str):
             return pixels
-        order = choice(options, "map_order", _ORDERS) or _order(levels)
-        if order is None:
-            return "some of its maps have the classes first and some the boxes"
+        order = choice(options, "map_order", _ORDERS) or _order(levels, bins)
+        if order not in _ORDERS:
+            return order
         activation = choice(options, "score_activation", _ACTIVATIONS)
         activation = activation or _activation(summary, levels, order)
         if activation is None:
@@ -259,7 +262,7 @@ def _level(
                 spec_text=f'family = "{YoloV8MapsHead.name}"',
             )
         classes = channels - 4 * bins
-        turned = joined == [classes, 4 * bins] and classes != 4 * bins
+        turned = _are_classes_first(summary, name, classes, bins)
         return _Level(stride=stride, box=name, scores=name, classes=classes, classes_first=turned)
     named = given.get("options", {}).get("box_outputs") or ()
     boxes = [name for name, channels in maps if channels == 4 * bins]
@@ -293,10 +296,35 @@ def _activation(summary: GraphSummary, levels: list[_Level], order: str) -> str 
     return "none" if done.pop() else "sigmoid"
 
 
-def _order(levels: list[_Level]) -> str | None:
-    """Returns the order of boxes and classes in one map; None where the levels differ."""
+def _are_classes_first(summary: GraphSummary, name: str, classes: int, bins: int) -> bool | None:
+    """Returns whether one map begins with the classes, or None where nothing says so.
+
+    Said by the maps that it joins, by which of its channels are through a sigmoid, or by metadata:
+    Ultralytics has the boxes first.
+    """
+    joined = [shape[1] for shape in summary.output_maps.get(name, ())]
+    if len(joined) == 2 and joined[0] != joined[1]:
+        return joined[0] == classes
+    first = _is_score(summary, name, 0, classes)
+    if first != _is_score(summary, name, 4 * bins, classes):
+        return first
+    return False if is_ultralytics(summary.metadata) else None
+
+
+def _order(levels: list[_Level], bins: int) -> str:
+    """Returns the order of boxes and classes in one map, or why there is none, or what to ask."""
     found = {level.classes_first for level in levels}
-    return _ORDERS[found.pop()] if len(found) == 1 else None
+    if len(found) > 1:
+        return "some of its maps have the classes first and some the boxes"
+    turned = found.pop()
+    if turned is not None:
+        return _ORDERS[turned]
+    return Question(
+        f"{levels[0].box} has {4 * bins} channels of distances and {levels[0].classes} of classes, "
+        "and nothing says which come first",
+        spec_text=f'family = "{YoloV8MapsHead.name}"\n[options]\n'
+        'map_order = "boxes_first"    # Ultralytics; or "classes_first": MMYOLO',
+    )
 
 
 def _classes_first(spec: DetectorSpec) -> bool:
