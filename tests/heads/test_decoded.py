@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,14 +28,34 @@ def _summary(anchors: int = 120, classes: int = 3, **facts: Any) -> GraphSummary
 
 
 SOFTMAX = {"output_sources": {"scores": frozenset(("Softmax",))}}
+ULTRAFACE = ((8, 3), (16, 2), (32, 2), (64, 3))
+MOBILENET = ((16, 6), (32, 6), (64, 6), (100, 6), (150, 6), (300, 6))
+
+
+def _around_priors(size_hw: tuple[int, int], maps: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Corners in shares of the picture around every prior."""
+    rows = []
+    for step, per_cell in maps:
+        down, across = (-(-side // step) for side in size_hw)
+        y, x = (np.mgrid[0:down, 0:across] + 0.5) / np.reshape([down, across], (2, 1, 1))
+        corners = np.stack([x - 0.1, y - 0.1, x + 0.1, y + 0.1], axis=-1).reshape(-1, 4)
+        rows.append(np.repeat(corners, per_cell, axis=0))
+    return np.concatenate(rows)[None].astype(np.float32)
+
+
+def _priors(
+    size_hw: tuple[int, int], maps: Sequence[tuple[int, int]], classes: int
+) -> GraphSummary:
+    boxes = _around_priors(size_hw, maps)
+    return _summary(boxes.shape[1], classes, **SOFTMAX, sample=lambda: {"boxes": boxes})
 
 
 @pytest.mark.parametrize(
     ("summary", "size_hw", "labels", "iou"),
     [
-        (_summary(4420, 2, **SOFTMAX), (240, 320), 1, 0.3),
-        (_summary(17640, 2, **SOFTMAX), (480, 640), 1, 0.3),
-        (_summary(3000, 21, **SOFTMAX), (300, 300), 20, 0.45),
+        (_priors((240, 320), ULTRAFACE, 2), (240, 320), 1, 0.3),
+        (_priors((480, 640), ULTRAFACE, 2), (480, 640), 1, 0.3),
+        (_priors((300, 300), MOBILENET, 21), (300, 300), 20, 0.45),
     ],
 )
 def test_claims_what_it_knows(
@@ -65,6 +85,7 @@ def test_claims_what_it_knows(
             False,
         ),
         (_summary(), "in which order and unit boxes is", True),
+        (_summary(4420, 2, **SOFTMAX), "in which order and unit boxes is", True),
         (_summary(4421, 2, **SOFTMAX), "in which order and unit boxes is", True),
     ],
 )
@@ -73,6 +94,20 @@ def test_asks_or_refuses(summary: GraphSummary, reason: str, asks: bool) -> None
     assert isinstance(answer, str)
     assert re.search(reason, answer), answer
     assert isinstance(answer, Question) == asks
+
+
+def test_differences_to_priors_are_not_taken_for_boxes() -> None:
+    """UltraFace's files without post-processing have the names and the rows of those with it."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(1, 4420, 4)).astype(np.float32)
+    got = _summary(4420, 2, **SOFTMAX, sample=lambda: {"boxes": values})
+    answer = get_head("decoded").examine(got, (240, 320), {})
+    assert isinstance(answer, str)
+    assert not isinstance(answer, Question)
+    assert "differences to priors" in answer
+    asked = get_head("decoded").examine(got, (240, 320), {"family": "decoded"})
+    assert isinstance(asked, Question)
+    assert "in which order" in asked
 
 
 def test_what_is_asked_for_settles_it() -> None:

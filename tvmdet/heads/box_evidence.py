@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tvmdet.heads.base import GraphSummary
 
-__all__ = ["are_corners", "are_decoded", "are_shares", "pyramids"]
+__all__ = ["are_corners", "are_decoded", "are_on_priors", "are_shares", "pyramids"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -91,6 +91,33 @@ def are_shares(
         for cells in _orders(size_hw, strides, per_cell)
         if cells.shape[0] == pixels.shape[0]
     )
+
+
+def are_on_priors(
+    summary: GraphSummary, output: str, maps: Sequence[tuple[int, int, int]]
+) -> bool | None:
+    """Returns whether rows are two corners in shares of the picture, around the priors of an SSD.
+
+    Args:
+        summary: The network.
+        output: Its rows, ``[N, A, 4]``.
+        maps: Rows, columns and boxes a cell of each map, in order.
+
+    Returns:
+        False for other values, such as differences to priors; None where nothing can be run.
+    """
+    boxes = _boxes(summary, output, 2)
+    if boxes is None:
+        return None
+    parts = []
+    for index, (rows, columns, per_cell) in enumerate(maps):
+        down, across = np.mgrid[0:rows, 0:columns]
+        places = [(across + 0.5) / columns, (down + 0.5) / rows, np.full(down.shape, index)]
+        cells = np.stack([place.ravel() for place in places], axis=1).astype(np.float64)
+        parts.append(np.repeat(cells, per_cell, axis=0))
+    cells = np.concatenate(parts)
+    along = all(0.5 < _slope(cells, boxes, at) < 1.5 for at in range(4))
+    return along and bool((boxes[:, :2] <= boxes[:, 2:]).all())
 
 
 def _boxes(summary: GraphSummary, output: str, axis: int) -> Floats | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import ColumnRun, Decoded, GraphSummary, Head, Question, Recognition
-from tvmdet.heads.box_evidence import are_decoded
+from tvmdet.heads.box_evidence import are_decoded, are_on_priors
 from tvmdet.heads.decoded_joined import emit_joined, find_joined, joined_shapes
 from tvmdet.heads.detection_decoding import boxes_reference, convention_of, emit_boxes
 from tvmdet.heads.detection_outputs import BOX_COLUMNS
@@ -101,6 +101,10 @@ class DecodedHead(Head):
         if not asked and not joined and not _are_scores(summary, boxes, scores):
             return f"the values of {scores} are not proven to be from 0 to 1"
         iou = None if joined else _pytorch_ssd(summary, boxes, scores, size_hw)
+        if isinstance(iou, str):
+            if not asked:
+                return iou
+            iou = None
         known = _PRIORS if iou is not None else joined.proven if joined else {}
         told = joined.told if joined else ""
         if not known and not joined:
@@ -317,19 +321,35 @@ def _proven(
 
 def _pytorch_ssd(
     summary: GraphSummary, boxes: str, scores: str, size_hw: tuple[int, int]
-) -> float | None:
-    """Returns the authors' IoU threshold where the export is pytorch-ssd's or UltraFace's."""
+) -> float | str | None:
+    """Returns the authors' IoU threshold where the export is pytorch-ssd's or UltraFace's.
+
+    A sentence instead where the boxes are what UltraFace's published files "without postprocessing"
+    hold: differences to the priors. None for exports of others.
+    """
     sources = summary.output_sources.get(scores, frozenset())
     _, anchors, columns = summary.outputs[scores].shape
     named = (plain_name(boxes), plain_name(scores)) == ("boxes", "scores")
     if not named or sources != {"Softmax"}:
         return None
     if columns == 2:  # UltraFace: 3, 2, 2, 3 priors a cell at strides 8 to 64
-        cells = [-(-size_hw[0] // step) * -(-size_hw[1] // step) for step in (8, 16, 32, 64)]
-        priors = sum(count * per for count, per in zip(cells, (3, 2, 2, 3), strict=True))
-        return 0.3 if anchors == priors else None
-    # MobileNet: 6 priors a cell of maps 19, 10, 5, 3, 2 and 1
-    return 0.45 if anchors == 3000 and size_hw == (300, 300) else None
+        height, width = size_hw
+        levels = ((8, 3), (16, 2), (32, 2), (64, 3))
+        maps = [(-(-height // step), -(-width // step), per) for step, per in levels]
+        iou = 0.3
+    else:  # MobileNet
+        maps, iou = [(side, side, 6) for side in (19, 10, 5, 3, 2, 1)], 0.45
+    counted = anchors == sum(rows * across * per for rows, across, per in maps)
+    if not counted or (columns != 2 and size_hw != (300, 300)):
+        return None
+    decoded = are_on_priors(summary, boxes, maps)
+    if decoded is False:
+        return (
+            f"{boxes} has a row for each prior of pytorch-ssd or UltraFace, but on a picture of "
+            "shapes they are no corners around them: differences to priors, as UltraFace's files "
+            '"without_postprocessing"; take the export that has the boxes decoded'
+        )
+    return iou if decoded else None
 
 
 def _layout(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any] | None:
