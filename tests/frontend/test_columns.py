@@ -101,6 +101,12 @@ def _arithmetic(graph: Graph, raw: str, scored: str) -> str:
     return graph.node("Concat", sized, graph.node("Exp", limited), axis=1)
 
 
+def _greatest(graph: Graph, raw: str, scored: str) -> str:
+    """The best score of all classes beside the boxes, as exporters for DeepStream have it."""
+    best = graph.node("ReduceMax", scored, axes=[1], keepdims=1)
+    return graph.node("Concat", raw, best, axis=1)
+
+
 def _constant(graph: Graph, raw: str, scored: str) -> str:
     return graph.node("Concat", scored, graph.constant(np.ones((1, 1, 2, 3))), axis=1)
 
@@ -118,6 +124,7 @@ def _constant(graph: Graph, raw: str, scored: str) -> str:
         (_scattered_front, 1, {0, 1}),
         (_arithmetic, 1, set()),
         (_constant, 1, {0, 1}),
+        (_greatest, 1, {4}),
     ],
 )
 def test_columns_are_followed(

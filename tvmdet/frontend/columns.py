@@ -10,6 +10,7 @@ convolutions; bounds of the values are carried along.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -101,10 +102,13 @@ class ColumnTracer:
             "Concat": self._concatenated,
             "Expand": self._expanded,
             "Gather": self._gathered,
+            "GatherElements": self._chosen,
+            "ReduceMax": self._chosen,
             "ScatterND": self._scattered,
             "Slice": self._sliced,
             "Softmax": self._softmax,
             "Split": self._split,
+            "TopK": self._chosen,
             "Transpose": self._transposed,
         }
         return special[operator](node, name, axis) if operator in special else None
@@ -204,6 +208,15 @@ class ColumnTracer:
             columns = self._columns(node.input[0], where)
             return [columns[index] for index in indices]
         return self._columns(node.input[0], axis if axis < where else axis - rank + 1)
+
+    def _chosen(self, node: onnx.NodeProto, name: str, axis: int) -> Columns | None:
+        """Values of the first input, whichever; the places that TopK returns beside are none."""
+        if name != node.output[0]:
+            return None
+        whole = self._whole(node.input[0])
+        return [replace(whole, operators=whole.operators | {node.op_type})] * self._shapes[name][
+            axis
+        ]
 
     def _expanded(self, node: onnx.NodeProto, name: str, axis: int) -> Columns:
         return self._broadcast(node.input[0], name, axis)

@@ -121,6 +121,8 @@ def _convention(
     summary: GraphSummary, found: DetectionOutputs, proven: str | None
 ) -> tuple[tuple[str, ...], str | None, str] | None:
     """Returns the columns, the unit or None, and whose convention it is; None where none fits."""
+    if found.of_cells:
+        return found.columns, "pixels", "as they move along with the cells of a picture"
     if summary.outputs[found.boxes].shape[-1] != 4:
         return _of_columns(summary, found)
     names = frozenset(map(plain_name, summary.outputs))

@@ -71,7 +71,7 @@ def detections_input(
         inner = summary.normalisation
         color = "bgr" if inner is not None and inner.reverses else "rgb"
         return {**_TOP_LEFT, "color": color}, "letterbox from the top left"
-    is_centred = is_tensorrt_yolo(summary, found) or is_easydeploy(summary)
+    is_centred = found.of_cells or is_tensorrt_yolo(summary, found) or is_easydeploy(summary)
     place, other = ("top_left", "center")[:: -1 if is_centred else 1]
     if "mean" in table and "std" in table:
         shown = "letterbox, centred" if is_centred else "letterbox from the top left"

@@ -9,7 +9,7 @@ scores lie between 0 and 1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvmdet.errors import InputError
@@ -123,6 +123,7 @@ class DetectionOutputs:
         prototypes: Name of the pictures that an image's masks are mixed from, or the empty string;
             further columns of the boxes are the coefficients.
         rows: Rows of an image.
+        of_cells: Whether there is a row for every cell, so that nothing was suppressed.
         why: A line for people.
     """
 
@@ -134,6 +135,7 @@ class DetectionOutputs:
     masks: str = ""
     prototypes: str = ""
     rows: int
+    of_cells: bool = False
     why: str
 
 
@@ -324,7 +326,7 @@ def _columns(
     if width == 5 and "classes" in of_rows and plain_name(boxes) == "dets":
         line = f"{boxes} has the columns x1 y1 x2 y2 score, as MMDeploy's exports"
         return (*_CORNERS, "score"), f"{line}; {of_rows['classes']} has the class numbers"
-    ranges = summary.output_ranges.get(boxes, ())[:width]
+    ranges = _column_ranges(summary, boxes)[:width]
     if flat_pose_points(summary):
         flat = ("batch", *_CORNERS, "score")
         return flat, f"{boxes} has the columns {' '.join(flat)}, as YOLO-NAS's flat poses"
@@ -353,6 +355,17 @@ def _columns(
             else Question(reason, spec_text=_spec_text(summary, width, ranges))
         )
     return f"{boxes} is {value}, and no scores and class numbers of its rows are among the outputs"
+
+
+def _column_ranges(summary: GraphSummary, name: str) -> tuple[Range, ...]:
+    """Returns what each column of rows can be, by the values' ranges and by the columns' makers."""
+    ranges = list(summary.output_ranges.get(name, ()))
+    for run in summary.column_runs(name, -1, 0, len(ranges)):
+        for at in range(run.start, run.stop):
+            one = ranges[at]
+            low, high = max(one.low, run.low), min(one.high, run.high)
+            ranges[at] = replace(one, low=low, high=high)
+    return tuple(ranges)
 
 
 def _spec_text(summary: GraphSummary, width: int, ranges: tuple[Range, ...]) -> str:

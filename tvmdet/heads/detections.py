@@ -17,6 +17,7 @@ from tvmdet.heads.base import (
     Question,
     Recognition,
 )
+from tvmdet.heads.detection_cells import ask_whether_to_suppress, with_cells
 from tvmdet.heads.detection_decoding import (
     check_options,
     decode_detections,
@@ -87,6 +88,9 @@ class DetectionsHead(Head):
         found = find_detection_outputs(summary, options, columns_of_points, oriented=oriented)
         if isinstance(found, str):
             return self._ask_which_to_keep(summary, size_hw, given) or found
+        found = with_cells(summary, found, size_hw)
+        if isinstance(found, str):
+            return found
         frame = box_frame(summary, found, size_hw, options)
         if isinstance(frame, str):
             return frame
@@ -98,6 +102,10 @@ class DetectionsHead(Head):
             return labels
         names, offset, labels_line = labels
         values = detections_input(summary, found, given)
+        further = values if isinstance(values, Question) else None
+        asked = ask_whether_to_suppress(found, given, further)
+        if asked is not None:
+            return asked
         if isinstance(values, str):
             return values
         masks = _mask_spec(summary, found, size_hw, given)
