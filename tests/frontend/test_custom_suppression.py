@@ -292,6 +292,23 @@ def test_what_takes_their_place_is_bounded(operator: str, opset: int, tmp_path: 
     assert set(imported.output_names) >= {f"out{at}" for at in range(outputs)}
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_labels_of_mmdeploy_have_the_type_that_the_model_gives_them(listed: bool) -> None:
+    """PyTorch's 64 bits: MMDeploy reshapes them before they are an output."""
+    model = _model("TRTBatchedNMS", 2, [1, _BOXES, 4])
+    model.graph.node.append(helper.make_node("Identity", ["out1"], ["labels"], "last"))
+    model.graph.output[1].CopyFrom(
+        helper.make_tensor_value_info("labels", TensorProto.INT64, [1, 100])
+    )
+    if listed:
+        value = helper.make_tensor_value_info("out1", TensorProto.INT64, [1, 100])
+        model.graph.value_info.append(value)
+    inferred = onnx.shape_inference.infer_shapes(
+        replace_custom_suppressions(model), strict_mode=True
+    )
+    assert inferred.graph.output[1].type.tensor_type.elem_type == TensorProto.INT64
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

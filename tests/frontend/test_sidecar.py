@@ -69,6 +69,8 @@ def test_mmdeploys_files_belong_by_the_net_they_name(tmp_path: Path) -> None:
     found = find_sidecar(tmp_path / "detector.onnx")
     assert found.files == ("deploy.json", "pipeline.json")
     assert found.hints == {"mmdeploy.model": "retinanet"}
+    _write(tmp_path, deploy=_deploy("detector.engine"))  # what TensorRT makes of it
+    assert find_sidecar(tmp_path / "detector.onnx").files == found.files
 
 
 @pytest.mark.parametrize(

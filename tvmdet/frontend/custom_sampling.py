@@ -19,6 +19,7 @@ from onnx import helper
 from tvmdet.counted import counted
 from tvmdet.errors import ModelError, UnsupportedOperatorError
 from tvmdet.frontend.bounded.attributes import attribute
+from tvmdet.frontend.custom_regions import gather_top_k, pool_levels
 from tvmdet.frontend.onnx_tools import (
     DEFAULT_DOMAINS,
     describe,
@@ -31,6 +32,7 @@ __all__ = ["replace_custom_sampling"]
 
 _DOMAINS = ("mmdeploy", "mmcv")
 _GRID_SAMPLE_OPSET, _DEFORM_CONV_OPSET = 16, 19
+_GATHER_OPSET, _ALIGNED_OPSET = 13, 16  # GatherND with batch_dims, RoiAlign with half pixels
 # PyTorch's numbers of them (aten/src/ATen/native/GridSamplerUtils.h); opset 20 renamed two.
 _RENAMED_OPSET = 20
 _MODES = ("bilinear", "nearest", "bicubic")
@@ -61,18 +63,30 @@ def replace_custom_sampling(path: Path, model: onnx.ModelProto) -> onnx.ModelPro
     else:
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
-    for node in copy.graph.node:
-        if _is_known(node):
-            _, counts, rewrite = _OPERATORS[node.op_type]
-            if len(node.input) not in counts:
-                raise UnsupportedOperatorError(
-                    f"{describe(node)} has {counted(len(node.input), 'input')}; allowed: "
-                    f"{' or '.join(map(str, counts))}; export it again with MMDeploy"
-                )
-            rewrite(node, max(opset, least))
+    nodes = [new for node in copy.graph.node for new in _rewritten(node, max(opset, least))]
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
     drop_domains(copy)
     name_nodes(copy.graph)
     return copy
+
+
+def _rewritten(node: onnx.NodeProto, opset: int) -> list[onnx.NodeProto]:
+    """Returns what takes a node's place: a copy of itself unless it is one of MMDeploy's."""
+    if not _is_known(node):
+        same = onnx.NodeProto()
+        same.CopyFrom(node)
+        return [same]
+    _, counts, rewrite = _OPERATORS[node.op_type]
+    if len(node.input) not in counts:
+        allowed = (
+            f"{counts[0]} to {counts[-1]}" if len(counts) > 2 else " or ".join(map(str, counts))
+        )
+        raise UnsupportedOperatorError(
+            f"{describe(node)} has {counted(len(node.input), 'input')}; allowed: {allowed}; export "
+            "it again with MMDeploy"
+        )
+    return rewrite(node, opset)
 
 
 def _is_known(node: onnx.NodeProto) -> bool:
@@ -95,21 +109,20 @@ def _raised(
         ) from error
 
 
-def _become(
+def _standard(
     node: onnx.NodeProto, operator: str, inputs: list[str], attributes: Mapping[str, Any]
-) -> None:
-    """Turns a node into a standard one, its name and outputs kept."""
-    standard = helper.make_node(operator, inputs, list(node.output), node.name, **attributes)
-    node.CopyFrom(standard)
+) -> list[onnx.NodeProto]:
+    """Returns the standard node of a name and outputs that are kept."""
+    return [helper.make_node(operator, inputs, list(node.output), node.name, **attributes)]
 
 
-def _grid_sample(node: onnx.NodeProto, opset: int) -> None:
+def _grid_sample(node: onnx.NodeProto, opset: int) -> list[onnx.NodeProto]:
     modes = _MODES if opset < _RENAMED_OPSET else _RENAMED_MODES
     mode = _named(node, "interpolation_mode", modes)
     padding = _named(node, "padding_mode", _PADDINGS)
     corners = _numbers(node, "align_corners", (0,), (1,))[0]
     given = {"mode": mode, "padding_mode": padding, "align_corners": corners}
-    _become(node, "GridSample", list(node.input), given)
+    return _standard(node, "GridSample", list(node.input), given)
 
 
 def _named(node: onnx.NodeProto, key: str, names: Sequence[str]) -> str:
@@ -123,15 +136,15 @@ def _named(node: onnx.NodeProto, key: str, names: Sequence[str]) -> str:
     return names[int(number)]
 
 
-def _deform_conv(node: onnx.NodeProto, _opset: int) -> None:
+def _deform_conv(node: onnx.NodeProto, _opset: int) -> list[onnx.NodeProto]:
     data, offset, weight = node.input
-    _become(node, "DeformConv", [data, weight, offset], _convolution(node))
+    return _standard(node, "DeformConv", [data, weight, offset], _convolution(node))
 
 
-def _modulated_deform_conv(node: onnx.NodeProto, _opset: int) -> None:
+def _modulated_deform_conv(node: onnx.NodeProto, _opset: int) -> list[onnx.NodeProto]:
     data, offset, mask, weight, *bias = node.input
     inputs = [data, weight, offset, *(bias or [""]), mask]
-    _become(node, "DeformConv", inputs, _convolution(node))
+    return _standard(node, "DeformConv", inputs, _convolution(node))
 
 
 def _convolution(node: onnx.NodeProto) -> dict[str, Any]:
@@ -161,8 +174,16 @@ def _numbers(
 
 
 # The first opset that has each, the numbers of its inputs, and what rewrites it.
-_OPERATORS: dict[str, tuple[int, tuple[int, ...], Callable[[onnx.NodeProto, int], None]]] = {
+_OPERATORS: dict[
+    str, tuple[int, Sequence[int], Callable[[onnx.NodeProto, int], list[onnx.NodeProto]]]
+] = {
+    "GatherTopk": (_GATHER_OPSET, (2,), lambda node, _opset: gather_top_k(node)),
     "MMCVDeformConv2d": (_DEFORM_CONV_OPSET, (3,), _deform_conv),
     "MMCVModulatedDeformConv2d": (_DEFORM_CONV_OPSET, (4, 5), _modulated_deform_conv),
+    "MMCVMultiLevelRoiAlign": (
+        _ALIGNED_OPSET,
+        range(2, 12),
+        lambda node, _opset: pool_levels(node),
+    ),
     "grid_sampler": (_GRID_SAMPLE_OPSET, (2,), _grid_sample),
 }

@@ -12,7 +12,7 @@ overlaps by more than the IoU threshold, and return the best K over all classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,8 @@ def replace_custom_suppressions(model: onnx.ModelProto) -> onnx.ModelProto:
     copy.CopyFrom(model)
     del copy.graph.node[:]
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    values = (*model.graph.value_info, *model.graph.output)
+    declared = {value.name: value.type.tensor_type.elem_type for value in values}
     for node in model.graph.node:
         replace = CUSTOM_SUPPRESSIONS.get(node.op_type)
         if replace is None:
@@ -79,7 +81,7 @@ def replace_custom_suppressions(model: onnx.ModelProto) -> onnx.ModelProto:
             continue
         if len(node.input) < 2:
             raise _refused(node, "it has not both boxes and scores")
-        builder = _Builder(node, opset)
+        builder = _Builder(node, opset, declared)
         replace(builder, node)
         copy.graph.node.extend(builder.nodes)
         copy.graph.initializer.extend(builder.weights)
@@ -90,10 +92,11 @@ def replace_custom_suppressions(model: onnx.ModelProto) -> onnx.ModelProto:
 class _Builder:
     """Nodes that take the place of one."""
 
-    def __init__(self, node: onnx.NodeProto, opset: int) -> None:
+    def __init__(self, node: onnx.NodeProto, opset: int, declared: Mapping[str, int]) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
         self.opset = opset
+        self.declared = declared  # element types that the model gives its values
         self._prefix = node.name or node.output[0]
 
     def constant(self, values: Any, dtype: Any = np.int64) -> str:
@@ -303,7 +306,10 @@ def _return_four(
 
 
 def _mmdeploy(builder: _Builder, node: onnx.NodeProto) -> None:
-    """``TRTBatchedNMS``: ``[1, K, 5]`` with the score last, labels ``[1, K]``, box numbers."""
+    """``TRTBatchedNMS``: ``[1, K, 5]`` with the score last, labels ``[1, K]``, box numbers.
+
+    TensorRT computes labels of 32 bits; the exporter declares PyTorch's 64, in which they go on.
+    """
     settings = _Settings(
         rows=_count(node, "keep_topk", 100),
         iou_threshold=float(_number(node, "iou_threshold", 0.5)),
@@ -319,7 +325,8 @@ def _mmdeploy(builder: _Builder, node: onnx.NodeProto) -> None:
     builder.rename(builder.reshape(scored, 1, rows, 5), node.output[0])
     for made, name in zip((found.classes, found.numbers), node.output[1:], strict=False):
         wide = builder.reshape(made, 1, rows)
-        builder.rename(builder.node("Cast", wide, to=TensorProto.INT32), name)
+        wanted = builder.declared.get(name) or TensorProto.INT64
+        builder.rename(builder.node("Cast", wide, to=wanted), name)
 
 
 CUSTOM_SUPPRESSIONS: dict[str, Callable[[_Builder, onnx.NodeProto], None]] = {

@@ -157,8 +157,8 @@ def _thresholds(tasks: Sequence[Mapping[str, Any]], detail: Any, deploy: Any) ->
     """Returns thresholds of the test configuration, for exports without suppression inside."""
     codebase = detail.get("codebase_config") if isinstance(detail, Mapping) else None
     codebase = codebase if isinstance(codebase, Mapping) else {}
-    nets = [str(net.get("net")) for net in tables_in(deploy.get("models"))]
-    if codebase.get("model_type") == "end2end" or "end2end.onnx" in nets:
+    nets = [str(net.get("net")).split(".")[0] for net in tables_in(deploy.get("models"))]
+    if codebase.get("model_type") == "end2end" or "end2end" in nets:
         # The network has applied them; the head of such outputs suppresses nothing.
         return {}
     found: dict[str, Any] = {}

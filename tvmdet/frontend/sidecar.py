@@ -131,8 +131,10 @@ def _belonging(model_path: Path, folder: Path) -> list[tuple[tuple[str, ...], di
     groups = []
     deploy = _load_json(folder / _MMDEPLOY[0]) if (folder / _MMDEPLOY[0]).is_file() else {}
     nets = deploy.get("models")
+    # For TensorRT the file names the engine that MMDeploy makes of the model.
+    names = (model_path.name, f"{model_path.stem}.engine")
     if isinstance(nets, list) and any(
-        isinstance(net, Mapping) and net.get("net") == model_path.name for net in nets
+        isinstance(net, Mapping) and net.get("net") in names for net in nets
     ):
         present = [name for name in _MMDEPLOY if (folder / name).is_file()]
         groups.append((tuple(present), {name: _load_json(folder / name) for name in present}))
