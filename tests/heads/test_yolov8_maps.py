@@ -171,6 +171,23 @@ def test_scores_say_the_order_of_one_map(turned: bool) -> None:
     assert _order(got) == ("classes_first" if turned else "boxes_first")
 
 
+@pytest.mark.parametrize("bins", [1, 17])
+def test_distances_of_another_number_are_asked_for_in_rknns_form(bins: int) -> None:
+    """YOLOv6 and PP-YOLOE: told by the sum of the class scores, cut at 1."""
+    maps = _maps(box=4 * bins, cls=3, sum=1)
+    runs = {(f"cls{stride}", 1): columns((3, SCORES)) for stride in (8, 16, 32)}
+    plain = summary(maps, runs)
+    assert not isinstance(HEAD.examine(plain, SIZE, {}), Question)
+    sources = {f"sum{stride}": frozenset({"Clip"}) for stride in (8, 16, 32)}
+    got = replace(plain, output_sources=sources)
+    answer = HEAD.examine(got, SIZE, {})
+    assert isinstance(answer, Question)
+    assert f"4 x {bins} distances of YOLOv6 or PP-YOLOE" in answer
+    found = recognise(got, SIZE, tomllib.loads(answer.spec_text))
+    assert (found.spec.options["bins"], found.spec.options["score_activation"]) == (bins, "none")
+    assert_decodes(found.spec, random_outputs(got, batch=2))
+
+
 @pytest.mark.parametrize("order", ["boxes_first", "classes_first"])
 def test_the_sigmoid_is_looked_for_where_a_spec_puts_the_classes(order: str) -> None:
     """Also where the graph does not say of what maps an output was joined."""

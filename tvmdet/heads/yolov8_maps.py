@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["YoloV8MapsHead"]
 
 _BINS = 16  # distances per side of YOLOv8, YOLOv9 and YOLO11 (reg_max of their Detect module)
+_RKNN_BOXES = (4, 4 * 17)  # channels of YOLOv6 and PP-YOLOE
 _PYRAMIDS = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
 _ACTIVATIONS = ("none", "sigmoid")
 _ORDERS = ("boxes_first", "classes_first")
@@ -272,10 +273,41 @@ def _level(
     others = [(name, channels) for name, channels in maps if name not in boxes]
     if len(maps) == 3:
         others = [(name, channels) for name, channels in others if channels != 1] or others[:1]
+    if not boxes and "bins" not in given.get("options", {}):
+        question = _ask_for_bins(summary, maps)
+        if question is not None:
+            return question
     if len(boxes) != 1 or len(others) != 1:
         found = ", ".join(f"{name} with {channels} channels" for name, channels in maps)
         return f"the level of stride {stride} has {found}; this family's are 4 x {bins} and classes"
     return _Level(stride=stride, box=boxes[0], scores=others[0][0], classes=others[0][1])
+
+
+def _ask_for_bins(summary: GraphSummary, maps: list[tuple[str, int]]) -> Question | None:
+    """Asks for the distances a side where a level is RKNN's with others than YOLOv8's 16.
+
+    Its third map is the sum of the class scores, cut at 1. YOLOv6 has one distance (n, s) or 17
+    (m, l), PP-YOLOE 17: the boxes are decoded alike, but pictures are fed otherwise.
+    """
+    sources = summary.output_sources
+    sums = [name for name, channels in maps if channels == 1 and sources.get(name) == {"Clip"}]
+    boxes = [
+        (name, channels // 4)
+        for name, channels in maps
+        if channels in _RKNN_BOXES and not _is_score(summary, name)
+    ]
+    if len(maps) != 3 or len(sums) != 1 or len(boxes) != 1:
+        return None
+    name, bins = boxes[0]
+    return Question(
+        f"{name} has {4 * bins} channels beside class scores and their sum, which may be "
+        f"4 x {bins} distances of YOLOv6 or PP-YOLOE, cut for RKNN",
+        spec_text=f'family = "{YoloV8MapsHead.name}"\n[options]\nbins = {bins}\n'
+        "[input]    # YOLOv6's; PP-YOLOE's is stretched, with ImageNet's mean\n"
+        'resize = "letterbox"           # or "stretch"\n'
+        "mean = [0.0, 0.0, 0.0]         # or [123.675, 116.28, 103.53]\n"
+        "std = [255.0, 255.0, 255.0]    # or [58.395, 57.12, 57.375]",
+    )
 
 
 def _is_score(summary: GraphSummary, name: str, start: int = 0, classes: int | None = None) -> bool:
