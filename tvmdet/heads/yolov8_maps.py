@@ -289,8 +289,8 @@ def _ask_for_bins(summary: GraphSummary, maps: list[tuple[str, int]]) -> Questio
     Its third map is the sum of the class scores, cut at 1. YOLOv6 has one distance (n, s) or 17
     (m, l), PP-YOLOE 17: the boxes are decoded alike, but pictures are fed otherwise.
     """
-    sources = summary.output_sources
-    sums = [name for name, channels in maps if channels == 1 and sources.get(name) == {"Clip"}]
+    sources, cut = summary.output_sources, frozenset({"Clip"})
+    sums = [name for name, channels in maps if channels == 1 and sources.get(name) == cut]
     boxes = [
         (name, channels // 4)
         for name, channels in maps
