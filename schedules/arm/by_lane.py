@@ -12,6 +12,8 @@ lanes": load and vector pipelines) and floating-point multiply-accumulate by ele
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvmdet.schedules.common.register_tile import RegisterTile
@@ -24,6 +26,8 @@ _BETWEEN_TILES = 3
 
 class ByLane(RegisterTile):
     """Inputs are loaded as vectors of channels; see the module's text."""
+
+    broadcasts: ClassVar[bool] = False
 
     def fits(self, target: Target, pixels: int, vectors: int, *, shallow: bool = False) -> bool:
         """Returns whether the registers hold a tile: sums, a vector for each pixel, weights.

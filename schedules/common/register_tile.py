@@ -6,6 +6,8 @@ sums is held in registers, and each input is multiplied with each vector of weig
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvmdet.targets import Target
@@ -21,7 +23,13 @@ SHALLOW = 64
 
 
 class RegisterTile:
-    """Inputs are broadcast from memory one by one, as x86 can within a multiplication."""
+    """Inputs are broadcast from memory one by one, as x86 can within a multiplication.
+
+    Attributes:
+        broadcasts: Whether they are: else they are read as vectors, as weights are.
+    """
+
+    broadcasts: ClassVar[bool] = True
 
     def fits(self, target: Target, pixels: int, vectors: int, *, shallow: bool = False) -> bool:
         """Returns whether the registers of a target hold a tile and its factors.

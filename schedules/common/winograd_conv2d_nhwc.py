@@ -50,6 +50,12 @@ STAGES = ("pad", "input_columns", "input_tiles", "product", "output_rows", "outp
 
 _TAPS = 9
 
+_FETCH_AHEAD = "tvmdet.fetch_ahead"
+"""What :mod:`tvmdet.passes.fetch_ahead` looks for."""
+
+_BLOCKS_AHEAD = 2
+"""Vectors of output channels between the weights that are multiplied and those asked for."""
+
 _MOST_GROUPS = 32
 """Of blocks in a chunk: beyond, products leave L2."""
 
@@ -143,7 +149,7 @@ class WinogradConv2dNhwc(RegisterTile, Template):
         if decision["split"] == "slabs":
             schedule.compute_at(stages["input_tiles"], task, preserve_unit_loops=True)
         self._input(schedule, stages, workload, own_task=decision["split"] == "chunks")
-        row = self._products(schedule, stages["product"], lanes, decision)
+        row = self._products(schedule, stages["product"], workload, decision)
         if workload["plain_weights"]:
             self._weights(schedule, stages, row)
         _columns_first(schedule, stages["output_rows"])
@@ -232,9 +238,10 @@ class WinogradConv2dNhwc(RegisterTile, Template):
         schedule.unroll(row)
 
     def _products(
-        self, schedule: Schedule, product: SBlockRV, lanes: int, decision: Decision
+        self, schedule: Schedule, product: SBlockRV, workload: Workload, decision: Decision
     ) -> LoopRV:
         """Lays out the register tile of the products; returns the loop over a tile's rows."""
+        lanes = workload["lanes"]
         e, f, t, o, k = schedule.get_loops(product)[-5:]
         to, ti = split_overlapping(schedule, t, decision["tile"])
         oo, blocks, *vector = self.split_channels(schedule, o, decision["oc_blocks"], lanes)
@@ -247,7 +254,13 @@ class WinogradConv2dNhwc(RegisterTile, Template):
             schedule.vectorize(loop)
         schedule.unroll(blocks)
         schedule.unroll(ti)
-        self.multiply(schedule, product, schedule.decompose_reduction(product, depth[0]))
+        init = schedule.decompose_reduction(product, depth[0])
+        if self.broadcasts and not workload["plain_weights"]:
+            # Of the block after the next, or of the next tile where that has more.
+            blocks_ahead = max(_BLOCKS_AHEAD, decision["oc_blocks"])
+            ahead = blocks_ahead * int(schedule.get(depth[-1]).extent)
+            schedule.annotate(depth[-1], _FETCH_AHEAD, ahead)
+        self.multiply(schedule, product, init)
         outer, inner = schedule.split(schedule.get_loops(store)[-1], [None, lanes])
         schedule.vectorize(inner)
         schedule.unroll(outer)

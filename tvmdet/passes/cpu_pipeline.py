@@ -1,4 +1,4 @@
-"""TVM's pipeline for scheduled functions, with five passes for CPUs.
+"""TVM's pipeline for scheduled functions, with six passes for CPUs.
 
 **Parallel loops whose rounds are taken by whichever thread is free** (:func:`share_rounds`). TVM
 gives each of T threads the T-th part of a parallel loop's rounds. A thread that is slower, for its
@@ -31,6 +31,8 @@ the stack it is registers.
 
 **Tensors that begin anywhere** (:mod:`.byte_offsets`), such as one picture of a batch.
 
+**Weights that are fetched ahead** (:mod:`.fetch_ahead`).
+
 This file is also run where the package around it is not loaded (``tvmdet/tuning/worker.py``): it
 may import nothing of it but what imports nothing itself.
 """
@@ -46,6 +48,7 @@ from tvm import s_tir, tirx
 from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipeline
 
 from tvmdet.passes.byte_offsets import accept_byte_offsets
+from tvmdet.passes.fetch_ahead import fetch_ahead
 from tvmdet.passes.peel_borders import peel_borders
 from tvmdet.passes.ragged_vectors import split_cases
 
@@ -251,7 +254,7 @@ def _for_cpu() -> list[Any]:
 def _finish(func: tirx.PrimFunc, _mod: tvm.IRModule, _context: Any) -> tirx.PrimFunc:
     if not _is_for_cpu(func):
         return func
-    return share_rounds(keep_in_registers(accept_byte_offsets(func)))
+    return share_rounds(keep_in_registers(fetch_ahead(accept_byte_offsets(func))))
 
 
 def _pipeline() -> tuple[Any, Any, Any]:
