@@ -21,6 +21,7 @@ __all__ = [
     "corners_of",
     "place_corners",
     "probiou_matrix",
+    "undropped",
 ]
 
 PROBIOU_EPS = 1e-7  # as in ``batch_probiou`` of ``ultralytics/utils/metrics.py``
@@ -83,18 +84,35 @@ def probiou_matrix(
         angles_b: ``[m]``.
 
     Returns:
-        float32 ``[n, m]``.
+        float32 ``[n, m]``; 0 where a box is no number or endless.
     """
+    with np.errstate(invalid="ignore", over="ignore"):
+        return _probiou(boxes_a, angles_a, boxes_b, angles_b)
+
+
+def _probiou(
+    boxes_a: npt.ArrayLike, angles_a: npt.ArrayLike, boxes_b: npt.ArrayLike, angles_b: npt.ArrayLike
+) -> Float32:
     mean_a, spread_a = _normal_distributions(boxes_a, angles_a)
     mean_b, spread_b = _normal_distributions(boxes_b, angles_b)
     away = mean_a[:, None] - mean_b[None]
     xx, yy, xy = np.moveaxis(spread_a[:, None] + spread_b[None], -1, 0)
-    shared = xx * yy - xy**2
+    shared = np.maximum(xx * yy - xy**2, 0)
     near = (yy * away[..., 0] ** 2 + xx * away[..., 1] ** 2) / 4 - xy * away.prod(axis=-1) / 2
     own = _roots(boxes_a)[:, None] * _roots(boxes_b)[None]
     alike = np.log(shared / (4 * own + PROBIOU_EPS) + PROBIOU_EPS) / 2
     distance = np.clip(near / (shared + PROBIOU_EPS) + alike, PROBIOU_EPS, _FARTHEST)
-    return np.asarray(1 - np.sqrt(1 - np.exp(-distance) + PROBIOU_EPS), np.float32)
+    overlaps = 1 - np.sqrt(1 - np.exp(-distance) + PROBIOU_EPS)
+    return np.where(np.isnan(overlaps), 0, overlaps).astype(np.float32)
+
+
+def undropped(overlaps: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Returns which boxes no better one overlaps, whether that one stays or not.
+
+    Args:
+        overlaps: ``[n, n]``, whether two boxes overlap by more than the threshold; best first.
+    """
+    return np.flatnonzero(~np.triu(overlaps, k=1).any(axis=0))
 
 
 def _normal_distributions(

@@ -152,6 +152,18 @@ def test_a_chain_of_ties_is_a_matter_of_rounding(step: float, settled: bool) -> 
     assert swapped == (set(alone) if settled else set())
 
 
+def test_what_is_dropped_for_sure_is_no_matter_of_rounding() -> None:
+    # The first two score alike and may change places; the third is under both of them.
+    every = replace(_row(3, 0.0), scores=np.array([0.9, 0.9, 0.6], np.float32))
+    spec = PostprocessSpec(iou_threshold=0.5)
+    assert list(suppress(every, spec, 0.1, 0.5)) == [0]
+    # Found: the second and the third, as if only what is kept dropped others.
+    fits = {"compiled": np.eye(3, dtype=bool)[[1, 2]], "reference": np.eye(3, dtype=bool)[[0]]}
+    alone = [("compiled", 0), ("compiled", 1), ("reference", 0)]
+    swapped = rank_swaps(alone, fits, every, None, spec, Tolerance())
+    assert swapped == {("compiled", 0), ("reference", 0)}
+
+
 def test_what_is_around_a_turned_box_is_compared() -> None:
     every = replace(_row(1, 0.0), angles=np.array([np.pi / 4], np.float32))
     transform = ImageTransform(

@@ -58,6 +58,19 @@ def test_a_last_value_without_those_bounds_is_no_angle() -> None:
         recognise(rows(FREE), (64, 96), {})
 
 
+def test_what_is_proven_to_be_a_score_is_no_angle() -> None:
+    score = ColumnRun(start=0, stop=0, operators=frozenset({"Sigmoid"}), low=0.0, high=1.0)
+    with pytest.raises(ModelError, match="as scores are, and no angle"):
+        recognise(rows(score), (64, 96), {"oriented": True})
+    with pytest.raises(ModelError, match="as scores are, and no angle"):
+        recognise(rows(score, task="obb"), (64, 96), {})
+
+
+def test_the_spec_says_true_or_false(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="oriented is 'yes'; give true or false"):
+        oriented_detector.import_oriented(tmp_path, oriented="yes")
+
+
 def test_upright_boxes_stay_upright() -> None:
     plain = {("output0", 1): columns((4, PIXELS), (3, SCORES))}
     network = summary(ROWS, plain, names="{0: 'a', 1: 'b', 2: 'c'}")

@@ -29,7 +29,7 @@ from yolo_cases import (
 
 from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.recognise import recognise
-from tvmdet.heads import GraphSummary, Question, Recognition, get_head
+from tvmdet.heads import ColumnRun, GraphSummary, Question, Recognition, get_head
 
 HEAD = get_head("yolov5")
 # 64x96: three anchors in 96 + 24 + 6 cells
@@ -129,6 +129,19 @@ def test_areas_beside_boxes_are_another_network_and_asked_for() -> None:
     found = HEAD.examine(got, SIZE, tomllib.loads(answer.spec_text))
     assert isinstance(found, Recognition)
     assert "drive_area_seg, lane_line_seg not used: o holds the decoded boxes" in found.reasons
+
+
+@pytest.mark.parametrize(("last", "mixes"), [(SCORES, False), (RAW, True)], ids=["scores", "raw"])
+def test_one_map_as_large_as_the_picture_is_mixed_from_coefficients_only(
+    last: ColumnRun, mixes: bool
+) -> None:
+    runs = {("o", 2): columns((4, PIXELS), (2, SCORES), (2, last))}
+    answer = HEAD.examine(summary({**PLAIN, "seg": (1, 2, *SIZE)}, runs), SIZE, {})
+    if mixes:
+        assert isinstance(answer, Recognition) and answer.spec.masks is not None
+        assert answer.spec.options["prototypes"] == "seg"
+    else:
+        assert isinstance(answer, Question) and "maps of the whole picture" in answer
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,9 @@ def _oriented(batch: int, candidates: int, **spec: Any) -> tuple[Any, Any, Any]:
     ranked = scores.reshape(batch, -1) if post.multi_label else scores.max(axis=2)
     order = np.argsort(-ranked, axis=1)[:, :candidates].astype("int32")
     angles = RNG.random((batch, anchors), "float32") * 9 - 3
-    inputs = [_boxes(batch, anchors), angles, scores, order, np.array([0.3, 0.4], "float32")]
+    boxes = _boxes(batch, anchors)
+    boxes[0, order[0, 1], 0], angles[0, order[0, 2]] = np.inf, np.nan
+    inputs = [boxes, angles, scores, order, np.array([0.3, 0.4], "float32")]
     outputs = [((batch, rows, 4), "float32"), ((batch, rows), "float32")]
     outputs += [((batch, rows), "int32"), ((batch, rows), "int32"), ((batch,), "int32")]
     return suppress_oriented_func(batch, anchors, classes, candidates, post), inputs, outputs

@@ -137,6 +137,36 @@ def test_the_ends_of_the_threshold(iou: float) -> None:
     assert found == (1 if iou == 0.0 else SPECS["class agnostic"].max_detections)
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e20])
+@pytest.mark.parametrize("where", ["box", "angle"])
+def test_what_is_no_number_drops_nothing(wrong: float, where: str) -> None:
+    boxes, angles, scores = _random(5, batch=1)
+    usual = _run("class agnostic", boxes, angles, scores, 0.3, 0.5)
+    best = int(usual[3][0, 0])
+    (boxes if where == "box" else angles)[0, best] = wrong
+    scores[0, best] = 1.0  # it comes first
+    got = _run("class agnostic", boxes, angles, scores, 0.3, 0.5)
+    if where == "box" or not np.isfinite(np.float32(wrong)):
+        others = _expected(
+            SPECS["class agnostic"],
+            np.delete(boxes[0], best, 0),
+            np.delete(angles[0], best),
+            np.delete(scores[0], best, 0),
+            0.3,
+            0.5,
+        )
+        assert others is not None
+        rows = [anchor + (anchor >= best) for anchor, _ in others]
+        assert got[3][0, : got[4][0]].tolist() == [best, *rows][: len(got[3][0])]
+
+
+def test_thin_boxes_far_apart_drop_nothing() -> None:
+    boxes, angles, scores = _random(6, batch=1)
+    centers = np.arange(ANCHORS) * 4000.0
+    boxes[0] = np.stack([centers, centers, centers + 1500, centers + 0.01], axis=1)
+    assert _run("class agnostic", boxes, angles, scores, 0.0, 0.5)[4][0] == 40
+
+
 def test_extents_may_be_negative_huge_or_nothing() -> None:
     boxes, angles, scores = _random(3, batch=1)
     boxes[0, :5] *= 1e9

@@ -79,8 +79,9 @@ def rank_swaps(
             tied = _of_tied_classes(own, candidates, tolerance)
             tied_rivals = _Rivals.of(candidates, tied, fits[other], spec, tolerance)
             balanced = counts[side] <= 2 * counts[other] + _SPARE
+            greedy = candidates.angles is None
             if (
-                np.any(rivals.close | rivals.at_edge | (rivals.near & chosen))
+                (greedy and np.any(rivals.close | rivals.at_edge | (rivals.near & chosen)))
                 or np.any(tied_rivals.near)
                 or (balanced and _is_at_cut(candidates.scores[own], cut, tolerance))
             ):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tvmdet.boxes import ImageTransform, iou_matrix
 from tvmdet.errors import ModelError
 from tvmdet.heads import Decoded, MaskValues, get_head
-from tvmdet.oriented import boxes_around, place_corners, probiou_matrix
+from tvmdet.oriented import boxes_around, place_corners, probiou_matrix, undropped
 from tvmdet.rows import selects
 from tvmdet.runtime.resize import place_image
 from tvmdet.spec import DetectorSpec, PostprocessSpec
@@ -262,8 +262,7 @@ def suppress(
         classes = candidates.class_ids[rows]
         overlaps &= classes[:, None] == classes[None, :]
     if candidates.angles is not None:
-        dropped = np.triu(overlaps, k=1).any(axis=0)
-        return rows[~dropped][: spec.max_detections]
+        return rows[undropped(overlaps)][: spec.max_detections]
     alive = np.ones(len(rows), bool)
     kept: list[int] = []
     for index in range(len(rows)):

@@ -57,9 +57,10 @@ def recognise(
     spec = found.spec.override(kept)
     _check_keypoints(spec, found.spec)
     if spec.oriented != found.spec.oriented:
+        there = "angles" if found.spec.oriented else "no angles"
         raise InputError(
-            f"the spec says oriented, but family {found.family} found no angles in the network's "
-            "outputs; remove oriented"
+            f"the spec says oriented = {str(spec.oriented).lower()}, but family {found.family} "
+            f"found {there} in the network's outputs; remove oriented"
         )
     get_head(found.family).validate(spec, summary)
     if not overrides:

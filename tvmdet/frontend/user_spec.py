@@ -129,6 +129,8 @@ def _check(given: dict[str, Any], where: str, folder: Path | None = None) -> dic
             continue
         if key in _TABLES and not isinstance(value, Mapping):
             raise InputError(f"{where}: {key} is {value!r}; give a table of values")
+    if type(given.get("oriented", False)) is not bool:
+        raise InputError(f"{where}: oriented is {given['oriented']!r}; give true or false")
     for key, what in _LISTS.items():
         names = given.get(key, [])
         listed = isinstance(names, list | tuple)

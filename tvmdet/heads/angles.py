@@ -18,7 +18,7 @@ _LEAST, _MOST = -math.pi / 4, 3 * math.pi / 4
 
 
 def says_oriented(summary: GraphSummary, given: Mapping[str, Any]) -> bool | None:
-    """Returns whether boxes are oriented as the user's spec, else the metadata say; None if not."""
+    """Returns whether boxes are oriented, as the spec says, else the metadata; None if neither."""
     if isinstance(given.get("oriented"), bool):
         return bool(given["oriented"])
     task = read_ultralytics(summary.metadata).task

@@ -170,18 +170,20 @@ def _with_others(
 ) -> FoundRows | str:
     """Gives the other outputs a meaning, or says which has none."""
     options = given.get("options", {})
+    wanted = choice(options, "prototypes", tuple(summary.outputs)) if form.masks else None
     prototypes, ignored, strange = [], [], []
     for name, value in summary.outputs.items():
         shape = tuple(int(dim or 0) for dim in value.shape)
         if name == found.output:
             continue
-        if _is_prototypes(form, shape, found.values, size_hw):
+        fits = _is_prototypes(form, shape, found.values, size_hw)
+        # As large as the picture, it is more often a map of roads or the like.
+        if fits and (shape[2:] != size_hw or name == wanted or _mixes(summary, found, shape[1])):
             prototypes.append((name, shape[1]))
         elif _is_side_map(form, shape, found.values, size_hw, found.strides):
             ignored.append(name)
         else:
             strange.append(name)
-    wanted = choice(options, "prototypes", tuple(summary.outputs)) if form.masks else None
     if wanted is not None:
         prototypes = [pair for pair in prototypes if pair[0] == wanted]
     whole = {name for name, value in summary.outputs.items() if value.shape[2:] == size_hw}
@@ -222,6 +224,12 @@ def _ask_of_tasks(form: RowFormat, output: str, maps: Sequence[str]) -> Question
         "mean = [123.675, 116.28, 103.53]    # in pixel units; or [0.0, 0.0, 0.0]\n"
         "std = [58.395, 57.12, 57.375]       # or [255.0, 255.0, 255.0]",
     )
+
+
+def _mixes(summary: GraphSummary, found: FoundRows, count: int) -> bool:
+    """Returns whether so many values that end a row are known, and are no scores."""
+    runs = summary.column_runs(found.output, found.axis, found.values - count, found.values)
+    return bool(runs) and not any(run.is_score for run in runs)
 
 
 def _is_prototypes(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmdet.heads.angles import ends_in_angle
-from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
+from tvmdet.heads.base import AtOdds, Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.labels import choose_labels, labels_from_metadata
 from tvmdet.heads.pose import given_columns, row_keypoints
 from tvmdet.heads.ultralytics import is_ultralytics, refuse_export
@@ -79,6 +79,11 @@ class YoloV8Head(Head):
             keypoint_columns=given_columns(points, given),
             ends_in_angle=ends_in_angle(summary, given, last),
         )
+        if found.ends_in_angle and last and all(run.is_score for run in last):
+            return AtOdds(
+                f"the last value of each row of {found.output} is from 0 to 1 in any picture, as "
+                "scores are, and no angle; remove oriented from the spec, or correct the metadata"
+            )
         refusal = refuse_export(
             summary.metadata,
             masks=found.prototypes is not None,

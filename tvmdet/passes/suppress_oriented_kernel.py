@@ -81,6 +81,8 @@ def suppress_oriented_func(
             reach[0] = -T.log(
                 T.float32(1 + eps) - (T.float32(1) - thresholds[1]) * (T.float32(1) - thresholds[1])
             )
+            if reach[0] <= T.float32(eps):  # no distance is less
+                reach[0] = T.min_value("float32")
             looked[0] = 0
             kept[0] = 0
             for k in T.serial(candidates):
@@ -119,7 +121,7 @@ def suppress_oriented_func(
                             sxx: T.let[T.float32] = xx + seen[other[0], 2]
                             syy: T.let[T.float32] = yy + seen[other[0], 3]
                             sxy: T.let[T.float32] = xy + seen[other[0], 4]
-                            both: T.let[T.float32] = sxx * syy - sxy * sxy
+                            both: T.let[T.float32] = T.max(sxx * syy - sxy * sxy, T.float32(0))
                             near: T.let[T.float32] = (
                                 (syy * dx * dx + sxx * dy * dy) * T.float32(0.25)
                                 - sxy * dx * dy * T.float32(0.5)
@@ -128,7 +130,7 @@ def suppress_oriented_func(
                                 both / (T.float32(4) * own * seen[other[0], 5] + T.float32(eps))
                                 + T.float32(eps)
                             )
-                            if T.max(near + alike, T.float32(eps)) < reach[0]:
+                            if near + alike < reach[0]:  # false of what is no number
                                 dropped[0] = 1
                         other[0] = other[0] + 1
                     seen[looked[0], 0] = x

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from tvmdet.boxes import ImageTransform
 from tvmdet.keypoints import Keypoints, place_keypoints
-from tvmdet.oriented import boxes_around, place_corners, probiou_matrix
+from tvmdet.oriented import boxes_around, place_corners, probiou_matrix, undropped
 from tvmdet.runtime.images import decode_file
 from tvmdet.runtime.resize import place_image
 from tvmdet.spec import DetectorSpec, PostprocessSpec
@@ -187,5 +187,4 @@ def _suppress_oriented(
     overlaps = probiou_matrix(boxes, angles, boxes, angles) > post.iou_threshold
     if not post.class_agnostic:
         overlaps &= classes[:, None] == classes[None, :]
-    dropped = np.triu(overlaps, k=1).any(axis=0)
-    return np.flatnonzero(~dropped)[: post.max_detections]
+    return undropped(overlaps)[: post.max_detections]

@@ -15,11 +15,11 @@ __device__ __forceinline__ bool tvmdet_oriented_overlap(const tvmdet_oriented& a
   const float eps = 1e-7f;
   const float dx = a.x - b.x, dy = a.y - b.y;
   const float xx = a.xx + b.xx, yy = a.yy + b.yy, xy = a.xy + b.xy;
-  const float both = xx * yy - xy * xy;
+  const float both = max(xx * yy - xy * xy, 0.0f);
   const float near =
       ((yy * dx * dx + xx * dy * dy) * 0.25f - xy * dx * dy * 0.5f) / (both + eps);
   const float alike = 0.5f * logf(both / (4.0f * a.own * b.own + eps) + eps);
-  return max(near + alike, eps) < reach;
+  return near + alike < reach && eps < reach;  // false of what is no number
 }
 
 // The kept boxes of an image, in rows; those past the count are zeros. `order` has the candidates,
