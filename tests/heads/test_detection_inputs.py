@@ -78,14 +78,20 @@ LABELLED = {
 }
 
 
-def test_the_resizer_of_the_object_detection_api_is_asked_for() -> None:
+@pytest.mark.parametrize(
+    "inner",
+    [None, Normalisation(mean=(127.5,) * 3, std=(127.5,) * 3)],
+    ids=["unknown", "to -1..1 inside"],
+)
+def test_the_resizer_of_the_object_detection_api_is_asked_for(inner: Normalisation | None) -> None:
     """Its SSDs stretch what its Faster R-CNNs and CenterNets keep the aspect ratio of."""
+    network = tensorflow(normalisation=inner)
     given = {key: value for key, value in LABELLED.items() if key != "input"}
-    found = get_head("detections").examine(tensorflow(), (64, 96), given)
+    found = get_head("detections").examine(network, (64, 96), given)
     assert isinstance(found, Question)
     told = tomllib.loads(found.spec_text)
-    assert recognise(tensorflow(), (64, 96), {**given, **told}).spec.input.resize == "stretch"
-    spec = claimed(tensorflow(), LABELLED)
+    assert recognise(network, (64, 96), {**given, **told}).spec.input.resize == "stretch"
+    spec = claimed(network, LABELLED)
     assert (spec.input.resize, spec.input.pad_position) == ("letterbox", "top_left")
 
 

@@ -53,6 +53,8 @@ def detections_input(
         given: The user's spec.
     """
     table = given.get("input", {})
+    if is_object_detection_api(summary, found) and "resize" not in table:
+        return _ASK_RESIZER
     stated = stated_input(summary)
     if stated is not None:
         if _stretches(summary):
@@ -66,8 +68,6 @@ def detections_input(
     if summary.operators.get("TopK") and _is_detr(summary):
         return detr_input(summary, "detections", given)
     if summary.takes_bytes:
-        if is_object_detection_api(summary, found) and "resize" not in table:
-            return _ASK_RESIZER
         inner = summary.normalisation
         color = "bgr" if inner is not None and inner.reverses else "rgb"
         return {**_TOP_LEFT, "color": color}, "letterbox from the top left"
