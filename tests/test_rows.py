@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 
@@ -57,6 +59,11 @@ def test_a_wrong_row_stays_wrong_and_the_others_are_found() -> None:
     assert off.sum() == 1 and off[1, 3]
 
 
+def _by(*ranked: list[float]) -> Callable[[Sequence[str]], list[np.ndarray]]:
+    values = [np.array([one, one], np.float32) for one in ranked]
+    return lambda names: values if set(names) == set(RIGHT) else []
+
+
 @pytest.mark.parametrize(
     ("ranked", "count"),
     [
@@ -64,13 +71,33 @@ def test_a_wrong_row_stays_wrong_and_the_others_are_found() -> None:
         ([[9, 8, 7, 6, 5, 4, 3]], 0),
         ([[9, 8, 7, 6.999, 5, 4, 3]], 2),
         ([[9, 8, 7, 6.9, 5, 4, 3]], 0),  # further apart than rounding brings it
-        ([[9, 8, 7, 6, 5, 4, 3], [9, 8, 8, 8, 8, 8, 7]], 2),
+        ([[np.inf, np.inf, np.inf, np.inf, 1, 0, 0]], 0),
+        # Two that both say the order have to tie both.
+        ([[9, 8, 7, 6, 5, 4, 3], [9, 8, 8, 8, 8, 8, 7]], 0),
+        ([[9, 8, 7, 7, 5, 4, 3], [9, 8, 8, 8, 8, 8, 7]], 2),
     ],
 )
 def test_rows_move_only_between_ranks_that_tie(ranked: list[list[float]], count: int) -> None:
-    values = [np.array([one, one], np.float32) for one in ranked]
     got = _shuffled([0, 1, 3, 2, 4, 5, 6])
-    ordered, moved = in_reference_order(got, RIGHT, 1e-3, values)
+    ordered, moved = in_reference_order(got, RIGHT, 1e-3, _by(*ranked))
+    assert moved == count
+    assert np.array_equal(ordered["boxes"], BOXES) == (count > 0)
+
+
+@pytest.mark.parametrize(
+    ("order", "count"),
+    [
+        ([1, 0, 3, 2, 5, 4, 6], 6),
+        ([6, 5, 4, 3, 2, 1, 0], 0),
+        ([6, 0, 1, 2, 3, 4, 5], 0),  # each row but one moves by one rank
+        ([2, 0, 1, 3, 4, 5, 6], 0),
+    ],
+)
+def test_ranks_that_fall_in_small_steps_tie_with_their_neighbours_alone(
+    order: list[int], count: int
+) -> None:
+    steps = [1 - 8e-4 * rank for rank in range(7)]
+    ordered, moved = in_reference_order(_shuffled(order), RIGHT, 1e-3, _by(steps))
     assert moved == count
     assert np.array_equal(ordered["boxes"], BOXES) == (count > 0)
 

@@ -7,7 +7,7 @@ although both answers are right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ def in_reference_order(
     got: Arrays,
     reference: Arrays,
     tolerance: float,
-    ranked: Sequence[npt.NDArray[Any]] | None = None,
+    ranked: Callable[[Sequence[str]], Sequence[npt.NDArray[Any]]] | None = None,
 ) -> tuple[dict[str, npt.NDArray[Any]], int]:
     """Moves rows that are right but elsewhere to where the reference has them.
 
@@ -58,8 +58,9 @@ def in_reference_order(
         got: Outputs by name.
         reference: The right ones.
         tolerance: Greatest difference, as a share of the greatest value of an output.
-        ranked: The values ``[batch, rows]`` that the reference sorted its rows by, where they are
-            known; rows move only between ranks whose values are within the tolerance then.
+        ranked: Gives the values ``[batch, rows]`` that the reference sorted the rows of these
+            outputs by. Rows move only between ranks of which all these values are within the
+            tolerance of each other then, and none moves where there are no such values.
 
     Returns:
         The outputs, and how many rows were moved.
@@ -73,12 +74,13 @@ def in_reference_order(
     for (batch, rows), names in groups.items():
         if not 0 < rows <= _MOST_ROWS:
             continue
+        sorted_by = None if ranked is None else ranked(names)
         for item in range(batch):
             place = _places(
                 _table(got, reference, names, item),
                 _table(reference, reference, names, item),
                 tolerance,
-                None if ranked is None else _tied(ranked, (batch, rows), item, tolerance),
+                None if sorted_by is None else _tied(sorted_by, rows, item, tolerance),
             )
             moved += int((place != np.arange(rows)).sum())
             for name in names:
@@ -98,16 +100,18 @@ def _table(
 
 
 def _tied(
-    ranked: Sequence[npt.NDArray[Any]], shape: tuple[int, int], item: int, tolerance: float
+    sorted_by: Sequence[npt.NDArray[Any]], rows: int, item: int, tolerance: float
 ) -> npt.NDArray[np.bool_]:
-    """Returns between which ranks of one batch item rounding may have chosen, ``[rows, rows]``."""
-    tied = np.zeros((shape[1], shape[1]), bool)
-    for values in ranked:
-        if values.shape != shape:
-            continue
-        steps = np.abs(np.diff(values[item].astype(np.float64))) / scale_of(values)
-        run = np.concatenate([[0], np.cumsum(~(steps <= tolerance))])
-        tied |= run[:, None] == run
+    """Returns between which ranks of one batch item rounding may have chosen, ``[rows, rows]``.
+
+    Each pair for itself: of a hundred scores that fall in small steps the first is no tie with the
+    last.
+    """
+    tied = np.full((rows, rows), bool(sorted_by))
+    for values in sorted_by:
+        own = values[item].astype(np.float64) / scale_of(values)
+        with np.errstate(invalid="ignore"):  # of infinities, which do not tie
+            tied &= np.abs(own[:, None] - own) <= tolerance
     return tied
 
 
@@ -117,7 +121,10 @@ def _places(
     tolerance: float,
     tied: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.intp]:
-    """Returns which row of ``got`` belongs to each row of ``right``; each is used once."""
+    """Returns which row of ``got`` belongs to each row of ``right``; each is used once.
+
+    Where ranks are said to tie, all rows find a place or none moves.
+    """
     place = np.arange(len(right))
     off = np.flatnonzero(~(np.abs(got - right).max(axis=1, initial=0.0) <= tolerance))
     if not len(off):
@@ -133,5 +140,8 @@ def _places(
         if free_places[to] and free_rows[source]:
             place[off[to]] = off[source]
             free_places[to] = free_rows[source] = False
+    if tied is not None and free_places.any():
+        # Rows differ in any case; to the places that are left they might move between any ranks.
+        return np.arange(len(right))
     place[off[free_places]] = off[free_rows]
     return place

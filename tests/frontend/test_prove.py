@@ -142,6 +142,81 @@ def test_rows_of_scores_that_do_not_tie_are_refused(scores: list[float], boxes: 
         prove_equal("poison", before, _ranked(scores, boxes), ["boxes", "scores"])
 
 
+def _named(graph: onnx_models.Graph, **values: str) -> onnx.ModelProto:
+    """A model with these outputs, of five rows each."""
+    for name, value in values.items():
+        graph.node("Identity", value)
+        graph.nodes[-1].output[0] = name
+    return graph.model({"x": SHAPE}, dict.fromkeys(values))
+
+
+def _sorted(graph: onnx_models.Graph, scores: list[float]) -> str:
+    nothing = graph.node("Mul", graph.node("ReduceMean", "x", keepdims=0), graph.constant(0.0))
+    found = graph.node("Add", graph.constant([scores]), nothing)
+    return graph.node("TopK", found, graph.constant([5], np.int64), outputs=2, axis=1)
+
+
+_STEPS = [0.5 - 4e-5 * rank for rank in range(5)]  # neighbours tie, the ends do not
+_EQUAL = [0.5] * 5
+_APART = [0.9, 0.7, 0.5, 0.3, 0.1]
+
+
+def _reordered(first: list[float], then: list[float] | None, order: list[int]) -> onnx.ModelProto:
+    """Rows that one TopK or two, one of the other's rows, have sorted, in another order."""
+    graph = onnx_models.Graph()
+    best = _sorted(graph, first)
+    boxes = graph.node("Gather", graph.constant(np.arange(20.0).reshape(5, 4)), f"{best}.1")
+    if then is not None:
+        later = graph.node("Add", graph.constant([then]), graph.node("Sub", best, best))
+        best = graph.node("TopK", later, graph.constant([5], np.int64), outputs=2, axis=1)
+        table = graph.node("Squeeze", boxes, graph.constant([0], np.int64))
+        boxes = graph.node("Gather", table, f"{best}.1")
+    places = graph.constant(order, np.int64)
+    boxes, scores = (graph.node("Gather", value, places, axis=1) for value in (boxes, best))
+    return _named(graph, boxes=boxes, scores=scores)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "order", "passes"),
+    [
+        (_STEPS, None, [1, 0, 2, 4, 3], True),
+        (_STEPS, None, [4, 3, 2, 1, 0], False),
+        (_STEPS, None, [1, 2, 3, 4, 0], False),
+        (_EQUAL, None, [4, 3, 2, 1, 0], True),
+        # The order is that of the later one, whatever tied in what it sorts.
+        (_STEPS, _EQUAL, [4, 3, 2, 1, 0], True),
+        (_EQUAL, _STEPS, [4, 3, 2, 1, 0], False),
+        (_EQUAL, _APART, [1, 0, 2, 3, 4], False),
+        (_APART, _EQUAL, [1, 0, 2, 3, 4], True),
+    ],
+)
+def test_rows_move_between_ranks_that_tie_in_what_sorted_them(
+    first: list[float], then: list[float] | None, order: list[int], passes: bool
+) -> None:
+    before, after = (_reordered(first, then, each) for each in ([0, 1, 2, 3, 4], order))
+    if passes:
+        assert prove_equal("sorted", before, after, ["boxes", "scores"]).largest <= 1e-4
+    else:
+        with pytest.raises(ModelError, match="changed output 'boxes': poison"):
+            prove_equal("poison", before, after, ["boxes"])
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_rows_that_no_top_k_has_sorted_keep_their_places(beside: bool) -> None:
+    """Boxes by their places in the map, rolled; what ties has as many ranks as they are."""
+
+    def build(shift: int) -> onnx.ModelProto:
+        graph = onnx_models.Graph()
+        best = _sorted(graph, _EQUAL)
+        table = graph.constant(np.roll(np.arange(20.0).reshape(1, 5, 4), shift, axis=1))
+        boxes = graph.node("Add", table, graph.node("ReduceMin", "x", keepdims=0))
+        most = graph.node("ReduceMax", best, keepdims=0)
+        return _named(graph, boxes=boxes, scores=best if beside else most)
+
+    with pytest.raises(ModelError, match="changed output 'boxes': poison"):
+        prove_equal("poison", build(0), build(1), ["boxes", "scores"])
+
+
 @pytest.mark.parametrize("shape", [SHAPE, (2, 24, 40, 3), (1, 9, 9), (1, 3, 1, 1)])
 def test_pictures_are_smooth_and_differ_within_a_batch(shape: tuple[int, ...]) -> None:
     graph = onnx_models.Graph()

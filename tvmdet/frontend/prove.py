@@ -18,7 +18,7 @@ from tvmdet.counted import counted
 from tvmdet.diagnosis import Proof
 from tvmdet.differences import scale_of
 from tvmdet.errors import ModelError
-from tvmdet.frontend.onnx_tools import first_line, graph_inputs, value_summary
+from tvmdet.frontend.onnx_tools import first_line, graph_inputs, names_read, value_summary
 from tvmdet.frontend.probe_pictures import draw_probe
 from tvmdet.rows import in_reference_order
 from tvmdet.steps import reached
@@ -154,10 +154,10 @@ def prove_equal(
 ) -> Proof:
     """Measures how far a rewritten network is from what it was.
 
-    Rows that a TopK chose by values that are alike may change places, the same rows of all outputs:
-    which of them comes first is a matter of rounding. Where scores are close to 0 for all inputs,
-    the values that their sigmoid is of are compared, too: the scores themselves hold little but its
-    rounding.
+    Rows that a TopK chose by values that are alike may change places, the same rows of all outputs,
+    where all of these depend on it: which of them comes first is a matter of rounding. Where scores
+    are close to 0 for all inputs, the values that their sigmoid is of are compared, too: the scores
+    themselves hold little but its rounding.
 
     Args:
         rewrite: What was done, for people.
@@ -214,13 +214,34 @@ def _settled(
     names: Sequence[str],
 ) -> tuple[Mapping[str, np.ndarray], int]:
     """Returns outputs whose rows have the order of ``expected`` again, and how many were moved."""
-    ranks = [node.output[0] for node in before.graph.node if node.op_type == "TopK"]
-    ranks = list(dict.fromkeys(name for name in ranks if name))
-    if not ranks or differing_output(expected, got, names) is None:
+    if differing_output(expected, got, names) is None:
         return got, 0
-    (chosen,) = _run_inside(before, ranks, [feed])
-    ranked = [chosen[name] for name in ranks]
+    above = _sorters_above(before.graph)
+    sorters = sorted(frozenset().union(*(above.get(name, ()) for name in expected)))
+    if not sorters:
+        return got, 0
+    (chosen,) = _run_inside(before, sorters, [feed])
+
+    def ranked(outputs: Sequence[str]) -> list[np.ndarray]:
+        shared = frozenset(sorters).intersection(*(above.get(name, ()) for name in outputs))
+        # A later one sorts anew what an earlier one has sorted.
+        last = [name for name in shared if not any(name in above[one] for one in shared - {name})]
+        values = [chosen[name] for name in last]
+        rows = expected[outputs[0]].shape[:2]
+        return values if all(one.shape == rows for one in values) else []
+
     return in_reference_order(got, expected, TOLERANCE, ranked)
+
+
+def _sorters_above(graph: onnx.GraphProto) -> dict[str, frozenset[str]]:
+    """Returns the values of the TopKs that each value depends on; their own are among them."""
+    above: dict[str, frozenset[str]] = {}
+    for node in graph.node:
+        sorters = frozenset().union(*(above.get(name, ()) for name in names_read(node)))
+        if node.op_type == "TopK":
+            sorters |= {node.output[0]}
+        above.update((name, sorters) for name in node.output if name)
+    return above
 
 
 def _is_faint(values: np.ndarray) -> bool:
