@@ -239,6 +239,16 @@ def test_rows_up_to_a_number_that_is_counted() -> None:
     check(make(graph, [output], {"x": [8]}))
 
 
+def test_a_range_that_stops_below_its_start_has_no_rows() -> None:
+    graph = Graph()
+    marks = graph.node("Cast", graph.node("Greater", "x", graph.constant(np.float32(0.0))), to=7)
+    count = graph.node("ReduceSum", marks, ints(graph, 0), keepdims=0)
+    stop = graph.node("Sub", count, graph.constant(2, np.int64))
+    rows = graph.node("Range", graph.constant(0, np.int64), stop, graph.constant(1, np.int64))
+    model = make(graph, [graph.node("Gather", "x", rows)], {"x": [8]})
+    check(model, [{"x": np.arange(first, first + 8, dtype=np.float32)} for first in (-8, -6, -2)])
+
+
 def test_rows_up_to_a_number_without_a_bound_are_refused() -> None:
     graph = Graph()
     total = graph.node("ReduceSum", "x", ints(graph, 0), keepdims=0)

@@ -458,6 +458,8 @@ def _rows_up_to(rw: Rewriter, node: onnx.NodeProto, stop: Value) -> tuple[int, S
     if stop.is_open or not 1 <= most <= rw.limits.max_rows:
         raise blocked(node, "its bounds are computed from the image")
     count = rw.emit.node("Cast", name, to=TensorProto.INT64)
+    # A Range that stops below its start has no rows.
+    count = rw.emit.node("Max", count, rw.emit.constant(0))
     symbol = rw.first(rw.emit.node("Reshape", count, rw.emit.constant([], np.int64)), int(most))
     return symbol.bound, symbol
 
