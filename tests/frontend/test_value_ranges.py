@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_models
 import pytest
+from onnx import TensorProto
 from onnx_models import Graph
 
 from tvmdet.frontend.graph_evidence import (
@@ -62,11 +63,13 @@ def _class_of_flat(graph: Graph) -> str:
     return graph.node("Cast", graph.node("Mod", f"{top}.1", graph.constant(6, np.int64)), to=1)
 
 
-def _rest_of_flat(graph: Graph, times: int = 6) -> str:
+def _rest_of_flat(graph: Graph, times: int = 6, kinds: tuple[int, ...] = (7,)) -> str:
     """The same without Mod, as the exporters of RT-DETR and D-FINE write it: i - i // n * n."""
     flat = _flat(graph)
     place = f"{graph.node('TopK', flat, graph.constant([4], np.int64), outputs=2)}.1"
-    row = graph.node("Cast", graph.node("Div", place, graph.constant(6, np.int64)), to=7)
+    row = graph.node("Div", place, graph.constant(6, np.int64))
+    for kind in kinds:
+        row = graph.node("Cast", row, to=kind)
     start = graph.node("Mul", row, graph.constant(times, np.int64))
     return graph.node("Cast", graph.node("Sub", place, start), to=1)
 
@@ -88,6 +91,7 @@ ROWS = ((-INF, INF, False),) * 4 + ((0, 1, False), (0, 5, True))
         (_class_of_flat, ((0, 5, True),)),
         (_rest_of_flat, ((0, 5, True),)),
         (lambda g: _rest_of_flat(g, times=5), ((-25, 29, True),)),
+        (lambda g: _rest_of_flat(g, kinds=(6, 1, 7)), ((0, 5, True),)),
         (_rows, ROWS),
         (lambda g: g.node("Squeeze", _rows(g), g.constant([0], np.int64)), ROWS),
         (lambda g: g.node("Transpose", _rows(g), perm=[1, 0, 2]), ROWS),
@@ -128,6 +132,33 @@ ROWS = ((-INF, INF, False),) * 4 + ((0, 1, False), (0, 5, True))
 def test_ranges(build: Build, wanted: tuple[tuple[float, float, bool], ...]) -> None:
     found = _ranges(build)
     assert tuple((one.low, one.high, one.whole) for one in found) == wanted
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "holds"),
+    [
+        (2**7, TensorProto.INT8, True),
+        (2**7 + 1, TensorProto.INT8, False),
+        (2**11 + 1, TensorProto.FLOAT16, True),
+        (2**11 + 2, TensorProto.FLOAT16, False),
+        (300_000, TensorProto.INT16, False),
+        (300_000, TensorProto.INT32, True),
+        (300_000, TensorProto.FLOAT, True),
+        (30, TensorProto.UINT8, False),  # no exporter divides in it
+    ],
+)
+def test_a_remainder_is_one_where_the_quotient_goes_on_in_a_type_that_holds_it(
+    size: int, kind: int, holds: bool
+) -> None:
+    graph = Graph()
+    place = graph.node("ArgMax", "x", axis=1)
+    row = graph.node("Div", place, graph.constant(6, np.int64))
+    row = graph.node("Cast", graph.node("Cast", row, to=kind), to=TensorProto.INT64)
+    rest = graph.node("Sub", place, graph.node("Mul", row, graph.constant(6, np.int64)))
+    number = graph.node("Cast", rest, to=TensorProto.FLOAT)
+    model = graph.model({"x": [1, size]}, {number: None})
+    (((found,),),) = [value_ranges(model, static_values(model)).values()]
+    assert ((found.low, found.high) == (0, 5)) == holds
 
 
 def test_weights_that_are_no_numbers_prove_nothing() -> None:

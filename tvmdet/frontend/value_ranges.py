@@ -29,6 +29,16 @@ _UNKNOWN: Columns = (ANYTHING,)
 _UNIT: Columns = (Range(low=0.0, high=1.0),)
 _TRUTH: Columns = (Range(low=0.0, high=1.0, whole=True),)
 _INTEGERS = (TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64)
+# Up to which a type has every whole number; no index is larger than 64 bits hold.
+_LARGEST_WHOLE = {
+    TensorProto.INT8: 2.0**7 - 1,
+    TensorProto.INT16: 2.0**15 - 1,
+    TensorProto.INT32: 2.0**31 - 1,
+    TensorProto.INT64: math.inf,
+    TensorProto.FLOAT16: 2.0**11,
+    TensorProto.FLOAT: 2.0**24,
+    TensorProto.DOUBLE: 2.0**53,
+}
 
 
 def value_ranges(
@@ -384,6 +394,7 @@ def _subtracted(step: _Step) -> list[Columns]:
 def _whole_divisor(step: _Step) -> int | None:
     """Returns n where the second operand is ``a // n * n`` of the first, ``a``."""
     product = step.makers.get(step.node.input[1])
+    most = _union(*step.columns(0)).high
     if product is None or product.op_type != "Mul":
         return None
     for quotient, name in (tuple(product.input), tuple(product.input)[::-1]):
@@ -391,7 +402,7 @@ def _whole_divisor(step: _Step) -> int | None:
         if factor is None or factor.size != 1 or factor.dtype.kind not in "iu":
             continue
         ratio = step.makers.get(quotient)
-        while ratio is not None and ratio.op_type in ("Cast", "Floor", "Identity"):
+        while ratio is not None and _keeps_whole(ratio, most):
             ratio = step.makers.get(ratio.input[0])
         same = ratio is not None and ratio.op_type == "Div" and ratio.input[0] == step.node.input[0]
         by = step.constants.get(ratio.input[1]) if ratio is not None and same else None
@@ -399,6 +410,14 @@ def _whole_divisor(step: _Step) -> int | None:
         if by is not None and by.dtype.kind in "iu" and by.size == 1 and by.item() == factor.item():
             return int(factor.item()) if factor.item() > 0 else None
     return None
+
+
+def _keeps_whole(node: onnx.NodeProto, most: float) -> bool:
+    """Returns whether a node gives the whole numbers from 0 to ``most`` as it gets them."""
+    if node.op_type != "Cast":
+        return node.op_type in ("Floor", "Identity")
+    (kind,) = [one.i for one in node.attribute if one.name == "to"]
+    return most <= _LARGEST_WHOLE.get(kind, -1)
 
 
 def _counted(step: _Step) -> list[Columns]:
