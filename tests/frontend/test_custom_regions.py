@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
 
 from tvmdet.errors import UnsupportedOperatorError
 from tvmdet.frontend.custom_sampling import replace_custom_sampling
@@ -35,7 +35,7 @@ def _model(operator: str, inputs: dict[str, np.ndarray], **attributes: Any) -> o
             helper.make_tensor_value_info(name, kinds[name], value.shape)
             for name, value in inputs.items()
         ],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("y", kinds[next(iter(inputs))], None)],
     )
     opsets = [helper.make_opsetid("", 11), helper.make_opsetid("mmdeploy", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=7)
@@ -102,6 +102,19 @@ def test_a_region_is_pooled_on_the_level_of_its_size(aligned: bool) -> None:
         values = inputs[f"map{level}"][int(region[0])]
         expected = _pool(values, region[1:], STRIDES[level], aligned)
         np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_regions_and_maps_may_be_of_16_bits() -> None:
+    settings = {"featmap_strides": STRIDES, "finest_scale": 28, "output_height": 2}
+    # Of 400 x 400 pixels, more than 16 bits hold.
+    inputs = {**_pyramid(), "regions": np.array([[0, 20, 20, 40, 44], [1, 0, 0, 400, 400]])}
+    halves = {name: value.astype(np.float16) for name, value in inputs.items()}
+    floats = {name: value.astype(np.float32) for name, value in halves.items()}
+    got, wanted = (
+        _run("MMCVMultiLevelRoiAlign", values, **settings) for values in (halves, floats)
+    )
+    assert got.dtype == np.float16
+    np.testing.assert_allclose(got, wanted, atol=2e-3)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,8 @@ def pool_levels(node: onnx.NodeProto) -> list[onnx.NodeProto]:
 
 def _level(nodes: _Nodes, boxes: str, finest: float, count: int) -> str:
     """Adds the level of each region, ``[K, 1, 1, 1]``: how often its size doubles the finest."""
+    # Regions may be of 16 bits, which hold no area above 65504.
+    boxes = nodes.add("Cast", boxes, to=TensorProto.FLOAT)
     corners = [nodes.add("Gather", boxes, nodes.constant([at]), axis=1) for at in range(4)]
     sides = [nodes.add("Sub", corners[at + 2], corners[at]) for at in range(2)]
     area = nodes.add("Max", nodes.add("Mul", *sides), nodes.constant(0, np.float32))
