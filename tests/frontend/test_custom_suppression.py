@@ -309,6 +309,33 @@ def test_labels_of_mmdeploy_have_the_type_that_the_model_gives_them(listed: bool
     assert inferred.graph.output[1].type.tensor_type.elem_type == TensorProto.INT64
 
 
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("steps", [["Add"], ["Reshape", "Identity", "Add"], ["Equal"], ["Where"]])
+def test_labels_of_mmdeploy_have_the_type_that_the_nodes_after_them_take(
+    steps: list[str], wide: bool
+) -> None:
+    """TensorRT's 32 bits, where a file computes on with them and says nothing of it."""
+    dtype = np.int64 if wide else np.int32
+    model = _model("TRTBatchedNMS", 2, [1, _BOXES, 4])
+    value = "out1"
+    for at, step in enumerate(steps):
+        one, shape, chosen = np.array(1, dtype), np.array([1, 100]), np.array(True)
+        others = {"Identity": [], "Reshape": [shape], "Where": [one]}.get(step, [one])
+        names = [f"other{at}.{place}" for place in range(len(others))]
+        tensors = [onnx.numpy_helper.from_array(*pair) for pair in zip(others, names, strict=True)]
+        inputs = [value, *names]
+        if step == "Where":
+            tensors.append(onnx.numpy_helper.from_array(chosen, "chosen"))
+            inputs = ["chosen", *inputs]
+        model.graph.initializer.extend(tensors)
+        model.graph.node.append(helper.make_node(step, inputs, [f"after{at}"], f"step{at}"))
+        value = f"after{at}"
+    model.graph.node.append(helper.make_node("Cast", [value], ["labels"], "last", to=1))
+    model.graph.output[1].CopyFrom(helper.make_tensor_value_info("labels", 1, [1, 100]))
+    boxes, scores = _data(0)
+    assert _run(model, boxes, scores)[1].shape == (1, 100)
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

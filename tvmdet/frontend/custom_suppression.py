@@ -12,7 +12,7 @@ overlaps by more than the IoU threshold, and return the best K over all classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tvmdet.errors import UnsupportedOperatorError
 from tvmdet.frontend.bounded.attributes import attribute
-from tvmdet.frontend.onnx_tools import describe, drop_domains
+from tvmdet.frontend.onnx_tools import constants_of, describe, drop_domains
 
 __all__ = ["CUSTOM_SUPPRESSIONS", "replace_custom_suppressions"]
 
@@ -72,8 +72,7 @@ def replace_custom_suppressions(model: onnx.ModelProto) -> onnx.ModelProto:
     copy.CopyFrom(model)
     del copy.graph.node[:]
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    values = (*model.graph.value_info, *model.graph.output)
-    declared = {value.name: value.type.tensor_type.elem_type for value in values}
+    types = _Types(model.graph, opset)
     for node in model.graph.node:
         replace = CUSTOM_SUPPRESSIONS.get(node.op_type)
         if replace is None:
@@ -81,8 +80,8 @@ def replace_custom_suppressions(model: onnx.ModelProto) -> onnx.ModelProto:
             continue
         if len(node.input) < 2:
             raise _refused(node, "it has not both boxes and scores")
-        builder = _Builder(node, opset, declared)
-        replace(builder, node)
+        builder = _Builder(node, opset)
+        replace(builder, node, types)
         copy.graph.node.extend(builder.nodes)
         copy.graph.initializer.extend(builder.weights)
     drop_domains(copy)
@@ -92,11 +91,10 @@ def replace_custom_suppressions(model: onnx.ModelProto) -> onnx.ModelProto:
 class _Builder:
     """Nodes that take the place of one."""
 
-    def __init__(self, node: onnx.NodeProto, opset: int, declared: Mapping[str, int]) -> None:
+    def __init__(self, node: onnx.NodeProto, opset: int) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
         self.opset = opset
-        self.declared = declared  # element types that the model gives its values
         self._prefix = node.name or node.output[0]
 
     def constant(self, values: Any, dtype: Any = np.int64) -> str:
@@ -126,6 +124,47 @@ class _Builder:
 
     def reshape(self, value: str, *shape: int) -> str:
         return self.node("Reshape", value, self.constant(list(shape)))
+
+
+class _Types:
+    """Element types of the values of a graph, as far as it says them."""
+
+    def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
+        self._graph = graph
+        self._opset = opset
+        values = (*graph.input, *graph.value_info, *graph.output)
+        self._known: dict[str, int] = {
+            value.name: value.type.tensor_type.elem_type for value in values
+        }
+        self._known.update((name, one.data_type) for name, one in constants_of(graph).items())
+        casts = [node for node in graph.node if node.op_type == "Cast"]
+        self._known.update((node.output[0], attribute(node, "to", 0)) for node in casts)
+
+    def of(self, name: str) -> int:
+        """Returns the type of a value, or that of what nodes take together with it, or 0."""
+        alike, known = [name], {name}
+        for value in alike:
+            if kind := self._known.get(value):
+                return kind
+            new = {other for node in self._graph.node for other in self._alike(node, value)}
+            alike += sorted(new - known)
+            known |= new
+        return 0
+
+    def _alike(self, node: onnx.NodeProto, value: str) -> set[str]:
+        """Returns the inputs and outputs of a node that have to be of the type of one of them."""
+        is_near = value in node.input or value in node.output
+        if not is_near or not onnx.defs.has(node.op_type, self._opset, node.domain):
+            return set()
+        schema = onnx.defs.get_schema(node.op_type, self._opset, node.domain)
+        kinds = [
+            (name, formal[min(at, len(formal) - 1)])
+            for formal, given in ((schema.inputs, node.input), (schema.outputs, node.output))
+            for at, name in enumerate(given)
+            if name
+        ]
+        own = {kind.type_str for name, kind in kinds if name == value and kind.is_homogeneous}
+        return {name for name, kind in kinds if kind.type_str in own}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +290,7 @@ def _count(node: onnx.NodeProto, name: str, default: int) -> int:
     return number
 
 
-def _efficient(builder: _Builder, node: onnx.NodeProto) -> None:
+def _efficient(builder: _Builder, node: onnx.NodeProto, _types: _Types) -> None:
     """``EfficientNMS_TRT``: count, boxes, scores and classes, padded with zeros."""
     settings = _Settings(
         rows=_count(node, "max_output_boxes", 100),
@@ -269,7 +308,7 @@ def _efficient(builder: _Builder, node: onnx.NodeProto) -> None:
     _return_four(builder, node, found, classes, settings.rows, TensorProto.INT32)
 
 
-def _batched(builder: _Builder, node: onnx.NodeProto) -> None:
+def _batched(builder: _Builder, node: onnx.NodeProto, _types: _Types) -> None:
     """``BatchedNMS_TRT``: count, boxes, scores and classes as floats, -1 past the last."""
     settings = _Settings(
         rows=_count(node, "keepTopK", 100),
@@ -305,10 +344,11 @@ def _return_four(
         builder.rename(made, name)
 
 
-def _mmdeploy(builder: _Builder, node: onnx.NodeProto) -> None:
+def _mmdeploy(builder: _Builder, node: onnx.NodeProto, types: _Types) -> None:
     """``TRTBatchedNMS``: ``[1, K, 5]`` with the score last, labels ``[1, K]``, box numbers.
 
-    TensorRT computes labels of 32 bits; the exporter declares PyTorch's 64, in which they go on.
+    TensorRT computes labels of 32 bits; the exporter declares PyTorch's 64, in which they go on
+    unless the file computes on with others.
     """
     settings = _Settings(
         rows=_count(node, "keep_topk", 100),
@@ -325,11 +365,11 @@ def _mmdeploy(builder: _Builder, node: onnx.NodeProto) -> None:
     builder.rename(builder.reshape(scored, 1, rows, 5), node.output[0])
     for made, name in zip((found.classes, found.numbers), node.output[1:], strict=False):
         wide = builder.reshape(made, 1, rows)
-        wanted = builder.declared.get(name) or TensorProto.INT64
+        wanted = types.of(name) or TensorProto.INT64
         builder.rename(builder.node("Cast", wide, to=wanted), name)
 
 
-CUSTOM_SUPPRESSIONS: dict[str, Callable[[_Builder, onnx.NodeProto], None]] = {
+CUSTOM_SUPPRESSIONS: dict[str, Callable[[_Builder, onnx.NodeProto, _Types], None]] = {
     "BatchedNMSDynamic_TRT": _batched,
     "BatchedNMS_TRT": _batched,
     "EfficientNMS_TRT": _efficient,
