@@ -14,37 +14,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from tvmdet.errors import UnsupportedOperatorError
 from tvmdet.frontend.bounded.attributes import attribute
 from tvmdet.frontend.onnx_tools import describe
+from tvmdet.frontend.replacement import Replacement
 
 __all__ = ["gather_top_k", "pool_levels"]
 
 _LARGEST = 1024  # rows of bins and samples; R-CNNs have 7 or 14
-
-
-class _Nodes:
-    """Standard nodes that take the place of one, with values named after its output."""
-
-    def __init__(self, node: onnx.NodeProto) -> None:
-        self.made: list[onnx.NodeProto] = []
-        self._node = node
-
-    def constant(self, value: Any, dtype: type = np.int64) -> str:
-        tensor = numpy_helper.from_array(np.asarray(value, dtype))
-        return self.add("Constant", value=tensor)
-
-    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        name = f"{self._node.output[0]}_{operator}_{len(self.made)}"
-        self.made.append(helper.make_node(operator, [*inputs], [name], name, **attributes))
-        return name
-
-    def finish(self) -> list[onnx.NodeProto]:
-        """Returns the nodes; the last one gives what the replaced node gave."""
-        self.made[-1].output[0] = self._node.output[0]
-        return self.made
 
 
 def gather_top_k(node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -53,11 +32,12 @@ def gather_top_k(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     Args:
         node: Its inputs are rows ``[N, A, ...]`` and places ``[N, K]``.
     """
-    nodes = _Nodes(node)
-    places = nodes.add("Cast", node.input[1], to=TensorProto.INT64)
-    apart = nodes.add("Unsqueeze", places, nodes.constant([-1]))
-    nodes.add("GatherND", node.input[0], apart, batch_dims=1)
-    return nodes.finish()
+    nodes = Replacement(node)
+    places = nodes.node("Cast", node.input[1], to=TensorProto.INT64)
+    apart = nodes.node("Unsqueeze", places, nodes.constant([-1]))
+    picked = nodes.node("GatherND", node.input[0], apart, batch_dims=1)
+    nodes.rename(picked, node.output[0])
+    return nodes.nodes
 
 
 def pool_levels(node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -73,13 +53,13 @@ def pool_levels(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """
     regions, *maps = node.input
     strides, finest = _settings(node, len(maps))
-    nodes = _Nodes(node)
-    boxes = nodes.add("Gather", regions, nodes.constant([1, 2, 3, 4]), axis=1)
-    picture = nodes.add("Gather", regions, nodes.constant(0), axis=1)
-    picture = nodes.add("Cast", picture, to=TensorProto.INT64)
+    nodes = Replacement(node)
+    boxes = nodes.node("Gather", regions, nodes.constant([1, 2, 3, 4]), axis=1)
+    picture = nodes.node("Gather", regions, nodes.constant(0), axis=1)
+    picture = nodes.node("Cast", picture, to=TensorProto.INT64)
     level = _level(nodes, boxes, finest, len(maps))
     is_aligned = bool(_whole(node, "aligned", 0))
-    shared = {
+    shared: dict[str, Any] = {
         "coordinate_transformation_mode": "half_pixel" if is_aligned else "output_half_pixel",
         "mode": "avg",
         "output_height": _whole(node, "output_height", 1),
@@ -88,27 +68,28 @@ def pool_levels(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     }
     pooled = ""
     for index, (values, stride) in enumerate(zip(maps, strides, strict=True)):
-        own = nodes.add("RoiAlign", values, boxes, picture, spatial_scale=1 / stride, **shared)
+        own = nodes.node("RoiAlign", values, boxes, picture, spatial_scale=1 / stride, **shared)
         if pooled:
-            is_own = nodes.add("Equal", level, nodes.constant(index, np.float32))
-            own = nodes.add("Where", is_own, own, pooled)
+            is_own = nodes.node("Equal", level, nodes.constant(index, np.float32))
+            own = nodes.node("Where", is_own, own, pooled)
         pooled = own
-    return nodes.finish()
+    nodes.rename(pooled, node.output[0])
+    return nodes.nodes
 
 
-def _level(nodes: _Nodes, boxes: str, finest: float, count: int) -> str:
+def _level(nodes: Replacement, boxes: str, finest: float, count: int) -> str:
     """Adds the level of each region, ``[K, 1, 1, 1]``: how often its size doubles the finest."""
     # Regions may be of 16 bits, which hold no area above 65504.
-    boxes = nodes.add("Cast", boxes, to=TensorProto.FLOAT)
-    corners = [nodes.add("Gather", boxes, nodes.constant([at]), axis=1) for at in range(4)]
-    sides = [nodes.add("Sub", corners[at + 2], corners[at]) for at in range(2)]
-    area = nodes.add("Max", nodes.add("Mul", *sides), nodes.constant(0, np.float32))
-    share = nodes.add("Div", nodes.add("Sqrt", area), nodes.constant(finest, np.float32))
-    share = nodes.add("Add", share, nodes.constant(1e-6, np.float32))
-    doubled = nodes.add("Div", nodes.add("Log", share), nodes.constant(math.log(2), np.float32))
+    boxes = nodes.node("Cast", boxes, to=TensorProto.FLOAT)
+    corners = [nodes.node("Gather", boxes, nodes.constant([at]), axis=1) for at in range(4)]
+    sides = [nodes.node("Sub", corners[at + 2], corners[at]) for at in range(2)]
+    area = nodes.node("Max", nodes.node("Mul", *sides), nodes.constant(0, np.float32))
+    share = nodes.node("Div", nodes.node("Sqrt", area), nodes.constant(finest, np.float32))
+    share = nodes.node("Add", share, nodes.constant(1e-6, np.float32))
+    doubled = nodes.node("Div", nodes.node("Log", share), nodes.constant(math.log(2), np.float32))
     limits = [nodes.constant(limit, np.float32) for limit in (0, count - 1)]
-    level = nodes.add("Clip", nodes.add("Floor", doubled), *limits)
-    return nodes.add("Reshape", level, nodes.constant([-1, 1, 1, 1]))
+    level = nodes.node("Clip", nodes.node("Floor", doubled), *limits)
+    return nodes.node("Reshape", level, nodes.constant([-1, 1, 1, 1]))
 
 
 def _settings(node: onnx.NodeProto, maps: int) -> tuple[Sequence[float], float]:

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from tvmdet.errors import UnsupportedOperatorError
 from tvmdet.frontend.bounded.attributes import attribute
 from tvmdet.frontend.onnx_tools import constants_of, describe, drop_domains
+from tvmdet.frontend.replacement import Replacement
 
 __all__ = ["CUSTOM_SUPPRESSIONS", "replace_custom_suppressions"]
 
@@ -83,30 +84,16 @@ def replace_custom_suppressions(model: onnx.ModelProto) -> onnx.ModelProto:
         builder = _Builder(node, opset)
         replace(builder, node, types)
         copy.graph.node.extend(builder.nodes)
-        copy.graph.initializer.extend(builder.weights)
     drop_domains(copy)
     return copy
 
 
-class _Builder:
-    """Nodes that take the place of one."""
+class _Builder(Replacement):
+    """Nodes that take the place of a suppression."""
 
     def __init__(self, node: onnx.NodeProto, opset: int) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
+        super().__init__(node)
         self.opset = opset
-        self._prefix = node.name or node.output[0]
-
-    def constant(self, values: Any, dtype: Any = np.int64) -> str:
-        name = f"{self._prefix}/constant_{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(np.asarray(values, dtype), name))
-        return name
-
-    def node(self, operator: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
-        name = f"{self._prefix}/{operator}_{len(self.nodes)}"
-        names = [name, *(f"{name}.{at}" for at in range(1, outputs))]
-        self.nodes.append(helper.make_node(operator, inputs, names, name=name, **attributes))
-        return name
 
     def choice(self, operator: str, one: str, other: str) -> str:
         """Returns the Min or Max of whole numbers, which opset 11 has as floats only.
@@ -117,10 +104,6 @@ class _Builder:
             return self.node(operator, one, other)
         floats = [self.node("Cast", value, to=TensorProto.FLOAT) for value in (one, other)]
         return self.node("Cast", self.node(operator, *floats), to=TensorProto.INT64)
-
-    def rename(self, made: str, name: str) -> None:
-        if name:
-            self.nodes.append(helper.make_node("Identity", [made], [name], name=f"{name}/output"))
 
     def reshape(self, value: str, *shape: int) -> str:
         return self.node("Reshape", value, self.constant(list(shape)))
