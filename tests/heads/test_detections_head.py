@@ -439,39 +439,6 @@ def test_outputs_without_names_are_told_by_type() -> None:
     assert spec.masks.frame == "box"
 
 
-@pytest.mark.parametrize("lowest", [0.0, -1.0], ids=["zeros past the last", "-1 past the last"])
-@pytest.mark.parametrize(("count", "counts"), [(7, True), (8, False), (2.5, False)])
-def test_class_numbers_without_names_may_be_floats(
-    lowest: float, count: float, counts: bool
-) -> None:
-    # tf2onnx of tf.image.combined_non_max_suppression: Identity, Identity_1, ...
-    summary = summary_of(
-        {"i": (1, 7, 4), "i1": (1, 7), "i2": (1, 7), "i3": (1,)},
-        dtypes={"i3": "int32"},
-        operators={"NonMaxSuppression": 1},
-        output_ranges={
-            "i": (UNIT,),
-            "i1": (Range(low=lowest, high=1.0),),
-            "i2": (number_range(3),),
-        },
-        sample=lambda: {"i3": np.asarray([count])},
-    )
-    options = {"columns": ["y1", "x1", "y2", "x2"], "box_frame": "normalized"}
-    spec = claimed(summary, {**TOLD, "options": options})
-    assert (spec.options["score_output"], spec.options["class_output"]) == ("i1", "i2")
-    assert spec.options["count_output"] == ("i3" if counts else "")
-
-
-def test_two_floats_that_may_be_scores_are_no_score_and_class_number() -> None:
-    summary = summary_of(
-        {"i": (1, 7, 4), "i1": (1, 7), "i2": (1, 7)},
-        operators={"NonMaxSuppression": 1},
-        output_ranges={"i": (UNIT,), "i1": (UNIT,), "i2": (UNIT,)},
-    )
-    found = get_head("detections").examine(summary, (64, 96), TOLD)
-    assert found == "no output is one row of columns for each detection"
-
-
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_outputs_of_a_joined_graph_are_known_by_their_names(dtype: str) -> None:
     """super-gradients calls what its second graph returns so: YOLO-NAS in batch format."""

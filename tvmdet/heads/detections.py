@@ -85,7 +85,13 @@ class DetectionsHead(Head):
             points = point_spec(joints, given, scored=apart is None or apart.is_scored)
         columns_of_points = 0 if apart is not None else given_columns(points, given)
         oriented = bool(says_oriented(summary, given))
-        found = find_detection_outputs(summary, options, columns_of_points, oriented=oriented)
+        found = find_detection_outputs(
+            summary,
+            options,
+            columns_of_points,
+            oriented=oriented,
+            labels=given.get("labels") or (),
+        )
         if isinstance(found, str):
             return self._ask_which_to_keep(summary, size_hw, given) or found
         found = with_cells(summary, found, size_hw)
