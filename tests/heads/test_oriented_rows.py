@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import oriented_detector
 import pytest
+from detections_samples import YOLOV7
+from head_tools import summary_of
 from yolo_cases import PIXELS, SCORES, assert_decodes, columns, random_outputs, summary
 
 import tvmdet
 from tvmdet.errors import InputError, ModelError
 from tvmdet.frontend.recognise import recognise
 from tvmdet.heads import ColumnRun, GraphSummary, Recognition, get_head
+from tvmdet.heads.base import Question
 
 ROWS = {"output0": (1, 4 + 2 + 1, 126)}
 NAMES = "{0: 'plane', 1: 'ship'}"
@@ -123,6 +127,35 @@ def test_chosen_rows_end_in_the_angle() -> None:
     outputs["output0"][..., 5] = np.arange(30) % 3
     want = assert_decodes(found.spec, outputs)
     np.testing.assert_array_equal(want.angles, outputs["output0"][..., 6])
+
+
+@pytest.mark.parametrize(
+    ("shape", "operators"), [((1, 8400, 7), {"TopK": 1}), ((1, 126, 7), {})], ids=str
+)
+def test_a_transposed_raw_table_is_no_chosen_rows(
+    shape: tuple[int, ...], operators: dict[str, int]
+) -> None:
+    """YOLOv8-obb of two classes has as many columns; only ``yolov8`` is to claim it."""
+    said = {"author": "Ultralytics", "task": "obb", "names": NAMES}
+    network = summary({"output0": shape}, operators=operators, **said)
+    size = (640, 640) if shape[1] == 8400 else (64, 96)
+    assert isinstance(get_head("detections").examine(network, size, {}), str)
+    found = recognise(network, size, {})
+    assert (found.family, found.spec.oriented) == ("yolov8", True)
+
+
+def test_columns_that_are_proven_otherwise_have_no_angle() -> None:
+    network = summary_of({"output0": (30, 7)}, output_ranges={"output0": YOLOV7})
+    told = {"labels": ["plane", "ship"], "oriented": True, "family": "detections"}
+    with pytest.raises(ModelError, match="have no angles"):
+        recognise(network, (64, 96), told)
+
+
+def test_the_order_of_rows_that_nothing_chose_is_asked_for_with_the_angle() -> None:
+    network = summary({"output0": (1, 30, 7)})
+    answer = get_head("detections").examine(network, (64, 96), {"oriented": True})
+    assert isinstance(answer, Question)
+    assert tomllib.loads(answer.spec_text)["options"]["columns"][-1] == "angle"
 
 
 def test_chosen_rows_of_another_exporter_are_told_by_their_columns() -> None:

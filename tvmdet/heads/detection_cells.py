@@ -13,7 +13,7 @@ from typing import Any
 
 from tvmdet.heads.base import GraphSummary, Question
 from tvmdet.heads.box_evidence import are_corners, pyramids
-from tvmdet.heads.detection_frames import SUPPRESSION
+from tvmdet.heads.chosen_rows import SUPPRESSION
 from tvmdet.heads.detection_outputs import BOX_COLUMNS, DetectionOutputs
 
 __all__ = ["ask_whether_to_suppress", "with_cells"]

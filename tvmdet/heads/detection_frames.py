@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tvmdet.heads.base import GraphSummary, Question, Range
+from tvmdet.heads.chosen_rows import SUPPRESSION
 from tvmdet.heads.detection_outputs import BOX_COLUMNS, DetectionOutputs
 from tvmdet.heads.names import SELECTED_BOXES, plain_name
 from tvmdet.heads.options import choice
@@ -20,7 +21,6 @@ from tvmdet.heads.size_inputs import KERAS_YOLO, SCALES_CORNERS
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
 
 __all__ = [
-    "SUPPRESSION",
     "box_frame",
     "ends_in_scores",
     "is_easydeploy",
@@ -37,8 +37,6 @@ _CORNERS = BOX_COLUMNS["corners"]
 _SIDES = frozenset(("x1", "y1", "x2", "y2", "cx", "cy", "w", "h"))
 # Corners of a box cx cy w h from 0 to 1 reach from -0.5 to 1.5; no detector has such pixels.
 _UNIT = (-1.0, 2.0)
-# The second is what the frontend makes of the first, with a bound on the rows.
-SUPPRESSION = ("NonMaxSuppression", "BoundedNonMaxSuppression")
 _TENSORRT = frozenset(("num_dets", "det_boxes", "det_scores", "det_classes"))
 _EASYDEPLOY = frozenset(("num_dets", "boxes", "scores", "labels"))
 _YOLO_NAS = frozenset(("num_predictions", "pred_boxes", "pred_scores", "pred_classes"))

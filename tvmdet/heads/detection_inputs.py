@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tvmdet.heads.base import GraphSummary, Question
+from tvmdet.heads.chosen_rows import SUPPRESSION
 from tvmdet.heads.dense_inputs import stretched
 from tvmdet.heads.detection_frames import (
-    SUPPRESSION,
     is_easydeploy,
     is_keras_yolo,
     is_object_detection_api,

@@ -15,6 +15,7 @@ from typing import Any
 
 from tvmdet.errors import InputError
 from tvmdet.heads.base import ANYTHING, GraphSummary, Question, Range, TensorSummary
+from tvmdet.heads.chosen_rows import chooses_rows
 from tvmdet.heads.labels import labels_from_metadata
 from tvmdet.heads.names import (
     SELECTED_BOXES,
@@ -25,7 +26,7 @@ from tvmdet.heads.names import (
 from tvmdet.heads.options import choice
 from tvmdet.heads.paddledetection import is_paddledetection
 from tvmdet.heads.pose_outputs import find_points, flat_pose_points
-from tvmdet.heads.ultralytics import is_ultralytics
+from tvmdet.heads.ultralytics import is_ultralytics, read_ultralytics
 
 __all__ = [
     "BOX_COLUMNS",
@@ -393,13 +394,14 @@ def _columns(
     if flat_pose_points(summary):
         flat = ("batch", *_CORNERS, "score")
         return flat, f"{boxes} has the columns {' '.join(flat)}, as YOLO-NAS's flat poses"
-    if width == len(_ORIENTED) and oriented:
-        line = f"{boxes} has the columns {' '.join(_ORIENTED)}"
-        return _ORIENTED, f"{line}, as Ultralytics' exports of oriented boxes"
     patterns = _PATTERNS.get(width, ())
     matching = [(columns, why) for columns, why in patterns if _matches(columns, ranges)]
     if not matching and is_paddledetection(summary):
         matching = [(columns, why) for columns, why in patterns if columns == _PADDLE]
+    is_chosen = (value.shape[-2] or 0) <= _MOST_ROWS and _says_chosen(summary)
+    if width == len(_ORIENTED) and oriented and is_chosen and not matching:
+        line = f"{boxes} has the columns {' '.join(_ORIENTED)}"
+        return _ORIENTED, f"{line}, as Ultralytics' exports of oriented boxes"
     if len(matching) == 1:
         ((columns, why),) = matching
         return columns, f"{boxes} has the columns {' '.join(columns)}, {why}"
@@ -412,10 +414,11 @@ def _columns(
             "column is what"
         )
         rows = value.shape[-2] or 0
+        usual = _ORIENTED if width == len(_ORIENTED) and oriented else _PATTERNS[width][0][0]
         return (
             reason
             if rows > _MOST_ROWS
-            else Question(reason, spec_text=_spec_text(summary, width, ranges))
+            else Question(reason, spec_text=_spec_text(summary, usual, ranges))
         )
     return f"{boxes} is {value}, and no scores and class numbers of its rows are among the outputs"
 
@@ -431,7 +434,13 @@ def _column_ranges(summary: GraphSummary, name: str) -> tuple[Range, ...]:
     return tuple(ranges)
 
 
-def _spec_text(summary: GraphSummary, width: int, ranges: tuple[Range, ...]) -> str:
+def _says_chosen(summary: GraphSummary) -> bool:
+    """Returns whether rows are chosen inside; else they may be a raw table of every cell."""
+    said = read_ultralytics(summary.metadata)
+    return chooses_rows(summary) or said.end2end or said.nms
+
+
+def _spec_text(summary: GraphSummary, usual: tuple[str, ...], ranges: tuple[Range, ...]) -> str:
     named = labels_from_metadata(summary.metadata)[0] is not None
     labels = "" if named else 'labels = ["first class", "second class"]\n'
     # Four sides and a score that cannot be more: what the graph proves is not contradicted.
@@ -440,7 +449,7 @@ def _spec_text(summary: GraphSummary, width: int, ranges: tuple[Range, ...]) -> 
     meaning = 'from 0 to 1; or "pixels": of the network\'s input'
     if not unit:
         meaning = 'of the network\'s input; or "normalized": from 0 to 1'
-    columns = ", ".join(f'"{name}"' for name in _PATTERNS[width][0][0])
+    columns = ", ".join(f'"{name}"' for name in usual)
     return (
         f'family = "detections"\n{labels}'
         f"[options]\ncolumns = [{columns}]    # or another order\n"

@@ -17,6 +17,7 @@ from tvmdet.heads.base import (
     Question,
     Recognition,
 )
+from tvmdet.heads.chosen_rows import SUPPRESSION
 from tvmdet.heads.detection_cells import ask_whether_to_suppress, with_cells
 from tvmdet.heads.detection_decoding import (
     check_options,
@@ -24,7 +25,6 @@ from tvmdet.heads.detection_decoding import (
     decode_detections_reference,
 )
 from tvmdet.heads.detection_frames import (
-    SUPPRESSION,
     box_frame,
 )
 from tvmdet.heads.detection_inputs import detections_input
