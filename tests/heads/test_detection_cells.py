@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from detections_samples import CORNERS, SCORE, claimed
+from detections_samples import CORNERS, SCORE, ULTRALYTICS, claimed
 from head_tools import ANY, number_range, summary_of
 
 from tvmdet.heads import GraphSummary, get_head
@@ -75,11 +75,128 @@ def test_a_score_is_proven_by_what_made_its_column() -> None:
     assert claimed(got, TOLD).options["columns"][4] == "score"
 
 
-def test_rows_that_no_suppression_chose_are_no_finished_ones() -> None:
-    """More than a network ever returns, of cells that no picture shows."""
-    shape, ranges = (1, 8400, 6), {"output": (*CORNERS, SCORE, number_range(2))}
-    got = summary_of({"output": shape}, output_ranges=ranges)
-    answer = get_head("detections").examine(got, (640, 640), {})
-    assert answer == "output has 8400 rows, and nothing inside has chosen or suppressed any"
-    chosen = summary_of({"output": shape}, output_ranges=ranges, operators={"TopK": 1})
-    assert isinstance(get_head("detections").examine(chosen, (640, 640), {}), Question)
+SIDES = {
+    True: ("x1", "y1", "x2", "y2"),
+    False: ("cx", "cy", "w", "h"),
+}
+RANGES = {"score": SCORE, "class": number_range(2)}
+NOT_ASKED = {"input": TOLD["input"], "labels": ["a", "b", "c"]}
+ORDERS = ("0 1 2 3 4 5", "5 4 0 1 2 3", "4 0 1 2 3 5", "5 4 1 0 3 2")
+
+
+def _ordered(order: str, corners: bool, unit: float = 1.0) -> tuple[GraphSummary, tuple[str, ...]]:
+    """Rows in another order of columns, and the names of the columns in that order."""
+    at = [int(one) for one in order.split()]
+    names = tuple((*SIDES[corners], "score", "class")[one] for one in at)
+    sizes = np.array([*(SIZE[::-1] * 2), 1, 1]) if unit != 1 else np.ones(6)
+    values = (_rows(corners) / sizes).astype(np.float32)[..., at]
+    ranges = tuple(RANGES.get(name, ANY) for name in names)
+    return _summary(
+        corners, sample=lambda: {"output": values}, output_ranges={"output": ranges}
+    ), names
+
+
+@pytest.mark.parametrize("told_frame", ["pixels", "normalized"])
+@pytest.mark.parametrize("corners", [True, False])
+@pytest.mark.parametrize("order", ORDERS)
+def test_cells_are_found_wherever_a_box_is(order: str, corners: bool, told_frame: str) -> None:
+    """Told columns are kept; the threshold is asked for all the same."""
+    got, names = _ordered(order, corners, unit=1.0 if told_frame == "pixels" else 0.0)
+    given = {**NOT_ASKED, "options": {"columns": list(names), "box_frame": told_frame}}
+    answer = get_head("detections").examine(got, SIZE, given)
+    assert isinstance(answer, Question)
+    assert "output has a row for every cell" in answer
+    spec = claimed(got, {**given, **tomllib.loads(answer.spec_text)})
+    assert tuple(spec.options["columns"]) == names
+
+
+@pytest.mark.parametrize(("unit", "frame"), [(1.0, "pixels"), (0.0, "normalized")])
+@pytest.mark.parametrize("order", ["0 1 2 3 4 5", "5 4 0 1 2 3"])
+def test_a_picture_shows_order_and_unit_of_told_scores(order: str, unit: float, frame: str) -> None:
+    got, names = _ordered(order, True, unit)
+    answer = get_head("detections").examine(got, SIZE, NOT_ASKED)
+    assert isinstance(answer, Question)
+    assert set(tomllib.loads(answer.spec_text)) == {"family", "postprocess"}
+    spec = claimed(got, {**NOT_ASKED, "postprocess": {"iou_threshold": 0.45}})
+    assert (tuple(spec.options["columns"]), spec.options["box_frame"]) == (names, frame)
+
+
+@pytest.mark.parametrize("swapped", [False, True], ids=["x first", "y first"])
+@pytest.mark.parametrize("told", [{}, {"columns": ["x1", "y1", "x2", "y2"], "box_frame": "pixels"}])
+@pytest.mark.parametrize("dtype", ["int64", "float32"])
+def test_cells_in_three_outputs_are_asked_about(
+    dtype: str, told: dict[str, Any], swapped: bool
+) -> None:
+    """DeepStream-Yolo's older exports: boxes, scores, classes."""
+    values = _rows(True)
+    boxes = values[..., [1, 0, 3, 2] if swapped else [0, 1, 2, 3]]
+    if told and swapped:
+        told = {**told, "columns": ["y1", "x1", "y2", "x2"]}
+    outputs = {"boxes": boxes, "scores": values[..., 4:5], "classes": values[..., 5:]}
+    got = summary_of(
+        {name: value.shape for name, value in outputs.items()},
+        dtypes={"classes": dtype},
+        sample=lambda: outputs,
+        output_ranges={"scores": (SCORE,), "classes": (number_range(2),)},
+    )
+    given = {**NOT_ASKED, "options": told}
+    answer = get_head("detections").examine(got, SIZE, given)
+    assert isinstance(answer, Question)
+    assert "boxes has a row for every cell" in answer
+    spec = claimed(got, {**given, "postprocess": {"iou_threshold": 0.45}})
+    sides = ["y1", "x1", "y2", "x2"] if swapped else list(SIDES[True])
+    assert (spec.options["columns"], spec.options["box_frame"]) == (sides, "pixels")
+
+
+COLUMNS = {"options": {"columns": [*SIDES[True], "score", "class"], "box_frame": "pixels"}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "operators", "asked"),
+    [
+        (8400, (640, 640), {}, True),
+        (8401, (640, 640), {}, True),  # no pyramid's, but more than a network returns
+        (525, (160, 160), {}, True),
+        (126, SIZE, {}, True),
+        (8400, (640, 640), {"TopK": 1}, False),
+        (525, (160, 160), {"EfficientNMS_TRT": 1}, False),
+        (525, (160, 160), {"BoundedNonMaxSuppression": 1}, False),
+        (300, (640, 640), {}, False),  # queries; three of each cell of stride 64 by chance
+        (100, (640, 640), {}, False),
+        (99, (640, 640), {}, False),
+    ],
+)
+def test_rows_that_nothing_chose_are_asked_about_where_no_picture_shows_cells(
+    rows: int, size: tuple[int, int], operators: dict[str, int], asked: bool
+) -> None:
+    flat = np.zeros((1, rows, 6), np.float32)
+    got = summary_of(
+        {"output": flat.shape},
+        operators=operators,
+        output_ranges={"output": (*CORNERS, SCORE, number_range(2))},
+        sample=lambda: {"output": flat},
+    )
+    told = {**NOT_ASKED, **COLUMNS}
+    answer = get_head("detections").examine(got, size, told)
+    assert isinstance(answer, Question) == asked
+    line = f"output has {rows} rows that nothing inside has chosen or suppressed"
+    if isinstance(answer, Question):
+        assert line in answer
+        given = tomllib.loads(answer.spec_text)
+        assert given == {"family": "detections", "postprocess": {"iou_threshold": 0.45}}
+    # What is told is heeded, however many rows there are.
+    spec = claimed(got, {**told, "postprocess": {"iou_threshold": 0.45}}, size)
+    assert list(spec.options["columns"]) == COLUMNS["options"]["columns"]
+    # Order and unit are asked for in one with it.
+    untold = get_head("detections").examine(got, size, NOT_ASKED)
+    assert isinstance(untold, Question)
+    assert ("postprocess" in tomllib.loads(untold.spec_text)) == asked
+    assert "columns" in tomllib.loads(untold.spec_text)["options"]
+
+
+def test_no_exporter_says_the_order_of_rows_that_nothing_chose() -> None:
+    """Their metadata is Ultralytics', who returns no such rows."""
+    got = _summary(sample=None, metadata=ULTRALYTICS)
+    answer = get_head("detections").examine(got, SIZE, {})
+    assert isinstance(answer, Question)
+    assert {"options", "postprocess"} <= set(tomllib.loads(answer.spec_text))

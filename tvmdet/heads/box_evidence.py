@@ -30,8 +30,11 @@ def are_corners(
     size_hw: tuple[int, int],
     strides: Sequence[int],
     per_cell: int,
+    *,
+    columns: Sequence[int] = (0, 1, 2, 3),
+    shares: bool = False,
 ) -> bool | None:
-    """Returns whether the first four values of a row are two corners, in pixels.
+    """Returns whether four values of a row are two corners.
 
     Args:
         summary: The network.
@@ -41,14 +44,18 @@ def are_corners(
         size_hw: Height and width of the input.
         strides: Of the maps.
         per_cell: Boxes of each cell, one after the other or one map after the other.
+        columns: Which four: across and down, twice.
+        shares: Whether they are in shares of the picture, not in pixels.
 
     Returns:
         False for a centre and a size; None where the values follow neither, so that rows may lie in
         another order.
     """
-    boxes = _boxes(summary, output, axis)
+    boxes = _boxes(summary, output, axis, columns)
     if boxes is None:
         return None
+    if shares:
+        boxes = boxes * np.array(size_hw[::-1] * 2)
     for cells in _orders(size_hw, strides, per_cell):
         if cells.shape[0] != boxes.shape[0]:
             continue
@@ -120,12 +127,14 @@ def are_on_priors(
     return along and bool((boxes[:, :2] <= boxes[:, 2:]).all())
 
 
-def _boxes(summary: GraphSummary, output: str, axis: int) -> Floats | None:
-    """Returns the first four values of each row; None where none are known."""
+def _boxes(
+    summary: GraphSummary, output: str, axis: int, columns: Sequence[int] = (0, 1, 2, 3)
+) -> Floats | None:
+    """Returns four values of each row; None where none are known."""
     if summary.sample is None:
         return None
     values = np.asarray(summary.sample()[output][0], np.float64)
-    boxes: Floats = (values.T if axis == 1 else values)[:, :4]
+    boxes: Floats = (values.T if axis == 1 else values)[:, list(columns)]
     return boxes if np.isfinite(boxes).all() else None
 
 

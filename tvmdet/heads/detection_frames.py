@@ -119,8 +119,10 @@ def _convention(
     summary: GraphSummary, found: DetectionOutputs, proven: str | None
 ) -> tuple[tuple[str, ...], str | None, str] | None:
     """Returns the columns, the unit or None, and whose convention it is; None where none fits."""
+    if found.cell_frame is not None:
+        return *found.cell_frame, "as they move along with the cells of a picture"
     if found.of_cells:
-        return found.columns, "pixels", "as they move along with the cells of a picture"
+        return None  # of an exporter that leaves the suppression to others
     if summary.outputs[found.boxes].shape[-1] != 4:
         return _of_columns(summary, found)
     names = frozenset(map(plain_name, summary.outputs))

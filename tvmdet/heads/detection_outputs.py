@@ -129,6 +129,9 @@ class DetectionOutputs:
             further columns of the boxes are the coefficients.
         rows: Rows of an image.
         of_cells: Whether there is a row for every cell, so that nothing was suppressed.
+        are_cells_shown: Whether a picture shows it.
+        cell_frame: The columns that it shows, and their unit; None where it shows none, or the spec
+            says them.
         why: A line for people.
     """
 
@@ -141,6 +144,8 @@ class DetectionOutputs:
     prototypes: str = ""
     rows: int
     of_cells: bool = False
+    are_cells_shown: bool = False
+    cell_frame: tuple[tuple[str, ...], str] | None = None
     why: str
 
 

@@ -94,10 +94,10 @@ class DetectionsHead(Head):
         )
         if isinstance(found, str):
             return self._ask_which_to_keep(summary, size_hw, given) or found
-        found = with_cells(summary, found, size_hw)
-        if isinstance(found, str):
-            return found
+        found = with_cells(summary, found, size_hw, options)
         frame = box_frame(summary, found, size_hw, options)
+        if isinstance(frame, Question):
+            return ask_whether_to_suppress(found, given, frame) or frame
         if isinstance(frame, str):
             return frame
         columns, where, frame_line = frame
