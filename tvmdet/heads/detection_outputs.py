@@ -8,7 +8,6 @@ scores lie between 0 and 1.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +26,13 @@ from tvmdet.heads.options import choice
 from tvmdet.heads.paddledetection import is_paddledetection
 from tvmdet.heads.pose_outputs import find_points, flat_pose_points
 from tvmdet.heads.ultralytics import is_ultralytics, read_ultralytics
+from tvmdet.heads.unnamed_outputs import (
+    by_type,
+    count_question,
+    has_rows,
+    is_float,
+    whole_range,
+)
 
 __all__ = [
     "BOX_COLUMNS",
@@ -110,9 +116,6 @@ _PATTERNS: dict[int, tuple[tuple[tuple[str, ...], str], ...]] = {
 # Rows of a table that may be finished detections; more are the anchors of a pyramid.
 _MOST_ROWS = 1000
 
-# What may be done to a sum of marks before it is returned as a count.
-_AFTER_A_SUM = ("Cast", "Clip", "Concat", "Min")
-
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionOutputs:
@@ -175,8 +178,8 @@ def find_detection_outputs(
     outputs = summary.exported_outputs
     names = tuple(summary.outputs)
     classes = len(labels or labels_from_metadata(summary.metadata)[0] or ())
-    by_type = _by_type(summary, outputs, classes)
-    roles = {**by_type, **_by_name(outputs)}
+    unnamed = by_type(summary, outputs, classes)
+    roles = {**unnamed, **_by_name(outputs)}
     for role in _ROLES:
         key = {"boxes": "box_output", "classes": "class_output"}.get(
             role, f"{role.rstrip('s')}_output"
@@ -202,14 +205,14 @@ def find_detection_outputs(
     width = outputs[boxes].shape[-1]
     if rows is None or width is None or len(outputs[boxes].shape) > 3:
         return f"{boxes} is {outputs[boxes]}; detections are [N, rows, columns] or [rows, columns]"
-    if by_type and "count" not in roles:
-        question = _count_question(summary, outputs, int(rows))
+    if unnamed and "count" not in roles:
+        question = count_question(summary, outputs, int(rows))
         if question is not None:
             return question
     of_rows = {
         role: name
         for role, name in roles.items()
-        if role in ("scores", "classes") and name and _has_rows(outputs[name], rows)
+        if role in ("scores", "classes") and name and has_rows(outputs[name], rows)
     }
     if not columns:
         coefficients = int(outputs[prototypes].shape[1] or 0) if prototypes else 0
@@ -239,7 +242,7 @@ def finished_rows(summary: GraphSummary) -> list[str]:
     return [
         name
         for name, value in summary.exported_outputs.items()
-        if _is_float(value)
+        if is_float(value)
         and len(value.shape) in (2, 3)
         and value.shape[-1] in _PATTERNS
         and 0 < (value.shape[-2] or 0) <= _MOST_ROWS
@@ -255,111 +258,13 @@ def _by_name(outputs: Mapping[str, TensorSummary]) -> dict[str, str]:
     return found
 
 
-def _by_type(
-    summary: GraphSummary, outputs: Mapping[str, TensorSummary], labels: int
-) -> dict[str, str]:
-    """Returns the roles of unnamed outputs: boxes, whole class numbers, scores, and masks."""
-    boxes = [n for n, v in outputs.items() if _is_float(v) and v.shape[-1:] == (4,)]
-    if len(boxes) != 1 or len(outputs[boxes[0]].shape) < 2:
-        return {}
-    rows = outputs[boxes[0]].shape[-2]
-    of_rows = [name for name, value in outputs.items() if _has_rows(value, rows)]
-    integers = [name for name in of_rows if not _is_float(outputs[name])]
-    classes = integers or [n for n in of_rows if _is_class_number(_range(summary, n), labels)]
-    scores = [name for name in of_rows if name not in classes and _is_score(summary, name)]
-    if len(classes) != 1 or len(scores) != 1:
-        return {}
-    # What else there is of each row may be what the two were taken for.
-    is_alone = set(of_rows) <= {*classes, *scores, *integers}
-    if not is_alone and not (integers and _range(summary, scores[0]).is_unit):
-        return {}
-    found = {"boxes": boxes[0], "classes": classes[0], "scores": scores[0]}
-    masks = [n for n, v in outputs.items() if len(v.shape) == 4 and v.shape[:2] == (rows, 1)]
-    counts = [name for name in outputs if _is_count(summary, name, rows or 0)]
-    others = {"masks": masks, "count": counts}
-    return {**found, **{role: names[0] for role, names in others.items() if len(names) == 1}}
-
-
-def _is_class_number(values: Range, labels: int) -> bool:
-    """Returns whether floats are numbers of classes, and not marks or the numbers of pictures.
-
-    Those are whole as well, from 0 to 0 or 1, as the numbers of one or two classes are.
-    """
-    return values.whole and (values.high > 1 or 0 < labels <= 2)
-
-
-def _is_count(summary: GraphSummary, name: str, rows: int) -> bool:
-    """Returns whether an output is proven to be how many rows count: a sum of a mark for each.
-
-    A number that happens to be as small may be anything: a constant, the number of a picture. Rows
-    past the count need not have a score of 0: ``tf.image.non_max_suppression_padded`` chooses the
-    first box of all in every row that it has no box for.
-    """
-    if rows < 2 or not _is_single(summary.outputs[name]):
-        return False
-    values = _range(summary, name)
-    if not values.whole or (values.low, values.high) != (0, rows):
-        return False
-    steps = (step.partition("(")[0] for step in summary.output_traces.get(name, ()))
-    made = next((step for step in steps if step not in _AFTER_A_SUM), "")
-    return made in ("ReduceSum", "Add*")
-
-
-def _count_question(
-    summary: GraphSummary, outputs: Mapping[str, TensorSummary], rows: int
-) -> Question | None:
-    """Asks whether a single number beside unnamed rows counts them, where it could."""
-    names = [name for name in outputs if _may_count(summary, name, rows)]
-    if len(names) != 1:
-        return None
-    return Question(
-        f"{names[0]} is a single number, which may be how many of the {rows} rows count",
-        spec_text='family = "detections"\n[options]\n'
-        f'count_output = {json.dumps(names[0])}    # or "": all rows count',
-    )
-
-
-def _may_count(summary: GraphSummary, name: str, rows: int) -> bool:
-    value, values = summary.outputs[name], _range(summary, name)
-    if rows < 2 or not _is_single(value) or (_is_float(value) and not values.whole):
-        return False
-    if values.low > 0 or values.high < rows:  # constants and numbers of pictures among them
-        return False
-    if summary.sample is None:
-        return True
-    sample = summary.sample()[name]
-    return bool((sample >= 0).all() and (sample <= rows).all())
-
-
-def _is_single(value: TensorSummary) -> bool:
-    return all(length == 1 for length in value.shape)
-
-
-def _is_score(summary: GraphSummary, name: str) -> bool:
-    """Returns whether values are from 0 to 1, or -1 as in rows past the last.
-
-    Bounds prove it from 0 on: from -1 to 1 is a cosine, too. Otherwise what a network answers on a
-    picture says so, if there is any.
-    """
-    proven = _range(summary, name)
-    if proven.is_unit and not proven.whole:
-        return True
-    if proven.whole or summary.sample is None:
-        return False
-    values = summary.sample()[name]
-    fits = (values >= 0) & (values <= 1)
-    if proven.low >= -1 and proven.high <= 1:
-        fits |= values == -1
-    return bool(values.size and fits.all() and values.any())
-
-
 def _joined(outputs: Mapping[str, TensorSummary], keypoint_columns: int) -> tuple[str, str]:
     """Returns the only output whose columns could hold boxes, scores and classes, and prototypes.
 
     Ultralytics' segmentation models with the suppression inside have ``[N, K, 6 + P]`` and
     prototypes ``[N, P, h, w]``, their pose models the points' numbers after the six.
     """
-    floats = {name: value.shape for name, value in outputs.items() if _is_float(value)}
+    floats = {name: value.shape for name, value in outputs.items() if is_float(value)}
     fits = [
         name
         for name, shape in floats.items()
@@ -486,29 +391,10 @@ def _masks(outputs: Mapping[str, TensorSummary], name: str, rows: int) -> str:
 def class_range(summary: GraphSummary, found: DetectionOutputs) -> Range:
     """Returns what class numbers there can be, as far as the graph proves it."""
     if found.classes:
-        return _range(summary, found.classes)
+        return whole_range(summary, found.classes)
     if found.columns == () or flat_pose_points(summary):
         return Range(low=0, high=0, whole=True)  # of a single class
     ranges = summary.output_ranges.get(found.boxes, ())
     if "class" not in found.columns or len(ranges) < len(found.columns):
         return ANYTHING
     return ranges[found.columns.index("class")]
-
-
-def _range(summary: GraphSummary, name: str) -> Range:
-    ranges = summary.output_ranges.get(name, (ANYTHING,))
-    return Range(
-        low=min(one.low for one in ranges),
-        high=max(one.high for one in ranges),
-        whole=all(one.whole for one in ranges),
-    )
-
-
-def _has_rows(value: TensorSummary, rows: int | None) -> bool:
-    """Returns whether there is one number a row: [K], [N, K], [N, K, 1]."""
-    shape = value.shape[:-1] if value.shape[-1:] == (1,) and len(value.shape) > 1 else value.shape
-    return bool(shape) and shape[-1] == rows and len(shape) <= 2
-
-
-def _is_float(value: TensorSummary) -> bool:
-    return value.dtype.startswith("float")
