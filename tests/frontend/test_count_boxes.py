@@ -12,8 +12,10 @@ import pytest
 from onnx_models import Graph, save
 
 import tvmdet
+from tvmdet.errors import ModelError
 from tvmdet.frontend.count_boxes import COUNTED, count_boxes
 from tvmdet.frontend.load import Earlier, load_onnx
+from tvmdet.frontend.onnx_tools import constant_values
 
 CLASSES, CELLS, KEPT = 3, 64, 20
 SPEC = {"family": "detections", "input": {"mean": [0, 0, 0], "std": [255, 255, 255]}}
@@ -108,3 +110,10 @@ def test_it_is_said(tmp_path: Path) -> None:
     }
     assert said[-1].spec.options["columns"] == ["class", "score", "x1", "y1", "x2", "y2"]
     assert [COUNTED in model.recognition for model in said.values()] == [True, False]
+
+
+def test_a_damaged_constant_is_named() -> None:
+    damaged = onnx.TensorProto(name="weights", data_type=onnx.TensorProto.INT4, dims=[1000])
+    damaged.raw_data = bytes(16)
+    with pytest.raises(ModelError, match="the constant weights is damaged"):
+        constant_values(damaged)

@@ -191,8 +191,17 @@ def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
 
 
 def constant_values(tensor: onnx.TensorProto) -> np.ndarray:
-    """Returns the values of a constant tensor."""
-    return np.asarray(numpy_helper.to_array(tensor))
+    """Returns the values of a constant tensor.
+
+    Raises:
+        ModelError: Its data are not those of its shape.
+    """
+    try:
+        return np.asarray(numpy_helper.to_array(tensor))
+    except ValueError as error:
+        raise ModelError(
+            f"the constant {tensor.name} is damaged: {error}; export the model again"
+        ) from error
 
 
 def drop_domains(model: onnx.ModelProto) -> None:
