@@ -19,6 +19,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
+from tvmdet.passes.clear_rows import clear_rows
 from tvmdet.passes.kernel_marks import mark_kernel
 from tvmdet.spec import PostprocessSpec
 
@@ -67,12 +68,7 @@ def suppress_boxes_func(
             overlap = T.alloc_buffer((1,), "float32", scope="local")
             union = T.alloc_buffer((1,), "float32", scope="local")
 
-            for k in T.serial(rows):
-                out_scores[n, k] = T.float32(0)
-                out_classes[n, k] = 0
-                out_rows[n, k] = 0
-                for e in T.serial(4):
-                    out_boxes[n, k, e] = T.float32(0)
+            clear_rows(n, rows, out_boxes, out_scores, out_classes, out_rows)
 
             # 1. Candidates.
             size[0] = 0
