@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmdet.errors import InputError, ShapeError
-from tvmdet.heads.base import GraphSummary, MaskValues
+from tvmdet.heads.base import Decoded, GraphSummary, MaskValues
 from tvmdet.heads.options import choice, refuse_unknown_options, strides_of
 from tvmdet.heads.pose import KEYPOINT_COLUMNS, keypoint_columns, reference_row_keypoints
 from tvmdet.spec import DetectorSpec
@@ -49,6 +49,16 @@ class Rows:
     masks: MaskValues | None
     keypoints: Any = None
     angles: Any = None
+
+    def decoded(self, boxes: Any, scores: Any) -> Decoded:
+        """Returns what the rows mean, with boxes of corners and scores that count everything."""
+        return Decoded(
+            boxes=boxes,
+            scores=scores,
+            masks=self.masks,
+            keypoints=self.keypoints,
+            angles=self.angles,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

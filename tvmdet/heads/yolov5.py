@@ -112,14 +112,14 @@ class YoloV5Head(Head):
         rows = _ROWS.emit(bb, outputs, spec)
         boxes = emit_corners(bb, rows.center, rows.extent)
         scores = bb.emit(relax.op.multiply(rows.scores, rows.objectness))
-        return Decoded(boxes=boxes, scores=scores, masks=rows.masks, keypoints=rows.keypoints)
+        return rows.decoded(boxes, scores)
 
     def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
         rows = _ROWS.reference(outputs, spec)
         boxes = reference_corners(rows.center, rows.extent)
         scores = rows.scores * rows.objectness
-        return Decoded(boxes=boxes, scores=scores, masks=rows.masks, keypoints=rows.keypoints)
+        return rows.decoded(boxes, scores)
 
 
 def _landmark_columns(

@@ -173,26 +173,14 @@ class YoloV8Head(Head):
         if spec.oriented:  # of which the angle says where the corners are
             extent = bb.emit(relax.op.abs(extent))
         boxes = emit_corners(bb, rows.center, extent)
-        return Decoded(
-            boxes=boxes,
-            scores=rows.scores,
-            masks=rows.masks,
-            keypoints=rows.keypoints,
-            angles=rows.angles,
-        )
+        return rows.decoded(boxes, rows.scores)
 
     def decode_reference(self, outputs: Mapping[str, np.ndarray], spec: DetectorSpec) -> Decoded:
         """Implements :meth:`tvmdet.heads.base.Head.decode_reference`."""
         rows = _ROWS.reference(outputs, spec)
         extent = np.abs(rows.extent) if spec.oriented else rows.extent
         boxes = reference_corners(rows.center, extent)
-        return Decoded(
-            boxes=boxes,
-            scores=rows.scores,
-            masks=rows.masks,
-            keypoints=rows.keypoints,
-            angles=rows.angles,
-        )
+        return rows.decoded(boxes, rows.scores)
 
 
 def _doubt(summary: GraphSummary, found: FoundRows, given: Mapping[str, Any]) -> str:
