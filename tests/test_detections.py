@@ -306,3 +306,15 @@ def test_importing_it_loads_no_opencv_and_no_tvm() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_endless_corners_are_null_in_json() -> None:
+    corners = np.zeros((2, 4, 2), np.float32)
+    corners[0, 1], corners[1, 2, 0] = [7.5, np.inf], np.nan
+    found = dataclasses.replace(two(), corners=corners).to_dict()["detections"]
+    assert found[0]["corners_xy"] == [[0, 0], [7.5, None], [0, 0], [0, 0]]
+    assert found[1]["corners_xy"][2] == [None, 0]
+    with pytest.raises(
+        InputError, match=r"corners have the shape \(1, 4, 2\); allowed: \(2, 4, 2\)"
+    ):
+        dataclasses.replace(two(), corners=corners[:1])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tvmdet.arguments import check_kind
 from tvmdet.counted import counted
 from tvmdet.errors import InputError
-from tvmdet.keypoints import Keypoint, Keypoints, no_keypoints
+from tvmdet.keypoints import Keypoint, Keypoints, json_number, no_keypoints
 from tvmdet.masks import InstanceMasks
 from tvmdet.spec import DetectorSpec
 
@@ -262,7 +262,7 @@ class Detections:
                 entry["keypoints"] = self.keypoints.to_dicts(index)
         if self.corners is not None:
             for corners, entry in zip(self.corners.tolist(), entries, strict=True):
-                entry["corners_xy"] = corners
+                entry["corners_xy"] = [[json_number(x), json_number(y)] for x, y in corners]
         return {
             "source": self.source,
             "error": self.error,

@@ -14,7 +14,7 @@ from tvmdet.counted import counted
 from tvmdet.errors import InputError
 from tvmdet.spec import KeypointSpec
 
-__all__ = ["Keypoint", "Keypoints", "no_keypoints", "place_keypoints"]
+__all__ = ["Keypoint", "Keypoints", "json_number", "no_keypoints", "place_keypoints"]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -94,12 +94,13 @@ class Keypoints:
     def to_dicts(self, index: int) -> list[dict[str, Any]]:
         """Returns the points of one object as plain JSON values; null for what is no number."""
         return [
-            {"name": name, "xy": [_number(point.x), _number(point.y)], "score": point.score}
+            {"name": name, "xy": [json_number(point.x), json_number(point.y)], "score": point.score}
             for name, point in self.of(index).items()
         ]
 
 
-def _number(value: float) -> float | None:
+def json_number(value: float) -> float | None:
+    """Returns a number as JSON has it: null for what is none, and for endless ones."""
     return value if math.isfinite(value) else None
 
 
