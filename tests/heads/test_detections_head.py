@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from detections_samples import (
     INSIDE,
@@ -29,12 +28,12 @@ from detections_samples import (
     tensorflow,
     torchvision,
 )
-from head_tools import ANY, UNIT, assert_decodes_as_reference, number_range, summary_of
+from head_tools import ANY, UNIT, number_range, summary_of
 
 from tvmdet.errors import ModelError
 from tvmdet.frontend.recognise import recognise
 from tvmdet.heads import GraphSummary, Recognition, TensorSummary, get_head
-from tvmdet.heads.base import BOX_MASKS, Normalisation, Question, Range
+from tvmdet.heads.base import Normalisation, Question, Range
 from tvmdet.heads.paddledetection import ARCH
 
 STRETCHED = {"resize": "stretch"}
@@ -330,31 +329,6 @@ def test_the_unit_that_is_offered_is_what_the_graph_proves(
 
 
 @pytest.mark.parametrize(
-    ("shape", "told", "frame"),
-    [
-        ((7, 1, 28, 28), {}, "box"),
-        ((7, 1, 64, 96), {}, "image"),
-        ((7, 64, 96), {}, "image"),
-        ((7, 1, 40, 40), {"masks": {"frame": "box"}}, "box"),
-    ],
-)
-def test_masks_lie_in_the_box_or_on_the_image(
-    shape: tuple[int, ...], told: Mapping[str, Any], frame: str
-) -> None:
-    spec = claimed(torchvision(more={"masks": shape}), told)
-    assert spec.masks is not None
-    assert spec.masks.frame == frame
-    rng = np.random.default_rng(0)
-    values = {
-        "boxes": rng.random((7, 4), np.float32),
-        "labels": rng.integers(0, 4, 7),
-        "scores": rng.random(7, np.float32),
-        "masks": rng.random(shape, np.float32),
-    }
-    assert_decodes_as_reference(spec, values)
-
-
-@pytest.mark.parametrize(
     ("summary", "reason"),
     [
         # A DETR's boxes, cx cy w h as its authors have them, or made corners by a wrapper.
@@ -424,21 +398,6 @@ def test_an_order_or_unit_that_nothing_proves_is_asked_for(
     assert list(spec.options["columns"]) == told["options"]["columns"]
 
 
-def test_outputs_without_names_are_told_by_type() -> None:
-    summary = summary_of(
-        {"5": (7, 4), "6": (7,), "7": (7,), "8": (7, 1, 28, 28), "9": (2,)},
-        dtypes={"7": "int64", "9": "int64"},
-        operators={"NonMaxSuppression": 2, "RoiAlign": 5},
-        normalisation=Normalisation(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)),
-        output_ranges={"6": (UNIT,), "7": (number_range(2),)},
-    )
-    spec = claimed(summary)
-    assert (spec.options["score_output"], spec.options["class_output"]) == ("6", "7")
-    assert (spec.input.color, spec.input.std) == ("bgr", (1, 1, 1))
-    assert spec.masks is not None
-    assert spec.masks.frame == "box"
-
-
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_outputs_of_a_joined_graph_are_known_by_their_names(dtype: str) -> None:
     """super-gradients calls what its second graph returns so: YOLO-NAS in batch format."""
@@ -483,27 +442,6 @@ def test_regions_that_lost_their_half_cell_are_told(
     assert any("aligned=True" in line and "opset 11" in line for line in found.reasons) == said
 
 
-@pytest.mark.parametrize(
-    ("values", "are_scores"),
-    [([0.9, 0.2, 0.0], True), ([0.9, 1.2, 0.0], False), ([0.0] * 3, False), ([], False)],
-)
-def test_scores_without_a_proof_are_told_by_what_a_picture_gives(
-    values: list[float], are_scores: bool
-) -> None:
-    summary = summary_of(
-        {"5": (3, 4), "6": (3,), "7": (3,)},
-        dtypes={"7": "int64"},
-        operators={"NonMaxSuppression": 2, "RoiAlign": 5},
-        normalisation=Normalisation(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)),
-        output_ranges={"7": (number_range(2),)},
-        sample=lambda: {"6": np.asarray(values, np.float32)},
-    )
-    if are_scores:
-        assert claimed(summary).options["score_output"] == "6"
-        return
-    assert isinstance(get_head("detections").examine(summary, (64, 96), {}), str)
-
-
 POOLED = {"BoundedNonMaxSuppression": 1}
 
 
@@ -524,35 +462,6 @@ def test_only_a_network_that_normalises_is_fed_the_picture_as_it_is(
     answer = get_head("detections").examine(network, (64, 96), TOLD)
     assert isinstance(answer, Question)
     assert "box_frame" in answer.spec_text
-
-
-MASKS = {"more": {"masks": (7, 1, 28, 28)}}
-SMALL_MASKS = {"dets": (1, 7, 5), "labels": (1, 7), "masks": (1, 7, 28, 28)}
-
-
-@pytest.mark.parametrize(
-    ("summary", "known"),
-    [
-        (torchvision(**MASKS), True),
-        (torchvision(**MASKS, operators=POOLED), False),
-        (torchvision(**MASKS, operators=POOLED, metadata={BOX_MASKS: "masks"}), True),
-        (torchvision(**MASKS, operators=POOLED, metadata={BOX_MASKS: "others"}), False),
-        (torchvision(more={"masks": (7, 1, 20, 28)}), False),
-        (summary_of(SMALL_MASKS, dtypes={"labels": "int64"}), True),
-    ],
-)
-def test_masks_span_their_boxes_only_where_something_says_so(
-    summary: GraphSummary, known: bool
-) -> None:
-    given = {**TOLD, "labels": ["a", "b", "c"]}
-    answer = get_head("detections").examine(summary, (64, 96), given)
-    if known:
-        assert isinstance(answer, Recognition), answer
-        assert answer.spec.masks is not None
-        assert answer.spec.masks.frame == "box"
-    else:
-        assert isinstance(answer, Question)
-        assert 'frame = "box"' in answer.spec_text
 
 
 def test_labels_that_the_file_has_are_not_asked_for() -> None:

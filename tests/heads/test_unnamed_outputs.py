@@ -12,7 +12,7 @@ from detections_samples import TOLD, claimed
 from head_tools import ANY, UNIT, number_range, summary_of
 
 from tvmdet.heads import GraphSummary, Recognition, get_head
-from tvmdet.heads.base import Question, Range
+from tvmdet.heads.base import Normalisation, Question, Range
 
 NO_ROLES = "no output is one row of columns for each detection"
 COUNTED = ("Cast", "ReduceSum", "Cast", "Greater(1)")
@@ -146,3 +146,39 @@ def test_two_floats_that_may_be_scores_are_no_score_and_class_number() -> None:
     )
     found = get_head("detections").examine(summary, (64, 96), TOLD)
     assert found == NO_ROLES
+
+
+def test_outputs_without_names_are_told_by_type() -> None:
+    summary = summary_of(
+        {"5": (7, 4), "6": (7,), "7": (7,), "8": (7, 1, 28, 28), "9": (2,)},
+        dtypes={"7": "int64", "9": "int64"},
+        operators={"NonMaxSuppression": 2, "RoiAlign": 5},
+        normalisation=Normalisation(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)),
+        output_ranges={"6": (UNIT,), "7": (number_range(2),)},
+    )
+    spec = claimed(summary)
+    assert (spec.options["score_output"], spec.options["class_output"]) == ("6", "7")
+    assert (spec.input.color, spec.input.std) == ("bgr", (1, 1, 1))
+    assert spec.masks is not None
+    assert spec.masks.frame == "box"
+
+
+@pytest.mark.parametrize(
+    ("values", "are_scores"),
+    [([0.9, 0.2, 0.0], True), ([0.9, 1.2, 0.0], False), ([0.0] * 3, False), ([], False)],
+)
+def test_scores_without_a_proof_are_told_by_what_a_picture_gives(
+    values: list[float], are_scores: bool
+) -> None:
+    summary = summary_of(
+        {"5": (3, 4), "6": (3,), "7": (3,)},
+        dtypes={"7": "int64"},
+        operators={"NonMaxSuppression": 2, "RoiAlign": 5},
+        normalisation=Normalisation(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)),
+        output_ranges={"7": (number_range(2),)},
+        sample=lambda: {"6": np.asarray(values, np.float32)},
+    )
+    if are_scores:
+        assert claimed(summary).options["score_output"] == "6"
+        return
+    assert isinstance(get_head("detections").examine(summary, (64, 96), {}), str)
