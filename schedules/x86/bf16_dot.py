@@ -19,10 +19,7 @@ from typing import Any
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
-__all__ = ["BF16_DOT_LANES", "BF16_DOT_LLVM", "bf16_dot", "bf16_dot_of_pairs"]
-
-BF16_DOT_LANES = 16
-"""Sums of one instruction."""
+__all__ = ["BF16_DOT_LLVM", "bf16_dot", "bf16_dot_of_pairs"]
 
 # linkonce_odr: every kernel of a library brings the function along.
 BF16_DOT_LLVM = """

@@ -28,7 +28,7 @@ from tvmdet.heads.base import GraphSummary, Recognition
 from tvmdet.heads.ultralytics import read_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec
 
-__all__ = ["check_image_input", "choose_size", "import_onnx", "raw_recognition", "size_beside"]
+__all__ = ["choose_size", "import_onnx", "raw_recognition", "size_beside"]
 
 _DEFAULT_LIMITS = Limits()
 _RAW_DTYPES = ("float32", "float16", "uint8", "int8", "int32", "int64", "bool")
@@ -211,15 +211,6 @@ def _unused(raw: DetectorSpec, given: Mapping[str, Any]) -> list[str]:
     if not unused:
         return []
     return [f"from the spec, not used without a head: {', '.join(unused)}"]
-
-
-def check_image_input(loaded: LoadedModel) -> None:
-    """Refuses what is no detector on images.
-
-    Raises:
-        ModelError: None or several inputs can take a picture.
-    """
-    find_picture(loaded, {})
 
 
 def _with_constants(found: Recognition, bound: Bound) -> Recognition:

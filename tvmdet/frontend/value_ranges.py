@@ -385,7 +385,7 @@ def _remainder(step: _Step) -> list[Columns]:
 def _subtracted(step: _Step) -> list[Columns]:
     """A difference; ``a - a // n * n`` is a remainder, as RT-DETR's exporters write it."""
     divisor = _whole_divisor(step)
-    (value,) = [_union(*step.columns(0))]
+    value = _union(*step.columns(0))
     if divisor is None or not (value.whole and value.low >= 0):
         return _arithmetic(lambda a, b: a - b)(step)
     return [(Range(low=0.0, high=float(divisor - 1), whole=True),)]

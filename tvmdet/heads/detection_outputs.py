@@ -84,14 +84,6 @@ _ROLES = {
     ),
     "masks": ("masks", "det_masks", "detection_masks", "pred_masks"),
 }
-_OPTIONS = {
-    "boxes": "box_output",
-    "scores": "score_output",
-    "classes": "class_output",
-    "count": "count_output",
-    "masks": "mask_output",
-    "prototypes": "prototype_output",
-}
 
 # The four columns of a box, in the order of each convention.
 BOX_COLUMNS = {

@@ -24,9 +24,7 @@ from tvmdet.heads.detection_decoding import (
     decode_detections,
     decode_detections_reference,
 )
-from tvmdet.heads.detection_frames import (
-    box_frame,
-)
+from tvmdet.heads.detection_frames import box_frame
 from tvmdet.heads.detection_inputs import detections_input
 from tvmdet.heads.detection_outputs import (
     DetectionOutputs,
@@ -34,9 +32,7 @@ from tvmdet.heads.detection_outputs import (
     find_detection_outputs,
     finished_rows,
 )
-from tvmdet.heads.input_defaults import (
-    stated_input,
-)
+from tvmdet.heads.input_defaults import stated_input
 from tvmdet.heads.labels import class_names, labels_from_metadata
 from tvmdet.heads.landmarks import keypoints_line
 from tvmdet.heads.names import plain_name
@@ -54,20 +50,20 @@ __all__ = ["DetectionsHead"]
 _MOST_CLASSES = 5000  # a greater bound is that of some index, not of class numbers
 _LARGEST_OFFSET = 1000
 _BACKGROUNDS = ("__background__", "background", "bg")
-_TOP_LEFT = {"resize": "letterbox", "pad_position": "top_left"}
 
 
 class DetectionsHead(Head):
     """One row a detection: a box, a score and a class number, in one output or in several.
 
     Covers torchvision (``boxes``, ``labels``, ``scores``, ``masks``), MMDeploy (``dets``,
-    ``labels``), YOLOv10 and Ultralytics with nms=True, YOLOv7 and YOLO-NAS with NMS,
+    ``labels``), YOLOv10, YOLO26 and Ultralytics with nms=True, YOLOv7 and YOLO-NAS with NMS,
     PaddleDetection, TensorRT's NMS plugins (``num_dets``, ``det_boxes``, ...), the TensorFlow
-    Object Detection API
-    (``detection_boxes``, ...), the ONNX zoo's SSD, RT-DETR's own exporter and Detectron2.
+    Object Detection API (``detection_boxes``, ...), the ONNX zoo's SSD, RT-DETR's own exporter,
+    Detectron2, and DeepStream-Yolo, whose rows are one for every cell.
 
     What such a file cannot say for sure (how pictures are normalised, how many classes there are,
-    whether boxes are pixels) is asked for. Nothing is suppressed again.
+    whether boxes are pixels) is asked for. What was chosen inside is not suppressed again; whether
+    other rows are to be is asked.
     """
 
     name = "detections"

@@ -94,9 +94,11 @@ class YoloV8MapsHead(Head):
         pixels = unit_input(summary, "letterbox with grey 114", self.name, given)
         if isinstance(pixels, str):
             return pixels
-        order = choice(options, "map_order", _ORDERS) or _order(levels, bins)
-        if order not in _ORDERS:
-            return order
+        order = choice(options, "map_order", _ORDERS)
+        if order is None:
+            if doubt := _doubt_order(levels, bins):
+                return doubt
+            order = _ORDERS[bool(levels[0].classes_first)]
         activation = choice(options, "score_activation", _ACTIVATIONS)
         activation = activation or _activation(summary, levels, order)
         if activation is None:
@@ -343,14 +345,13 @@ def _are_classes_first(summary: GraphSummary, name: str, classes: int, bins: int
     return False if is_ultralytics(summary.metadata) else None
 
 
-def _order(levels: list[_Level], bins: int) -> str:
-    """Returns the order of boxes and classes in one map, or why there is none, or what to ask."""
+def _doubt_order(levels: list[_Level], bins: int) -> str:
+    """Returns why the maps have no order of boxes and classes in common, what to ask, or ''."""
     found = {level.classes_first for level in levels}
     if len(found) > 1:
         return "some of its maps have the classes first and some the boxes"
-    turned = found.pop()
-    if turned is not None:
-        return _ORDERS[turned]
+    if found != {None}:
+        return ""
     return Question(
         f"{levels[0].box} has {4 * bins} channels of distances and {levels[0].classes} of classes, "
         "and nothing says which come first",

@@ -18,8 +18,6 @@ from tvmdet.frontend.bounded.values import Extent, Lanes, Size, Symbol, Value, e
 
 __all__ = ["joined"]
 
-_END = np.iinfo(np.int32).max
-
 
 @rule("Reshape")
 def _reshape(rw: Rewriter, node: onnx.NodeProto, inputs: list[Value | None]) -> list[Value]:
