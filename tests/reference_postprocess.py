@@ -2,7 +2,7 @@
 
 Written from the published descriptions, and sharing no code with tvmdet:
 
-* YOLOv8: ``LetterBox``, ``non_max_suppression`` and ``scale_boxes`` of Ultralytics 8.3.
+* YOLOv8: ``LetterBox``, ``non_max_suppression`` and ``scale_boxes`` of Ultralytics 8.4.
 * PicoDet: ``PicoDetPostProcess`` of PaddleDetection's deployment code, and Generalized Focal
   Loss (Li et al. 2020, section 3) for the distance distribution.
 
@@ -32,8 +32,8 @@ class Found:
 
 def letterbox(
     image: np.ndarray, size_hw: tuple[int, int]
-) -> tuple[np.ndarray, float, tuple[int, int]]:
-    """Ultralytics' LetterBox(auto=False, scaleup=True): image, ratio and (left, top)."""
+) -> tuple[np.ndarray, tuple[float, float], tuple[int, int]]:
+    """Ultralytics' LetterBox(auto=False, scaleup=True): image, ratios and start, x and y."""
     height, width = image.shape[:2]
     ratio = min(size_hw[0] / height, size_hw[1] / width)
     new_width, new_height = max(round(width * ratio), 1), max(round(height * ratio), 1)
@@ -44,7 +44,7 @@ def letterbox(
     right, bottom = round(half_x + 0.1), round(half_y + 0.1)
     border = (114, 114, 114)
     image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=border)
-    return image, ratio, (left, top)
+    return image, (new_width / width, new_height / height), (left, top)
 
 
 def hard_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
@@ -96,7 +96,7 @@ def yolov8(
     max_nms: int = 30000,
 ) -> Found:
     """Ultralytics' predict: letterbox, RGB / 255, best class per box, class-aware NMS."""
-    padded, ratio, (left, top) = letterbox(image, size_hw)
+    padded, ratios, start = letterbox(image, size_hw)
     blob = np.ascontiguousarray(padded[:, :, ::-1].transpose(2, 0, 1)[None], np.float32) / 255.0
     (output,) = network(blob.astype(np.float32)).values()
     rows = output[0].T.astype(np.float64)
@@ -107,7 +107,7 @@ def yolov8(
     half = rows[:, 2:4] / 2
     boxes = np.hstack([rows[:, :2] - half, rows[:, :2] + half])
     kept = suppress_by_class(boxes, scores, classes, iou=iou, limit=max_det)
-    boxes = (boxes[kept] - np.array([left, top, left, top])) / ratio
+    boxes = (boxes[kept] - np.array(start * 2)) / np.array(ratios * 2)
     return _clipped(boxes, scores[kept], classes[kept], image)
 
 

@@ -77,6 +77,14 @@ def test_boxes_come_back(size_hw: tuple[int, int], resize: str) -> None:
     assert there[0, 3] <= 320.5
 
 
+def test_a_letterbox_divides_each_side_by_what_was_rounded() -> None:
+    # 427 rows times 0.64 are 273.28, of which the picture has 273.
+    transform = ImageTransform.for_image((427, 1000), InputSpec(size_hw=(640, 640)))
+    assert transform.resized_size_hw == (273, 640)
+    (bottom_right,) = transform.points_to_image([[640, transform.offset_xy[1] + 273]])
+    assert_close(bottom_right, [1000, 427], atol=1e-3)
+
+
 def test_boxes_are_clipped_to_the_image() -> None:
     transform = ImageTransform.for_image((100, 200), InputSpec(size_hw=(64, 64)))
     assert_close(transform.to_image([[-5, -5, 80, 80]]), [[0, 0, 200, 100]])

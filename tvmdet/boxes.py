@@ -50,9 +50,10 @@ def clip_boxes(boxes_xyxy: npt.ArrayLike, size_hw: tuple[int, int]) -> Float32:
 class ImageTransform:
     """How one image lies in the network's input; the only place that knows the arithmetic.
 
-    The letterbox is that of Ultralytics (``LetterBox`` in ``ultralytics/data/augment.py``,
-    ``scale_boxes`` in ``ultralytics/utils/ops.py``): one ratio for both axes, the size
-    rounded half to even, the border split with ``round(d / 2 - 0.1)`` at the top and left.
+    The letterbox is that of Ultralytics 8.4 (``LetterBox`` in ``ultralytics/data/augment.py``,
+    ``scale_boxes`` in ``ultralytics/utils/ops.py``): one ratio for both axes, each side rounded
+    half to even, the border split with ``round(d / 2 - 0.1)`` at the top and left, and boxes
+    divided, side by side, by what the rounded sides make of the ratio.
 
     Attributes:
         image_size_hw: Height and width of the original image.
@@ -102,7 +103,7 @@ class ImageTransform:
         cls, image_size_hw: tuple[int, int], network_size_hw: tuple[int, int], *, centered: bool
     ) -> ImageTransform:
         ratio = min(n / i for n, i in zip(network_size_hw, image_size_hw, strict=True))
-        # A picture thinner than one network pixel keeps one, at that axis's own scale.
+        # A picture thinner than one network pixel keeps one.
         height, width = (max(round(side * ratio), 1) for side in image_size_hw)
         offset_y, offset_x = (
             round((n - r) / 2 - 0.1) if centered else 0
@@ -113,10 +114,7 @@ class ImageTransform:
             network_size_hw=network_size_hw,
             resized_size_hw=(height, width),
             offset_xy=(offset_x, offset_y),
-            scale_xy=(
-                max(ratio, width / image_size_hw[1]) if width == 1 else ratio,
-                max(ratio, height / image_size_hw[0]) if height == 1 else ratio,
-            ),
+            scale_xy=(width / image_size_hw[1], height / image_size_hw[0]),
         )
 
     def to_network(self, boxes_xyxy: npt.ArrayLike) -> Float32:

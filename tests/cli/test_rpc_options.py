@@ -39,7 +39,11 @@ def test_a_key_without_a_board(run: Callable, no_model: Path) -> None:
     assert "give --rpc too" in done.err
 
 
-def test_tuning_for_another_machine_without_a_board(tmp_path: Path) -> None:
+def test_tuning_for_another_machine_without_a_board(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # where no linker is, none is asked for either
+
     class Model:
         name = "any"
 

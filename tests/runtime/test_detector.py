@@ -34,13 +34,15 @@ def image_of(size_hw: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 
 def expected_for(image: np.ndarray, score: float = 0.25, iou: float = 0.6) -> Detections:
-    """The toy's answer, by way of Ultralytics's letterbox and scale_boxes."""
+    """The toy's answer, by way of Ultralytics 8.4's LetterBox and scale_boxes."""
     boxes, scores, class_ids = reference_detect(letterbox(image, SIZE_HW, 114), score, iou)
     height, width = image.shape[:2]
     gain = min(SIZE_HW[0] / height, SIZE_HW[1] / width)
-    pad_x = round((SIZE_HW[1] - round(width * gain)) / 2 - 0.1)
-    pad_y = round((SIZE_HW[0] - round(height * gain)) / 2 - 0.1)
-    boxes = (boxes - np.array([pad_x, pad_y] * 2)) / gain
+    new_height, new_width = max(round(height * gain), 1), max(round(width * gain), 1)
+    pad_x = round((SIZE_HW[1] - new_width) / 2 - 0.1)
+    pad_y = round((SIZE_HW[0] - new_height) / 2 - 0.1)
+    gains = np.array([new_width / width, new_height / height] * 2)
+    boxes = (boxes - np.array([pad_x, pad_y] * 2)) / gains
     return Detections(
         boxes_xyxy=np.clip(boxes, 0, [width, height, width, height]).astype(np.float32),
         scores=scores,

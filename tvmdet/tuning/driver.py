@@ -238,19 +238,13 @@ def _check(
         check_measuring_threads(threads)
     else:
         check_threads(threads)
-    find_linker(target.arch)
     if target.kind == "cuda":
         raise TargetError(
             f"kernels of {target.name} are timed by a plan: tvmdet tune MODEL --target "
             f"{target.name} --plan DIR, then python DIR/measure.py on the machine with the GPU, "
             "then tvmdet tune --collect DIR"
         )
-    if model is not None:
-        return
-    if board is not None:
-        connect(board)
-        return
-    missing = target.missing_features()
+    missing = target.missing_features() if board is None and model is None else []
     if missing:
         raise TargetError(
             f"this machine cannot run target {target.name}: it lacks {', '.join(missing)}; "
@@ -258,6 +252,10 @@ def _check(
             "target (see `tvmdet targets`)"
             + ("; or predict cycles (--cost-model static)" if target.family == "arm" else "")
         )
+    # What no linker helps with is said first: nobody installs one for nothing.
+    find_linker(target.arch)
+    if board is not None and model is None:
+        connect(board)
 
 
 def tasks_of(model: Any, sizes: tuple[int, ...], target: Target) -> list[Task]:
