@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -42,7 +43,11 @@ def test_thresholds_are_checked(toy_path: Path) -> None:
 def test_waiting_for_another_call_is_the_queue(toy_path: Path) -> None:
     picture = np.full((64, 96, 3), 200, np.uint8)
     with tvmdet.load(toy_path, threads=1) as detector:
-        blocked = native_thread(1, configure_workers).submit(lambda: time.sleep(0.1))
+        started = threading.Event()
+        blocked = native_thread(1, configure_workers).submit(
+            lambda: (started.set(), time.sleep(0.1))
+        )
+        assert started.wait(5)
         _, seconds = detector.detect_timed(picture)
         assert blocked.done()
     assert seconds["queue"] == max(seconds.values())

@@ -33,6 +33,8 @@ class BoardModule:
     Every call sends its arguments and fetches its results; weights are sent once.
     """
 
+    runs_on_any_thread = False
+
     def __init__(
         self,
         artifact: Artifact,

@@ -67,7 +67,7 @@ class Detector:
         self._planned_bytes = dict(target.planned_bytes)
         self._thread = thread
         self._module: Module | None = module
-        self._raw = None if signature is None else RawRunner(signature, self._submit, self._name)
+        self._raw = None if signature is None else RawRunner(signature, self._run, self._name)
         self._batcher = self._make_batcher() if signature is None else None
 
     @property
@@ -244,7 +244,7 @@ class Detector:
         # OpenCV takes more memory than all else that is imported, and arrays need none of it.
         from tvmdet.runtime.image_batches import ImageBatcher
 
-        return ImageBatcher(self.spec, self.batch_sizes, self._submit)
+        return ImageBatcher(self.spec, self.batch_sizes, self._submit, self._run)
 
     def _image_batcher(self) -> ImageBatcher:
         if self._batcher is None:
@@ -267,11 +267,31 @@ class Detector:
         copy: Copy = copy_all,
         dequeued: Callable[[], None] | None = None,
     ) -> Future[Arrays]:
+        return self._thread.submit(self._call(function, arguments, copy, dequeued))
+
+    def _run(
+        self,
+        function: str,
+        arguments: Arrays,
+        copy: Copy = copy_all,
+        dequeued: Callable[[], None] | None = None,
+    ) -> Future[Arrays]:
+        call = self._call(function, arguments, copy, dequeued)
+        anywhere = self._module is not None and self._module.runs_on_any_thread
+        return self._thread.run(call) if anywhere else self._thread.submit(call)
+
+    def _call(
+        self,
+        function: str,
+        arguments: Arrays,
+        copy: Copy,
+        dequeued: Callable[[], None] | None,
+    ) -> Callable[[], Arrays]:
         module = self._module
         if module is None:
             raise InputError(f"{self._name} is closed; load it again with tvmdet.load()")
         call = partial(module.call, function, arguments, copy)
-        return self._thread.submit(call if dequeued is None else partial(_tell, dequeued, call))
+        return call if dequeued is None else partial(_tell, dequeued, call)
 
 
 def _tell(dequeued: Callable[[], None], call: Callable[[], Arrays]) -> Arrays:

@@ -75,17 +75,21 @@ class _Running:
 class ImageBatcher:
     """Prepares images, runs them in batches and maps their boxes back."""
 
-    def __init__(self, spec: DetectorSpec, batch_sizes: Sequence[int], submit: Submit) -> None:
+    def __init__(
+        self, spec: DetectorSpec, batch_sizes: Sequence[int], submit: Submit, run: Submit
+    ) -> None:
         """Takes what the images are prepared for.
 
         Args:
             spec: The detector's input, labels and post-processing.
             batch_sizes: The compiled batch sizes.
             submit: Starts a compiled function on arrays.
+            run: The same, where its result is waited for.
         """
         self._spec = spec
         self._batch_sizes = tuple(batch_sizes)
         self._submit = submit
+        self._run = run
         self._buffers = BufferPool(self._make_buffers)
 
     def detect_one(
@@ -96,7 +100,7 @@ class ImageBatcher:
         Raises:
             InputError: The image cannot be used.
         """
-        # The network's thread tells of the end of the queue, while this one only waits.
+        # Told by whichever thread computes, while this one only waits.
         dequeued = None if lap is None else partial(lap, "queue")
         lap = lap or _no_lap
         image = load_image(source)
@@ -105,7 +109,7 @@ class ImageBatcher:
         buffers = self._buffers.lend(batch.size)
         row = self._place(image, source, buffers.images[0])
         lap("resize")
-        running = self._start((row,), batch.size, buffers, thresholds, dequeued)
+        running = self._start(self._run, (row,), batch.size, buffers, thresholds, dequeued)
         running.outputs.result()
         lap("network")
         (found,) = self._finish(running)
@@ -129,7 +133,7 @@ class ImageBatcher:
                 for index, source in enumerate(sources[taken : taken + batch.images])
             )
             taken += batch.images
-            started = self._start(rows, batch.size, buffers, thresholds)
+            started = self._start(self._submit, rows, batch.size, buffers, thresholds)
             if running is not None:
                 results += self._finish(running)
             running = started
@@ -160,6 +164,7 @@ class ImageBatcher:
 
     def _start(
         self,
+        start: Submit,
         rows: tuple[_Row, ...],
         size: int,
         buffers: _Buffers,
@@ -170,7 +175,7 @@ class ImageBatcher:
         buffers.thresholds[...] = thresholds
         copy = copy_all if self._spec.masks is None else _copy_counted
         arrays = (buffers.images, buffers.thresholds)
-        outputs = self._submit(f"detect_b{size}", arrays, copy, dequeued)
+        outputs = start(f"detect_b{size}", arrays, copy, dequeued)
         return _Running(rows=rows, size=size, buffers=buffers, outputs=outputs)
 
     def _finish(self, running: _Running) -> list[Detections]:

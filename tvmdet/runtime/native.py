@@ -48,6 +48,10 @@ Copy: TypeAlias = Callable[[Arrays], Arrays]
 # of tensors that the runtime never sees.
 _UNWANTED = frozenset({"cuda", "torch", "torch_c_dlpack_ext"})
 
+_SPINS = ("TVM_THREAD_POOL_SPIN_COUNT", "3000")
+"""How often an idle worker looks for work before it sleeps: some 2 ms, which no pause within a call
+takes. TVM's own 300,000 keep a CPU busy for 0.2 s after every call."""
+
 _SHARE_ALL_CPUS = -3
 """``kSpecifyThreadShareAllCore`` of ``AffinityMode`` in TVM's ``threading_backend.h``."""
 
@@ -110,18 +114,23 @@ def _runtime_library() -> Path:
     raise ImportError("the package apache-tvm is not installed, or has no lib/libtvm_runtime.so")
 
 
-def configure_workers(workers: int) -> None:
+def configure_workers(workers: int) -> int:
     """Gives the calling thread a pool of that many workers, free to run on every usable CPU.
 
     Without it TVM takes half of the logical CPUs on x86, and binds to the first ones whether
-    or not the process may use those. Binds the calling thread too, so it must be our own.
+    or not the process may use those. Binds the calling thread too.
+
+    Returns:
+        How many workers the pool has: another number where the thread had one before.
     """
+    os.environ.setdefault(*_SPINS)  # read once, when the process's first pool is made
     configure = _tvm_ffi().get_global_func("runtime.config_threadpool")
     cpus = [str(cpu) for cpu in sorted(os.sched_getaffinity(0))]
     # A new pool gets as many workers as CPUs are named, however many are asked for ...
     configure(_SHARE_ALL_CPUS, workers, [cpus[i % len(cpus)] for i in range(workers)])
     # ... and an existing one keeps its workers while their CPUs change.
     configure(_SHARE_ALL_CPUS, workers, cpus)
+    return int(_tvm_ffi().get_global_func("runtime.NumThreads")())
 
 
 def copy_all(results: Arrays) -> Arrays:
@@ -130,7 +139,14 @@ def copy_all(results: Arrays) -> Arrays:
 
 
 class Module(Protocol):
-    """Compiled code as a detector uses it, wherever it runs."""
+    """Compiled code as a detector uses it, wherever it runs.
+
+    Attributes:
+        runs_on_any_thread: Whether :meth:`call` may be called on any thread with a pool of workers,
+            one call at a time, instead of on the thread that loaded it.
+    """
+
+    runs_on_any_thread: bool
 
     def call(
         self, function: str, arguments: Sequence[npt.NDArray[Any]], copy: Copy = copy_all
@@ -144,7 +160,8 @@ class Module(Protocol):
 class NativeModule:
     """A compiled library, loaded and ready to be called: a :class:`Module` of this machine.
 
-    Every method must be called on one and the same native thread.
+    Every method must be called on one and the same native thread, but for :meth:`call` of code for
+    the CPU.
     """
 
     def __init__(
@@ -175,6 +192,7 @@ class NativeModule:
             _load_cuda_runtime()
         # On the CPU tensors are used where they lie.
         self._memory = None if device == CPU else DeviceMemory(ffi, device)
+        self.runs_on_any_thread = device == CPU
         try:
             with self._turn():
                 # Not kept alive for the process: the code goes when this object goes.

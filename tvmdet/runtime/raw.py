@@ -17,7 +17,7 @@ from tvmdet.runtime.memory import is_readable_in_place, recycled_empty
 __all__ = ["RawRunner", "RawSignature", "RawTensor"]
 
 Arrays: TypeAlias = tuple[npt.NDArray[Any], ...]
-Submit: TypeAlias = Callable[[str, Arrays], Future[Arrays]]
+Run: TypeAlias = Callable[[str, Arrays], Future[Arrays]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,19 +106,19 @@ class RawSignature:
 class RawRunner:
     """Checks the inputs of a network, runs it in batches and joins its outputs."""
 
-    def __init__(self, signature: RawSignature, submit: Submit, name: str) -> None:
+    def __init__(self, signature: RawSignature, run: Run, name: str) -> None:
         """Takes the network's description.
 
         Args:
             signature: Its inputs and outputs.
-            submit: Starts a compiled function on arrays.
+            run: Runs a compiled function on arrays; its result is waited for.
             name: The file, for error messages.
         """
         self._inputs = signature.inputs
         self._outputs = signature.outputs
         self._batch_sizes = signature.batch_sizes
         self._one_by_one = signature.one_by_one
-        self._submit = submit
+        self._run = run
         self._name = name
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
@@ -142,7 +142,7 @@ class RawRunner:
                 self._stage(inputs[tensor.name][taken:stop], tensor, batch.size)
                 for tensor in self._inputs
             )
-            outputs = self._submit(f"run_b{batch.size}", arguments).result()
+            outputs = self._run(f"run_b{batch.size}", arguments).result()
             full = batch.images == batch.size
             parts.append(outputs if full else tuple(o[: batch.images].copy() for o in outputs))
             taken = stop
@@ -157,7 +157,7 @@ class RawRunner:
             staged = recycled_empty(tensor.shape, tensor.dtype)
             staged[...] = inputs[tensor.name]
             arguments.append(staged)
-        outputs = self._submit("run_b1", tuple(arguments)).result()
+        outputs = self._run("run_b1", tuple(arguments)).result()
         return {tensor.name: outputs[index] for index, tensor in enumerate(self._outputs)}
 
     def _check(self, inputs: Mapping[str, npt.NDArray[Any]]) -> None:
