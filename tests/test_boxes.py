@@ -64,6 +64,28 @@ def test_letterbox_is_that_of_ultralytics(
     assert (top_left.resized_size_hw, top_left.offset_xy) == (resized_hw, (0, 0))
 
 
+@pytest.mark.parametrize(
+    ("image_hw", "network_hw", "resized_hw"),
+    [
+        # Computed by hand after YOLOX's preproc: r = min(n / i), int.
+        pytest.param((191, 384), (416, 416), (206, 416), id="206.9"),
+        pytest.param((592, 1190), (416, 416), (206, 416), id="206.95"),
+        pytest.param((640, 427), (320, 320), (320, 213), id="tall, 213.5"),
+        pytest.param((427, 640), (640, 640), (427, 640), id="whole already"),
+        pytest.param((1, 9000), (640, 640), (1, 640), id="a line keeps one pixel"),
+    ],
+)
+def test_a_letterbox_rounds_down_as_yolox_does(
+    image_hw: tuple[int, int], network_hw: tuple[int, int], resized_hw: tuple[int, int]
+) -> None:
+    spec = InputSpec(size_hw=network_hw, pad_position="top_left", rounding="down")
+    transform = ImageTransform.for_image(image_hw, spec)
+    assert (transform.resized_size_hw, transform.offset_xy) == (resized_hw, (0, 0))
+    ratio = min(n / i for n, i in zip(network_hw, image_hw, strict=True))
+    box = np.array([[0.0, 0.0, 40.0, 1.0]]) * ratio  # what the framework divides by, on both axes
+    assert_close(transform.to_image(box), [[0, 0, 40, 1]], rtol=1e-5)
+
+
 @pytest.mark.parametrize("size_hw", SIZES_HW)
 @pytest.mark.parametrize("resize", ["letterbox", "stretch"])
 def test_boxes_come_back(size_hw: tuple[int, int], resize: str) -> None:

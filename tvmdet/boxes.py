@@ -53,7 +53,9 @@ class ImageTransform:
     The letterbox is that of Ultralytics 8.4 (``LetterBox`` in ``ultralytics/data/augment.py``,
     ``scale_boxes`` in ``ultralytics/utils/ops.py``): one ratio for both axes, each side rounded
     half to even, the border split with ``round(d / 2 - 0.1)`` at the top and left, and boxes
-    divided, side by side, by what the rounded sides make of the ratio.
+    divided, side by side, by what the rounded sides make of the ratio. With ``rounding = "down"``
+    it is that of YOLOX (``preproc`` in ``yolox/data/data_augment.py``, ``tools/demo.py``): sides
+    cut to whole pixels, boxes divided by the ratio itself.
 
     Attributes:
         image_size_hw: Height and width of the original image.
@@ -81,7 +83,7 @@ class ImageTransform:
             raise InputError(f"the image is {size_text((height, width))}; allowed: 1x1 and larger")
         if spec.resize == "stretch":
             return cls._stretch(image_size_hw, spec.size_hw)
-        return cls._letterbox(image_size_hw, spec.size_hw, centered=spec.pad_position == "center")
+        return cls._letterbox(image_size_hw, spec)
 
     @classmethod
     def _stretch(
@@ -99,14 +101,14 @@ class ImageTransform:
         )
 
     @classmethod
-    def _letterbox(
-        cls, image_size_hw: tuple[int, int], network_size_hw: tuple[int, int], *, centered: bool
-    ) -> ImageTransform:
+    def _letterbox(cls, image_size_hw: tuple[int, int], spec: InputSpec) -> ImageTransform:
+        network_size_hw = spec.size_hw
         ratio = min(n / i for n, i in zip(network_size_hw, image_size_hw, strict=True))
+        whole = int if spec.rounding == "down" else round
         # A picture thinner than one network pixel keeps one.
-        height, width = (max(round(side * ratio), 1) for side in image_size_hw)
+        height, width = (max(whole(side * ratio), 1) for side in image_size_hw)
         offset_y, offset_x = (
-            round((n - r) / 2 - 0.1) if centered else 0
+            round((n - r) / 2 - 0.1) if spec.pad_position == "center" else 0
             for n, r in zip(network_size_hw, (height, width), strict=True)
         )
         return cls(
@@ -114,7 +116,11 @@ class ImageTransform:
             network_size_hw=network_size_hw,
             resized_size_hw=(height, width),
             offset_xy=(offset_x, offset_y),
-            scale_xy=(width / image_size_hw[1], height / image_size_hw[0]),
+            scale_xy=(
+                (ratio, ratio)
+                if spec.rounding == "down"
+                else (width / image_size_hw[1], height / image_size_hw[0])
+            ),
         )
 
     def to_network(self, boxes_xyxy: npt.ArrayLike) -> Float32:

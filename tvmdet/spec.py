@@ -27,6 +27,7 @@ __all__ = [
 Color = Literal["rgb", "bgr"]
 Resize = Literal["letterbox", "stretch"]
 PadPosition = Literal["center", "top_left"]
+Rounding = Literal["down", "nearest"]
 Interpolation = Literal["area", "bicubic", "bilinear", "nearest"]
 MaskFrame = Literal["box", "image"]
 
@@ -110,6 +111,7 @@ _INPUT_RULES = {
         allowed="a whole number from 0 to 255, or three of them",
     ),
     "pad_position": _one_of("center", "top_left"),
+    "rounding": _one_of("down", "nearest"),
     "interpolation": _one_of("area", "bicubic", "bilinear", "nearest"),
     "mean": _Rule(accepts=_is_three_numbers, allowed="three finite numbers, in pixel units"),
     "std": _Rule(
@@ -159,6 +161,9 @@ class InputSpec:
         pad_value: Grey level of the letterbox border, 0 to 255, or one for each channel (in
             ``color`` order): the mean, where a framework pads with zeros after normalising.
         pad_position: Where the picture lies in the letterbox.
+        rounding: How the sides of a picture in a letterbox become whole pixels: ``nearest`` (of
+            two as near, the even one), whose boxes come back side by side, or ``down``, whose
+            boxes come back by the ratio before it was cut.
         interpolation: How OpenCV resizes: ``bilinear``, ``bicubic``, ``nearest``, or ``area``: the
             mean over what falls on a pixel where both sides shrink, else bilinear. Pillow's and
             torchvision's antialiased bilinear has no counterpart; ``area`` is nearest to it.
@@ -173,6 +178,7 @@ class InputSpec:
     resize: Resize = "letterbox"
     pad_value: int | tuple[int, int, int] = 114
     pad_position: PadPosition = "center"
+    rounding: Rounding = "nearest"
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (255.0, 255.0, 255.0)

@@ -45,6 +45,7 @@ def test_decodes(runs: dict, boxes: str) -> None:
     assert found.spec.input.color == "bgr"
     assert found.spec.input.std == (1.0, 1.0, 1.0)
     assert found.spec.input.pad_position == "top_left"
+    assert found.spec.input.rounding == "down"  # int() in yolox/data/data_augment.py
     assert found.spec.postprocess.class_agnostic
     assert_decodes(found.spec, random_outputs(summary(PLAIN), batch=2))
 

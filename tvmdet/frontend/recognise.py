@@ -91,6 +91,8 @@ def _fed(given: InputSpec) -> str:
         levels = given.pad_value if isinstance(given.pad_value, tuple) else (given.pad_value,)
         border = " ".join(map(str, levels))
         where = f"letterbox from the {given.pad_position.replace('_', ' ')}, border {border}"
+        if given.rounding != "nearest":
+            where += f", sides rounded {given.rounding}"
     how = "" if given.interpolation == "bilinear" else f", {given.interpolation} interpolation"
     return f"{given.color.upper()}, mean {mean}, deviation {std}, {where}{how}"
 

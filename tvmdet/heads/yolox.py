@@ -29,6 +29,7 @@ _INPUT: Mapping[str, Any] = {
     "mean": (0.0, 0.0, 0.0),
     "std": (1.0, 1.0, 1.0),
     "pad_position": "top_left",
+    "rounding": "down",
 }
 _ROWS = RowFormat(family="yolox", lead=5, per_cell=1, pyramids=((8, 16, 32),), options=("boxes",))
 
@@ -44,9 +45,9 @@ class YoloXHead(Head):
     ``Exp`` the second; anything else is not claimed without a spec.
 
     Defaults are those of ``demo/ONNXRuntime/onnx_inference.py``: BGR from 0 to 255 without any
-    normalisation, the picture in the top left corner on grey 114, score 0.3, IoU 0.45, boxes of
-    different classes suppress each other. Models of YOLOX before 0.1.1 want RGB / 255 less the
-    ImageNet mean: nothing in the file tells, so a spec has to.
+    normalisation, the picture in the top left corner on grey 114, its sides cut to whole pixels,
+    score 0.3, IoU 0.45, boxes of different classes suppress each other. Models of YOLOX before
+    0.1.1 want RGB / 255 less the ImageNet mean: nothing in the file tells, so a spec has to.
     """
 
     name = "yolox"
