@@ -180,6 +180,8 @@ def test_maps_through_a_sigmoid_are_seen() -> None:
             r"need 3 x \(5 \+ classes\) values",
         ),
         ({"m8": (1, 70, 8, 12)}, {}, "three anchors a cell have"),
+        ({"m4": (1, 2, 16, 24)}, {}, "three anchors a cell have"),  # 24 are columns of cells
+        ({"m4": (1, 16, 24, 2)}, {}, "three anchors a cell have"),
         ({**_maps(), "m8": (1, 27, 8, 12)}, _given(version="yolov5"), "different numbers of cl"),
     ],
 )

@@ -186,7 +186,7 @@ def _ask_all(
             head_line = f"what is said of this network does not fit it ({outputs}):"
             raise ModelError("\n".join([head_line, *lines, "Correct the spec"]))
     questions = [answer for answer in answers.values() if isinstance(answer, Question)]
-    if not claims and not questions and (refusal := refuse_without_boxes(summary)):
+    if not claims and not questions and (refusal := refuse_without_boxes(summary, size_hw)):
         raise ModelError(
             f"{refusal} ({outputs}); compile the network without a head (--raw) and keep your own "
             "post-processing"

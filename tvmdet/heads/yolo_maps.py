@@ -65,7 +65,7 @@ class YoloMapsHead(Head):
         if isinstance(maps, str):
             return maps
         if given.get("family") != self.name:
-            return _advice(summary)
+            return _advice(summary, maps, size_hw)
         known = _decoding(options, version)
         if isinstance(known, str):
             return known
@@ -229,8 +229,8 @@ class YoloMapsHead(Head):
         return Decoded(boxes=np.concatenate(boxes, axis=1), scores=np.concatenate(scores, axis=1))
 
 
-def _advice(summary: GraphSummary) -> str:
-    """Returns what to write for outputs that look like raw maps."""
+def _advice(summary: GraphSummary, maps: Mapping[str, int], size_hw: tuple[int, int]) -> str:
+    """Returns what to write for outputs that look like raw maps, of such strides."""
     shapes = [value.shape for value in summary.outputs.values()]
     for sides in (slice(1, 3), slice(2, 4)):
         grids = {shape[sides] for shape in shapes if len(shape) == 4}
@@ -240,6 +240,10 @@ def _advice(summary: GraphSummary) -> str:
         return region
     for name, value in summary.outputs.items():
         shape = [int(dim or 0) for dim in value.shape[1:]]
+        if len(shape) == 3:
+            # How many rows and columns of cells there are says nothing of the channels.
+            cells = [side // maps[name] for side in size_hw]
+            shape = [shape[0] if shape[1:] == cells else shape[2]]
         if 3 not in shape and not any(side >= 18 and side % 3 == 0 for side in shape):
             return f"{name} is {value}; three anchors a cell have 3 x (5 + classes) channels"
     if reason := _made_of_others(summary, summary.outputs, _USUAL_ANCHORS):
