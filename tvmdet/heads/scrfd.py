@@ -59,6 +59,8 @@ class SCRFDHead(DenseHead):
                 "resize": "letterbox",
                 "pad_position": "top_left",
                 "pad_value": 0,
+                # int() in SCRFD.detect, which then divides both axes by the ratio of the heights.
+                "rounding": "down",
             },
             postprocess=PostprocessSpec(
                 score_threshold=0.5,
