@@ -46,3 +46,13 @@ def test_nothing_found_says_what_was_looked_for(tmp_path: Path, word: str) -> No
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(InputError, match=r"no image and no video; looked for .*\.jpg .*\.mp4"):
         find_sources([str(tmp_path / word)])
+
+
+def test_pictures_that_are_not_read_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.GIF", "b.heic", "c.NEF", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [source.path.name for source in find_sources([str(tmp_path)])] == ["a.GIF"]
+    (record,) = caplog.records
+    assert "2 pictures in a format that is not read, such as b.heic" in record.getMessage()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Picture", "PictureFolder", "VideoFile"]
 
 # Formats that OpenCV reads; boxes in colour are written in others.
-_AS_PNG = frozenset({".jp2", ".pgm", ".pnm", ".ppm"})
+_AS_PNG = frozenset({".avif", ".gif", ".jp2", ".pgm", ".pnm", ".ppm"})
 _OPTION = "--save"
 
 

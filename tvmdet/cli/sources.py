@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from pathlib import Path
 from tvmdet.counted import counted
 from tvmdet.errors import InputError
 from tvmdet.files import check_no_address
-from tvmdet.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from tvmdet.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, VIDEO_SUFFIXES
 
 __all__ = ["Found", "find_sources"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,13 @@ def _filter(paths: Sequence[Path], base: Path, word: str, left_out: Path | None)
         and path.is_file()
         and not path.name.startswith(".")
     ]
+    if unread := sorted(path.name for path in paths if path.suffix.lower() in UNREAD_SUFFIXES):
+        _log.warning(
+            "left out of %s: %s in a format that is not read, such as %s; convert them to PNG",
+            word,
+            counted(len(unread), "picture"),
+            unread[0],
+        )
     found = [one for one in every if hidden is None or hidden not in one.path.resolve().parents]
     if every and not found:
         raise InputError(
