@@ -259,6 +259,23 @@ def test_thresholds_count_where_the_network_has_not_applied_them(tmp_path: Path)
             )
             for number, name in ((2, "area"), (3, "area"), (0, "nearest"))
         ),
+        *(
+            (
+                {
+                    "image_processor_type": kind,
+                    "do_normalize": False,
+                    "size": {"height": 9, "width": 9},
+                    "resample": number,
+                },
+                {"resize": "stretch", "interpolation": name},
+            )
+            for kind, number, name in (
+                ("PPDocLayoutV3ImageProcessor", 3, "bicubic"),  # they do not antialias
+                ("RfDetrImageProcessor", 2, "bilinear"),
+                ("RfDetrImageProcessor", 0, "nearest"),
+                ("RTDetrImageProcessor", 3, "area"),
+            )
+        ),
         ({"image_mean": [0.5], "image_std": [0, 0, 0]}, {}),
         ({"do_rescale": False, "do_normalize": False}, {"std": [1, 1, 1]}),
     ],

@@ -12,6 +12,14 @@ from tvmdet.frontend.config_values import is_three_numbers
 __all__ = ["read_huggingface"]
 
 _NEAREST = 0  # of Pillow's Image.Resampling
+# Processors that resize by ``antialias=False``, which is OpenCV's filter of that number.
+_PLAIN_FILTERS = {2: "bilinear", 3: "bicubic"}
+_PLAIN_PROCESSORS = (
+    "PPDocLayoutV2ImageProcessor",
+    "PPDocLayoutV3ImageProcessor",
+    "PPDocLayoutV4ImageProcessor",
+    "RfDetrImageProcessor",
+)
 
 Answer = tuple[dict[str, Any], tuple[int, int] | None, dict[str, str], list[str]]
 
@@ -23,7 +31,8 @@ def read_huggingface(files: Mapping[str, Any]) -> Answer:
     processor does (``transformers/image_processing_utils.py``): pixels times ``rescale_factor``,
     less ``image_mean``, divided by ``image_std``, RGB; sizes as ``height`` and ``width`` stretch,
     ``shortest_edge`` keeps the aspect ratio. ``resample`` is a number of Pillow's, all of whose
-    filters but the nearest weigh every pixel of what they shrink, as OpenCV's ``area`` does.
+    filters but the nearest weigh every pixel of what they shrink, as OpenCV's ``area`` does; some
+    processors (``image_processor_type``) leave that away.
 
     Args:
         files: Parsed files by plain name.
@@ -45,7 +54,7 @@ def read_huggingface(files: Mapping[str, Any]) -> Answer:
         size_hw, resize = _size(processor)
         table.update(resize)
         if resize and type(resample := processor.get("resample")) is int:
-            table["interpolation"] = "nearest" if resample == _NEAREST else "area"
+            table["interpolation"] = _interpolation(processor, resample)
         if table.get("resize") == "letterbox" and "mean" in table:
             # Zeros are written after the normalisation: the mean colour before it.
             table["pad_value"] = [min(max(round(value), 0), 255) for value in table["mean"]]
@@ -53,6 +62,15 @@ def read_huggingface(files: Mapping[str, Any]) -> Answer:
             given["input"] = table
             reasons.append(f"input {', '.join(table)}")
     return given, size_hw, {}, reasons
+
+
+def _interpolation(processor: Mapping[str, Any], resample: int) -> str:
+    """Returns what OpenCV calls the filter that a processor resizes by."""
+    if resample == _NEAREST:
+        return "nearest"
+    if str(processor.get("image_processor_type", "")).removesuffix("Fast") in _PLAIN_PROCESSORS:
+        return _PLAIN_FILTERS.get(resample, "area")
+    return "area"
 
 
 def _labels(config: Mapping[str, Any]) -> list[str]:
