@@ -169,8 +169,11 @@ def test_what_answers_for_each_patch_is_asked_about(
     assert isinstance(answer, Question)
     assert "as OWL-ViT does" in answer
     told = tomllib.loads(answer.spec_text)
-    spec = claim(network, **told, labels=["a", "b", "c"]).spec
-    assert (spec.family, spec.input.std) == ("rtdetr", (1, 1, 1))
+    found = claim(network, **told, labels=["a", "b", "c"]).spec
+    spec = found.override(told)
+    assert (spec.family, spec.input.resize) == ("rtdetr", "stretch")
+    assert spec.input.std[0] == pytest.approx(255 * 0.26862954)
+    assert not spec.postprocess.multi_label  # as their post-processing has it
 
 
 MAPS = level_maps({"c": 3, "b": 32}, ((8, 12), (4, 6), (2, 3), (1, 2)))

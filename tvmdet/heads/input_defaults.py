@@ -20,6 +20,18 @@ _UNITS = ((1.0, UNIT, "0 to 1"), (255.0, _BYTES, "0 to 255"))
 _FEWEST_BLOCKS = 4  # of a vision transformer; RT-DETR's encoder has one GELU
 _CLOSE = 0.02  # of the largest pixel; exporters round ImageNet's values, and some have their own
 
+# OWL-ViT's and OWLv2's: CLIP's mean and deviation (``OPENAI_CLIP_MEAN``); their
+# ``post_process_object_detection`` reports a patch for its best text alone; OWLv2 pads with black.
+_OWL_SPEC = """\
+family = "{family}"
+[input]    # those of OWL-ViT, in pixel units
+color = "rgb"
+mean = [122.7709383, 116.7460125, 104.09373615]
+std = [68.5005327, 66.6321579, 70.32316305]
+resize = "stretch"       # OWLv2: "letterbox", pad_position = "top_left", pad_value = 0
+[postprocess]
+multi_label = false      # a row is of its best class alone"""
+
 
 def fed_input(
     summary: GraphSummary,
@@ -233,8 +245,9 @@ def detr_input(
     if _answers_for_each_patch(summary) and not says_how(given or {}):
         return Question(
             "it cuts its picture into patches and answers for each of them, as OWL-ViT does and "
-            "none of the detectors that are known to (RF-DETR, LW-DETR): say what is fed to it",
-            spec_text=_spec_text(family),
+            "none of the detectors that are known to (RF-DETR, LW-DETR): say what is fed to it, "
+            "and whether a row may be of several classes",
+            spec_text=_OWL_SPEC.format(family=family),
         )
     if patches or (chosen and summary.gates and gelus >= _FEWEST_BLOCKS):
         values = stretched(IMAGENET_RGB)
