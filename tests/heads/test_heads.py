@@ -132,6 +132,17 @@ def test_yolov8_of_ultralytics_keeps_what_predict_keeps() -> None:
     assert "score 0.25, IoU 0.7, as Ultralytics predicts" in theirs.reasons
 
 
+@pytest.mark.parametrize(
+    ("head", "agnostic"), [("YOLOESegment26", True), ("YOLOEDetect", True), ("Detect", False)]
+)
+def test_boxes_of_a_yoloe_suppress_those_of_other_classes(head: str, agnostic: bool) -> None:
+    said = {"author": "Ultralytics", "task": "detect", "head": head}
+    found = get_head("yolov8").recognise(_summary({"o": (1, 9, 126)}, **said), (64, 96))
+    assert found is not None
+    assert found.spec.postprocess.class_agnostic == agnostic
+    assert any("YOLOE" in reason for reason in found.reasons) == agnostic
+
+
 def test_yolov8_asks_which_branch_of_two_counts() -> None:
     """YOLOv9's dual heads return those of the auxiliary branch first."""
     summary = _summary({"output0": (1, 7, 126), "1598": (1, 7, 126)})

@@ -19,6 +19,7 @@ __all__ = [
     "UltralyticsExport",
     "is_rtdetr",
     "is_ultralytics",
+    "is_yoloe",
     "read_ultralytics",
     "refuse_export",
     "refuse_task",
@@ -87,6 +88,15 @@ def is_rtdetr(metadata: Mapping[str, str]) -> bool:
     """
     said = metadata.get("description", "").lower().replace("-", "").replace("_", "")
     return "ultralytics" in said and ("rtdetr" in said or metadata.get("head") == "RTDETRDecoder")
+
+
+def is_yoloe(metadata: Mapping[str, str]) -> bool:
+    """Returns whether it is a YOLOE, which is told its classes in words that may mean the same.
+
+    Its ``predict`` suppresses without regard to them (``agnostic_nms`` in ``YOLOE.predict`` of
+    ``ultralytics/models/yolo/model.py``).
+    """
+    return is_ultralytics(metadata) and metadata.get("head", "").startswith("YOLOE")
 
 
 def refuse_task(metadata: Mapping[str, str]) -> str:

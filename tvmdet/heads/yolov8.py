@@ -12,7 +12,7 @@ from tvmdet.heads.angles import ends_in_angle
 from tvmdet.heads.base import AtOdds, Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.labels import choose_labels, labels_from_metadata
 from tvmdet.heads.pose import given_columns, row_keypoints
-from tvmdet.heads.ultralytics import is_ultralytics, refuse_export
+from tvmdet.heads.ultralytics import is_ultralytics, is_yoloe, refuse_export
 from tvmdet.heads.yolo_evidence import box_runs, doubt_boxes, doubt_scores, unit_input
 from tvmdet.heads.yolo_find_rows import (
     FoundRows,
@@ -110,17 +110,21 @@ class YoloV8Head(Head):
             return pixels
         predicts = is_ultralytics(summary.metadata)
         iou = _IOU_ULTRALYTICS if predicts else _IOU
+        agnostic = is_yoloe(summary.metadata)
         reasons = (
             *describe_rows(found, size_hw, "4 box rows", len(labels[0])),
             labels[1],
             pixels[1],
             f"score 0.25, IoU {iou}{', as Ultralytics predicts' if predicts else ''}",
+            *(["YOLOE: boxes suppress those of other classes, as its predict has it"] * agnostic),
         )
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
             input=InputSpec(size_hw=size_hw, **pixels[0]),
-            postprocess=PostprocessSpec(score_threshold=0.25, iou_threshold=iou),
+            postprocess=PostprocessSpec(
+                score_threshold=0.25, iou_threshold=iou, class_agnostic=agnostic
+            ),
             options=rows_options(found),
             masks=MaskSpec(frame="image") if found.prototypes else None,
             keypoints=points,
