@@ -114,7 +114,8 @@ class NativeThread:
             usable = os.sched_getaffinity(0)
             # A pool that the program itself made in TVM keeps its workers, however many.
             _main_has_workers = self._configure(self.workers) == self.workers
-            os.sched_setaffinity(0, usable)
+            if os.sched_getaffinity(0) != usable:
+                os.sched_setaffinity(0, usable)
         return _computes_on_main is self and _main_has_workers
 
     def _work(self) -> None:
