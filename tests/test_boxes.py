@@ -86,6 +86,61 @@ def test_a_letterbox_rounds_down_as_yolox_does(
     assert_close(transform.to_image(box), [[0, 0, 40, 1]], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("image_hw", "resized_hw"),
+    [
+        # int(side * ratio + 0.5) in MMCV's rescale_size and Detectron2's ResizeShortestEdge.
+        pytest.param((853, 1280), (427, 640), id="426.5, which is nearest to 426 as an even one"),
+        pytest.param((855, 1280), (428, 640), id="427.5"),
+        pytest.param((1280, 854), (640, 427), id="whole already"),
+        pytest.param((852, 1281), (426, 640), id="425.7"),
+    ],
+)
+def test_a_letterbox_rounds_halves_up_as_mmdetection_does(
+    image_hw: tuple[int, int], resized_hw: tuple[int, int]
+) -> None:
+    spec = InputSpec(size_hw=(640, 640), pad_position="top_left", rounding="half_up")
+    transform = ImageTransform.for_image(image_hw, spec)
+    assert transform.resized_size_hw == resized_hw
+    (corner,) = transform.points_to_image([resized_hw[::-1]])
+    assert_close(corner, image_hw[::-1], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("rounding", "scale", "expected_xy"),
+    [
+        # 427 x 1000 into 640 x 640: 273.28 rows are 273 (border 183 of 367) or, cut, 273; the
+        # corner of the picture in the network's input is (640, 183 + 273).
+        pytest.param("nearest", "auto", (1000, 427), id="Ultralytics"),
+        pytest.param("nearest", "sides", (1000, 427), id="the same, said"),
+        pytest.param("nearest", "ratio", (1000, 273 / 0.64), id="YOLO-NAS"),
+        pytest.param("nearest", "exact", (1000, 273 / 0.64), id="PaddleDetection"),
+        pytest.param("nearest", "unrounded", (1000, (456 - 183.36) / 0.64), id="YOLOv5"),
+        pytest.param("nearest", "height", (640 * 427 / 273, 427), id="SCRFD"),
+        pytest.param("down", "auto", (1000, 273 / 0.64), id="YOLOX"),
+        pytest.param("down", "sides", (1000, 427), id="MMYOLO"),
+    ],
+)
+def test_boxes_are_divided_as_the_spec_says(
+    rounding: str, scale: str, expected_xy: tuple[float, float]
+) -> None:
+    spec = InputSpec(size_hw=(640, 640), rounding=rounding, scale=scale)  # type: ignore[arg-type]
+    transform = ImageTransform.for_image((427, 1000), spec)
+    assert transform.resized_size_hw == (273, 640)
+    assert transform.offset_xy == (0, 183)
+    (corner,) = transform.points_to_image([[640, 456]])
+    assert_close(corner, expected_xy, atol=1e-3)
+    boxes = np.array([[3, 5, 700, 400]])
+    assert_close(transform.to_image(transform.to_network(boxes)), boxes, atol=1e-3)
+
+
+def test_a_warp_rounds_no_side_of_a_letterbox() -> None:
+    spec = InputSpec(size_hw=(640, 640), interpolation="warp")
+    transform = ImageTransform.for_image((427, 1000), spec)
+    (corner,) = transform.points_to_image([[640, 320 + 427 * 0.32]])
+    assert_close(corner, [1000, 427], atol=1e-3)
+
+
 @pytest.mark.parametrize("size_hw", SIZES_HW)
 @pytest.mark.parametrize("resize", ["letterbox", "stretch"])
 def test_boxes_come_back(size_hw: tuple[int, int], resize: str) -> None:

@@ -71,7 +71,17 @@ COUNT = r"allowed: a whole number from 1 to 10000"
         (_with("input", color="grey"), "input.color is 'grey'; allowed: rgb, bgr", "a typo"),
         (_with("input", color=["rgb"]), "allowed: rgb, bgr", "a list"),
         (_with("input", resize=None), "allowed: letterbox, stretch", "no text"),
-        (_with("input", rounding="up"), "allowed: down, nearest", "no framework does"),
+        (_with("input", rounding="up"), "allowed: down, half_up, nearest", "no framework does"),
+        (
+            _with("input", scale=2),
+            "allowed: auto, exact, height, ratio, sides, unrounded",
+            "a number",
+        ),
+        (
+            _with("input", interpolation="warp", scale="sides"),
+            "input.scale is 'sides' beside a warp.*allowed: auto, unrounded",
+            "no side is rounded",
+        ),
         (_with("input", pad_value=1.5), "allowed: a whole number from 0 to 255", "grey levels"),
         (_with("input", pad_value=256), "allowed: a whole number from 0 to 255", "grey levels"),
         (_with("input", pad_value=[1, 2]), "or three of them", "two levels"),

@@ -5,18 +5,26 @@ Boxes are ``x1 y1 x2 y2`` in absolute pixels, width = x2 - x1.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from tvmdet.errors import InputError
 from tvmdet.sizes import size_text
-from tvmdet.spec import InputSpec
+from tvmdet.spec import InputSpec, Rounding
 
 __all__ = ["ImageTransform", "clip_boxes", "iou_matrix"]
 
 Float32 = npt.NDArray[np.float32]
+
+_WHOLE: Final[Mapping[Rounding, Callable[[float], int]]] = {
+    "down": int,
+    "half_up": lambda side: int(side + 0.5),
+    "nearest": round,
+}
 
 
 def iou_matrix(boxes_a: npt.ArrayLike, boxes_b: npt.ArrayLike) -> Float32:
@@ -53,16 +61,19 @@ class ImageTransform:
     The letterbox is that of Ultralytics 8.4 (``LetterBox`` in ``ultralytics/data/augment.py``,
     ``scale_boxes`` in ``ultralytics/utils/ops.py``): one ratio for both axes, each side rounded
     half to even, the border split with ``round(d / 2 - 0.1)`` at the top and left, and boxes
-    divided, side by side, by what the rounded sides make of the ratio. With ``rounding = "down"``
-    it is that of YOLOX (``preproc`` in ``yolox/data/data_augment.py``, ``tools/demo.py``): sides
-    cut to whole pixels, boxes divided by the ratio itself.
+    divided, side by side, by what the rounded sides make of the ratio. ``rounding`` and ``scale``
+    of the spec make it those of others, such as YOLOX (``preproc`` in
+    ``yolox/data/data_augment.py``, ``tools/demo.py``): sides cut to whole pixels, boxes divided by
+    the ratio itself.
 
     Attributes:
         image_size_hw: Height and width of the original image.
         network_size_hw: Height and width of the network's input.
         resized_size_hw: Height and width of the picture inside the network's input.
         offset_xy: Network pixel at which the picture's top left corner lies.
-        scale_xy: Network pixels per image pixel.
+        scale_xy: Network pixels per image pixel, as boxes are divided.
+        box_offset_xy: What is taken from boxes before: ``offset_xy``, or that before rounding.
+        picture_scale: By what the picture is resized, where that is not what its whole sides say.
     """
 
     image_size_hw: tuple[int, int]
@@ -70,6 +81,8 @@ class ImageTransform:
     resized_size_hw: tuple[int, int]
     offset_xy: tuple[int, int]
     scale_xy: tuple[float, float]
+    box_offset_xy: tuple[float, float]
+    picture_scale: float | None = None
 
     @classmethod
     def for_image(cls, image_size_hw: tuple[int, int], spec: InputSpec) -> ImageTransform:
@@ -98,29 +111,41 @@ class ImageTransform:
                 network_size_hw[1] / image_size_hw[1],
                 network_size_hw[0] / image_size_hw[0],
             ),
+            box_offset_xy=(0.0, 0.0),
         )
 
     @classmethod
     def _letterbox(cls, image_size_hw: tuple[int, int], spec: InputSpec) -> ImageTransform:
         network_size_hw = spec.size_hw
         ratio = min(n / i for n, i in zip(network_size_hw, image_size_hw, strict=True))
-        whole = int if spec.rounding == "down" else round
+        whole = _WHOLE[spec.rounding]
         # A picture thinner than one network pixel keeps one.
         height, width = (max(whole(side * ratio), 1) for side in image_size_hw)
+        is_centred = spec.pad_position == "center"
         offset_y, offset_x = (
-            round((n - r) / 2 - 0.1) if spec.pad_position == "center" else 0
+            round((n - r) / 2 - 0.1) if is_centred else 0
             for n, r in zip(network_size_hw, (height, width), strict=True)
         )
+        box_offset_xy: tuple[float, float] = offset_x, offset_y
+        scale = spec.box_scale
+        if scale == "unrounded":
+            box_offset_y, box_offset_x = (
+                (n - side * ratio) / 2 if is_centred else 0.0
+                for n, side in zip(network_size_hw, image_size_hw, strict=True)
+            )
+            box_offset_xy = box_offset_x, box_offset_y
+        scale_xy = {
+            "height": (height / image_size_hw[0],) * 2,
+            "sides": (width / image_size_hw[1], height / image_size_hw[0]),
+        }.get(scale, (ratio, ratio))
         return cls(
             image_size_hw=image_size_hw,
             network_size_hw=network_size_hw,
             resized_size_hw=(height, width),
             offset_xy=(offset_x, offset_y),
-            scale_xy=(
-                (ratio, ratio)
-                if spec.rounding == "down"
-                else (width / image_size_hw[1], height / image_size_hw[0])
-            ),
+            scale_xy=scale_xy,
+            box_offset_xy=box_offset_xy,
+            picture_scale=ratio if scale == "exact" else None,
         )
 
     def to_network(self, boxes_xyxy: npt.ArrayLike) -> Float32:
@@ -154,7 +179,7 @@ class ImageTransform:
         return np.array(self.scale_xy * 2, dtype=np.float32)
 
     def _offset(self) -> Float32:
-        return np.array(self.offset_xy * 2, dtype=np.float32)
+        return np.array(self.box_offset_xy * 2, dtype=np.float32)
 
 
 def _areas(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -27,8 +27,9 @@ __all__ = [
 Color = Literal["rgb", "bgr"]
 Resize = Literal["letterbox", "stretch"]
 PadPosition = Literal["center", "top_left"]
-Rounding = Literal["down", "nearest"]
-Interpolation = Literal["area", "bicubic", "bilinear", "nearest"]
+Rounding = Literal["down", "half_up", "nearest"]
+Scale = Literal["auto", "exact", "height", "ratio", "sides", "unrounded"]
+Interpolation = Literal["area", "bicubic", "bilinear", "nearest", "warp"]
 MaskFrame = Literal["box", "image"]
 
 _LONGEST_SHOWN = 120  # characters of a wrong value in a message
@@ -111,8 +112,9 @@ _INPUT_RULES = {
         allowed="a whole number from 0 to 255, or three of them",
     ),
     "pad_position": _one_of("center", "top_left"),
-    "rounding": _one_of("down", "nearest"),
-    "interpolation": _one_of("area", "bicubic", "bilinear", "nearest"),
+    "rounding": _one_of("down", "half_up", "nearest"),
+    "scale": _one_of("auto", "exact", "height", "ratio", "sides", "unrounded"),
+    "interpolation": _one_of("area", "bicubic", "bilinear", "nearest", "warp"),
     "mean": _Rule(accepts=_is_three_numbers, allowed="three finite numbers, in pixel units"),
     "std": _Rule(
         accepts=lambda got: _is_three_numbers(got) and 0 not in got,
@@ -162,11 +164,18 @@ class InputSpec:
             ``color`` order): the mean, where a framework pads with zeros after normalising.
         pad_position: Where the picture lies in the letterbox.
         rounding: How the sides of a picture in a letterbox become whole pixels: ``nearest`` (of
-            two as near, the even one), whose boxes come back side by side, or ``down``, whose
-            boxes come back by the ratio before it was cut.
+            two as near, the even one), ``half_up`` (the larger one), or ``down``.
+        scale: By what boxes of a letterbox are divided: ``sides``, each axis by what whole pixels
+            made of its side; ``ratio``, both by the ratio before that; ``exact``, likewise, and the
+            picture is resized by that ratio, not to its whole sides; ``unrounded``, by the ratio,
+            and a border in the middle is counted before it was whole pixels; ``height``, both by
+            what whole pixels made of the height. ``auto`` is ``unrounded`` where a warp places
+            the picture, else ``ratio`` for ``rounding = "down"``, and else ``sides``.
         interpolation: How OpenCV resizes: ``bilinear``, ``bicubic``, ``nearest``, or ``area``: the
             mean over what falls on a pixel where both sides shrink, else bilinear. Pillow's and
             torchvision's antialiased bilinear has no counterpart; ``area`` is nearest to it.
+            ``warp`` is bilinear by ``warpAffine``, which scales from the middle of the first pixel,
+            not from its corner, and has a letterbox where no side is rounded.
         mean: Per channel (in ``color`` order), in pixel units 0 to 255, subtracted.
         std: Per channel (in ``color`` order), in pixel units, divided by.
         constants: What further inputs of the export were given, by name: a number for every
@@ -179,6 +188,7 @@ class InputSpec:
     pad_value: int | tuple[int, int, int] = 114
     pad_position: PadPosition = "center"
     rounding: Rounding = "nearest"
+    scale: Scale = "auto"
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (255.0, 255.0, 255.0)
@@ -187,6 +197,20 @@ class InputSpec:
     def __post_init__(self) -> None:
         """Rejects values that no network input can have."""
         _check(self, "input.", _INPUT_RULES)
+        if self.interpolation == "warp" and self.scale not in ("auto", "unrounded"):
+            raise InputError(
+                f"spec input.scale is {_show(self.scale)} beside a warp, which rounds nothing; "
+                "allowed: auto, unrounded"
+            )
+
+    @property
+    def box_scale(self) -> Scale:
+        """``scale``, or what ``auto`` stands for."""
+        if self.scale != "auto":
+            return self.scale
+        if self.interpolation == "warp":
+            return "unrounded"
+        return "ratio" if self.rounding == "down" else "sides"
 
     @property
     def border_bgr(self) -> int | tuple[int, int, int]:

@@ -172,6 +172,7 @@ def test_what_is_around_a_turned_box_is_compared() -> None:
         resized_size_hw=(100, 100),
         offset_xy=(-50, -50),
         scale_xy=(1.0, 1.0),
+        box_offset_xy=(-50.0, -50.0),
     )
     reach = 10 * np.sqrt(2)
     placed = to_image(every, transform)

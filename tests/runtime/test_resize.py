@@ -89,6 +89,41 @@ def test_other_interpolations_are_opencvs(
     np.testing.assert_array_equal(placed, cv2.resize(image, size_hw[::-1], interpolation=flag))
 
 
+@pytest.mark.parametrize("flag", [cv2.INTER_LINEAR, cv2.INTER_CUBIC])
+def test_a_picture_may_be_resized_by_the_ratio_itself(flag: int) -> None:
+    image = np.random.default_rng(6).integers(0, 256, (853, 1280, 3), dtype=np.uint8)
+    name = "bicubic" if flag == cv2.INTER_CUBIC else "bilinear"
+    spec = InputSpec(size_hw=(320, 320), pad_position="top_left", scale="exact", interpolation=name)
+    want = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=flag)
+    assert want.shape[:2] == (213, 320)  # 213.25: to 213 by another ratio are other pixels
+    np.testing.assert_array_equal(place(image, spec)[:213], want)
+    own = resize_in_own_code(image, (213, 320), flag, 0.25)
+    np.testing.assert_array_equal(own, want)
+    assert (cv2.resize(image, (320, 213), interpolation=flag) != want).any()
+
+
+def test_a_line_resized_by_its_ratio_keeps_one_pixel() -> None:
+    image = np.full((1, 900, 3), 90, np.uint8)
+    placed = place(image, InputSpec(size_hw=(32, 32), pad_position="top_left", scale="exact"))
+    assert (placed[0] == 90).all()
+    assert (placed[1:] == 114).all()
+
+
+@pytest.mark.parametrize("border", [0, (9, 8, 7)])
+def test_a_warp_scales_from_the_middle_of_the_first_pixel(
+    border: int | tuple[int, int, int],
+) -> None:
+    image = np.random.default_rng(5).integers(0, 256, (40, 80, 3), dtype=np.uint8)
+    spec = InputSpec(size_hw=(20, 40), resize="stretch", interpolation="warp")
+    np.testing.assert_array_equal(place(image, spec), image[::2, ::2])
+    # In a letterbox the middle of the picture comes to that of the input: (40 - 40 / 2) / 2 rows.
+    spec = InputSpec(size_hw=(40, 40), interpolation="warp", pad_value=border, color="bgr")
+    placed = place(image, spec)
+    np.testing.assert_array_equal(placed[10:30], image[::2, ::2])
+    assert (placed[:10] == border).all()
+    assert (placed[30:] == border).all()
+
+
 def test_area_is_nearest_to_what_pillow_makes_of_a_photograph() -> None:
     """Its bilinear filter, a triangle over all that falls on a pixel, written out."""
     photo = pictures.read("astronaut.png")[:, :510]

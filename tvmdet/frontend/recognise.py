@@ -92,7 +92,9 @@ def _fed(given: InputSpec) -> str:
         border = " ".join(map(str, levels))
         where = f"letterbox from the {given.pad_position.replace('_', ' ')}, border {border}"
         if given.rounding != "nearest":
-            where += f", sides rounded {given.rounding}"
+            where += f", sides rounded {given.rounding.replace('_', ' ')}"
+        if given.scale != "auto":
+            where += f", boxes by scale {given.scale}"
     how = "" if given.interpolation == "bilinear" else f", {given.interpolation} interpolation"
     return f"{given.color.upper()}, mean {mean}, deviation {std}, {where}{how}"
 

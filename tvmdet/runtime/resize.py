@@ -52,6 +52,9 @@ def place_image(
         out: uint8 ``[H, W, 3]`` of the network's size, such as one row of a batch.
         interpolation: Where its pixels come from; see :class:`tvmdet.spec.InputSpec`.
     """
+    if interpolation == "warp":
+        _warp(image, transform, border, out)
+        return
     (height, width), (left, top) = transform.resized_size_hw, transform.offset_xy
     bottom, right = top + height, left + width
     out[:top] = border
@@ -63,13 +66,40 @@ def place_image(
         picture[...] = image
         return
     flag = _flag(interpolation, image.shape[:2], (height, width))
+    scale = transform.picture_scale or 0.0
     if not _OWN_CODE:
-        picture[...] = resize_in_own_code(image, (height, width), flag)
+        picture[...] = resize_in_own_code(image, (height, width), flag, scale)
         return
-    resized = cv2.resize(image, (width, height), dst=picture, interpolation=flag)
+    resized = _resize(image, (height, width), flag, scale, picture)
     # OpenCV writes into dst when it fits, which a version of it may see otherwise.
     if resized.ctypes.data != picture.ctypes.data:
         picture[...] = resized
+
+
+def _resize(
+    image: Image, size_hw: tuple[int, int], flag: int, scale: float = 0.0, out: Image | None = None
+) -> Image:
+    """Returns an image resized to a size, or by a scale that gives this size, into ``out``."""
+    # OpenCV rounds half to even as well; what that makes nothing of has its least size.
+    exact = bool(scale) and size_hw == tuple(round(side * scale) for side in image.shape[:2])
+    size, by = (None, scale) if exact else (size_hw[::-1], 0.0)
+    resized: Image = cv2.resize(image, size, dst=out, fx=by, fy=by, interpolation=flag)
+    return resized
+
+
+def _warp(
+    image: Image, transform: ImageTransform, border: int | tuple[int, int, int], out: Image
+) -> None:
+    """Fills ``out`` as CenterNet and NanoDet do: pixel centres, not corners, are scaled."""
+    (scale_x, scale_y), (left, top) = transform.scale_xy, transform.box_offset_xy
+    matrix = np.array([[scale_x, 0, left], [0, scale_y, top]], np.float64)
+    levels = (border, border, border) if isinstance(border, int) else border
+    height, width = transform.network_size_hw
+    warped = cv2.warpAffine(
+        image, matrix, (width, height), dst=out, flags=cv2.INTER_LINEAR, borderValue=levels
+    )
+    if warped.ctypes.data != out.ctypes.data:
+        out[...] = warped
 
 
 def _flag(interpolation: Interpolation, image_hw: tuple[int, ...], size_hw: tuple[int, int]) -> int:
@@ -81,7 +111,7 @@ def _flag(interpolation: Interpolation, image_hw: tuple[int, ...], size_hw: tupl
 
 
 def resize_in_own_code(
-    image: Image, size_hw: tuple[int, int], flag: int = cv2.INTER_LINEAR
+    image: Image, size_hw: tuple[int, int], flag: int = cv2.INTER_LINEAR, scale: float = 0.0
 ) -> Image:
     """Returns a BGR image resized by OpenCV's own code, whatever the machine.
 
@@ -92,6 +122,7 @@ def resize_in_own_code(
         image: uint8 ``[H, W, 3]``.
         size_hw: Its new height and width.
         flag: OpenCV's number of the interpolation.
+        scale: By what it is resized, where that is not what the size says.
     """
     height, width = size_hw
     is_halved = image.shape[:2] == (2 * height, 2 * width)
@@ -100,5 +131,4 @@ def resize_in_own_code(
         return halved
     wide = np.empty((*image.shape[:2], 5), np.uint8)
     cv2.mixChannels([image], [wide], [0, 0, 1, 1, 2, 2, 0, 3, 0, 4])
-    resized: Image = cv2.resize(wide, (width, height), interpolation=flag)[..., :3]
-    return resized
+    return _resize(wide, size_hw, flag, scale)[..., :3]
