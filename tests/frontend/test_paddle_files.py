@@ -19,6 +19,8 @@ from tvmdet.heads.paddledetection import ARCH, METRIC, NMS_IOU
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "is_scale": True}
 PIXELS = {"color": "rgb", "mean": [0, 0, 0], "std": [1, 1, 1]}
+# cv2.resize by fx and fy, and boxes divided by them.
+EXACT = {"rounding": "nearest", "scale": "exact"}
 SHARES = {"color": "rgb", "mean": [0, 0, 0], "std": [255, 255, 255]}
 NORMALISED = {
     "color": "rgb",
@@ -82,6 +84,7 @@ def _said(folder: Path, *transforms: dict[str, Any], **more: Any) -> Any:
             ],
             {
                 **NORMALISED,
+                **EXACT,
                 "resize": "letterbox",
                 "pad_position": "top_left",
                 "pad_value": [124, 116, 104],
@@ -90,7 +93,13 @@ def _said(folder: Path, *transforms: dict[str, Any], **more: Any) -> Any:
         ),
         (  # FCOS, which normalises inside (fuse_normalize): zeros before it are black
             [KEEP, {"type": "Permute"}, {"type": "PadStride", "stride": 128}],
-            {**PIXELS, "resize": "letterbox", "pad_position": "top_left", "pad_value": [0, 0, 0]},
+            {
+                **PIXELS,
+                **EXACT,
+                "resize": "letterbox",
+                "pad_position": "top_left",
+                "pad_value": [0, 0, 0],
+            },
             None,
         ),
         (  # YOLOX: grey, and no normalisation at all
@@ -101,6 +110,7 @@ def _said(folder: Path, *transforms: dict[str, Any], **more: Any) -> Any:
             ],
             {
                 **PIXELS,
+                **EXACT,
                 "resize": "letterbox",
                 "pad_position": "top_left",
                 "pad_value": [114, 114, 114],
@@ -126,6 +136,7 @@ def _said(folder: Path, *transforms: dict[str, Any], **more: Any) -> Any:
                 "resize": "letterbox",
                 "pad_position": "center",
                 "pad_value": 0,
+                "interpolation": "warp",
             },
             (64, 96),
         ),

@@ -87,6 +87,8 @@ def test_mmdeploys_files_belong_by_the_net_they_name(tmp_path: Path) -> None:
             {
                 "resize": "letterbox",
                 "pad_position": "top_left",
+                "rounding": "half_up",
+                "scale": "sides",
                 "color": "rgb",
                 "mean": NORMALIZE["mean"],
                 "std": NORMALIZE["std"],
@@ -104,6 +106,8 @@ def test_mmdeploys_files_belong_by_the_net_they_name(tmp_path: Path) -> None:
             {
                 "resize": "letterbox",
                 "pad_position": "top_left",
+                "rounding": "half_up",
+                "scale": "sides",
                 "pad_value": [114, 114, 114],
                 "color": "bgr",
                 "mean": NORMALIZE["mean"],
@@ -112,7 +116,13 @@ def test_mmdeploys_files_belong_by_the_net_they_name(tmp_path: Path) -> None:
         ),
         (
             [{"type": "LetterResize", "scale": [320, 320], "pad_val": {"img": 114}}],
-            {"resize": "letterbox", "pad_position": "center", "pad_value": [114, 114, 114]},
+            {
+                "resize": "letterbox",
+                "pad_position": "center",
+                "rounding": "nearest",
+                "scale": "sides",
+                "pad_value": [114, 114, 114],
+            },
         ),
         ([{"type": "Resize", "keep_ratio": False}, {"type": "Pad"}], {"resize": "stretch"}),
         # MMYOLO's PPYOLOE stretches; a YOLO resizes before it pads.
@@ -128,6 +138,8 @@ def test_mmdeploys_files_belong_by_the_net_they_name(tmp_path: Path) -> None:
             {
                 "resize": "letterbox",
                 "pad_position": "center",
+                "rounding": "down",
+                "scale": "sides",
                 "pad_value": [114, 114, 114],
                 "interpolation": "area",
             },

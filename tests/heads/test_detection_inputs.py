@@ -26,7 +26,11 @@ def test_easydeploys_pictures_lie_in_the_middle() -> None:
     answer = get_head("detections").examine(easydeploy(), (64, 96), {"labels": ["a", "b"]})
     assert isinstance(answer, Question)
     assert tomllib.loads(answer.spec_text)["input"]["pad_position"] == "center"
-    assert claimed(easydeploy(), {**TOLD, "labels": ["a", "b"]}).input.pad_position == "center"
+    fed = claimed(easydeploy(), {**TOLD, "labels": ["a", "b"]}).input
+    assert fed.pad_position == "center"
+    assert (fed.rounding, fed.scale, fed.interpolation) == ("down", "sides", "area")  # MMYOLO
+    stretch = {**TOLD, "input": {**TOLD["input"], "resize": "stretch"}, "labels": ["a", "b"]}
+    assert claimed(easydeploy(), stretch).input.interpolation == "bilinear"
 
 
 def _for_tensorrt(dtype: str) -> GraphSummary:

@@ -109,7 +109,7 @@ def test_is_fed_as_insightface_does() -> None:
     values = found.spec.input
     assert (values.color, values.mean, values.std) == ("rgb", (127.5,) * 3, (128.0,) * 3)
     assert (values.resize, values.pad_position, values.pad_value) == ("letterbox", "top_left", 0)
-    assert values.rounding == "down"
+    assert (values.rounding, values.scale) == ("down", "height")
     assert found.spec.options["score_activation"] == "none"
     assert any("five landmarks" in reason for reason in found.reasons)
 

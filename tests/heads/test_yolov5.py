@@ -59,6 +59,7 @@ def test_decodes_a_known_box() -> None:
     assert found is not None
     output = np.zeros((1, 378, 8), np.float32)
     output[0, 7] = [20, 30, 8, 4, 0.5, 0.25, 0.0, 1.0]
+    assert found.spec.input.scale == "unrounded"  # scale_boxes in utils/general.py
     boxes, scores = decode(found.spec, {"o": output})
     assert boxes[0, 7].tolist() == [16, 28, 24, 32]
     assert scores[0, 7].tolist() == [0.125, 0, 0.5]

@@ -45,6 +45,7 @@ def test_decodes_a_known_box() -> None:
     output = np.zeros((1, 126, 8), np.float32)
     output[0, 5] = [40, 20, 16, 8, 1.0, 0.25, 0.5, 0.75]
     output[0, 6] = [40, 20, -16, 8, 1.0, 0.25, 0.5, 0.75]
+    assert found.spec.input.scale == "unrounded"  # Inferer.rescale in yolov6/core/inferer.py
     boxes, scores = decode(found.spec, {"o": output})
     assert boxes[0, 5].tolist() == [32, 16, 48, 24]
     assert scores[0, 5].tolist() == [0.25, 0.5, 0.75]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tvmdet.frontend.config_values import is_three_numbers, tables_in
+from tvmdet.heads.dense_inputs import MMDETECTION, MMYOLO
 
 __all__ = ["MODEL_HINT", "read_mmdeploy"]
 
@@ -92,14 +93,16 @@ class _Transforms:
         if self._padded_bgr and self.input.get("color", "rgb") == "rgb":
             self.input["pad_value"].reverse()
         if self.input.get("resize") == "stretch":
-            self.input.pop("pad_value", None)
-            self.input.pop("pad_position", None)
+            for key in ("pad_value", "pad_position", "rounding", "scale"):
+                self.input.pop(key, None)
 
     def _resize(self, kind: str, transform: Mapping[str, Any]) -> None:
         keep = kind == "YOLOv5KeepRatioResize" or transform.get("keep_ratio") is True
         self.input["resize"] = "letterbox" if keep else "stretch"
         if keep:
             self.input["pad_position"] = "top_left"
+            framework = MMYOLO if kind == "YOLOv5KeepRatioResize" else MMDETECTION
+            self.input.update(rounding=framework["rounding"], scale=framework["scale"])
         # MMYOLO's class shrinks so whatever its configuration says.
         usual = "area" if kind == "YOLOv5KeepRatioResize" else "bilinear"
         how = transform.get("interpolation", usual)
@@ -113,6 +116,8 @@ class _Transforms:
 
     def _letter(self, transform: Mapping[str, Any]) -> None:
         self.input.update(resize="letterbox", pad_position="center")
+        if "rounding" not in self.input:  # else the picture has its size by now
+            self.input.update(rounding="nearest", scale="sides")
         self._take_size(transform.get("scale", transform.get("size")))
         self._pad({"pad_val": transform.get("pad_val", 0)})
 

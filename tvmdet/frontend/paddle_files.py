@@ -99,14 +99,16 @@ class _Transforms:
             elif kind not in _PASSIVE:
                 self.doubts.append(f"the transform {kind!r} has no counterpart and is left away")
         if self.input.get("resize") == "stretch":
-            self.input.pop("pad_value", None)
-            self.input.pop("pad_position", None)
+            for key in ("pad_value", "pad_position", "rounding", "scale"):
+                self.input.pop(key, None)
 
     def _resize(self, transform: Mapping[str, Any]) -> None:
         keep = transform.get("keep_ratio", True) is True
         self.input["resize"] = "letterbox" if keep else "stretch"
         if keep:
+            # cv2.resize by fx and fy; boxes are divided by the same ratio.
             self.input.update(pad_position="top_left", pad_value=0)
+            self.input.update(rounding="nearest", scale="exact")
         self._take_size(transform.get("target_size"), exact=not keep)
         number = transform.get("interp", 1)
         if isinstance(number, int) and number in _INTERPOLATIONS:
@@ -125,6 +127,7 @@ class _Transforms:
     def _warp(self, transform: Mapping[str, Any]) -> None:
         """Takes CenterNet's: the picture in the middle of black, its channels turned around."""
         self.input.update(resize="letterbox", pad_position="center", pad_value=0, color="bgr")
+        self.input["interpolation"] = "warp"
         size = [transform.get("input_h", 512), transform.get("input_w", 512)]
         self._take_size(size, exact=True)
         if transform.get("keep_res") is True:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from tvmdet.heads.anchors import octave_sizes
 from tvmdet.heads.base import GraphSummary
 from tvmdet.heads.dense import DenseHead, Options, Style
-from tvmdet.heads.dense_inputs import IMAGENET_RGB, padded
+from tvmdet.heads.dense_inputs import IMAGENET_RGB, MMDETECTION, padded
 from tvmdet.heads.dense_layout import stride_pairs
 from tvmdet.heads.dense_outputs import FoundOutputs
 from tvmdet.heads.grids import doubling_strides
@@ -48,7 +48,7 @@ def _options(score_rule: str) -> Any:
 def _style(about: str, score_rule: str) -> Style:
     return Style(
         about=about,
-        input=padded(IMAGENET_RGB),
+        input=padded(IMAGENET_RGB, MMDETECTION),
         postprocess=PostprocessSpec(
             score_threshold=0.05,
             iou_threshold=0.6,

@@ -35,6 +35,7 @@ _INPUTS: Mapping[str, Mapping[str, Any]] = {
         "mean": (104.04, 113.985, 119.85),
         "std": (73.695, 69.87, 70.89),
         "pad_value": 0,
+        "interpolation": "warp",
     },
     "mmdetection": padded(IMAGENET_RGB),
 }

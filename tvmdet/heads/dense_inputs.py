@@ -2,7 +2,8 @@
 
 torchvision, Detectron2 and MMDetection resize the shorter side, then pad to a multiple of the
 stride with zeros, after normalisation. A network of fixed size sees the same pixels in a letterbox
-at the top left whose border has the mean colour, rounded to whole pixels.
+at the top left whose border has the mean colour, rounded to whole pixels. The sides of the picture
+they make whole in three ways.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from typing import Any
 
 __all__ = [
     "CAFFE_BGR",
+    "DETECTRON2",
     "IMAGENET_BGR_255",
     "IMAGENET_MEAN",
     "IMAGENET_RGB",
     "IMAGENET_STD",
+    "MMDETECTION",
+    "MMYOLO",
     "RTMDET_BGR",
+    "TORCHVISION",
     "padded",
     "stretched",
 ]
@@ -40,12 +45,28 @@ CAFFE_BGR: Mapping[str, Any] = MappingProxyType(
 RTMDET_BGR: Mapping[str, Any] = MappingProxyType(
     {"color": "bgr", "mean": IMAGENET_MEAN[::-1], "std": IMAGENET_STD[::-1]}
 )
+# MMCV's rescale_size: int(side * ratio + 0.5); boxes are divided side by side.
+MMDETECTION: Mapping[str, Any] = MappingProxyType({"rounding": "half_up", "scale": "sides"})
+# ResizeShortestEdge, likewise, by Pillow, which weighs all pixels of a picture that shrinks.
+DETECTRON2: Mapping[str, Any] = MappingProxyType({**MMDETECTION, "interpolation": "area"})
+# GeneralizedRCNNTransform: torch's interpolate cuts; resize_boxes divides side by side.
+TORCHVISION: Mapping[str, Any] = MappingProxyType({"rounding": "down", "scale": "sides"})
+# YOLOv5KeepRatioResize, before LetterResize.
+MMYOLO: Mapping[str, Any] = MappingProxyType({**TORCHVISION, "interpolation": "area"})
 
 
-def padded(colors: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the letterbox at the top left, padded with zeros after normalisation."""
+def padded(
+    colors: Mapping[str, Any], framework: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Returns the letterbox at the top left, padded with zeros after normalisation.
+
+    Args:
+        colors: Channel order, mean and deviation.
+        framework: How it resizes, beyond that.
+    """
     return {
         **colors,
+        **framework,
         "resize": "letterbox",
         "pad_position": "top_left",
         "pad_value": tuple(round(value) for value in colors["mean"]),

@@ -7,7 +7,7 @@ from typing import Any
 
 from tvmdet.heads.base import GraphSummary, Question
 from tvmdet.heads.chosen_rows import SUPPRESSION
-from tvmdet.heads.dense_inputs import stretched
+from tvmdet.heads.dense_inputs import MMYOLO, stretched
 from tvmdet.heads.detection_frames import (
     is_easydeploy,
     is_keras_yolo,
@@ -76,7 +76,11 @@ def detections_input(
     if "mean" in table and "std" in table:
         shown = "letterbox, centred" if is_centred else "letterbox from the top left"
         line = "input as the spec says" if "resize" in table else shown
-        return {**_TOP_LEFT, "pad_position": place}, line
+        usual = {**_TOP_LEFT, "pad_position": place}
+        # MMYOLO's exporter; its PPYOLOE stretches, by another interpolation.
+        if is_easydeploy(summary) and table.get("resize", "letterbox") == "letterbox":
+            usual.update(MMYOLO)
+        return usual, line
     return _ask(summary, place, other)
 
 
@@ -95,9 +99,10 @@ def _of_exporter(
         return {**UNIT, "pad_value": 128}, f"{grey} 128: as keras-yolo3"
     if is_yolo_nas_pose(summary):
         line = "input RGB / 255, letterbox from the top left with grey 127: as YOLO-NAS's poses"
-        return {**UNIT, **_TOP_LEFT, "pad_value": 127}, line
+        return {**UNIT, **_TOP_LEFT, "pad_value": 127, "scale": "ratio"}, line
     if found.columns[:1] == ("batch",) or is_yolo_nas(summary):
-        return UNIT, f"{grey} 114: as YOLOv7 and YOLO-NAS"
+        # Both divide boxes by the ratio before rounding.
+        return {**UNIT, "scale": "ratio"}, f"{grey} 114: as YOLOv7 and YOLO-NAS"
     if is_tensorrt_yolo(summary, found) and _scales(summary):
         return UNIT, f"{grey} 114: as YOLOv6 with its pre-processing"
     return None

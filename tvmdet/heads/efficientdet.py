@@ -61,7 +61,8 @@ def _style(
 ) -> Style:
     return Style(
         about=about,
-        input=padded(pixels),
+        # int() in google/automl's dataloader.py, which then divides by the ratio.
+        input=padded(pixels, {"rounding": "down"}),
         postprocess=PostprocessSpec(
             # Measured at 0.001, where a picture has hundreds of boxes.
             score_threshold=0.05,

@@ -7,7 +7,15 @@ from typing import Any, ClassVar
 
 from tvmdet.heads.base import GraphSummary
 from tvmdet.heads.dense import DenseHead, Options, Style
-from tvmdet.heads.dense_inputs import CAFFE_BGR, IMAGENET_BGR_255, IMAGENET_RGB, padded
+from tvmdet.heads.dense_inputs import (
+    CAFFE_BGR,
+    DETECTRON2,
+    IMAGENET_BGR_255,
+    IMAGENET_RGB,
+    MMDETECTION,
+    TORCHVISION,
+    padded,
+)
 from tvmdet.heads.dense_outputs import FoundOutputs
 from tvmdet.heads.grids import doubling_strides
 from tvmdet.spec import PostprocessSpec
@@ -95,19 +103,19 @@ class FCOSHead(DenseHead):
     styles: ClassVar[Mapping[str, Style]] = {
         "torchvision": Style(
             about="torchvision's fcos_resnet50_fpn",
-            input=padded(IMAGENET_RGB),
+            input=padded(IMAGENET_RGB, TORCHVISION),
             postprocess=_postprocess(0.2, 0.6),
             options=_torchvision,
         ),
         "detectron2": Style(
             about="Detectron2's FCOS",
-            input=padded(IMAGENET_BGR_255),
+            input=padded(IMAGENET_BGR_255, DETECTRON2),
             postprocess=_postprocess(0.2, 0.6),
             options=_detectron2,
         ),
         "mmdetection": Style(
             about="MMDetection's FCOS (FCOSHead)",
-            input=padded(CAFFE_BGR),
+            input=padded(CAFFE_BGR, MMDETECTION),
             postprocess=_postprocess(0.05, 0.5),
             options=_mmdetection,
         ),

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tvmdet.heads.base import GraphSummary
 from tvmdet.heads.dense import DenseHead, Options, Style
-from tvmdet.heads.dense_inputs import IMAGENET_RGB, RTMDET_BGR, padded, stretched
+from tvmdet.heads.dense_inputs import IMAGENET_RGB, MMDETECTION, RTMDET_BGR, padded, stretched
 from tvmdet.heads.dense_outputs import FoundOutputs
 from tvmdet.heads.grids import doubling_strides
 from tvmdet.spec import PostprocessSpec
@@ -65,13 +65,14 @@ class GFLHead(DenseHead):
     styles: ClassVar[Mapping[str, Style]] = {
         "mmdetection": Style(
             about="MMDetection's GFL (GFLHead)",
-            input=padded(IMAGENET_RGB),
+            input=padded(IMAGENET_RGB, MMDETECTION),
             postprocess=_postprocess(0.6),
             options=_options(0.0),
         ),
         "nanodet": Style(
             about="NanoDet-m",
-            input=stretched(RTMDET_BGR),
+            # cv2.warpPerspective in nanodet/data/transform/warp.py.
+            input={**stretched(RTMDET_BGR), "interpolation": "warp", "pad_value": 0},
             postprocess=_postprocess(0.6),
             options=_options(0.5),
         ),

@@ -19,26 +19,27 @@ _END_TO_END = ("yolo9_e2e",)
 
 _UNIT: Mapping[str, Any] = {"color": "rgb", "mean": (0.0,) * 3, "std": (255.0,) * 3}
 _CENTER: Mapping[str, Any] = {"resize": "letterbox", "pad_position": "center", "pad_value": 114}
-_TOP_LEFT: Mapping[str, Any] = {**_CENTER, "pad_position": "top_left"}
-_DARKNET = {**_UNIT, **_TOP_LEFT, "pad_value": 128}
+_TOP_LEFT: Mapping[str, Any] = {**_CENTER, "pad_position": "top_left", "rounding": "down"}
+_PILLOW: Mapping[str, Any] = {"interpolation": "area"}  # which weighs all pixels, as areas do
+_DARKNET = {**_UNIT, **_TOP_LEFT, **_PILLOW, "pad_value": 128}
 
 # By model_family. YOLO-NAS leaves 2 pixels of a 640 free on each side, which are taken for picture.
 _INPUTS: Mapping[str, Mapping[str, Any]] = {
-    "deformable_detr": stretched(IMAGENET_RGB),
-    "detr": stretched(IMAGENET_RGB),
-    "dinodetr": stretched(IMAGENET_RGB),
-    "efficientdet": padded(IMAGENET_RGB),
+    "deformable_detr": {**stretched(IMAGENET_RGB), **_PILLOW},
+    "detr": {**stretched(IMAGENET_RGB), **_PILLOW},
+    "dinodetr": {**stretched(IMAGENET_RGB), **_PILLOW},
+    "efficientdet": padded(IMAGENET_RGB, {"rounding": "down", **_PILLOW}),
     "picodet": stretched(IMAGENET_RGB),
     "ppyoloe": stretched(IMAGENET_RGB),
-    "rtmdet": {**RTMDET_BGR, **_TOP_LEFT},
+    "rtmdet": {**RTMDET_BGR, **_TOP_LEFT, **_PILLOW},
     "yolo2": _DARKNET,
     "yolo3": _DARKNET,
     "yolo4": _DARKNET,
-    "yolo7": {**_UNIT, **_TOP_LEFT},
+    "yolo7": {**_UNIT, **_TOP_LEFT, **_PILLOW},
     "yolo9": {**_UNIT, **_TOP_LEFT},
     "yolo9_e2e": {**_UNIT, **_TOP_LEFT},
     "yolo9_p2": {**_UNIT, **_TOP_LEFT},
-    "yolonas": {**_UNIT, **_CENTER},
+    "yolonas": {**_UNIT, **_CENTER, **_PILLOW, "scale": "ratio"},
 }
 _PADS = {"topleft": "top_left", "center": "center"}
 

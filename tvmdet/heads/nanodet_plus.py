@@ -48,7 +48,8 @@ class NanoDetPlusHead(DenseHead):
     styles: ClassVar[Mapping[str, Style]] = {
         "nanodet_plus": Style(
             about="NanoDet-Plus-m",
-            input=stretched(RTMDET_BGR),
+            # cv2.warpPerspective in nanodet/data/transform/warp.py.
+            input={**stretched(RTMDET_BGR), "interpolation": "warp", "pad_value": 0},
             postprocess=PostprocessSpec(
                 score_threshold=0.05,
                 iou_threshold=0.6,

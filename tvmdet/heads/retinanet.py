@@ -8,7 +8,14 @@ from typing import Any, ClassVar
 from tvmdet.heads.anchors import octave_sizes
 from tvmdet.heads.base import GraphSummary
 from tvmdet.heads.dense import DenseHead, Options, Style
-from tvmdet.heads.dense_inputs import IMAGENET_BGR_255, IMAGENET_RGB, padded
+from tvmdet.heads.dense_inputs import (
+    DETECTRON2,
+    IMAGENET_BGR_255,
+    IMAGENET_RGB,
+    MMDETECTION,
+    TORCHVISION,
+    padded,
+)
 from tvmdet.heads.dense_layout import stride_pairs
 from tvmdet.heads.dense_outputs import FoundOutputs
 from tvmdet.heads.grids import doubling_strides
@@ -117,7 +124,7 @@ class RetinaNetHead(DenseHead):
     styles: ClassVar[Mapping[str, Style]] = {
         "torchvision": Style(
             about="torchvision's retinanet_resnet50_fpn",
-            input=padded(IMAGENET_RGB),
+            input=padded(IMAGENET_RGB, TORCHVISION),
             postprocess=PostprocessSpec(
                 score_threshold=0.05,
                 iou_threshold=0.5,
@@ -129,13 +136,13 @@ class RetinaNetHead(DenseHead):
         ),
         "detectron2": Style(
             about="Detectron2's RetinaNet",
-            input=padded(IMAGENET_BGR_255),
+            input=padded(IMAGENET_BGR_255, DETECTRON2),
             postprocess=_POSTPROCESS,
             options=_detectron2,
         ),
         "mmdetection": Style(
             about="MMDetection's RetinaNet (RetinaHead)",
-            input=padded(IMAGENET_RGB),
+            input=padded(IMAGENET_RGB, MMDETECTION),
             postprocess=_POSTPROCESS,
             options=_mmdetection,
         ),

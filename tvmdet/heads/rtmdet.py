@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tvmdet.heads.base import GraphSummary
 from tvmdet.heads.dense import DenseHead, Options, Style
-from tvmdet.heads.dense_inputs import RTMDET_BGR
+from tvmdet.heads.dense_inputs import MMDETECTION, MMYOLO, RTMDET_BGR
 from tvmdet.heads.dense_outputs import FoundOutputs
 from tvmdet.heads.grids import doubling_strides
 from tvmdet.spec import PostprocessSpec
@@ -34,10 +34,10 @@ def _options(unit: str) -> Any:
     return options
 
 
-def _style(about: str, unit: str, pad_position: str) -> Style:
+def _style(about: str, unit: str, pad_position: str, framework: Mapping[str, Any]) -> Style:
     return Style(
         about=about,
-        input={**RTMDET_BGR, "resize": "letterbox", "pad_position": pad_position},
+        input={**RTMDET_BGR, "resize": "letterbox", "pad_position": pad_position, **framework},
         postprocess=PostprocessSpec(
             # Measured at 0.001, where a picture has hundreds of boxes.
             score_threshold=0.05,
@@ -62,8 +62,10 @@ class RTMDetHead(DenseHead):
     title = "RTMDet, class scores and distances per level (MMDetection, MMYOLO)"
     coding = "distances"
     styles: ClassVar[Mapping[str, Style]] = {
-        "mmdetection": _style("MMDetection's RTMDet, distances in pixels", "pixels", "top_left"),
-        "mmyolo": _style("MMYOLO's RTMDet, distances in strides", "strides", "center"),
+        "mmdetection": _style(
+            "MMDetection's RTMDet, distances in pixels", "pixels", "top_left", MMDETECTION
+        ),
+        "mmyolo": _style("MMYOLO's RTMDet, distances in strides", "strides", "center", MMYOLO),
     }
     pyramids = (((8, 16, 32), 1),)
 

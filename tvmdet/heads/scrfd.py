@@ -61,6 +61,7 @@ class SCRFDHead(DenseHead):
                 "pad_value": 0,
                 # int() in SCRFD.detect, which then divides both axes by the ratio of the heights.
                 "rounding": "down",
+                "scale": "height",
             },
             postprocess=PostprocessSpec(
                 score_threshold=0.5,

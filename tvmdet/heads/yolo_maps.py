@@ -15,7 +15,7 @@ from tvmdet.heads.yolo_anchors import VERSIONS, Anchors, Version, anchors_of, nu
 from tvmdet.heads.yolo_evidence import unit_input
 from tvmdet.heads.yolo_levels import MapForm, find_levels, find_maps
 from tvmdet.heads.yolo_rows import LARGEST_LOG, emit_corners, reference_corners
-from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec, Resize
+from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec, Resize, Scale
 
 if TYPE_CHECKING:
     from tvm import relax
@@ -87,6 +87,8 @@ class YoloMapsHead(Head):
         if isinstance(labels, str):
             return labels
         resize: Resize = "letterbox" if decoding == "sigmoid" else "stretch"
+        # detect.py divides by the ratio before rounding, as family yolov5 has it.
+        places: Scale = "unrounded" if decoding == "sigmoid" else "auto"
         pixels = unit_input(summary, resize, self.name, given)
         if isinstance(pixels, str):
             return pixels
@@ -103,7 +105,7 @@ class YoloMapsHead(Head):
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(size_hw=size_hw, resize=resize, **pixels[0]),
+            input=InputSpec(size_hw=size_hw, resize=resize, scale=places, **pixels[0]),
             postprocess=PostprocessSpec(score_threshold=0.25, iou_threshold=0.45),
             options=resolved,
         )

@@ -49,8 +49,8 @@ class YoloV5Head(Head):
     beside the decoded output are taken by the decoded one; exports of the raw maps alone are family
     ``yolo_maps``.
 
-    Defaults are those of YOLOv5's ``detect.py``: RGB / 255, centred letterbox of grey 114, score
-    0.25, IoU 0.45, up to 1000 boxes.
+    Defaults are those of YOLOv5's ``detect.py``: RGB / 255, centred letterbox of grey 114, boxes
+    divided by the ratio before rounding (``scale_boxes``), score 0.25, IoU 0.45, up to 1000 boxes.
     """
 
     name = "yolov5"
@@ -89,7 +89,7 @@ class YoloV5Head(Head):
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(size_hw=size_hw, **pixels[0]),
+            input=InputSpec(size_hw=size_hw, scale="unrounded", **pixels[0]),
             postprocess=PostprocessSpec(
                 score_threshold=0.25, iou_threshold=0.45, max_detections=1000
             ),

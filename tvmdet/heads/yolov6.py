@@ -32,7 +32,8 @@ class YoloV6Head(Head):
     family in a spec any decoded output of this form is taken, such as YOLOv6 0.1's.
 
     Defaults are those of YOLOv6's ``tools/infer.py``: RGB / 255, centred letterbox of grey 114,
-    score 0.4, IoU 0.45, up to 1000 boxes.
+    boxes divided by the ratio before rounding (``Inferer.rescale``), score 0.4, IoU 0.45, up to
+    1000 boxes.
     """
 
     name = "yolov6"
@@ -66,7 +67,7 @@ class YoloV6Head(Head):
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
-            input=InputSpec(size_hw=size_hw, **pixels[0]),
+            input=InputSpec(size_hw=size_hw, scale="unrounded", **pixels[0]),
             postprocess=PostprocessSpec(
                 score_threshold=0.4, iou_threshold=0.45, max_detections=1000
             ),
