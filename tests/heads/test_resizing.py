@@ -29,6 +29,7 @@ def _shown(values: dict) -> tuple[str, str, str]:
         ("rtmdet", "mmdetection", ("half_up", "sides", "bilinear")),
         ("rtmdet", "mmyolo", ("down", "sides", "area")),
         ("efficientdet", "tensorflow", ("down", "ratio", "bilinear")),
+        ("efficientdet", "effdet", ("down", "ratio", "area")),
         ("scrfd", "insightface", ("down", "height", "bilinear")),
     ],
 )

@@ -58,11 +58,12 @@ def _style(
     aspects: Sequence[tuple[float, float]],
     anchor_scale: float = 4.0,
     pixels: Mapping[str, Any] = IMAGENET_RGB,
+    interpolation: str = "bilinear",
 ) -> Style:
     return Style(
         about=about,
         # int() in google/automl's dataloader.py, which then divides by the ratio.
-        input=padded(pixels, {"rounding": "down"}),
+        input=padded(pixels, {"rounding": "down", "interpolation": interpolation}),
         postprocess=PostprocessSpec(
             # Measured at 0.001, where a picture has hundreds of boxes.
             score_threshold=0.05,
@@ -90,7 +91,8 @@ class EfficientDetHead(DenseHead):
     coding = "deltas"
     styles: ClassVar[Mapping[str, Style]] = {
         "tensorflow": _style("EfficientDet of automl, tf_efficientdet_d0 to d6", _TENSORFLOW),
-        "effdet": _style("effdet's own efficientdet_d0 and later", _EFFDET),
+        # Its ResizePad resizes with Pillow, which weighs all pixels of a picture that shrinks.
+        "effdet": _style("effdet's own efficientdet_d0 and later", _EFFDET, interpolation="area"),
         "tensorflow_d7": _style("EfficientDet D7 of automl", _TENSORFLOW, 5.0),
         "tensorflow_lite": _style(
             "EfficientDet-Lite of automl, tf_efficientdet_lite0 to lite2 and lite3x",
