@@ -35,6 +35,29 @@ def test_corners_are_mapped_through_a_letterbox() -> None:
     assert_close(placed[0], [[10, 20], [30, 20], [30, 26], [10, 26]])
 
 
+@pytest.mark.parametrize("angle", [0.0, 0.4, math.pi / 2, 2.5])
+def test_a_letterbox_rounded_to_other_ratios_does_not_skew_corners(angle: float) -> None:
+    # 101 x 1280 become 25 x 320: 0.2475 and 0.25 of their sides, from row 3 of 32 on.
+    transform = ImageTransform.for_image((101, 1280), InputSpec(size_hw=(32, 320)))
+    (x, y), (right, down) = transform.scale_xy, (80.0, 6.0)
+    center = np.array([150 / x, (20 - 3) / y])
+    # scale_boxes(xywh=True) of ultralytics/utils/ops.py 8.4, then xywhr2xyxyxyxy
+    along = right / x / 2 * np.array([math.cos(angle), math.sin(angle)])
+    across = down / y / 2 * np.array([-math.sin(angle), math.cos(angle)])
+    expected = [center - along - across, center + along - across, center + along + across]
+    expected.append(center - along + across)
+    placed = place_corners([(110, 17, 190, 23)], [angle], transform)[0]
+    assert_close(placed, expected, atol=1e-3)
+    assert_close(np.dot(placed[1] - placed[0], placed[3] - placed[0]), 0, atol=0.01)
+
+
+def test_corners_are_mapped_one_by_one_where_the_picture_was_stretched() -> None:
+    stretched = InputSpec(size_hw=(100, 100), resize="stretch")
+    transform = ImageTransform.for_image((50, 200), stretched)
+    placed = place_corners([FLAT], [math.pi / 2], transform)
+    assert_close(placed[0], [[46, 6.5], [46, 16.5], [34, 16.5], [34, 6.5]], atol=1e-4)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0, 3.0])
 @pytest.mark.parametrize("angle", [0.0, 0.7, -2.0])
 def test_overlap_of_equal_boxes_is_that_of_their_distance(share: float, angle: float) -> None:

@@ -148,6 +148,13 @@ class ImageTransform:
             picture_scale=ratio if scale == "exact" else None,
         )
 
+    @property
+    def keeps_shape(self) -> bool:
+        """Whether both axes have one ratio, but for what whole pixels make of it."""
+        sides = zip(self.image_size_hw, self.resized_size_hw, strict=True)
+        ratio = min(n / i for n, i in zip(self.network_size_hw, self.image_size_hw, strict=True))
+        return all(abs(side * ratio - resized) < 1 for side, resized in sides)
+
     def to_network(self, boxes_xyxy: npt.ArrayLike) -> Float32:
         """Maps boxes ``[n, 4]`` from image pixels to network pixels, as a new array."""
         boxes = np.asarray(boxes_xyxy, dtype=np.float32).reshape(-1, 4)

@@ -61,6 +61,11 @@ def place_corners(
 ) -> Float32:
     """Returns where in an image the corners of a network's oriented boxes lie.
 
+    In a letterbox the sides of the box that is not turned yet are brought back, and its angle is
+    left, as Ultralytics has it (``scale_boxes`` with ``xywh``): what whole pixels make of the one
+    ratio, other for each axis, does not skew the box. Where a picture was stretched its corners
+    are brought back.
+
     Args:
         boxes_xyxy: ``[n, 4]`` in pixels of the network's input, before they are turned.
         angles: ``[n]``, in radians.
@@ -69,7 +74,10 @@ def place_corners(
     Returns:
         float32 ``[n, 4, 2]``, as of :func:`corners_of`; they are not clipped.
     """
-    return transform.points_to_image(corners_of(boxes_xyxy, angles))
+    if not transform.keeps_shape:
+        return transform.points_to_image(corners_of(boxes_xyxy, angles))
+    with np.errstate(over="ignore", invalid="ignore"):  # of what a network puts beyond all bounds
+        return corners_of(transform.to_image_unclipped(boxes_xyxy), angles)
 
 
 def probiou_matrix(
