@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 
@@ -28,8 +29,20 @@ def test_torchvisions_is_claimed() -> None:
     assert any("by the names of its outputs" in reason for reason in found.reasons)
 
 
+def test_keras_hubs_has_torchvisions_names_and_its_channels_last() -> None:
+    found = claim(dataclasses.replace(TORCHVISION, channels_last=True))
+    assert found.spec.options["style"] == "keras_hub"
+    assert found.spec.options["anchors"] == claim(TORCHVISION).spec.options["anchors"]
+    assert found.spec.options["size_limits"] == [0.0, 0.0]
+    # Its decoder suppresses the best class of a box, whatever the class; Resizing pads with black.
+    assert found.spec.postprocess.class_agnostic
+    assert not found.spec.postprocess.multi_label
+    assert (found.spec.input.pad_value, found.spec.input.pad_position) == (0, "center")
+
+
 @pytest.mark.parametrize(
-    ("network", "style"), [(TORCHVISION, "torchvision"), (LEVELS, "detectron2")]
+    ("network", "style"),
+    [(TORCHVISION, "torchvision"), (TORCHVISION, "keras_hub"), (LEVELS, "detectron2")],
 )
 def test_decodes(network: GraphSummary, style: str) -> None:
     found = claim(network, family="retinanet", options={"style": style})
@@ -84,7 +97,7 @@ def test_an_unknown_framework_is_asked_for() -> None:
     assert answer.spec_text.splitlines() == [
         'family = "retinanet"',
         "[options]",
-        'style = "torchvision"  # or "detectron2", "mmdetection"',
+        'style = "torchvision"  # or "detectron2", "mmdetection", "keras_hub"',
     ]
     with pytest.raises(ModelError, match=r'family = "efficientdet"\n(.*\n)+.*"retinanet"'):
         claim(LEVELS)
@@ -120,7 +133,7 @@ def test_anchors_of_the_spec_count() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"style": "keras"}, "allowed: torchvision, detectron2, mmdetection, custom"),
+        ({"style": "keras"}, "allowed: torchvision, detectron2, mmdetection, keras_hub, custom"),
         ({"strides": [8, 16]}, "options.strides 2|do not hold|2 levels"),
         ({"strides": "8"}, "a number of pixels for each level"),
         ({"strides": [8, 16, 32, 64, -1]}, "a number of pixels for each level"),

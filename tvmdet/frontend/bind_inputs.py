@@ -39,11 +39,13 @@ class Bound:
         loaded: The model; its only input takes pictures ``[N, 3, H, W]``.
         constants: What further inputs got, by name, as a spec's ``input.constants`` say it.
         reasons: The same for people, one line each.
+        channels_last: Whether the exported picture has its channels last.
     """
 
     loaded: LoadedModel
     constants: Mapping[str, Any]
     reasons: tuple[str, ...]
+    channels_last: bool = False
 
 
 def find_picture(loaded: LoadedModel, given: Mapping[str, Any]) -> ImageInput:
@@ -137,6 +139,7 @@ def _bind(loaded: LoadedModel, size_hw: tuple[int, int], given: Mapping[str, Any
         loaded=replace(loaded, proto=copy, one_image=not image.takes_a_batch),
         constants=constants,
         reasons=(*(_HALVED if halved else ()), *reasons),
+        channels_last=image.layout.endswith("C"),
     )
 
 

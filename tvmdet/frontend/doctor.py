@@ -106,6 +106,7 @@ class _Examination:
         self._problems: list[str] = []
         self._constants: Mapping[str, Any] = {}
         self._bound: tuple[str, ...] = ()
+        self._channels_last = False
         graph = loaded.exported.graph
         counts = Counter(node.op_type for node in graph.node)
         producer = f"{loaded.proto.producer_name} {loaded.proto.producer_version}"
@@ -155,7 +156,7 @@ class _Examination:
                 assert self._size_hw is not None  # choose_size raises for images without a size
                 bound = bind_inputs(loaded, self._size_hw, self._given)
                 loaded, self._constants = bound.loaded, bound.constants
-                self._bound = bound.reasons
+                self._bound, self._channels_last = bound.reasons, bound.channels_last
         except (ModelError, InputError) as error:
             self._problems.append(str(error))
         try:
@@ -210,7 +211,9 @@ class _Examination:
 
     def _recognise(self, static: onnx.ModelProto) -> Recognition | None:
         """Returns the recognition, that of a raw network when no family claims it."""
-        summary = replace(summarise(static), constants=self._constants)
+        summary = replace(
+            summarise(static), constants=self._constants, channels_last=self._channels_last
+        )
         summary = replace(summary, metadata={**self._beside.hints, **summary.metadata})
         if self._size_hw is not None and not self._raw:
             try:

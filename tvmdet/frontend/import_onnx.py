@@ -80,7 +80,9 @@ def import_onnx(
     network = Network(bound.loaded, size_hw, limits)
     static = network.at(network.fixed_batch or 1)
     refuse(find_blocks(static.graph, converter_map()))
-    summary = replace(summarise(static), constants=bound.constants)
+    summary = replace(
+        summarise(static), constants=bound.constants, channels_last=bound.channels_last
+    )
     summary = replace(summary, metadata={**beside.hints, **summary.metadata})
     if raw:
         found = raw_recognition(summary, given)

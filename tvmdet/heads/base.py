@@ -180,6 +180,7 @@ class GraphSummary:
         producer: Name and version of the exporter, or the empty string.
         opset: Of standard ONNX that the network is in; 0 where nobody says.
         constants: Further inputs of the export that were made constants, by name.
+        channels_last: Whether the export takes a picture with its channels last.
         output_ranges: Per output what values it can have: one range, or one for each column of a
             small last dimension.
         output_traces: Per output how it was computed, last step first, as
@@ -201,6 +202,7 @@ class GraphSummary:
     producer: str = ""
     opset: int = 0
     constants: Mapping[str, Any] = field(default_factory=dict)
+    channels_last: bool = False
     output_ranges: Mapping[str, tuple[Range, ...]] = field(default_factory=dict)
     output_traces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     gates: int = 0

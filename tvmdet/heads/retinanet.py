@@ -54,6 +54,14 @@ def _torchvision(
     }
 
 
+def _keras_hub(
+    found: FoundOutputs, size_hw: tuple[int, int], given: Mapping[str, Any]
+) -> Options | str:
+    """Options of keras_hub's RetinaNetObjectDetector: torchvision's, and growth without limits."""
+    options = _torchvision(found, size_hw, given)
+    return options if isinstance(options, str) else {**options, "size_limits": [0.0, 0.0]}
+
+
 def _detectron2(
     found: FoundOutputs, size_hw: tuple[int, int], given: Mapping[str, Any]
 ) -> Options | str:
@@ -110,16 +118,17 @@ _POSTPROCESS = PostprocessSpec(
 class RetinaNetHead(DenseHead):
     """Class logits and differences to anchors of 32 to 512 pixels (Lin et al. 2017).
 
-    The frameworks differ: torchvision rounds the anchors, Detectron2 lists all shapes of a size
-    first, MMDetection and torchvision all sizes of a shape; so does the input. Only torchvision's
-    is claimed, by the names of its outputs (``cls_logits``, ``bbox_regression``) with the counts
-    of its anchors; of others the user must say which framework made it.
+    The frameworks differ: torchvision and keras_hub round the anchors, Detectron2 lists all shapes
+    of a size first, MMDetection and torchvision all sizes of a shape; so does the input. Only
+    torchvision's is claimed, by the names of its outputs (``cls_logits``, ``bbox_regression``) with
+    the counts of its anchors, and keras_hub's, which took those names over, where the picture has
+    its channels last; of others the user must say which framework made it.
 
     Candidates are the best 1000 of each level there, the best 5000 of all levels here.
     """
 
     name = "retinanet"
-    title = "RetinaNet, nine anchors a cell (torchvision, Detectron2, MMDetection)"
+    title = "RetinaNet, nine anchors a cell (torchvision, Detectron2, MMDetection, keras_hub)"
     coding = "deltas"
     styles: ClassVar[Mapping[str, Style]] = {
         "torchvision": Style(
@@ -146,6 +155,18 @@ class RetinaNetHead(DenseHead):
             postprocess=_POSTPROCESS,
             options=_mmdetection,
         ),
+        "keras_hub": Style(
+            about="keras_hub's RetinaNetObjectDetector",
+            input={**IMAGENET_RGB, "resize": "letterbox", "pad_position": "center", "pad_value": 0},
+            postprocess=PostprocessSpec(
+                score_threshold=0.5,
+                iou_threshold=0.5,
+                max_detections=100,
+                pre_nms_top_k=5000,
+                class_agnostic=True,
+            ),
+            options=_keras_hub,
+        ),
     }
     pyramids = ((_STRIDES, 9),)
 
@@ -162,5 +183,7 @@ class RetinaNetHead(DenseHead):
         """Implements :meth:`tvmdet.heads.dense.DenseHead.proven_style`."""
         named = found.names == {"class": ("cls_logits",), "box": ("bbox_regression",)}
         if named and len(found.grids) == len(_STRIDES):
+            if summary.channels_last:
+                return "keras_hub", "by the names of its outputs and the channels, which come last"
             return "torchvision", "by the names of its outputs"
         return None
