@@ -172,6 +172,7 @@ def test_a_text_is_not_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"takes text .*\(input_ids, attention_mask\)") as caught:
         _bind(_echo(inputs), tmp_path)
     assert "[input.constants]" not in str(caught.value)
+    assert "what the tokenizer makes of your text" in str(caught.value)
 
 
 @pytest.mark.parametrize(

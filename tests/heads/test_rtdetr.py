@@ -35,6 +35,20 @@ def _claim(summary: GraphSummary, given: Mapping[str, Any] | None = None) -> Rec
     return found
 
 
+@pytest.mark.parametrize(("free", "tokens"), [(-np.inf, True), (-80.0, False)])
+def test_a_text_s_tokens_are_told_by_the_columns_that_it_leaves_free(
+    free: float, tokens: bool
+) -> None:
+    logits = np.full((1, 9, 3), 0.5, np.float32)
+    logits[..., 2] = free
+    sample = {"logits": logits, "pred_boxes": np.full((1, 9, 4), 0.5, np.float32)}
+    found = _claim(_rtdetr(sample=lambda: sample))
+    # A box of several tokens is one box, as GroundingDinoProcessor has it.
+    assert found.spec.postprocess.multi_label is not tokens
+    assert found.spec.postprocess.score_threshold == (0.25 if tokens else 0.5)
+    assert any("tokens of a text" in reason for reason in found.reasons) is tokens
+
+
 @pytest.mark.parametrize(
     ("facts", "resize", "mean", "std"),
     [

@@ -278,8 +278,9 @@ def _unknown(
             f"the network has {len(inputs)} inputs ({shown}), and takes text beside the picture "
             f"({', '.join(texts)}): it finds what a sentence names, and tvmdet takes detectors of "
             "fixed classes; export it with the text's embedding as a constant, so that the picture "
-            "is the only input (YOLO-World and YOLOE: set_classes before the export), or compile "
-            "it with --raw"
+            "is the only input (YOLO-World and YOLOE: set_classes before the export), or give what "
+            "the tokenizer makes of your text, a list for each of these inputs, as a spec's "
+            "input.constants, or compile it with --raw"
         )
     lines = [f"  {_key(name)} = 1    # {value}" for name, value in unknown.items()]
     return ModelError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
 from tvmdet.heads.dense_inputs import stretched
 from tvmdet.heads.detection_frames import ends_in_scores
@@ -29,10 +31,15 @@ from tvmdet.heads.ultralytics import is_rtdetr
 from tvmdet.spec import DetectorSpec, InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
-    import numpy as np
     from tvm import relax
 
 __all__ = ["RtDetrHead"]
+
+_TOKENS = (
+    "columns that are no class at all (-inf) end its rows: the others are tokens of a text, as in "
+    "Grounding DINO, and a box is reported once, for its best token; labels in a spec name the "
+    "tokens, in order, and the columns that are none"
+)
 
 
 class RtDetrHead(Head):
@@ -41,6 +48,10 @@ class RtDetrHead(Head):
     The best pairs of query and class are reported, so that one query may have several classes, as
     the authors' post-processors do (RT-DETR ``rtdetr_postprocessor.py``, Deformable DETR
     ``PostProcess``); the score threshold of 0.5 is that of Hugging Face's ``RTDetrImageProcessor``.
+
+    Values of a text's tokens (Grounding DINO, its text folded in) are told by the columns that the
+    text leaves free: a query is reported once, for its best token, as ``GroundingDinoProcessor``
+    has it.
 
     Input: see :func:`tvmdet.heads.input_defaults.detr_input`.
     """
@@ -89,17 +100,21 @@ class RtDetrHead(Head):
             return pixels
         values, line = pixels
         rows = min(max(found.queries, 100), 300)
+        tokens = _are_tokens(summary, found)
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
             input=InputSpec(size_hw=size_hw, **values),
             postprocess=PostprocessSpec(
-                score_threshold=0.5, iou_threshold=1.0, max_detections=rows, multi_label=True
+                score_threshold=0.25 if tokens else 0.5,
+                iou_threshold=1.0,
+                max_detections=rows,
+                multi_label=not tokens,
             ),
             options=query_options(found, kind, background),
             masks=mask_spec(found),
         )
-        reasons = (_outputs_line(found), why, labels[1], line)
+        reasons = (_outputs_line(found), *((_TOKENS,) if tokens else ()), why, labels[1], line)
         return Recognition(family=self.name, reasons=reasons, spec=spec)
 
     def validate(self, spec: DetectorSpec, summary: GraphSummary) -> None:
@@ -138,6 +153,13 @@ def _ultralytics_output(summary: GraphSummary) -> str | None:
 def _is_chosen(summary: GraphSummary, output: str) -> bool:
     """Returns whether an output has rows of a box, a score and a class number, as since 8.4."""
     return summary.outputs[output].shape[-1] == 6 and not ends_in_scores(summary, output)
+
+
+def _are_tokens(summary: GraphSummary, found: QueryOutputs) -> bool:
+    """Returns whether the last class values are less than any number, of every query."""
+    if summary.sample is None or found.boxes == found.classes:
+        return False
+    return bool(np.isneginf(summary.sample()[found.classes][..., -1]).all())
 
 
 def _outputs_line(found: QueryOutputs) -> str:
