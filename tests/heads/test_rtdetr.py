@@ -49,6 +49,17 @@ def test_a_text_s_tokens_are_told_by_the_columns_that_it_leaves_free(
     assert any("tokens of a text" in reason for reason in found.reasons) is tokens
 
 
+def test_a_text_s_tokens_are_told_of_scores_too() -> None:
+    scores = np.full((1, 9, 3), 0.5, np.float32)
+    scores[..., 2] = 0
+    sample = {"logits": scores, "pred_boxes": np.full((1, 9, 4), 0.5, np.float32)}
+    options = {"activation": "none"}
+    given = {"family": "rtdetr", "options": options}
+    assert not _claim(_rtdetr(sample=lambda: sample), given).spec.postprocess.multi_label
+    # Logits of 0 are scores of a half.
+    assert _claim(_rtdetr(sample=lambda: sample)).spec.postprocess.multi_label
+
+
 @pytest.mark.parametrize(
     ("facts", "resize", "mean", "std"),
     [

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["RtDetrHead"]
 
 _TOKENS = (
-    "columns that are no class at all (-inf) end its rows: the others are tokens of a text, as in "
+    "columns that are never a class end its rows: the others are tokens of a text, as in "
     "Grounding DINO, and a box is reported once, for its best token; labels in a spec name the "
     "tokens, in order, and the columns that are none"
 )
@@ -100,7 +100,7 @@ class RtDetrHead(Head):
             return pixels
         values, line = pixels
         rows = min(max(found.queries, 100), 300)
-        tokens = _are_tokens(summary, found)
+        tokens = _are_tokens(summary, found, kind)
         spec = DetectorSpec(
             family=self.name,
             labels=labels[0],
@@ -155,11 +155,12 @@ def _is_chosen(summary: GraphSummary, output: str) -> bool:
     return summary.outputs[output].shape[-1] == 6 and not ends_in_scores(summary, output)
 
 
-def _are_tokens(summary: GraphSummary, found: QueryOutputs) -> bool:
-    """Returns whether the last class values are less than any number, of every query."""
+def _are_tokens(summary: GraphSummary, found: QueryOutputs, kind: str) -> bool:
+    """Returns whether the last class values are nothing, of every query: -inf, or scores of 0."""
     if summary.sample is None or found.boxes == found.classes:
         return False
-    return bool(np.isneginf(summary.sample()[found.classes][..., -1]).all())
+    nothing = 0 if kind == "none" else -np.inf
+    return bool((summary.sample()[found.classes][..., -1] == nothing).all())
 
 
 def _outputs_line(found: QueryOutputs) -> str:
