@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -136,6 +137,39 @@ def test_a_pass_says_what_it_could_not_see(
     )
     done = run("verify", quiet_record, "--rounds", "8", "--strict")
     assert done.out.splitlines()[-1].endswith("where one below 1% could have been missed")
+
+
+def test_what_is_slower_and_no_finding_is_not_called_as_fast(
+    run: Callable, record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tvmdet takes as long as before, one rival half as long and another longer."""
+
+    def beside(rivals_us: dict[str, float], **load: Any) -> dict[str, Any]:
+        value = steady(json.loads(record.read_text()), **load)
+        (table,) = value["tables"]
+        (ours,) = table["entries"]
+        others = [{**ours, "name": name, "rounds_us": [us] * 8} for name, us in rivals_us.items()]
+        return {**value, "tables": [{**table, "entries": [ours, *others]}]}
+
+    def measured_now(rivals_us: dict[str, float], **load: Any) -> None:
+        now = from_json(Result, beside(rivals_us, **load))
+        report = SimpleNamespace(to_dict=lambda: to_json(now))
+        monkeypatch.setattr("tvmdet.report.repetition.bench", lambda *_a, **_k: report)
+
+    path = tmp_path / "beside.json"
+    path.write_text(dump_result(beside({"ncnn": 200.0, "mnn": 200.0})))
+    measured_now({"ncnn": 100.0, "mnn": 220.0})
+    done = run("verify", path)
+    assert done.code == 0, done.err
+    last = done.out.splitlines()[-1]
+    assert "none is slower" not in last
+    assert "slower here is network, batch 1, against ncnn, which alone proves nothing" in last
+    hopping = [300.0, 900.0, 2700.0, 900.0] * 2
+    measured_now({"ncnn": 100.0, "mnn": 150.0}, yardstick_us=hopping)
+    done = run("verify", path)
+    assert done.code == 1
+    assert "mnn, timed beside it both times, shows it" in done.err
+    assert "network, batch 1 takes 33.3% longer" in done.error
 
 
 def test_records_that_cannot_be_repeated(run: Callable, record: Path, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def verdicts(**second: Any) -> Counter[str]:
         {},
         {"machine": 1.3},
         {"machine": 0.8, "rival": True},
+        {"machine": 1.3, "rival": True},
     ],
     ids=str,
 )
@@ -75,6 +76,12 @@ def test_the_same_code_is_no_slower_whatever_the_machine_does(second: dict[str, 
 @pytest.mark.parametrize("rival", [False, True])
 def test_slower_code_is_called_on_a_shared_machine(rival: bool) -> None:
     assert verdicts(slower=1.15, rival=rival)["slower"] >= 0.9 * TRIALS
+
+
+@pytest.mark.parametrize("machine", [0.8, 1.3])
+def test_rivals_show_a_tenth_where_the_machine_changed_its_speed(machine: float) -> None:
+    # In one of five such runs the yardstick alone cannot tell.
+    assert verdicts(slower=1.1, machine=machine, rival=True)["slower"] >= 0.95 * TRIALS
 
 
 def test_slower_code_is_called_on_a_slower_machine() -> None:
@@ -148,6 +155,52 @@ def test_a_rival_that_saw_nothing_acquits_nobody() -> None:
     timed, against = changed_times(session(1000.0, wild[0]), session(1200.0, wild[1]))
     assert against.verdict == "undecided" and against.low < 1 < 1.2 < against.high
     assert (timed.verdict, timed.doubt) == ("slower", "")
+
+
+def restless(now_us: float, rivals_us: dict[str, float], **load: Any) -> tuple[Result, Result]:
+    """Two sessions of a steady network whose yardstick hops: times over it tell nothing."""
+    rng = np.random.default_rng(5)
+
+    def session(us: float, others_us: dict[str, float], **more: Any) -> Result:
+        rounds = {name: [value] * 20 for name, value in {"tvmdet": us, **others_us}.items()}
+        hopping = (500.0 * np.exp(rng.normal(0.0, 0.6, 20))).tolist()
+        disturbance = {"yardstick_us": hopping, **more}
+        table = {"rounds_us": rounds, "again_us": [us] * 20, "disturbance": disturbance}
+        return measured({TABLE: table})
+
+    return session(1000.0, dict.fromkeys(rivals_us, 2000.0)), session(now_us, rivals_us, **load)
+
+
+@pytest.mark.parametrize(
+    ("rivals_us", "verdict", "by"),
+    [
+        ({}, "undecided", ""),
+        ({"onnxruntime": 2000.0}, "slower", "onnxruntime"),
+        ({"onnxruntime": 2000.0, "ncnn": 2100.0}, "slower", "ncnn"),
+        ({"onnxruntime": 2000.0, "ncnn": 2400.0}, "undecided", ""),
+        ({"onnxruntime": 2400.0}, "undecided", ""),
+    ],
+    ids=str,
+)
+def test_rivals_show_what_the_yardstick_cannot(
+    rivals_us: dict[str, float], verdict: str, by: str
+) -> None:
+    timed, *against = changed_times(*restless(1200.0, rivals_us))
+    assert (timed.verdict, timed.by, timed.doubt) == (verdict, by, "")
+    if by:
+        (least,) = [one for one in against if one.measure == f"against {by}"]
+        assert (timed.ratio, timed.low, timed.high) == (least.ratio, least.low, least.high)
+
+
+def test_rivals_show_nothing_on_a_machine_that_is_busy_now_or_against_the_yardstick() -> None:
+    busy = {"others_cpus": 0.5, "findings": ["busy: other processes used 0.50 CPUs"]}
+    timed, _ = changed_times(*restless(1200.0, {"onnxruntime": 2000.0}, **busy))
+    assert timed.verdict == "undecided"
+    assert timed.doubt.startswith("busy: other processes used 0.50 CPUs")
+    # The yardstick is sure that nothing changed: the rival did.
+    then, now = (steady(1000.0, rival_us=us) for us in (2000.0, 1600.0))
+    timed, against = changed_times(then, now)
+    assert (timed.verdict, timed.by, against.verdict) == ("undecided", "", "slower")
 
 
 def test_what_failed_has_no_times() -> None:

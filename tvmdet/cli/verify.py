@@ -141,6 +141,12 @@ def _print(found: Verification) -> None:
         output.warning(line)
     for change in found.doubtful:
         output.warning(f"{change.what}: slower, but no finding: {change.doubt}")
+    for change in found.changes:
+        if change.by and not change.doubt:
+            output.warning(
+                f"{change.what}: by the yardstick it cannot be told; {change.by}, timed beside it "
+                "both times, shows it"
+            )
 
 
 def _print_passed(found: Verification, *, strict: bool) -> None:
@@ -148,6 +154,13 @@ def _print_passed(found: Verification, *, strict: bool) -> None:
 
     open_ones = [change for change in found.changes if change.verdict == "undecided"]
     text = f"passed: of {counted(len(found.changes), 'measure')} none is slower beyond noise"
+    slower = (change for change in found.changes if change.verdict == "slower")
+    alone = [f"{change.what}, {change.measure}" for change in slower]
+    if alone:
+        text = (
+            "passed: no time is slower beyond noise, seen every time and against every rival; "
+            f"slower here is {' and '.join(alone)}, which alone proves nothing"
+        )
     if open_ones:
         limit = missed([change.could_see for change in open_ones])
         text += f"; {len(open_ones)} undecided, where {limit} could have been missed"

@@ -6,13 +6,15 @@ that, round by round, which is the time at equal speed of the machine. Whether a
 as the yardstick does shows in the spread of that ratio, as far as the yardstick moved within the
 sessions; by what it moved between them beyond that is noise, as is what two copies of tvmdet
 differed by in each, and where there is such, the clock must say the same. A rival that was timed
-both times is a second witness: nothing is slower that is not slower against it too.
+both times is a second witness: nothing is slower that is not slower against it too, and where the
+yardstick cannot tell, tvmdet is slower when it is so against every rival, by what the one says that
+saw the least.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +41,8 @@ class Apart:
     Attributes:
         ratio: Now over then, at equal speed of the machine where that was measured; its verdict is
             ``undecided`` where there is a doubt.
+        by: The rival whose time shows the machine's speed in ``ratio``; empty where the yardstick
+            does, or the clock alone.
         doubt: Why a slower time proves nothing; empty when it proves something.
         machine_moved: How much slower the machine itself is now, as the yardstick shows; None where
             that was not timed.
@@ -47,6 +51,7 @@ class Apart:
     ratio: Ratio
     doubt: str = ""
     machine_moved: float | None = None
+    by: str = ""
 
 
 def time_apart(then: ResultTable, now: ResultTable, name: str = OURS) -> Apart | None:
@@ -66,13 +71,17 @@ def time_apart(then: ResultTable, now: ResultTable, name: str = OURS) -> Apart |
     if not (sides[0].rounds_us and sides[1].rounds_us):
         return None
     ratio = _at_equal_speed(then, now, sides[0], sides[1])
-    doubt = ""
+    doubt, by = "", ""
+    rivals = dict(against_rivals(then, now)) if name == OURS else {}
+    if ratio.verdict == "undecided":
+        by = _least_that_shows_it(rivals, ratio)
+        ratio = rivals.get(by, ratio)
     if ratio.verdict == "slower":
         doubt = _doubt(then.disturbance, now.disturbance)
-        if not doubt and name == OURS:
+        if not doubt:
             # A rival that could not have seen so much says nothing.
             low = ratio.interval_95[0]
-            seen = [one for _, one in against_rivals(then, now)]
+            seen = rivals.values()
             able = [one for one in seen if one.verdict == "slower" or one.interval_95[1] < low]
             if able and all(one.verdict != "slower" for one in able):
                 # The rivals' own times have moved too: it was the machine.
@@ -81,7 +90,19 @@ def time_apart(then: ResultTable, now: ResultTable, name: str = OURS) -> Apart |
         ratio=replace(ratio, verdict="undecided") if doubt else ratio,
         doubt=doubt,
         machine_moved=_machine_moved(then, now),
+        by=by,
     )
+
+
+def _least_that_shows_it(rivals: Mapping[str, Ratio], own: Ratio) -> str:
+    """Returns the rival that saw the smallest slow-down, where every one of them saw some.
+
+    Empty where one did not, or where the undecided time itself rules out what that one saw.
+    """
+    if not rivals or any(one.verdict != "slower" for one in rivals.values()):
+        return ""
+    least = min(rivals, key=lambda name: rivals[name].interval_95[0])
+    return least if rivals[least].interval_95[0] <= own.interval_95[1] else ""
 
 
 def against_rivals(then: ResultTable, now: ResultTable) -> Iterator[tuple[str, Ratio]]:

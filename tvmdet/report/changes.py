@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class Change:
         could_see: Smallest change, as a share, that would have been called in four of five cases;
             None where none would, as rounds were too few.
         doubt: Why no verdict can be had from it; empty when one can.
+        by: Of a time, the rival that shows it where the yardstick cannot tell; else empty.
     """
 
     what: str
@@ -51,6 +52,7 @@ class Change:
     verdict: Verdict
     could_see: float | None
     doubt: str = ""
+    by: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values."""
@@ -64,6 +66,7 @@ class Change:
             "verdict": self.verdict,
             "could_see": None if self.could_see is None else round(self.could_see, 5),
             "doubt": self.doubt,
+            "by": self.by,
         }
 
 
@@ -87,9 +90,8 @@ def _changes(then: ResultTable, now: ResultTable) -> Iterator[Change]:
     time = time_apart(then, now)
     if time is None:
         return
-    yield _change(
-        then, "time", time.ratio, time.doubt, then_ms=_median_ms(then), now_ms=_median_ms(now)
-    )
+    found = _change(then, "time", time.ratio, then_ms=_median_ms(then), now_ms=_median_ms(now))
+    yield replace(found, doubt=time.doubt, by=time.by)
     for rival, ratio in against_rivals(then, now):
         yield _change(then, f"against {rival}", ratio)
 
@@ -98,7 +100,6 @@ def _change(
     table: ResultTable,
     measure: str,
     ratio: Ratio,
-    doubt: str = "",
     *,
     then_ms: float | None = None,
     now_ms: float | None = None,
@@ -113,7 +114,6 @@ def _change(
         high=ratio.interval_95[1],
         verdict=ratio.verdict,
         could_see=ratio.could_see,
-        doubt=doubt,
     )
 
 

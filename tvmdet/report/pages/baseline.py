@@ -33,7 +33,7 @@ class Change:
             right answer and there is none, ``mended`` the other way round; ``new`` and ``gone``;
             ``elsewhere`` when it was measured on other hardware, so that nothing is compared.
         ratio: Of the medians, now over before, at equal speed of the machine as ``tvmdet verify``
-            judges it.
+            judges it, by the yardstick or by a rival.
         note: What else is to be said.
     """
 
@@ -139,6 +139,8 @@ def _change(now: Run, before: Run | None, elsewhere: Run | None) -> Change:
     if found.machine_moved is not None and abs(found.machine_moved) > LEAST_DIFFERENCE:
         way = "slower" if found.machine_moved > 0 else "faster"
         notes.append(f"the machine itself is {abs(found.machine_moved):.1%} {way}")
+    if found.by:
+        notes.append(f"shown by {found.by}, timed beside it both times")
     if found.doubt:
         notes.append(f"not called: {found.doubt}")
     verdict = found.ratio.verdict
