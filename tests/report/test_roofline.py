@@ -52,6 +52,7 @@ def test_a_profile_adds_up() -> None:
     described = table.to_dict()["layers"]
     assert described[0]["gflops"] == pytest.approx(0.17, abs=0.01)
     assert layer(1.0, 0.5, None).to_dict()["gflops"] is None
+    assert layer(0.0, 0.5).to_dict()["gflops"] is None
 
 
 @pytest.mark.parametrize(

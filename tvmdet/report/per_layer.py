@@ -54,9 +54,15 @@ class Layer:
         """Seconds that tuning could save at the very most."""
         return max(self.seconds - self.attainable_s, 0.0)
 
+    @property
+    def flop_per_s(self) -> float | None:
+        """Operations per second; None where they or the time are not known."""
+        # The quickest function of a network takes nothing, as the clock's own time is taken off.
+        return None if self.flop is None or self.seconds <= 0 else self.flop / self.seconds
+
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values."""
-        rate = None if self.flop is None else round(self.flop / self.seconds / 1e9, 2)
+        rate = None if self.flop_per_s is None else round(self.flop_per_s / 1e9, 2)
         return {
             "name": self.name,
             "calls": self.calls,

@@ -93,7 +93,7 @@ def _network(table: Table, peak: Peak | None) -> Grid:
         columns=columns,
         rows=tuple(rows),
         words=("", "tvmdet is", "version"),
-        below=(*([table.note] if table.note else []), *_noise(table), *_problems(table)),
+        below=(*([table.note] if table.note else []), *_remarks(table)),
     )
 
 
@@ -111,7 +111,7 @@ def _end_to_end(table: Table) -> Grid:
         columns=columns,
         rows=tuple(rows),
         words=("", "tvmdet is"),
-        below=(table.note, *_noise(table), *_problems(table)),
+        below=(table.note, *_remarks(table)),
     )
 
 
@@ -153,7 +153,7 @@ def _layer(layer: Layer, whole: float) -> tuple[str, ...]:
         str(layer.calls),
         f"{layer.seconds * 1e3:.3f}",
         f"{layer.seconds / whole:.1%}",
-        "?" if layer.flop is None else f"{layer.flop / layer.seconds / 1e9:.0f}",
+        "?" if layer.flop_per_s is None else f"{layer.flop_per_s / 1e9:.0f}",
         f"{layer.bytes / 1e6:.2f}",
         f"{layer.attainable_s * 1e3:.3f}",
         f"{layer.winnable_s * 1e3:.3f}",
@@ -186,6 +186,18 @@ def _memory(entry: Entry) -> str:
     return "" if entry.memory_peak_bytes is None else f"{entry.memory_peak_bytes / 1e6:.0f}"
 
 
+def _remarks(table: Table) -> Iterator[str]:
+    far = [
+        f"{entry.name} {entry.summary.outliers} (up to {entry.summary.max_s * 1e3:.2f} ms)"
+        for entry in table.entries
+        if entry.summary is not None and entry.summary.outliers
+    ]
+    if far:
+        yield f"outliers, which count in every figure: {', '.join(far)}"
+    yield from _noise(table)
+    yield from (f"{entry.name}: {entry.problem}" for entry in table.entries if entry.problem)
+
+
 def _noise(table: Table) -> Iterator[str]:
     if table.noise is None:
         return
@@ -201,10 +213,6 @@ def _noise(table: Table) -> Iterator[str]:
     ]
     if seen:
         yield f"undecided; differences that could have been seen: {', '.join(seen)}"
-
-
-def _problems(table: Table) -> tuple[str, ...]:
-    return tuple(f"{entry.name}: {entry.problem}" for entry in table.entries if entry.problem)
 
 
 def _rounds(table: Table) -> str:

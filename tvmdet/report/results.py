@@ -22,6 +22,7 @@ __all__ = ["BenchReport", "Entry", "Table"]
 _US = 1e6
 _UNEXPLAINED = 0.05
 _COSTLY = 0.1
+_OUTSIDE_STAGES = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,14 @@ class Entry:
         if self.flop is None or self.summary is None:
             return None
         return self.flop / self.summary.median_s
+
+    @property
+    def staged_share(self) -> float | None:
+        """The share of a call that its stages add up to, at the median; None without stages."""
+        if not (self.stages_s and self.seconds):
+            return None
+        calls = zip(zip(*self.stages_s.values(), strict=True), self.seconds, strict=True)
+        return float(median(sum(stages) / whole for stages, whole in calls))
 
     def to_dict(self, peak: Peak | None) -> dict[str, Any]:
         """Returns plain JSON values."""
@@ -221,6 +230,12 @@ class BenchReport:
                     f"{where}: two copies of tvmdet differ by "
                     f"{abs(table.noise.comparison.ratio - 1):.1%}; the noise is not even"
                 )
+            staged = ((entry.name, entry.staged_share) for entry in table.entries)
+            said += [
+                f"{where}: the stages of {name} add up to {share:.1%} of its calls"
+                for name, share in staged
+                if share is not None and abs(share - 1) > _OUTSIDE_STAGES
+            ]
             if table.restless:
                 names = ", ".join(table.restless)
                 said.append(
