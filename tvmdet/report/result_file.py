@@ -15,6 +15,7 @@ from tvmdet.report.result_upgrade import is_schema_1, upgrade
 from tvmdet.report.typed_json import Mismatch, from_json, json_schema, to_json
 
 __all__ = [
+    "REPORT_FORMAT",
     "dump_result",
     "holds_result",
     "load_result",
@@ -24,6 +25,9 @@ __all__ = [
     "result_digest",
     "result_schema",
 ]
+
+REPORT_FORMAT = "tvmdet report"
+"""What the key ``format`` says in a report's JSON, which holds results."""
 
 _LIMIT_BYTES = 1 << 30
 _AGAIN = "run `tvmdet bench FILE.tvmdet --json FILE.json` again"
@@ -165,7 +169,7 @@ def _schema_of(path: str | Path, value: dict[str, Any]) -> int:
     if "format" not in value and "schema" not in value and is_schema_1(value):
         return 1
     if value.get("format") != FORMAT:
-        raise InputError(_foreign(path))
+        raise InputError(_foreign(path, value))
     schema = value.get("schema")
     if type(schema) is not int or schema < 1:
         raise InputError(f"{path} is a damaged result: its schema is {schema!r}; {_AGAIN}")
@@ -177,7 +181,12 @@ def _schema_of(path: str | Path, value: dict[str, Any]) -> int:
     return schema
 
 
-def _foreign(path: str | Path) -> str:
+def _foreign(path: str | Path, value: object = None) -> str:
+    if isinstance(value, Mapping) and value.get("format") == REPORT_FORMAT:
+        return (
+            f"{path} is a report that `tvmdet report` wrote, not a result of `tvmdet bench`; give "
+            "the results that it was made from (`tvmdet report --baseline` reads it as it is)"
+        )
     return (
         f'{path} is JSON, but not a result of `tvmdet bench --json` (its key "format" would say '
         f'"{FORMAT}"); {_AGAIN}'

@@ -167,6 +167,51 @@ def test_tables_of_markdown_have_equal_rows_and_few_of_them(tmp_path: Path) -> N
     assert len("\n".join(lines)) < 10_000
 
 
+def many(folder: Path, count: int) -> list[Path]:
+    """Results of as many models."""
+    return files(
+        folder,
+        [
+            made_results.made_result(
+                model=f"made_{'detector_' * 4}{index}",
+                batches=(1, 4, 8, 16, 32),
+                rounds=8,
+                layers=False,
+                rivals=("onnxruntime",),
+                seed=index,
+            )
+            for index in range(count)
+        ],
+    )
+
+
+@pytest.mark.parametrize(("count", "is_cut"), [(33, False), (60, True)])
+def test_markdown_of_many_results_still_fits_a_pull_request(
+    tmp_path: Path, count: int, is_cut: bool
+) -> None:
+    paths = many(tmp_path, count)
+    options = ReportOptions(group=True)
+    text = write_report(paths, tmp_path / "r.md", options).path.read_text()
+    assert 55_000 < len(text) <= 65_536
+    assert "tvmdet bench" not in text
+    assert ("The rest is left out: a pull request holds 65,536 characters" in text) == is_cut
+    assert ("Commands that repeat it are left out for length" in text) == (not is_cut)
+    few = write_report(paths[:2], tmp_path / "few.md", options).path.read_text()
+    assert "tvmdet bench" in few and "left out" not in few
+
+
+def test_a_cut_report_says_how_many_regressions_it_found(tmp_path: Path) -> None:
+    paths = many(tmp_path, 60)
+    new = made_results.made_result(model="slow", rivals=("onnxruntime",), layers=False, rounds=20)
+    old = made_results.written(made_results.slowed(new, 0.5), tmp_path / "old.json")
+    paths.append(made_results.written(new, tmp_path / "new.json"))
+    options = ReportOptions(group=True, baseline=(old,))
+    written = write_report(paths, tmp_path / "r.md", options)
+    assert written.regressions
+    found = f"It found {written.regressions} regressions in all."
+    assert found in written.path.read_text()[-300:]
+
+
 def test_markdown_says_on_what_it_was_measured_and_whether_answers_are_right(
     tmp_path: Path,
 ) -> None:
@@ -335,6 +380,13 @@ def test_files_that_are_no_results_are_refused(tmp_path: Path, text: str, said: 
     with pytest.raises(InputError, match=said):
         write_report([good], tmp_path / "r.html", ReportOptions(baseline=(bad,)))
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_report_is_no_result_but_an_earlier_one(tmp_path: Path) -> None:
+    result = made_results.written(made_results.made_result(), tmp_path / "one.json")
+    report = write_report([result], tmp_path / "report.json").path
+    with pytest.raises(InputError, match="is a report that `tvmdet report` wrote, not a result"):
+        write_report([report], tmp_path / "again.html")
 
 
 def test_what_else_is_refused(tmp_path: Path) -> None:

@@ -83,6 +83,21 @@ def test_a_phone_scrolls_tables_and_not_the_page(chromium: str, page: Path) -> N
     assert evaluated(chromium, page, 500, "document.documentElement.scrollWidth") <= 500
 
 
+def test_conditions_leave_no_page_half_empty(chromium: str, tmp_path: Path) -> None:
+    """Two thirds down a page they begin there, and end on the next one with the footer."""
+    versions = {f"package-{index}": "1.2.3.post45" for index in range(24)}
+    path = tmp_path / "one.json"
+    result = made_results.written(made_results.made_result(), path, versions=versions)
+    page = write_report([result], tmp_path / "r.html").path
+    text = page.read_text()
+    head = text[: text.index("<main")]
+    (shown,) = re.findall(r'<div class="conditions">.*</footer>', text, re.DOTALL)
+    page.write_text(f'{head}<main><section><div style="height: 120mm"></div>{shown}</body></html>')
+    paper = tmp_path / "r.pdf"
+    run(chromium, page, "--no-pdf-header-footer", f"--print-to-pdf={paper}")
+    assert len(re.findall(rb"/Type /Page\b", paper.read_bytes())) == 2
+
+
 def test_print_is_a_document_of_bearable_size(chromium: str, page: Path, tmp_path: Path) -> None:
     paper = tmp_path / "r.pdf"
     run(chromium, page, "--no-pdf-header-footer", f"--print-to-pdf={paper}")

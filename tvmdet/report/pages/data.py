@@ -6,11 +6,11 @@ from typing import Any
 
 from tvmdet.report.pages.comparison import Comparison, ModelPart
 from tvmdet.report.pages.summary import doubts, findings
+from tvmdet.report.result_file import REPORT_FORMAT
 from tvmdet.report.typed_json import to_json
 
 __all__ = ["REPORT_FORMAT", "REPORT_SCHEMA", "to_json_values"]
 
-REPORT_FORMAT = "tvmdet report"
 REPORT_SCHEMA = 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
+from tvmdet.counted import counted
 from tvmdet.report.pages.comparison import Comparison, ModelPart
 from tvmdet.report.pages.machines import machine_lines
 from tvmdet.report.pages.matrix import brief_sheet
@@ -18,16 +19,42 @@ __all__ = ["to_markdown"]
 
 _MARKS = {"good": "✅", "bad": "❌", "unsure": "❔"}
 _MOST_DOUBTS = 5
+_LONGEST = 65_536
+"""Characters that a description or a comment of a pull request may have on GitHub."""
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Returns the text of a report."""
+    """Returns the text of a report, cut to what a pull request holds.
+
+    Commands go first, which the results hold too, then the end.
+    """
+    text = _text(comparison, with_commands=True)
+    if len(text) > _LONGEST:
+        text = _text(comparison, with_commands=False)
+    return text if len(text) <= _LONGEST else _cut(text, comparison)
+
+
+def _cut(text: str, comparison: Comparison) -> str:
+    """Returns as many lines as fit, with what must be known of the others."""
+    regressions = sum(len(part.regressions) for part in comparison.models)
+    found = f" It found {counted(regressions, 'regression')} in all." if regressions else ""
+    end = (
+        f"\n\n**The rest is left out: a pull request holds {_LONGEST:,} characters, and this "
+        f"report has {len(text):,}.{found} Write it as .html or .json, or give fewer results.**\n"
+    )
+    return text[: text.rindex("\n", 0, _LONGEST - len(end))] + end
+
+
+def _text(comparison: Comparison, *, with_commands: bool) -> str:
     names, shared = Names.of_report([part.runs for part in comparison.models])
     blocks = ["# Latency report"]
     if len(names) > 1:
         blocks += _table(overview_sheet(comparison, shared))
     for part, named in zip(comparison.models, names, strict=True):
         blocks += _part(part, comparison, named)
+        blocks += _commands(part) if with_commands else []
+    if not with_commands:
+        blocks.append("_Commands that repeat it are left out for length: the results hold them_")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -48,17 +75,21 @@ def _part(part: ModelPart, comparison: Comparison, names: Names) -> list[str]:
     listed += [f"- {_escaped(text)}" for text in problems(part, names)]
     if listed:
         blocks.append("\n".join(listed))
+    return blocks
+
+
+def _commands(part: ModelPart) -> list[str]:
     commands = dict.fromkeys(
         shlex.join(source.result.command) for source in part.sources if source.result.command
     )
-    if commands:
-        # A fence longer than any run of backticks in it.
-        runs = re.findall("`+", " ".join(commands))
-        fence = "`" * max([3, *(len(run) + 1 for run in runs)])
-        lines = "\n".join((fence, *commands, fence))
-        summary = "<summary>Commands that repeat it</summary>"
-        blocks.append(f"<details>{summary}\n\n{lines}\n\n</details>")
-    return blocks
+    if not commands:
+        return []
+    # A fence longer than any run of backticks in it.
+    runs = re.findall("`+", " ".join(commands))
+    fence = "`" * max([3, *(len(run) + 1 for run in runs)])
+    lines = "\n".join((fence, *commands, fence))
+    summary = "<summary>Commands that repeat it</summary>"
+    return [f"<details>{summary}\n\n{lines}\n\n</details>"]
 
 
 def _table(sheet: Sheet) -> list[str]:
