@@ -10,7 +10,7 @@ import pytest
 from fake_driver import FakeDriver
 
 from tvmdet import gpus
-from tvmdet.gpus import Gpu, GpuNeeds, ask
+from tvmdet.gpus import Gpu, GpuFacts, GpuNeeds, ask
 
 HOPPER = GpuNeeds(sm="sm_90", toolkit="13.0", never_run=True)
 AMPERE = GpuNeeds(sm="sm_80", toolkit="13.0", never_run=True)
@@ -22,7 +22,21 @@ MIXED = Gpu(names=("Tesla T4", "NVIDIA RTX A4000"), capabilities=(75, 86), drive
 
 def test_a_driver_is_asked_for_its_version_and_its_gpus() -> None:
     found = ask(FakeDriver(13000, [("Tesla T4", 75), ("NVIDIA H100", 90)]))  # type: ignore[arg-type]
-    assert found == Gpu(names=("Tesla T4", "NVIDIA H100"), capabilities=(75, 90), driver=13000)
+    assert found == Gpu(
+        names=("Tesla T4", "NVIDIA H100"),
+        capabilities=(75, 90),
+        driver=13000,
+        facts=(GpuFacts(), GpuFacts()),
+    )
+
+
+def test_a_driver_is_asked_for_clocks_and_memory() -> None:
+    attributes = {13: 1_980_000, 16: 132, 36: 2_619_000}
+    driver = FakeDriver(13000, [("H", 90)], attributes=attributes, memory_bytes=80 << 30)
+    (facts,) = ask(driver).facts  # type: ignore[arg-type]
+    assert facts == GpuFacts(
+        multiprocessors=132, max_mhz=1980, memory_max_mhz=2619, memory_bytes=80 << 30
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 from tvmdet.cuda_runtime import RUNTIME_CUDA, why_no_runtime
 
-__all__ = ["RUNTIME_CUDA", "Gpu", "GpuNeeds", "find_gpus"]
+__all__ = ["RUNTIME_CUDA", "Gpu", "GpuFacts", "GpuNeeds", "find_gpus"]
 
 # cuda.h: CUdevice_attribute.
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+_CLOCK_KHZ, _MULTIPROCESSORS, _MEMORY_CLOCK_KHZ = 13, 16, 36
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _TEGRA = frozenset({53, 62, 72, 87, 101})
 
@@ -47,6 +48,23 @@ class GpuNeeds:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GpuFacts:
+    """What a driver says of one GPU that times depend on; None is what it does not say.
+
+    Attributes:
+        multiprocessors: How many there are.
+        max_mhz: Their greatest clock.
+        memory_max_mhz: The greatest clock of its memory.
+        memory_bytes: Of its memory.
+    """
+
+    multiprocessors: int | None = None
+    max_mhz: int | None = None
+    memory_max_mhz: int | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Gpu:
     """The GPUs of a machine.
 
@@ -57,6 +75,7 @@ class Gpu:
             times 10 for the minor version, as CUDA writes it; 0 where there is no driver.
         problem: Why there is no GPU to be used; empty when there is one.
         no_runtime: Why the CUDA runtime cannot start kernels; empty when it can.
+        facts: Of each GPU, in the driver's order; empty where nobody asked.
     """
 
     names: tuple[str, ...] = ()
@@ -64,6 +83,7 @@ class Gpu:
     driver: int = 0
     problem: str = ""
     no_runtime: str = ""
+    facts: tuple[GpuFacts, ...] = ()
 
     def device_for(self, needs: GpuNeeds) -> int | None:
         """Returns the index of the first GPU that runs some kernels, if there is one.
@@ -142,7 +162,7 @@ def ask(driver: ctypes.CDLL) -> Gpu:
     status = driver.cuDeviceGetCount(ctypes.byref(count))
     if status or not count.value:
         return Gpu(driver=version.value, problem="this machine's CUDA driver finds no GPU")
-    names, capabilities = [], []
+    names, capabilities, facts = [], [], []
     for index in range(count.value):
         device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
         name = ctypes.create_string_buffer(256)
@@ -152,4 +172,27 @@ def ask(driver: ctypes.CDLL) -> Gpu:
         driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
         names.append(name.value.decode(errors="replace"))
         capabilities.append(major.value * 10 + minor.value)
-    return Gpu(names=tuple(names), capabilities=tuple(capabilities), driver=version.value)
+        facts.append(_facts(driver, device))
+    return Gpu(
+        names=tuple(names),
+        capabilities=tuple(capabilities),
+        driver=version.value,
+        facts=tuple(facts),
+    )
+
+
+def _facts(driver: ctypes.CDLL, device: ctypes.c_int) -> GpuFacts:
+    def told(attribute: int) -> int | None:
+        value = ctypes.c_int()
+        status = driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+        return value.value if not status and value.value > 0 else None
+
+    size = ctypes.c_size_t()
+    status = driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+    clock_khz, memory_khz = told(_CLOCK_KHZ), told(_MEMORY_CLOCK_KHZ)
+    return GpuFacts(
+        multiprocessors=told(_MULTIPROCESSORS),
+        max_mhz=None if clock_khz is None else round(clock_khz / 1e3),
+        memory_max_mhz=None if memory_khz is None else round(memory_khz / 1e3),
+        memory_bytes=None if status or not size.value else size.value,
+    )

@@ -416,6 +416,23 @@ def test_other_hardware(change: dict[str, Any], says: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, ""),
+        ({"memory_bytes": 80 << 30}, ""),  # older results do not say it
+        ({"max_mhz": 1700}, "accelerator {'name': 'a GPU', 'max_mhz': 1980}, here"),
+        ({"name": "another"}, "here {'name': 'another'"),
+    ],
+)
+def test_another_gpu_is_other_hardware(change: dict[str, Any], says: str) -> None:
+    gpu = {"name": "a GPU", "max_mhz": 1980}
+    then = replace(measured().machine, accelerator=gpu)
+    said = other_hardware(then, replace(then, accelerator={**gpu, **change}))
+    assert says in " ".join(said)
+    assert bool(said) == bool(says)
+
+
+@pytest.mark.parametrize(
     ("seen", "limit"),
     [
         ([0.02], "one below 2%"),

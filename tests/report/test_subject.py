@@ -10,7 +10,7 @@ import pytest
 import toy_modules
 
 from tvmdet.artifact import Artifact
-from tvmdet.gpus import Gpu
+from tvmdet.gpus import Gpu, GpuFacts
 from tvmdet.report.machine import describe_accelerator, describe_machine
 from tvmdet.report.result_subject import Machine
 from tvmdet.report.subject import describe_subject
@@ -72,6 +72,14 @@ def test_the_gpu_that_ran(gpus: Gpu, name: str | None) -> None:
     assert (None if found is None else found["name"]) == name
     if found is not None:
         assert (found["capability"], found["driver_cuda"]) == ("sm_90", "12.4")
+
+
+def test_clocks_and_memory_of_the_gpu_are_told_where_they_are_known() -> None:
+    facts = GpuFacts(multiprocessors=132, max_mhz=1980, memory_bytes=80 << 30)
+    gpus = Gpu(names=("H",), capabilities=(90,), driver=13000, facts=(facts,))
+    told = {"multiprocessors": 132, "max_mhz": 1980, "memory_bytes": 80 << 30}
+    found = describe_accelerator(gpus, NEEDS)
+    assert found == {"name": "H", "capability": "sm_90", "driver_cuda": "13.0", "count": 1, **told}
 
 
 def test_this_machine_is_one_of_the_schema() -> None:

@@ -165,7 +165,11 @@ def other_hardware(then: Machine, now: Machine) -> list[str]:
         ("architecture", then.arch, now.arch),
         ("usable CPUs", then.cpus_usable, now.cpus_usable),
         ("virtual", then.virtual, now.virtual),
-        ("accelerator", then.accelerator, now.accelerator),
+        (
+            "accelerator",
+            _both_told(then.accelerator, now.accelerator),
+            _both_told(now.accelerator, then.accelerator),
+        ),
         ("clock governor", then.clock.get("governor"), now.clock.get("governor")),
         ("boost", then.clock.get("boost"), now.clock.get("boost")),
     )
@@ -182,6 +186,13 @@ def other_hardware(then: Machine, now: Machine) -> list[str]:
         if before and after and abs(after / before - 1) > limit:
             said.append(f"{what} {before}, here {after}")
     return said
+
+
+def _both_told(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> Any:
+    """Returns of the first what the second says something of too: older results say less."""
+    if one is None or other is None:
+        return one
+    return {key: value for key, value in one.items() if key in other}
 
 
 def _name(table: ResultTable) -> str:

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,11 +108,13 @@ def describe_accelerator(gpus: Gpu, needs: Mapping[str, Any]) -> dict[str, Any] 
     index = gpus.device_for(GpuNeeds(**needs))
     if gpus.problem or index is None:
         return None
+    facts = asdict(gpus.facts[index]) if gpus.facts else {}
     return {
         "name": gpus.names[index],
         "capability": f"sm_{gpus.capabilities[index]}",
         "driver_cuda": f"{gpus.driver // 1000}.{gpus.driver % 1000 // 10}",
         "count": len(gpus.names),
+        **{name: value for name, value in facts.items() if value is not None},
     }
 
 

@@ -92,7 +92,9 @@ class Machine:
         memory_bytes: Main memory.
         clock: What the kernel says of clocks: ``governor``, ``min_mhz``, ``max_mhz``, ``boost``;
             what it does not say is left out.
-        accelerator: Name, driver, memory and clocks of a GPU that ran the code; null for CPUs.
+        accelerator: Of a GPU that ran the code: ``name``, ``capability``, ``driver_cuda``,
+            ``count``, ``multiprocessors``, ``max_mhz``, ``memory_max_mhz``, ``memory_bytes``; what
+            its driver does not say is left out. Null for CPUs.
     """
 
     cpu: str

@@ -142,6 +142,10 @@ def conditions(source: Source, names: Names) -> list[tuple[str, str]]:
     pairs = [
         ("code for", f"{names.place(place_of(result))}, {result.target.precision}"),
         ("machine", f"{machine.cpu}, {machine.cpus_usable} of {machine.cpus_online} CPUs{memory}"),
+        (
+            "GPU",
+            ", ".join(f"{name} {value}" for name, value in (machine.accelerator or {}).items()),
+        ),
         ("virtual", "yes" if machine.virtual else "no"),
         ("features", " ".join(machine.features)),
         ("clocks", clock or "not told by the kernel"),
