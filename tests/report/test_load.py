@@ -143,6 +143,33 @@ def test_counters_of_the_kernel(tmp_path: Path) -> None:
     assert found.involuntary_switches is None
 
 
+@pytest.mark.parametrize(
+    ("groups", "place"),
+    [
+        ("0::/mine\n", "mine"),
+        ("3:cpuset:/\n2:cpu,cpuacct:/mine\n0::/other\n", "cpu,cpuacct/mine"),
+        ("9:name=systemd:/\n1:cpu:/mine\n0::/\n", "cpu/mine"),
+        ("1:cpu:/docker/0123\n", "cpu"),  # as a container sees itself
+    ],
+)
+def test_quotas_of_both_versions_of_cgroups(tmp_path: Path, groups: str, place: str) -> None:
+    file = tmp_path / "sys/fs/cgroup" / place / "cpu.stat"
+    file.parent.mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(groups)
+
+    def tell(seconds: float) -> None:
+        told = f"throttled_time {seconds * 1e9:.0f}"
+        if groups.startswith("0::"):
+            told = f"throttled_usec {seconds * 1e6:.0f}"
+        file.write_text(f"nr_periods 9\nnr_throttled 3\n{told}\n")
+
+    tell(2.0)
+    watch = LoadWatch([], LocalFiles(tmp_path))
+    tell(2.5)
+    assert watch.read().throttled_s == 0.5
+
+
 def test_a_silent_kernel_is_no_zero(tmp_path: Path) -> None:
     found = LoadWatch([], LocalFiles(tmp_path)).read()
     told = (found.waiting_share, found.involuntary_switches, found.throttled_s)

@@ -173,10 +173,9 @@ class LoadWatch:
                 found["waited_s"] = int(words[-1].removeprefix("total=")) / 1e6
         if switches := self._switches():
             found["switches"] = switches
-        for line in self._files.text(f"{self._own_cgroup()}/cpu.stat").splitlines():
-            name, _, value = line.partition(" ")
-            if name == "throttled_usec":
-                found["throttled_s"] = int(value) / 1e6
+        throttled_s = self._throttled_s()
+        if throttled_s is not None:
+            found["throttled_s"] = throttled_s
         heat = [
             value
             for name in ("core", "package")
@@ -203,9 +202,27 @@ class LoadWatch:
                         total += int(value)
         return total
 
-    def _own_cgroup(self) -> str:
-        """Returns the folder of the process's cgroup (version 2)."""
+    def _throttled_s(self) -> float | None:
+        """Returns how long a CPU quota has stopped the process's cgroup; None where nobody says."""
         for line in self._files.text("/proc/self/cgroup").splitlines():
-            if line.startswith("0::"):
-                return f"{_CGROUP}/{line.removeprefix('0::').strip('/')}"
-        return _CGROUP
+            _, controllers, path = line.split(":", 2)
+            if not controllers:  # version 2
+                mount, name, per_s = _CGROUP, "throttled_usec", 1e6
+            elif "cpu" in controllers.split(","):  # version 1
+                mount, name, per_s = f"{_CGROUP}/{controllers}", "throttled_time", 1e9
+            else:
+                continue
+            # In a container of version 1 the path is the host's, and the root is our own.
+            for folder in (path.rstrip("/"), ""):
+                found = self._stat(f"{mount}{folder}", name)
+                if found is not None:
+                    return found / per_s
+        return None
+
+    def _stat(self, folder: str, name: str) -> int | None:
+        """Returns a number of a cgroup's ``cpu.stat``."""
+        for line in self._files.text(f"{folder}/cpu.stat").splitlines():
+            key, _, value = line.partition(" ")
+            if key == name:
+                return int(value)
+        return None
