@@ -49,6 +49,22 @@ def test_schema_1_stays_readable(tmp_path: Path) -> None:
     assert "schema 1" in found.warnings[0]
 
 
+@pytest.mark.parametrize("schema", [1, 2])
+def test_ratios_of_medians_stay_readable(
+    newest: dict[str, Any], tmp_path: Path, schema: int
+) -> None:
+    """As the first benchmarks wrote them; the median of the rounds' ratios is 0.75 here."""
+    value = schema_1() if schema == 1 else newest
+    rival = value["tables"][0]["entries"][1]
+    rival["rounds_us"] = [6000.0, 2000.0, 4000.0]
+    found = load_result(write(tmp_path / "old.json", value))
+    assert found.tables[0].entries[1].tvmdet_over_this is not None
+    assert found.tables[0].entries[1].tvmdet_over_this.ratio == 0.5
+    rival["tvmdet_over_this"].update(ratio=0.6, interval_95=[0.4, 0.8])
+    with pytest.raises(InputError, match=r"ratio is 0\.6, and that of its calls is 0\.75"):
+        load_result(write(tmp_path / "wrong.json", value))
+
+
 def test_what_is_written_is_read(newest: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "again.json"
     path.write_text(dump_result(newest))
