@@ -58,7 +58,7 @@ def test_detections_have_masks_of_many_sizes(built: tuple[Any, Any]) -> None:
         found = detector.detect(image, score=0.3)
     shares = found.masks.mean(axis=(1, 2))
     assert len(found) > 10 and 0 < np.median(shares) < 0.9
-    assert len(set(shares.tolist())) > len(found) // 2
+    assert len(set(shares.tolist())) > len(found) // 4
 
 
 class _Poisoned(Reference):
