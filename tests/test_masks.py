@@ -9,6 +9,7 @@ import pytest
 from assertions import assert_close
 
 from tvmdet.boxes import ImageTransform
+from tvmdet.errors import InputError
 from tvmdet.masks import InstanceMasks, place_masks
 from tvmdet.rle import decode_rle
 from tvmdet.spec import InputSpec, MaskSpec
@@ -106,6 +107,36 @@ def test_masks_of_the_image_may_reach_out_of_their_boxes(box: Box) -> None:
     masks = placed(values, box, size_hw, frame="image", cut_to_box=False)
     assert_close(whole(masks, size_hw), by_definition(values, (0, 0, 31, 23), size_hw, edge=True))
     assert not np.shares_memory(masks.small[0].values, values)
+
+
+@pytest.mark.parametrize("cut_to_box", [False, True])
+def test_logits_are_interpolated_where_the_framework_does(cut_to_box: bool) -> None:
+    """Ultralytics resizes the sums before their sigmoid, and holds them to zero."""
+    size_hw, box = (23, 31), (5.2, 3.7, 20.9, 17.1)
+    logits = np.random.default_rng(4).normal(0, 3, (7, 5)).astype(np.float32)
+    values = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    keys = {"frame": "image", "cut_to_box": cut_to_box}
+    masks = placed(values, box, size_hw, **keys, interpolate="logits")
+    want = by_definition(logits, (0, 0, 31, 23), size_hw, edge=True)
+    y, x = np.mgrid[: size_hw[0], : size_hw[1]] + 0.5
+    inside = (x >= box[0]) & (x < box[2]) & (y >= box[1]) & (y < box[3]) | (not cut_to_box)
+    assert_close(whole(masks, size_hw)[inside], 1 / (1 + np.exp(-want[inside])), atol=1e-4)
+    sure = np.abs(want) > 1e-3
+    np.testing.assert_array_equal(masks.paste(0)[sure], ((want > 0) & inside)[sure])
+    other = placed(values, box, size_hw, **keys).paste(0)
+    assert (other != masks.paste(0)).any()  # what interpolating the values gives instead
+
+
+def test_what_is_surer_than_float32_can_say_stays_sure() -> None:
+    values = np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)
+    masks = placed(values, (0, 0, 8, 8), (8, 8), frame="image", interpolate="logits")
+    assert np.isfinite(whole(masks, (8, 8))).all()
+    assert masks.paste(0)[0].tolist() == [False] * 4 + [True] * 4
+
+
+def test_there_are_no_logits_of_nothing_around_a_box() -> None:
+    with pytest.raises(InputError, match='interpolate is "logits" beside frame = "box"'):
+        MaskSpec(frame="box", interpolate="logits")
 
 
 @pytest.mark.parametrize("frame", ["box", "image"])

@@ -12,6 +12,10 @@ the small mask, as in Detectron2's ``paste_masks_in_image`` (``detectron2/layers
 ``grid_sample`` with ``align_corners=False`` and zeros outside). Around the network's input the
 outermost values go on, as when a picture is resized.
 
+Bilinear of what, frameworks differ: of the likelihoods themselves (Mask R-CNN, YOLACT, YOLOv5-seg),
+or of their logits (Ultralytics' ``process_mask`` and ``scale_masks``), which moves an edge by part
+of a pixel of the small mask where one side of it is surer than the other.
+
 Only the pixels that can belong to an object are computed, in blocks, so that a mask costs memory
 where it lies and no more.
 """
@@ -35,6 +39,8 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 Float64: TypeAlias = npt.NDArray[np.float64]
 Bool: TypeAlias = npt.NDArray[np.bool_]
 Rectangle: TypeAlias = tuple[float, float, float, float]
+
+_SUREST = np.float32(1 - 2**-24)  # of float32 below 1; its logit is 16.6
 
 _BLOCK_PIXELS = 1 << 16  # of float32: they stay in the L2 cache between the steps
 
@@ -69,12 +75,14 @@ class SmallMask:
         frame_xyxy: The rectangle that it spans, in pixels of the image; it may reach out of it.
         limits_xyxy: Pixels whose centre is outside are not the object's; None for no limits.
         goes_on: Whether the outermost values go on around the frame, or there is nothing.
+        by_logits: Whether the logits of the values are interpolated, not they themselves.
     """
 
     values: Float32
     frame_xyxy: Rectangle
     limits_xyxy: Rectangle | None = None
     goes_on: bool = False
+    by_logits: bool = False
 
     def sample(self, size_hw: tuple[int, int]) -> MaskRegion:
         """Returns the float32 values at the pixels of an image of that size."""
@@ -82,14 +90,19 @@ class SmallMask:
         pixels = np.empty((rows.count, columns.count), np.float32)
         for first, last, block in self._blocks(rows, columns):
             pixels[first:last] = block
+        if self.by_logits:
+            pixels = np.float32(1) / (np.float32(1) + np.exp(-pixels))
         return MaskRegion(top=rows.first, left=columns.first, pixels=pixels)
 
     def region(self, size_hw: tuple[int, int], threshold: float) -> MaskRegion:
         """Returns which pixels of an image of that size belong to the object."""
         rows, columns = (self._axis(axis, size_hw[axis]) for axis in (0, 1))
         pixels = np.empty((rows.count, columns.count), np.bool_)
+        least = np.float32(threshold)
+        if self.by_logits:
+            least = _logits(least)
         for first, last, block in self._blocks(rows, columns):
-            np.greater(block, np.float32(threshold), out=pixels[first:last])
+            np.greater(block, least, out=pixels[first:last])
         return MaskRegion(top=rows.first, left=columns.first, pixels=pixels)
 
     def _axis(self, axis: int, size: int) -> _Axis:
@@ -116,7 +129,8 @@ class SmallMask:
         """Yields first row, last row and values of parts that lie between two rows of values."""
         if not (rows.count and columns.count):
             return
-        padded = _with_border(self.values, goes_on=self.goes_on)
+        values = _logits(self.values) if self.by_logits else self.values
+        padded = _with_border(values, goes_on=self.goes_on)
         left = padded[:, columns.below]
         wide = left + columns.share * (padded[:, columns.below + 1] - left)
         starts = np.flatnonzero(np.diff(rows.below, prepend=-1))
@@ -129,6 +143,12 @@ class SmallMask:
                 block = rows.share[first:last, None] * step
                 block += upper
                 yield first, last, block
+
+
+def _logits(values: Any) -> Any:
+    """Returns the logits of float32 values from 0 to 1, at most those of the surest ones."""
+    within = np.clip(values, 1 - _SUREST, _SUREST)
+    return np.log(within) - np.log1p(-within)
 
 
 def _with_border(values: Float32, *, goes_on: bool) -> Float32:
@@ -239,21 +259,26 @@ def place_masks(
     boxes = transform.to_image_unclipped(boxes_xyxy).astype(np.float64)
     height, width = transform.network_size_hw
     whole = transform.to_image_unclipped([[0, 0, width, height]])[0].astype(np.float64)
+    by_logits = spec.interpolate == "logits"
     small = []
     for mask, box in zip(values, boxes, strict=True):
         if spec.frame == "image" and spec.cut_to_box:
-            small.append(_cut(mask, whole, box))
+            small.append(_cut(mask, whole, box, by_logits=by_logits))
             continue
         frame = box if spec.frame == "box" else whole
         copied = np.array(mask, np.float32, order="C")
         goes_on = spec.frame == "image"
-        small.append(SmallMask(values=copied, frame_xyxy=_rectangle(frame), goes_on=goes_on))
+        small.append(
+            SmallMask(
+                values=copied, frame_xyxy=_rectangle(frame), goes_on=goes_on, by_logits=by_logits
+            )
+        )
     return InstanceMasks(
         small=tuple(small), threshold=spec.threshold, image_size_hw=transform.image_size_hw
     )
 
 
-def _cut(values: npt.NDArray[Any], frame: Float64, box: Float64) -> SmallMask:
+def _cut(values: npt.NDArray[Any], frame: Float64, box: Float64, *, by_logits: bool) -> SmallMask:
     """Returns the part of a mask of the whole input that its box needs, copied."""
     height, width = values.shape
     cell = (frame[2:] - frame[:2]) / (width, height)
@@ -268,6 +293,7 @@ def _cut(values: npt.NDArray[Any], frame: Float64, box: Float64) -> SmallMask:
         frame_xyxy=_rectangle(corners),
         limits_xyxy=_rectangle(box),
         goes_on=True,
+        by_logits=by_logits,
     )
 
 

@@ -31,6 +31,7 @@ Rounding = Literal["down", "half_up", "nearest"]
 Scale = Literal["auto", "exact", "height", "ratio", "sides", "unrounded"]
 Interpolation = Literal["area", "bicubic", "bilinear", "nearest", "warp"]
 MaskFrame = Literal["box", "image"]
+MaskInterpolation = Literal["logits", "values"]
 
 _LONGEST_SHOWN = 120  # characters of a wrong value in a message
 MOST_KEYPOINTS = 1000  # of one object
@@ -258,15 +259,23 @@ class MaskSpec:
         threshold: A pixel whose value exceeds it belongs to the object, 0 to 1.
         cut_to_box: Whether masks that span the input count inside their boxes only, as those of
             YOLACT and YOLOv8-seg; those of DETR count where they are.
+        interpolate: What is interpolated between the pixels of a small mask: its ``values``, or,
+            of masks that span the input, their ``logits``, as Ultralytics does.
     """
 
     frame: MaskFrame = "box"
     threshold: float = 0.5
     cut_to_box: bool = True
+    interpolate: MaskInterpolation = "values"
 
     def __post_init__(self) -> None:
         """Rejects unknown frames and thresholds out of range."""
         _check(self, "masks.", _MASK_RULES)
+        if self.interpolate == "logits" and self.frame == "box":
+            raise InputError(
+                'spec masks.interpolate is "logits" beside frame = "box", around which there is '
+                'nothing, and no logit of it; allowed: "values"'
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,7 +320,12 @@ class KeypointSpec:
         return len(self.names) * (3 if self.scored else 2)
 
 
-_MASK_RULES = {"frame": _one_of("box", "image"), "threshold": _SHARE, "cut_to_box": _FLAG}
+_MASK_RULES = {
+    "frame": _one_of("box", "image"),
+    "threshold": _SHARE,
+    "cut_to_box": _FLAG,
+    "interpolate": _one_of("logits", "values"),
+}
 _KEYPOINT_RULES = {
     "names": _Rule(
         accepts=lambda got: (

@@ -67,7 +67,12 @@ def test_masks_are_shown(run: Callable, tmp_path: Path) -> None:
     plain = run("inspect", write(tmp_path / "b.tvmdet", parity=PARITY)).out
     assert "masks," not in plain and "frame" not in plain
     found = json.loads(run("inspect", path, "--json").out)
-    assert found["spec"]["masks"] == {"frame": "image", "threshold": 0.5, "cut_to_box": True}
+    assert found["spec"]["masks"] == {
+        "frame": "image",
+        "threshold": 0.5,
+        "cut_to_box": True,
+        "interpolate": "values",
+    }
     assert found["parity"]["toy"]["worst_mask_iou"] == 0.9987
 
 

@@ -80,7 +80,7 @@ def test_masks_are_mixed_from_prototypes(batch: int) -> None:
     spec = claimed(summary)
     assert spec.options["prototype_output"] == "output1"
     assert spec.masks is not None
-    assert spec.masks.frame == "image"
+    assert (spec.masks.frame, spec.masks.interpolate) == ("image", "logits")
     outputs = _random(summary, batch, 2)
     outputs["output0"][..., 5] = np.arange(7) % 2
     assert_decodes_as_reference(spec, outputs)

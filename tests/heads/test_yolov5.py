@@ -140,6 +140,7 @@ def test_one_map_as_large_as_the_picture_is_mixed_from_coefficients_only(
     answer = HEAD.examine(summary({**PLAIN, "seg": (1, 2, *SIZE)}, runs), SIZE, {})
     if mixes:
         assert isinstance(answer, Recognition) and answer.spec.masks is not None
+        assert answer.spec.masks.interpolate == "values"  # process_mask of its own repository
         assert answer.spec.options["prototypes"] == "seg"
     else:
         assert isinstance(answer, Question) and "maps of the whole picture" in answer

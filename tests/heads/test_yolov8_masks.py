@@ -38,6 +38,7 @@ def test_masks_decode() -> None:
     assert found is not None
     assert found.spec.masks is not None
     assert found.spec.masks.frame == "image"
+    assert found.spec.masks.interpolate == "logits"
     assert found.spec.options["prototypes"] == "p"
     assert len(found.spec.labels) == 3
     assert "p holds 4 mask prototypes" in found.reasons

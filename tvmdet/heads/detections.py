@@ -39,6 +39,7 @@ from tvmdet.heads.names import plain_name
 from tvmdet.heads.options import whole_number
 from tvmdet.heads.pose import KEYPOINT_COLUMNS, given_columns, row_keypoints
 from tvmdet.heads.pose_outputs import find_points, flat_pose_points, point_spec
+from tvmdet.heads.ultralytics import is_ultralytics
 from tvmdet.spec import DetectorSpec, InputSpec, MaskSpec, PostprocessSpec
 
 if TYPE_CHECKING:
@@ -262,7 +263,9 @@ def _mask_spec(
         return None
     told = given.get("masks") or {}
     if found.prototypes:
-        return MaskSpec(frame=told.get("frame", "image"))
+        frame = told.get("frame", "image")
+        by_logits = is_ultralytics(summary.metadata) and frame == "image"
+        return MaskSpec(frame=frame, interpolate="logits" if by_logits else "values")
     height, width = summary.outputs[found.masks].shape[-2:]
     if "frame" in told:
         return MaskSpec(frame=told["frame"])

@@ -126,7 +126,8 @@ class YoloV8Head(Head):
                 score_threshold=0.25, iou_threshold=iou, class_agnostic=agnostic
             ),
             options=rows_options(found),
-            masks=MaskSpec(frame="image") if found.prototypes else None,
+            # process_mask and scale_masks of ultralytics/utils/ops.py.
+            masks=MaskSpec(frame="image", interpolate="logits") if found.prototypes else None,
             keypoints=points,
             oriented=found.ends_in_angle,
         )
