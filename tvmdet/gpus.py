@@ -188,7 +188,9 @@ def _facts(driver: ctypes.CDLL, device: ctypes.c_int) -> GpuFacts:
         return value.value if not status and value.value > 0 else None
 
     size = ctypes.c_size_t()
-    status = driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+    # A driver that cannot tell runs kernels all the same.
+    total = getattr(driver, "cuDeviceTotalMem_v2", None)
+    status = total(ctypes.byref(size), device) if total else 1
     clock_khz, memory_khz = told(_CLOCK_KHZ), told(_MEMORY_CLOCK_KHZ)
     return GpuFacts(
         multiprocessors=told(_MULTIPROCESSORS),
