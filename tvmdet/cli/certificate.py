@@ -30,8 +30,6 @@ def _cells(checked: Mapping[str, Any]) -> tuple[str, str, str]:
     if "worst_relative" in checked:
         worst = ", ".join(f"{name} {value:g}" for name, value in checked["worst_relative"].items())
         compared = f"{counted(len(checked['worst_relative']), 'output')} at batch {batches}"
-        if "rows_unsettled" in checked:
-            compared += f", {checked['rows_unsettled']:.1%} of rows by rounding"
         allowed = f"of the greatest value {worst} (allowed {tolerance.get('raw', 0):g})"
         return checked.get("reference", ""), compared, allowed
     compared = (
