@@ -53,12 +53,12 @@ def test_the_certificate_says_what_was_compared(built: tuple[Any, Any]) -> None:
 def test_detections_have_masks_of_many_sizes(built: tuple[Any, Any]) -> None:
     """Otherwise the others compare nothing with nothing."""
     _, report = built
-    image = draw_images(mask_detector.SIZE_HW)[5].pixels
+    image = draw_images(mask_detector.SIZE_HW)[6].pixels  # of those compared the largest
     with tvmdet.load(report.output) as detector:
         found = detector.detect(image, score=0.3)
     shares = found.masks.mean(axis=(1, 2))
     assert len(found) > 10 and 0 < np.median(shares) < 0.9
-    assert len(set(shares.tolist())) > len(found) // 4
+    assert len(set(shares.tolist())) > len(found) // 2
 
 
 class _Poisoned(Reference):
