@@ -67,6 +67,8 @@ class Detector:
         self._planned_bytes = dict(target.planned_bytes)
         self._thread = thread
         self._module: Module | None = module
+        # Their callers wait, and may compute by themselves.
+        self._run = partial(self._submit, waits=True)
         self._raw = None if signature is None else RawRunner(signature, self._run, self._name)
         self._batcher = self._make_batcher() if signature is None else None
 
@@ -266,32 +268,18 @@ class Detector:
         arguments: Arrays,
         copy: Copy = copy_all,
         dequeued: Callable[[], None] | None = None,
+        *,
+        waits: bool = False,
     ) -> Future[Arrays]:
-        return self._thread.submit(self._call(function, arguments, copy, dequeued))
-
-    def _run(
-        self,
-        function: str,
-        arguments: Arrays,
-        copy: Copy = copy_all,
-        dequeued: Callable[[], None] | None = None,
-    ) -> Future[Arrays]:
-        call = self._call(function, arguments, copy, dequeued)
-        anywhere = self._module is not None and self._module.runs_on_any_thread
-        return self._thread.run(call) if anywhere else self._thread.submit(call)
-
-    def _call(
-        self,
-        function: str,
-        arguments: Arrays,
-        copy: Copy,
-        dequeued: Callable[[], None] | None,
-    ) -> Callable[[], Arrays]:
         module = self._module
         if module is None:
             raise InputError(f"{self._name} is closed; load it again with tvmdet.load()")
         call = partial(module.call, function, arguments, copy)
-        return call if dequeued is None else partial(_tell, dequeued, call)
+        if dequeued is not None:
+            call = partial(_tell, dequeued, call)
+        if waits and module.runs_on_any_thread:
+            return self._thread.run(call)
+        return self._thread.submit(call)
 
 
 def _tell(dequeued: Callable[[], None], call: Callable[[], Arrays]) -> Arrays:
