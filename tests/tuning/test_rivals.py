@@ -16,6 +16,7 @@ from tvmdet.schedules.base import Decision, Template, Workload, schedule_of
 from tvmdet.targets import get_target
 
 from tvmdet.tuning import MeasureOptions, TuningStore, tune_tasks
+from tvmdet.tuning.candidates import Candidates
 from tvmdet.tuning.measure import Built, Failure, Measured, Rival
 from tvmdet.tuning.planner import TaskState
 from tvmdet.tuning.record import TuningRecord, rounded, typical_latency
@@ -323,13 +324,13 @@ def test_a_task_that_breaks_in_a_later_run_ends_no_other(
     direct, winograd = task_of([1.0, 1.1], DIRECT), task_of([0.9, 1.0], WINOGRAD)
     tune(tmp_path, monkeypatch, UnevenMachine(), direct)
 
-    def broken(run: TuningRun, state: TaskState) -> object:
+    def broken(candidates: Candidates, state: TaskState) -> object:
         if state.task is direct:
             raise ValueError("no features")
-        return make(run, state)
+        return make(candidates, state)
 
-    make = TuningRun._make_search
-    monkeypatch.setattr(TuningRun, "_make_search", broken)
+    make = Candidates._make_search
+    monkeypatch.setattr(Candidates, "_make_search", broken)
     store = tune(tmp_path, monkeypatch, UnevenMachine(), direct, winograd)
     assert sum(record.fingerprint == WINOGRAD for record in store.records(TARGET.name)) == 2
 

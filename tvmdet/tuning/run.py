@@ -3,7 +3,8 @@
 Each task is measured first with what another processor's records propose, or its default, many
 tasks in one round so that the builders stay busy; then slices of a few candidates go to the task
 with the largest expected gain, until the time is spent or nothing promises a gain worth a slice.
-How a candidate is timed is in :mod:`tvmdet.tuning.timing`. The rest of the time goes to the leaders
+What a task is tried with is in :mod:`tvmdet.tuning.candidates`, how it is timed in
+:mod:`tvmdet.tuning.timing`. The rest of the time goes to the leaders
 of each layer, which are timed again. Every trial is on disk before the next one runs, so the run
 can be killed at any moment and a later one goes on from there.
 """
@@ -22,10 +23,10 @@ from tvmdet.board.pipeline_model import PipelineModel
 from tvmdet.board.prediction import predictor_name
 from tvmdet.board.session import BoardAddress
 from tvmdet.counted import counted
-from tvmdet.errors import TuningError, TvmdetError
-from tvmdet.passes.lower import tvm_target
+from tvmdet.errors import TuningError
 from tvmdet.schedules.base import Decision
 from tvmdet.targets import Target
+from tvmdet.tuning.candidates import Batch, Candidates
 from tvmdet.tuning.interrupt import InterruptFlag
 from tvmdet.tuning.measure import (
     Built,
@@ -34,7 +35,6 @@ from tvmdet.tuning.measure import (
     MeasureOptions,
     Measurer,
 )
-from tvmdet.tuning.nearness import fitted
 from tvmdet.tuning.planner import (
     TaskState,
     close_races,
@@ -46,9 +46,7 @@ from tvmdet.tuning.planner import (
 from tvmdet.tuning.pool import START_HINT
 from tvmdet.tuning.predict import Predictor
 from tvmdet.tuning.progress import TuningProgress, TuningReport
-from tvmdet.tuning.ranking import Ranking
 from tvmdet.tuning.record import TuningRecord
-from tvmdet.tuning.search import BATCH, TaskSearch, one_line
 from tvmdet.tuning.store import TuningStore
 from tvmdet.tuning.target_records import TargetRecords
 from tvmdet.tuning.task import Task
@@ -57,9 +55,6 @@ from tvmdet.tuning.timing import OF_THE_RUN, Timing
 __all__ = ["TuningRun"]
 
 _STAGNANT = 3  # slices without an improvement after which a task's pool is dropped
-_RELEARN = 12  # records of an earlier run that the cost model is taught per task
-
-Batch = list[tuple[Decision, MeasureCandidate]]
 
 
 @dataclass(kw_only=True)
@@ -108,22 +103,24 @@ class TuningRun:
         if self.model is None:
             peak = peak_flop_per_s(self.target, self.threads)
         self._states = [TaskState(task=t, roofline_s=t.workload.flop / peak) for t in self.tasks]
-        self._searches: dict[TaskState, TaskSearch] = {}
-        self._ranking = Ranking(seed=self.seed)
-        self._tvm_target = tvm_target(self.target, self.threads)
-        self._cpu = self.store.cpu
-        self._records = TargetRecords(self.store, self.target)
+        self._candidates = Candidates(
+            TargetRecords(self.store, self.target),
+            self.target,
+            threads=self.threads,
+            seed=self.seed,
+            refuse=self._put_down,
+        )
         self._interrupt = InterruptFlag()
         self._trials = 0
         self._search_until_s = self.budget_s
         self._history: list[tuple[float, float]] = []
-        self._spent = {"schedule": 0.0, "build": 0.0, "run": 0.0, "model": 0.0}
+        self._spent = {"list": 0.0, "build": 0.0, "run": 0.0}
 
     def go(self) -> str:
         """Tunes until something ends it; returns what."""
         self._spent["list"] = self._elapsed()
         for state in self._states:
-            self._recall(state)
+            self._candidates.recall(state)
         with (
             self._interrupt,
             self._measurer() as measurer,
@@ -173,13 +170,11 @@ class TuningRun:
                 return "converged" if left else "exhausted"
             state = worth[0]
             before = state.best_s
-            self._measure(measurer, [(state, self._next_batch(state))])
+            self._measure(measurer, [(state, self._candidates.next_batch(state))])
             state.end_slice(before)
             self._note_latency()
             if state.stale >= _STAGNANT:
-                search = self._searches.get(state)
-                if search is not None:
-                    search.release()
+                self._candidates.release(state)
         return why
 
     def _note_latency(self) -> None:
@@ -200,13 +195,13 @@ class TuningRun:
 
         What each costs now replaces what it was recorded with.
         """
-        for race in close_races(self._states, self._seconds_of):
+        for race in close_races(self._states, self._candidates.costs_of):
             if self._why_stop():
                 return
             able = [
                 (state, decision, candidate)
                 for state, decision in race
-                if (candidate := self._candidate(state, decision)) is not None
+                if (candidate := self._candidates.again(state, decision)) is not None
             ]
             libraries = measurer.build([candidate for *_, candidate in able])
             runners = [
@@ -220,29 +215,13 @@ class TuningRun:
     def _race(self, runners: Sequence[tuple[TaskState, Decision, Built]]) -> None:
         leader, decision, _ = runners[0]
         libraries = [(state, built) for state, _, built in runners]
-        for place, result in self._timing.race(libraries, self._seconds_of(leader)[decision]):
+        for place, result in self._timing.race(
+            libraries, self._candidates.costs_of(leader)[decision]
+        ):
             state, decision, _ = runners[place]
             self._put_down(state, decision, result)
         for state in {state for state, *_ in runners}:
-            state.best_s = min(self._seconds_of(state).values())
-
-    def _seconds_of(self, state: TaskState) -> dict[Decision, float]:
-        found = self._records.measured(state.task.fingerprint, self.threads)
-        valid = set(state.task.decisions)
-        return {d: record.cost for d, record in found.items() if d in valid and record.ok}
-
-    def _candidate(self, state: TaskState, decision: Decision) -> MeasureCandidate | None:
-        """Schedules a decision that has run before; None if that is not possible any more."""
-        try:
-            if state not in self._searches:
-                self._searches[state] = self._make_search(state)
-        except Exception as error:  # see _next_batch
-            state.give_up(one_line(error))
-            return None
-        search = self._searches[state]
-        candidate = search.candidate(decision)
-        search.take_rejected()  # its record stands
-        return candidate
+            state.best_s = min(self._candidates.costs_of(state).values())
 
     def _defaults(self, measurer: Measurer) -> None:
         """Measures one decision of every task that no earlier run has measured.
@@ -256,7 +235,7 @@ class TuningRun:
             if self._why_stop():
                 return
             states = waiting[at : at + step]
-            self._measure(measurer, [(s, self._next_batch(s, size=1)) for s in states])
+            self._measure(measurer, [(s, self._candidates.next_batch(s, size=1)) for s in states])
             for state in states:
                 state.end_slice(None)
 
@@ -267,90 +246,6 @@ class TuningRun:
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started
-
-    # Before and after measuring
-
-    def _recall(self, state: TaskState) -> None:
-        """Takes over what earlier runs found out about a task."""
-        task = state.task
-        found = self._records.measured(task.fingerprint, self.threads)
-        valid = set(task.decisions)
-        state.remaining = sum(decision not in found for decision in task.decisions)
-        slice_start = None
-        for decision, record in found.items():
-            if decision not in valid:  # of an older version of the template
-                continue
-            state.tried += 1
-            if record.ok:
-                state.record(record.cost)
-                state.known = True
-            else:
-                state.error = f"{record.error_kind}: {record.error}"
-            if state.tried % BATCH == 0:  # as if earlier records had been slices of this run
-                state.end_slice(slice_start)
-                slice_start = state.best_s
-        state.start_s = state.best_s
-        if state.best_s is None and not state.remaining:
-            state.failed = state.error or "no candidate could be measured"
-
-    def _next_batch(self, state: TaskState, size: int = BATCH) -> Batch:
-        """Returns what to measure next; a task that breaks is reported and left out."""
-        try:
-            if state not in self._searches:
-                self._searches[state] = self._make_search(state)
-            return self._ask(state, self._searches[state], size)
-        except TvmdetError:
-            raise
-        except Exception as error:  # one task must not end the run, whatever TVM raises
-            state.give_up(one_line(error))
-            return []
-
-    def _make_search(self, state: TaskState) -> TaskSearch:
-        task = state.task
-        found = self._records.measured(task.fingerprint, self.threads)
-        search = TaskSearch(task, self._tvm_target, self._ranking, measured=found, seed=self.seed)
-        valid = set(task.decisions)
-        ran = [r for decision, r in found.items() if decision in valid and r.ok]
-        ran.sort(key=lambda record: record.cost)
-        for record in ran:
-            search.seen(record.decision, record.cost)
-        taught: Batch = []
-        costs: list[float] = []
-        for record in ran[:: -(-len(ran) // _RELEARN) or 1]:  # from the best to the worst
-            candidate = search.candidate(record.decision)
-            if candidate is not None:
-                taught.append((record.decision, candidate))
-                costs.append(record.cost)
-        search.take_rejected()
-        if taught:
-            search.learn(taught, costs)
-        return search
-
-    def _ask(self, state: TaskState, search: TaskSearch, size: int) -> Batch:
-        """Asks for candidates and puts down the decisions that cannot be scheduled."""
-        task, records = state.task, self._records
-        name = task.template.name
-        allowed = frozenset(task.decisions)
-        known = (
-            records.best(task.fingerprint, self.threads, allowed),
-            records.borrow(task.anchor, name, self.threads, allowed),
-        )
-        borrowed = [record for record in known if record is not None]
-        borrowed.sort(key=lambda record: record.predicted)  # as the compiler takes them
-        hints = [record.decision for record in borrowed]
-        near = records.near(task.anchor, name, self.threads)
-        if near is not None:
-            hints.append(fitted(near.decision, task.decisions))
-        search.suggest(hints)
-        batch = search.next_batch(size)
-        for rejected in search.take_rejected():
-            why = Failure(kind="schedule", message=rejected.error)
-            self._put_down(state, rejected.decision, why)
-        state.remaining = search.remaining
-        for phase, seconds in search.spent_s.items():
-            self._spent[phase] += seconds
-            search.spent_s[phase] = 0.0
-        return batch
 
     # Measuring
 
@@ -381,7 +276,7 @@ class TuningRun:
                 self._put_down(state, decision, result)
                 measured.append((decision, candidate))
                 costs.append(None if isinstance(result, Failure) else result.cost_s)
-            self._learn(state, measured, costs)
+            self._candidates.learn(state, measured, costs)
 
     def _unbuilt_rivals(
         self, states: Sequence[TaskState]
@@ -389,9 +284,9 @@ class TuningRun:
         """Returns what earlier runs found fastest, to be built, and what it costs."""
         found = []
         for state in self._timing.rivals.wanted(states):
-            seconds = self._seconds_of(state)
+            seconds = self._candidates.costs_of(state)
             decision = min(seconds, key=seconds.__getitem__)
-            candidate = self._candidate(state, decision)
+            candidate = self._candidates.again(state, decision)
             if candidate is not None:
                 found.append((state, seconds[decision], candidate))
         return found
@@ -406,14 +301,6 @@ class TuningRun:
                 f"is it a {self.target.name}? Make its kit again (docs/arm.md)"
             )
 
-    def _learn(self, state: TaskState, batch: Batch, costs: Sequence[float | None]) -> None:
-        if not batch:
-            return
-        try:
-            self._searches[state].learn(batch, costs)
-        except Exception as error:  # a kernel whose features break the model; see _next_batch
-            state.give_up(one_line(error))
-
     def _put_down(self, state: TaskState, decision: Decision, result: Measured | Failure) -> None:
         record = TuningRecord(
             target=self.target.name,
@@ -422,7 +309,7 @@ class TuningRun:
             decision=decision,
             **self._outcome(result),
             threads=self.threads,
-            cpu=self._cpu,
+            cpu=self.store.cpu,
             tvm=tvm.__version__,
             time=time.time(),
             model=self.model_name,
@@ -486,6 +373,7 @@ class TuningRun:
         """Returns what the run did."""
         measured = [s for s in self._states if s.best_s is not None and s.start_s is not None]
         recent_s, recent_gain = self._recent()
+        spent = self._spent | self._candidates.spent_s
         return TuningReport(
             target=self.target.name,
             threads=self.threads,
@@ -502,5 +390,5 @@ class TuningRun:
             stopped=stopped,
             recent_s=recent_s,
             recent_gain=recent_gain,
-            spent_s={phase: round(seconds, 3) for phase, seconds in self._spent.items()},
+            spent_s={phase: round(seconds, 3) for phase, seconds in spent.items()},
         )
