@@ -2,8 +2,10 @@
 
 import itertools
 
+import kernels
 import numpy as np
 import pytest
+import tvm
 
 from tvmdet.tuning import worker
 
@@ -34,6 +36,49 @@ def test_empty_and_large_arrays():
     large = worker.random_tensor("float32", [70_000], 0).numpy()
     assert large.size == 70_000
     assert not np.array_equal(large[:10], large[10:20])
+
+
+@pytest.mark.parametrize("words", [1, 63, 64, 65, 1000])
+def test_every_word_is_written_once(words):
+    before = np.arange(words, dtype="int64")
+    tensor = tvm.runtime.tensor(before)
+    worker._write_again()(tensor, 1)
+    np.testing.assert_array_equal(tensor.numpy(), before ^ 1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [("float32", [1, 3, 5, 7]), ("uint8", [3]), ("uint16", [2, 2, 33])]
+)
+def test_a_picture_holds_what_it_held_before_a_call(dtype, shape):
+    picture, weights = (worker.random_tensor(dtype, shape, seed) for seed in range(2))
+    held = picture.numpy().copy()
+    worker._leave_as_in_networks(picture, weights)
+    np.testing.assert_array_equal(picture.numpy(), held)
+
+
+def test_pictures_are_written_before_each_call_here(tmp_path):
+    """And a library that is timed is called by what is registered under that name."""
+    built = tvm.tirx.build(
+        tvm.IRModule({"main": kernels.doubled.with_attr("global_symbol", "main")}), "llvm"
+    )
+    built.export_library(str(tmp_path / "k.so"))
+    calls = []
+    tvm.register_global_func(
+        worker._AS_IN_NETWORKS, lambda *given: calls.append(len(given)), override=True
+    )
+    try:
+        args = [["float32", [96]], ["float32", [96]]]
+        request = {"threads": 1, "abort_above_s": None, "measure_s": 1e-6}
+        request["kernels"] = [{"path": str(tmp_path / "k.so"), "args": args}]
+        answer = worker._Runner().run(request)
+    finally:
+        tvm.register_global_func(
+            worker._AS_IN_NETWORKS, worker._leave_as_in_networks, override=True
+        )
+    # Each timer calls once before it begins to time.
+    timed = sum(map(len, answer["latencies_s"]))
+    assert len(calls) >= timed > 0
+    assert set(calls) == {2}
 
 
 def test_an_error_is_one_line_of_bounded_length():
