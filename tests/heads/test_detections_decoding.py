@@ -31,6 +31,7 @@ from tvmdet.errors import InputError, ModelError, ShapeError
 from tvmdet.frontend.recognise import recognise
 from tvmdet.heads import GraphSummary, get_head
 from tvmdet.heads.base import ROW_COUNTS
+from tvmdet.heads.paddledetection import ARCH
 from tvmdet.spec import KeypointSpec
 
 
@@ -56,7 +57,7 @@ def _random(summary: GraphSummary, batch: int, classes: int) -> dict[str, np.nda
         (torchvision(), {"labels": ["a", "b"]}, 1),
         (joined(YOLOV10, metadata=ULTRALYTICS), {}, 2),
         (poses(), {}, 2),
-        (joined(PADDLE, rank=2), TOLD, 1),
+        (joined(PADDLE, rank=2, metadata={ARCH: "RTDETR"}), TOLD, 1),
         (joined(YOLOV7, rank=2), {}, 1),
         (
             summary_of({"dets": (1, 7, 5), "labels": (1, 7)}, dtypes={"labels": "int64"}),

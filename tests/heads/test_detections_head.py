@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from detections_samples import (
     INSIDE,
     PADDLE,
     QUERIES,
     RT_DETR,
+    SCORE,
     SIDES,
     TOLD,
     ULTRALYTICS,
@@ -149,7 +151,8 @@ STRETCHED = {"resize": "stretch"}
         ),
         (joined(YOLOV7, rank=2), {}, "batch x1 y1 x2 y2 class score", "pixels", 2, 0),
         (joined(YOLO_NAS, rank=2), {}, "batch x1 y1 x2 y2 score class", "pixels", 2, 0),
-        (joined(PADDLE, rank=2), TOLD, "class score x1 y1 x2 y2", "pixels", 2, 0),
+        (joined(PADDLE, rank=2, metadata={ARCH: "RTDETR"}), TOLD,
+         "class score x1 y1 x2 y2", "pixels", 2, 0),
         (tensorflow(), {"labels": ["a"], "options": {"label_offset": 1}, "input": STRETCHED},
          "y1 x1 y2 x2", "normalized", 1, 1),
         (
@@ -223,6 +226,27 @@ def test_paddledetections_rows_are_known_by_its_file_or_its_inputs(
     assert "does not prove which column is what" in other
 
 
+@pytest.mark.parametrize(
+    ("low", "row", "offered"),
+    [
+        (-48.0, [30, 20, 90, 60], SIDES),  # nothing against it
+        (-48.0, [30, 20, 9, 6], ["x1", "y1", "w", "h"]),  # kornia's RT-DETR
+        (0.0, [30, 20, 9, 6], ["cx", "cy", "w", "h"]),
+    ],
+)
+def test_class_and_score_first_are_not_only_paddledetections(
+    low: float, row: list[float], offered: list[str]
+) -> None:
+    boxes = (Range(low=low, high=96.0),) * 2 + (Range(low=0.0, high=96.0),) * 2
+    rows = np.array([[[1, 0.9, *row], *[[0] * 6] * 6]], np.float32)
+    summary = joined((number_range(1), SCORE, *boxes), sample=lambda: {"output0": rows})
+    answer = get_head("detections").examine(summary, (64, 96), TOLD)
+    assert isinstance(answer, Question), answer
+    assert "in which order" in answer
+    told = tomllib.loads(answer.spec_text)["options"]
+    assert told["columns"] == ["class", "score", *offered]
+
+
 def test_names_of_easydeploy_say_nothing_without_a_suppression() -> None:
     answer = get_head("detections").examine(easydeploy(operators={}), (64, 96), TOLD)
     assert isinstance(answer, Question)
@@ -251,7 +275,8 @@ def test_more_labels_than_class_numbers_do_not_fit() -> None:
         (summary_of({"dets": (1, 9, 4), "labels": (1, 9, 3)}), {}, "no scores and class numbers"),
         (summary_of({"output0": (1, 300, 6)}), {}, "does not prove which"),
         (summary_of({"output0": (1, 8400, 6)}), {}, "does not prove which"),
-        (joined(PADDLE, rank=2), {}, "nothing in the graph says how pictures are normalised"),
+        (of_paddle(metadata={ARCH: "YOLO"}), {}, "nothing in the graph says how pictures are norm"),
+        (joined(PADDLE, rank=2), {}, "nothing says of output0 in which order"),
         (joined(YOLOV10), {}, "nothing says of output0 in which order"),
         (torchvision(output_ranges={}), {}, "does not say how many classes"),
         (

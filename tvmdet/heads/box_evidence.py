@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tvmdet.heads.base import GraphSummary
 
-__all__ = ["are_corners", "are_decoded", "are_on_priors", "are_shares", "pyramids"]
+__all__ = ["are_corners", "are_decoded", "are_on_priors", "are_ordered", "are_shares", "pyramids"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -125,6 +125,25 @@ def are_on_priors(
     cells = np.concatenate(parts)
     along = all(0.5 < _slope(cells, boxes, at) < 1.5 for at in range(4))
     return along and bool((boxes[:, :2] <= boxes[:, 2:]).all())
+
+
+def are_ordered(summary: GraphSummary, output: str, columns: Sequence[int]) -> bool | None:
+    """Returns whether four values of every row could be two corners, the second behind the first.
+
+    Args:
+        summary: The network.
+        output: Its rows, ``[N, A, V]`` or ``[A, V]``.
+        columns: Which four: across and down, twice.
+
+    Returns:
+        False where a row shows that they are not; None where nothing can be run.
+    """
+    if summary.sample is None:
+        return None
+    values = np.asarray(summary.sample()[output], np.float64)
+    rows = values.reshape(-1, values.shape[-1])[:, list(columns)]
+    far = rows[:, 2:] - rows[:, :2]
+    return bool((far >= -1e-3 * np.abs(rows).max(initial=0)).all())
 
 
 def _boxes(

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tvmdet.heads.base import GraphSummary, Question, Range
+from tvmdet.heads.box_evidence import are_ordered
 from tvmdet.heads.chosen_rows import SUPPRESSION
 from tvmdet.heads.detection_outputs import BOX_COLUMNS, DetectionOutputs
 from tvmdet.heads.names import SELECTED_BOXES, plain_name
 from tvmdet.heads.options import choice
+from tvmdet.heads.paddledetection import is_paddledetection
 from tvmdet.heads.pose_outputs import flat_pose_points
 from tvmdet.heads.size_inputs import KERAS_YOLO, SCALES_CORNERS
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
@@ -70,14 +72,16 @@ def box_frame(
     if not columns and known is not None:
         columns = known[0]
     if not columns:
-        return _ask(found, proven, "in which order its columns are", told)
+        return _ask(summary, found, proven, "in which order its columns are", told)
     frame = told or (known[1] if known is not None else None) or proven
     if frame is None:
-        return _ask(found, proven, "whether it is in pixels of the network's input or from 0 to 1")
+        return _ask(
+            summary, found, proven, "whether it is in pixels of the network's input or from 0 to 1"
+        )
     if proven is not None and proven != frame and told is None:
         assert known is not None  # the frame came from there
         reason = f"boxes would be {frame} {known[2]}, but the graph proves that they are {proven}"
-        return _ask(found, proven, reason)
+        return _ask(summary, found, proven, reason)
     why = "from the spec" if told else known[2] if known else "as the graph proves"
     shown = "in pixels of the network's input" if frame == "pixels" else "from 0 to 1"
     return columns, frame, f"boxes are {' '.join(_sides(columns))} {shown}, {why}"
@@ -226,7 +230,7 @@ def _of_columns(
         return columns, "pixels", "as Ultralytics' exports"
     if columns[-1:] == ("angle",):
         return columns, "pixels", "as Ultralytics' exports"
-    if columns[:2] == ("class", "score"):
+    if columns[:2] == ("class", "score") and is_paddledetection(summary):
         return columns, "pixels", "as PaddleDetection's exports"
     if columns[:1] == ("batch",) and rank == 2:
         return columns, "pixels", "as the flat exports of YOLOv7 and YOLO-NAS"
@@ -246,12 +250,37 @@ def _sides(columns: Sequence[str]) -> list[str]:
     return [name for name in columns if name in _SIDES]
 
 
+def _usual_columns(summary: GraphSummary, found: DetectionOutputs) -> tuple[str, ...]:
+    """Returns the columns to offer: not two corners where a picture shows a second before a first.
+
+    Boxes whose first values can be less than nothing reach over the border, as centres do not.
+    """
+    columns = found.columns or _CORNERS
+    if not set(_CORNERS) <= set(columns):
+        return columns
+    places = [columns.index(name) for name in _CORNERS]
+    if are_ordered(summary, found.boxes, places) is not False:
+        return columns
+    ranges = _box_ranges(summary, found)
+    beyond = bool(ranges) and ranges[0].low < 0
+    sized = BOX_COLUMNS["corner_size" if beyond else "center_size"]
+    renamed = dict(zip(_CORNERS, sized, strict=True))
+    return tuple(renamed.get(name, name) for name in columns)
+
+
 def _ask(
-    found: DetectionOutputs, proven: str | None, what: str, told: str | None = None
+    summary: GraphSummary,
+    found: DetectionOutputs,
+    proven: str | None,
+    what: str,
+    told: str | None = None,
 ) -> Question:
     frame = told or proven or "pixels"
     other = "normalized" if frame == "pixels" else "pixels"
-    listed = ", ".join(f'"{name}"' for name in found.columns or _CORNERS)
+    columns = _usual_columns(summary, found)
+    listed = ", ".join(f'"{name}"' for name in columns)
+    orders = ["x1 y1 x2 y2", "y1 x1 y2 x2 (TensorFlow)", "cx cy w h", "x1 y1 w h"]
+    others = ", ".join(one for one in orders if one.split(" (")[0] != " ".join(_sides(columns)))
     settled = told or proven
     said = f" (they are {settled})" if settled else ", nor the unit"
     reason = what if what.startswith("boxes") else f"nothing says of {found.boxes} {what}"
@@ -261,5 +290,5 @@ def _ask(
         reason,
         spec_text='family = "detections"\n[options]\n'
         f'box_frame = "{frame}"                    # or "{other}"\n'
-        f"columns = [{listed}]      # or y1 x1 y2 x2 (TensorFlow), cx cy w h, x1 y1 w h",
+        f"columns = [{listed}]      # or {others}",
     )
