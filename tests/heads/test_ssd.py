@@ -212,3 +212,16 @@ def test_retinaface_is_claimed_by_its_landmarks() -> None:
     )
     assert isinstance(asked, Question)
     assert "retinaface" in asked.spec_text
+
+
+def test_faces_without_a_softmax_ask_how_they_are_fed() -> None:
+    outputs = {"loc": (1, 504, 4), "conf": (1, 504, 2), "landms": (1, 504, 10)}
+    faces = summary(outputs, size_hw=(96, 128))
+    asked = get_head("ssd").examine(faces, (96, 128), {})
+    assert isinstance(asked, Question)
+    assert "no softmax" in asked
+    told = tomllib.loads(asked.spec_text)
+    spec = claim(faces, (96, 128), **told).spec
+    assert spec.options["score_activation"] == "softmax"
+    del told["input"]  # Pytorch_Retinaface's own
+    assert claim(faces, (96, 128), **told).spec.input.color == "bgr"

@@ -14,6 +14,7 @@ from tvmdet.heads.dense import DenseHead, Options, Style
 from tvmdet.heads.dense_inputs import IMAGENET_RGB, stretched
 from tvmdet.heads.dense_outputs import FoundOutputs
 from tvmdet.heads.grids import covering_grids
+from tvmdet.heads.input_defaults import says_how
 from tvmdet.heads.landmarks import FACE_LANDMARKS
 from tvmdet.spec import PostprocessSpec
 
@@ -299,6 +300,8 @@ class SSDHead(DenseHead):
         found = super().examine(summary, size_hw, given)
         _, columns = _landmarks(summary)
         told = given.get("options", {}).get("anchors") is not None
+        if columns == FACE_LANDMARKS and isinstance(found, Recognition):
+            return self._ask_whose_faces(found, given) or found
         if columns in (0, FACE_LANDMARKS) or told or not isinstance(found, Recognition | Question):
             return found
         sides = [[[side, side] for side in level] for level in _SIZES_RETINAFACE]
@@ -307,6 +310,21 @@ class SSDHead(DenseHead):
             "for other things than faces: its anchors are the min_sizes of its configuration",
             spec_text='family = "ssd"\n[options]\nstyle = "retinaface"\n'
             f"anchors = {sides}    # those of faces; of number plates 24 to 768",
+        )
+
+    def _ask_whose_faces(self, found: Recognition, given: Mapping[str, Any]) -> Question | None:
+        """Asks how pictures are fed to faces without a softmax, which Pytorch_Retinaface's have."""
+        settled = given.get("options", {}).get("style") is not None or says_how(given)
+        if settled or found.spec.options["score_activation"] == "none":
+            return None
+        return Question(
+            "its boxes are those of Pytorch_Retinaface's faces, but its scores have no softmax: so "
+            "they come from the package retinaface-pytorch, which is fed otherwise, and from "
+            "Pytorch_Retinaface as it is trained; say what is fed to it",
+            spec_text='family = "ssd"\n[options]\nstyle = "retinaface"\n'
+            "[input]    # retinaface-pytorch's; Pytorch_Retinaface: without this table\n"
+            'color = "rgb"\nmean = [123.675, 116.28, 103.53]\nstd = [58.395, 57.12, 57.375]\n'
+            "pad_value = [124, 116, 104]",
         )
 
     def find(self, summary: GraphSummary, given: Mapping[str, Any]) -> FoundOutputs | str:
