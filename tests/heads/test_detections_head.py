@@ -227,18 +227,28 @@ def test_paddledetections_rows_are_known_by_its_file_or_its_inputs(
 
 
 @pytest.mark.parametrize(
-    ("low", "row", "offered"),
+    ("low", "are_corners", "offered"),
     [
-        (-48.0, [30, 20, 90, 60], SIDES),  # nothing against it
-        (-48.0, [30, 20, 9, 6], ["x1", "y1", "w", "h"]),  # kornia's RT-DETR
-        (0.0, [30, 20, 9, 6], ["cx", "cy", "w", "h"]),
+        (-48.0, True, SIDES),
+        (-48.0, False, ["x1", "y1", "w", "h"]),  # kornia's RT-DETR
+        (0.0, False, ["cx", "cy", "w", "h"]),
     ],
 )
 def test_class_and_score_first_are_not_only_paddledetections(
-    low: float, row: list[float], offered: list[str]
+    low: float, are_corners: bool, offered: list[str]
 ) -> None:
     boxes = (Range(low=low, high=96.0),) * 2 + (Range(low=0.0, high=96.0),) * 2
-    rows = np.array([[[1, 0.9, *row], *[[0] * 6] * 6]], np.float32)
+    rows = np.zeros((1, 7, 6), np.float32)  # the last one is none
+    rows[0, :6, :4] = [[1, 0.9, x, 60 - x // 2] for x in (9, 30, 18, 70, 50, 40)]
+    rows[0, :6, 4:] = [
+        [30, 2],
+        [5, 30],
+        [10, 9],
+        [8, 20],
+        [20, 6],
+        [3, 4],
+    ]
+    rows[0, :6, 4:] += are_corners * (rows[0, :6, 2:4] - 8)  # some sides are negative
     summary = joined((number_range(1), SCORE, *boxes), sample=lambda: {"output0": rows})
     answer = get_head("detections").examine(summary, (64, 96), TOLD)
     assert isinstance(answer, Question), answer

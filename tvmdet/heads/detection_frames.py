@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tvmdet.heads.base import GraphSummary, Question, Range
-from tvmdet.heads.box_evidence import are_ordered
+from tvmdet.heads.box_evidence import are_likely_corners
 from tvmdet.heads.chosen_rows import SUPPRESSION
 from tvmdet.heads.detection_outputs import BOX_COLUMNS, DetectionOutputs
 from tvmdet.heads.names import SELECTED_BOXES, plain_name
@@ -251,7 +251,7 @@ def _sides(columns: Sequence[str]) -> list[str]:
 
 
 def _usual_columns(summary: GraphSummary, found: DetectionOutputs) -> tuple[str, ...]:
-    """Returns the columns to offer: not two corners where a picture shows a second before a first.
+    """Returns the columns to offer: two corners, unless those of a picture look like sizes.
 
     Boxes whose first values can be less than nothing reach over the border, as centres do not.
     """
@@ -259,7 +259,7 @@ def _usual_columns(summary: GraphSummary, found: DetectionOutputs) -> tuple[str,
     if not set(_CORNERS) <= set(columns):
         return columns
     places = [columns.index(name) for name in _CORNERS]
-    if are_ordered(summary, found.boxes, places) is not False:
+    if are_likely_corners(summary, found.boxes, places) is not False:
         return columns
     ranges = _box_ranges(summary, found)
     beyond = bool(ranges) and ranges[0].low < 0
