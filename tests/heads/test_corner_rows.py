@@ -23,7 +23,7 @@ from yolo_cases import (
 
 from tvmdet.errors import InputError, ModelError
 from tvmdet.heads import GraphSummary, Question, TensorSummary, get_head
-from tvmdet.heads.box_evidence import are_corners, are_shares
+from tvmdet.heads.box_evidence import are_corners, are_shares, columns_instead, growth
 
 FED: dict[str, Any] = {"resize": "letterbox", "mean": [0, 0, 0], "std": [255, 255, 255]}
 TOLD = {"family": "decoded", "input": FED}
@@ -119,6 +119,86 @@ def test_shares_of_the_image_are_never_read_as_pixels(given: Any, tmp_path: Path
     )
     np.testing.assert_allclose(ours.boxes, theirs.boxes, rtol=1e-5, atol=1e-4)
     np.testing.assert_array_equal(ours.scores, theirs.scores)
+
+
+# Centres lie on both sides of the middle of their cells, however small boxes are.
+@pytest.mark.parametrize("mean_size", [2.0, 24.0, 80.0])
+@pytest.mark.parametrize("strides", [(8, 16), (16, 8)])
+@pytest.mark.parametrize(("per_cell", "apart"), [(1, False), (3, True)])
+def test_rows_in_another_order_move_with_their_cells(
+    strides: tuple[int, ...], per_cell: int, apart: bool, mean_size: float
+) -> None:
+    rng = np.random.default_rng(3)
+    middle = cells(strides, per_cell, apart=apart)
+    size = rng.gamma(2.0, mean_size / 2, middle.shape)
+    middle = middle + size * rng.uniform(-0.4, 0.4, middle.shape)  # as sums of distances are
+    first, last = middle - size / 2, middle + size / 2
+    orders = {
+        ("x1", "y1", "x2", "y2"): (first, last),
+        ("y1", "x1", "y2", "x2"): (first[:, ::-1], last[:, ::-1]),
+        ("cy", "cx", "h", "w"): (middle[:, ::-1], size[:, ::-1]),
+        ("x1", "y1", "w", "h"): (first, size),
+        None: (middle, size),
+    }
+    for expected, parts in orders.items():
+        boxes = np.concatenate(parts, axis=1)
+        found = columns_instead(of_boxes(boxes), "rows", 2, SIZE, (8, 16), per_cell)
+        assert found == expected
+    assert columns_instead(of_boxes(boxes[::-1]), "rows", 2, SIZE, (8, 16), per_cell) is None
+    silent = GraphSummary(inputs={}, outputs=of_boxes(boxes).outputs)
+    assert columns_instead(silent, "rows", 2, SIZE, (8, 16), per_cell) is None
+    assert growth(silent, "rows", 2, SIZE, (8, 16), per_cell) is None
+
+
+def _reordered(model: onnx.ModelProto, columns: str) -> onnx.ModelProto:
+    """Turns rows ``cx cy w h`` and scores into others."""
+    (output,) = model.graph.output
+    rows = output.name
+    for node in model.graph.node:
+        node.output[:] = ["centred" if name == rows else name for name in node.output]
+    constants = {"sizes": np.array([2, 2, 3]), "half": np.float32(0.5), "turn": np.array([1, 0])}
+    for name, values in constants.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(values), name))
+    nodes = [
+        helper.make_node("Split", ["centred", "sizes"], ["center", "size", "scored"], axis=1),
+        helper.make_node("Mul", ["size", "half"], ["reach"]),
+        helper.make_node("Sub", ["center", "reach"], ["first"]),
+        helper.make_node("Add", ["center", "reach"], ["last"]),
+        helper.make_node("Gather", ["first", "turn"], ["first_yx"], axis=1),
+        helper.make_node("Gather", ["last", "turn"], ["last_yx"], axis=1),
+    ]
+    parts = {"x1 y1 w h": ["first", "size"], "y1 x1 y2 x2": ["first_yx", "last_yx"]}[columns]
+    model.graph.node.extend(nodes)
+    model.graph.node.append(helper.make_node("Concat", [*parts, "scored"], [rows], axis=1))
+    return model
+
+
+@pytest.mark.parametrize("columns", ["x1 y1 w h", "y1 x1 y2 x2"])
+def test_another_order_is_asked_about_and_never_read_as_centres(
+    columns: str, tmp_path: Path
+) -> None:
+    """As OpenCV's ``NMSBoxes`` and TensorFlow's suppression want their boxes."""
+    model = _reordered(yolo_models.yolov8(), columns)
+    with pytest.raises(ModelError, match=f"are {columns}, on a picture of shapes; this family's"):
+        import_model(model, tmp_path)
+    answer = get_head("yolov8").examine(summary_of(model), SIZE, {})
+    assert isinstance(answer, Question)
+    spec = import_model(model, tmp_path, tomllib.loads(answer.spec_text)).spec
+    assert spec.options["columns"] == columns.split()
+    ours = get_head("decoded").decode_reference(run_onnx(model), spec)
+    pixels = yolo_models.yolov8()
+    theirs = get_head("yolov8").decode_reference(
+        run_onnx(pixels), import_model(pixels, tmp_path).spec
+    )
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, rtol=1e-5, atol=1e-3)
+    np.testing.assert_array_equal(ours.scores, theirs.scores)
+
+
+@pytest.mark.parametrize("given", [{}, {"family": "yolov8"}])
+def test_pixels_of_another_picture_are_refused(given: Any, tmp_path: Path) -> None:
+    model = _scaled(yolo_models.yolov8(), [3.0, 2.0] * 2 + [1.0] * 3)
+    with pytest.raises(ModelError, match=r"in pixels of a picture of about .* what scales"):
+        import_model(model, tmp_path, given)
 
 
 def test_those_that_come_near_are_named_first(tmp_path: Path) -> None:

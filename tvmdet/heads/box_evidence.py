@@ -21,6 +21,8 @@ __all__ = [
     "are_likely_corners",
     "are_on_priors",
     "are_shares",
+    "columns_instead",
+    "growth",
     "pyramids",
 ]
 
@@ -29,6 +31,12 @@ Floats = npt.NDArray[np.float64]
 _STRIDES = (4, 8, 16, 32, 64, 128)
 _MOST_PER_CELL = 9
 _FEWEST_BOXES = 5
+
+# Where along a box its cell lies: in the middle of most boxes, whatever the network has learned.
+# Read as a centre, the first corner of a box moves that to its beginning.
+_FROM_CENTER = 0.25
+_NEARLY_ALL = 0.95
+_FOLLOWS = 0.9  # least correlation of centres with their cells
 
 
 def are_corners(
@@ -106,6 +114,92 @@ def are_shares(
         for cells in _orders(size_hw, strides, per_cell)
         if cells.shape[0] == pixels.shape[0]
     )
+
+
+def columns_instead(
+    summary: GraphSummary,
+    output: str,
+    axis: int,
+    size_hw: tuple[int, int],
+    strides: Sequence[int],
+    per_cell: int,
+) -> tuple[str, ...] | None:
+    """Returns what the first four values of a row are, where they are no ``cx cy w h``.
+
+    In another order they move along with the other side of their cells. A first corner with a size
+    moves as a centre does, but a cell lies inside of its boxes, and so behind nearly every first
+    corner, half a box away; it lies on both sides of the centres.
+
+    Args:
+        summary: The network; one that cannot be run says nothing.
+        output: As for :func:`are_corners`.
+        axis: Likewise.
+        size_hw: Likewise.
+        strides: Likewise.
+        per_cell: Likewise.
+
+    Returns:
+        The names of the columns, in order; None for a centre and a size in pixels, and where the
+        values follow no order that is known.
+    """
+    rows = (summary, output, axis, size_hw, strides, per_cell)
+    straight = are_corners(*rows)
+    if straight:
+        return ("x1", "y1", "x2", "y2")
+    if straight is None:
+        turned = are_corners(*rows, columns=(1, 0, 3, 2))
+        kinds = {True: ("y1", "x1", "y2", "x2"), False: ("cy", "cx", "h", "w")}
+        return None if turned is None else kinds[turned]
+    boxes = _boxes(summary, output, axis)
+    assert boxes is not None  # are_corners has read them
+    for cells in _orders(size_hw, strides, per_cell):
+        if cells.shape[0] != boxes.shape[0]:
+            continue
+        wide = (boxes[:, 2:] > 0).all(axis=1)
+        if not wide.any():
+            continue
+        along = (cells[wide, :2] - boxes[wide, :2]) / boxes[wide, 2:]
+        inside = ((along >= 0) & (along <= 1)).mean(axis=0)
+        if (inside >= _NEARLY_ALL).all() and (np.median(along, axis=0) > _FROM_CENTER).all():
+            return ("x1", "y1", "w", "h")
+    return None
+
+
+def growth(
+    summary: GraphSummary,
+    output: str,
+    axis: int,
+    size_hw: tuple[int, int],
+    strides: Sequence[int],
+    per_cell: int,
+) -> tuple[float, float] | None:
+    """Returns by how much the first two values grow across and down, for each pixel of a cell's.
+
+    Boxes in pixels of the input grow by about 1, those in pixels of a larger picture by more.
+
+    Args:
+        summary: The network; one that cannot be run says nothing.
+        output: As for :func:`are_corners`.
+        axis: Likewise.
+        size_hw: Likewise.
+        strides: Likewise.
+        per_cell: Likewise.
+
+    Returns:
+        None where the values do not follow their cells closely.
+    """
+    boxes = _boxes(summary, output, axis)
+    if boxes is None:
+        return None
+    for cells in _orders(size_hw, strides, per_cell):
+        if cells.shape[0] != boxes.shape[0]:
+            continue
+        pairs = [(cells[:, at], boxes[:, at]) for at in (0, 1)]
+        if any(one.std() == 0 for pair in pairs for one in pair):
+            continue
+        if all(np.corrcoef(*pair)[0, 1] >= _FOLLOWS for pair in pairs):
+            return _slope(cells, boxes, 0), _slope(cells, boxes, 1)
+    return None
 
 
 def are_on_priors(

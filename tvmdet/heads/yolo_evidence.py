@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tvmdet.heads.base import ColumnRun, GraphSummary, Near, Question
-from tvmdet.heads.box_evidence import are_corners, are_shares
+from tvmdet.heads.box_evidence import are_shares, columns_instead, growth
 from tvmdet.heads.input_defaults import UNIT, fed_input
 from tvmdet.heads.yolo_find_rows import FoundRows
 
@@ -20,6 +20,10 @@ __all__ = [
 ]
 
 
+_OURS = ("cx", "cy", "w", "h")
+_CORNERS = ("x1", "y1", "x2", "y2")
+# Of centres along with their cells. Objects that many cells see pull them together, never apart.
+_LARGEST_GROWTH = 1.5
 _LARGEST_SHARE = 2.0  # of centres in shares of the image; those in pixels reach its size
 
 
@@ -69,7 +73,8 @@ def doubt_boxes(
         size_hw: Height and width of the input.
         per_cell: Boxes of each cell.
         only_scores: Whether nothing but the scores of classes follows in a row. Family ``decoded``
-            takes such rows with boxes in shares of the image, which is asked then.
+            takes such rows with boxes in shares of the image or in another order, which is asked
+            then.
     """
     name, runs = found.output, box_runs(summary, found)
     if any(run.is_raw for run in runs):
@@ -87,20 +92,38 @@ def doubt_boxes(
         reason = (
             f"the box centres of {name} are shares of the image, {how}; this family's are pixels"
         )
-        return Question(reason, spec_text=_as_shares(found)) if only_scores else Near(reason)
-    if are_corners(*rows):
+        text = _as_decoded(found, _OURS, "normalized")
+        return Question(reason, spec_text=text) if only_scores else Near(reason)
+    columns = columns_instead(*rows)
+    if columns == _CORNERS:
         return Near(
             f"the boxes of {name} are two corners, x1 y1 x2 y2, on a picture of shapes; this "
             "family's are cx cy w h"
         )
+    if columns is not None:
+        reason = (
+            f"the boxes of {name} are {' '.join(columns)}, on a picture of shapes; this family's "
+            "are cx cy w h"
+        )
+        text = _as_decoded(found, columns, "pixels")
+        return Question(reason, spec_text=text) if only_scores else Near(reason)
+    grown = growth(*rows)
+    if grown is not None and max(grown) > _LARGEST_GROWTH:
+        height, width = (side * by for side, by in zip(size_hw, grown[::-1], strict=True))
+        return Near(
+            f"the boxes of {name} are in pixels of a picture of about {height:.0f}x{width:.0f}, on "
+            f"one of {size_hw[0]}x{size_hw[1]}; this family's are in pixels of the network's "
+            "input: leave out what scales them"
+        )
     return ""
 
 
-def _as_shares(found: FoundRows) -> str:
+def _as_decoded(found: FoundRows, columns: Sequence[str], frame: str) -> str:
+    listed = ", ".join(f'"{column}"' for column in columns)
     return (
         f'family = "decoded"\n[options]\nbox_output = "{found.output}"\n'
         f'score_output = "{found.output}"\nlayout = "{found.layout}"\n'
-        'columns = ["cx", "cy", "w", "h"]\nbox_frame = "normalized"\nbackground = "none"\n'
+        f'columns = [{listed}]\nbox_frame = "{frame}"\nbackground = "none"\n'
         "[input]    # what the network was trained with\n"
         'resize = "letterbox"             # or "stretch"\n'
         "mean = [0.0, 0.0, 0.0]           # in pixel units\n"
