@@ -15,6 +15,7 @@ from onnx import helper
 from tvmdet.errors import ModelError
 from tvmdet.frontend.infer_shapes import infer_shapes
 from tvmdet.frontend.onnx_tools import first_line, iter_graphs, name_nodes
+from tvmdet.frontend.plain_constants import make_constants_plain
 from tvmdet.steps import reached
 
 __all__ = ["simplify"]
@@ -31,6 +32,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    make_constants_plain(copy)
     _make_returned_constants(copy)
     reached("onnxslim simplifies the network")
     logger = logging.getLogger("onnxslim")
