@@ -21,7 +21,7 @@ from tvmdet.frontend.graph_evidence import (
 from tvmdet.frontend.prove import random_feeds, run_onnx
 from tvmdet.frontend.specialise import static_values
 from tvmdet.frontend.value_ranges import value_ranges
-from tvmdet.heads.base import Range, Stem
+from tvmdet.heads.base import Normalisation, Range, Stem
 
 Build = Callable[[Graph], str]
 INF = math.inf
@@ -261,6 +261,87 @@ def test_channels_that_are_turned_around_are_seen(how: str, first: str) -> None:
     assert found is not None and found.reverses and found.unknown == ()
     # In the order of what is fed.
     assert found.mean == pytest.approx((3, 2, 1) if first == "turned" else (1, 2, 3))
+
+
+def _rejoined(graph: Graph, data: str, how: str, order: tuple[int, ...]) -> str:
+    """Takes the channels apart and joins them in an order."""
+    if how == "Split":
+        parts = graph.node("Split", data, graph.constant([1, 1, 1], np.int64), outputs=3, axis=1)
+        each = [parts, f"{parts}.1", f"{parts}.2"]
+        return graph.node("Concat", *(each[at] for at in order), axis=1)
+    channels = []
+    for at in order:
+        if how == "Slice":
+            ends = (graph.constant([value], np.int64) for value in (at, at + 1, 1, 1))
+            channels.append(graph.node("Slice", data, *ends))
+        elif how == "last":  # -1, to the end
+            ends = (graph.constant([value], np.int64) for value in (at - 3, at - 2 or 2**31, 1))
+            channels.append(graph.node("Slice", data, *ends))
+        else:
+            taken = graph.node("Gather", data, graph.constant(at, np.int64), axis=1)
+            channels.append(graph.node("Unsqueeze", taken, graph.constant([1], np.int64)))
+    return graph.node("Concat", *channels, axis=1)
+
+
+@pytest.mark.parametrize("how", ["Split", "Slice", "last", "Gather"])
+def test_channels_that_are_taken_apart_are_followed(how: str) -> None:
+    def found(*orders: tuple[int, ...]) -> Normalisation | None:
+        graph = Graph()
+        data = "x"
+        for order in orders:
+            data = _rejoined(graph, data, how, order)
+        data = graph.node("Sub", data, graph.constant([[[1.0]], [[2.0]], [[3.0]]]))
+        model = graph.model({"x": [1, 3, 32, 48]}, {graph.conv(data, (3, 4), 3): None})
+        return find_normalisation(model.graph)
+
+    turned, kept, twice = found((2, 1, 0)), found((0, 1, 2)), found((2, 1, 0), (2, 1, 0))
+    assert turned is not None and turned.reverses and turned.unknown == ()
+    assert turned.mean == pytest.approx((3, 2, 1))
+    for one in (kept, twice):
+        assert one is not None and not one.reverses
+        assert one.mean == pytest.approx((1, 2, 3))
+    # Other orders are not followed, and with arithmetic behind them not known.
+    other = found((1, 0, 2))
+    assert other is not None and other.unknown and not other.reverses
+
+
+def test_a_picture_that_is_taken_apart_across_keeps_its_colours() -> None:
+    graph = Graph()
+    parts = graph.node("Split", "x", graph.constant([9, 9, 9], np.int64), outputs=3, axis=2)
+    joined = graph.node("Concat", f"{parts}.2", f"{parts}.1", parts, axis=2)
+    model = graph.model({"x": [1, 3, 27, 48]}, {graph.conv(joined, (3, 4), 3): None})
+    assert find_normalisation(model.graph) is None
+
+
+@pytest.mark.parametrize("how", ["BatchNormalization", "Conv", "Conv of groups", "Conv turned"])
+def test_a_normalisation_that_is_a_layer_is_read(how: str) -> None:
+    mean, std = np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 8.0])
+    graph = Graph()
+    if how == "BatchNormalization":
+        ones = graph.constant([1.0] * 3), graph.constant([0.0] * 3)
+        known = (*ones, graph.constant(mean), graph.constant(std**2))
+        data = graph.node("BatchNormalization", "x", *known, epsilon=0.0)
+    else:
+        weights = np.diag(1 / std)[:, ::-1] if how == "Conv turned" else np.diag(1 / std)
+        groups = 3 if how == "Conv of groups" else 1
+        weights = (1 / std)[:, None] if groups == 3 else weights
+        known = (graph.constant(weights[..., None, None]), graph.constant(-mean / std))
+        data = graph.node("Conv", "x", *known, group=groups)
+    model = graph.model({"x": [1, 3, 32, 48]}, {graph.conv(data, (3, 4), 3): None})
+    found = find_normalisation(model.graph)
+    assert found is not None and found.unknown == ()
+    assert found.reverses == (how == "Conv turned")
+    step = -1 if found.reverses else 1
+    assert found.mean == pytest.approx(tuple(mean[::step]))
+    assert found.std == pytest.approx(tuple(std[::step]))
+
+
+def test_colours_that_are_mixed_are_not_known() -> None:
+    graph = Graph()
+    mixed = graph.node("Conv", "x", graph.constant(np.full((3, 3, 1, 1), 0.3)))
+    model = graph.model({"x": [1, 3, 32, 48]}, {graph.conv(mixed, (3, 4), 3): None})
+    found = find_normalisation(model.graph)
+    assert found is not None and found.unknown == ("Conv",)
 
 
 def test_channels_turned_twice_are_as_they_were() -> None:

@@ -13,6 +13,7 @@ import onnx
 from onnx import helper
 
 from tvmdet.frontend.onnx_tools import constant_values, constants_of, graph_inputs
+from tvmdet.frontend.rejoined_channels import find_rejoined
 from tvmdet.heads.base import Normalisation, Stem
 
 __all__ = ["MOVERS", "count_gates", "find_normalisation", "find_stem", "trace_outputs"]
@@ -111,8 +112,9 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
 def find_normalisation(graph: onnx.GraphProto) -> Normalisation | None:
     """Returns what a network does to its picture before it looks at it; None for nothing.
 
-    Constants of one value or of one value per channel are followed, and channels that are turned
-    around, up to the first node that does anything else. Between that and the first convolutions
+    Constants of one value or of one value per channel are followed, also as a BatchNormalization or
+    a Conv of single pixels has them, and channels that are turned around, up to the first node that
+    does anything else. Between that and the first convolutions
     there should be no arithmetic: where there is, what it does is not known.
     """
     inputs = graph_inputs(graph)
@@ -127,13 +129,27 @@ def find_normalisation(graph: onnx.GraphProto) -> Normalisation | None:
     name, scale, offset = inputs[0].name, np.ones(3), np.zeros(3)
     order, seen = 1, False  # the channels' step, over those of the input
     sides: list[int] | None = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]
-    while len(users.get(name, [])) == 1:
+    while users.get(name):
+        joined = find_rejoined(name, users, constants, sides)
+        if joined is not None:
+            name, turned = joined
+            order = -order if turned else order
+            continue
+        if len(users[name]) > 1:
+            break
         (node,) = users[name]
         if node.op_type in _KEEPERS:
             name, sides = node.output[0], _moved(sides, node)
             continue
         if _turns_around(node, constants, sides):
             name, order = node.output[0], -order
+            continue
+        if (line := _of_each_channel(node, constants)) is not None:
+            turn, factors, terms = line
+            name, order = node.output[0], order * turn
+            scale, offset = _after("Mul", scale, offset, factors[::order])
+            scale, offset = _after("Add", scale, offset, terms[::order])
+            seen = True
             continue
         known = [one for one in node.input if one in constants]
         values = _per_channel(constants, known)
@@ -156,6 +172,46 @@ def find_normalisation(graph: onnx.GraphProto) -> Normalisation | None:
         reverses=order < 0,
         unknown=unknown,
     )
+
+
+def _of_each_channel(
+    node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
+) -> tuple[int, np.ndarray, np.ndarray] | None:
+    """Returns what a BatchNormalization, or a Conv of single pixels, does to three channels.
+
+    Returns:
+        The step of the channels, 1 or -1 where they are turned around, and factors and terms in
+        the order of what comes out; None where channels are mixed, or other nodes.
+    """
+    known = [constants.get(name) for name in node.input[1:]]
+    if None in known:
+        return None
+    values = [constant_values(one).astype(np.float64) for one in known if one is not None]
+    if node.op_type == "BatchNormalization" and values[0].size == _CHANNELS:
+        scale, offset, mean, variance = values
+        factors = scale / np.sqrt(variance + _attributes(node).get("epsilon", 1e-5))
+        return 1, factors, offset - mean * factors
+    if not _is_of_pixels(node, constants):
+        return None
+    terms = values[1] if len(values) > 1 else np.zeros(_CHANNELS)
+    weights = values[0].reshape(_CHANNELS, -1)
+    if weights.shape[1] == 1:  # a group for each channel
+        return 1, weights[:, 0], terms
+    for turn in (1, -1):
+        factors = np.diagonal(weights[:, ::turn])
+        if np.count_nonzero(weights) == np.count_nonzero(factors) == _CHANNELS:
+            return turn, factors, terms
+    return None
+
+
+def _is_of_pixels(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
+    """Returns whether a Conv makes three channels of three, for each pixel by itself."""
+    if node.op_type != "Conv" or node.input[1] not in constants:
+        return False
+    attributes = _attributes(node)
+    shape = (_CHANNELS, _CHANNELS // attributes.get("group", 1), 1, 1)
+    plain = set(attributes.get("strides", [1])) == {1} and not any(attributes.get("pads", [0]))
+    return plain and tuple(constants[node.input[1]].dims) == shape
 
 
 def _moved(sides: list[int] | None, node: onnx.NodeProto) -> list[int] | None:
@@ -202,12 +258,16 @@ def _unknown_steps(
             continue
         seen.add((value, computes))
         for node in users.get(value, []):
-            if node.op_type in _LOOKS and computes:
+            colours = _is_of_pixels(node, constants)
+            colours = colours or _of_each_channel(node, constants) is not None
+            if node.op_type in _LOOKS and computes and not colours:
                 return tuple(dict.fromkeys(steps))
-            if node.op_type not in (*_ARITHMETIC, *_KEEPERS, *MOVERS, "Pad", "Resize"):
+            passed = (*_ARITHMETIC, *_KEEPERS, *MOVERS, "Pad", "Resize")
+            if node.op_type not in passed and not colours:
                 continue
             known = [one for one in node.input if one in constants]
             scales = node.op_type in _ARITHMETIC and _per_channel(constants, known) is not None
+            scales = scales or colours
             after = (*steps, node.op_type), computes or scales
             waiting += [(output, *after) for output in node.output]
     return ()
