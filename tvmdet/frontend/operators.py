@@ -16,6 +16,10 @@ __all__ = ["INTEGER_OPERATORS", "Block", "find_blocks", "find_foreign", "refuse"
 
 _EXPORT_OFF = "export the detector without its non-maximum suppression (Ultralytics: nms=False)"
 _QDQ = "export the float model, or quantise it to QuantizeLinear and DequantizeLinear (QDQ)"
+_OPTIMISED = (
+    "where ONNX Runtime has optimised the model, give the file that it was made from, or save it "
+    "with ORT_ENABLE_BASIC; else export with standard ONNX operators"
+)
 _FIXES = {
     "If": "export with constant conditions (torch: eval mode and static shapes)",
     "Loop": f"{_EXPORT_OFF}, or without the loop",
@@ -85,6 +89,8 @@ def find_foreign(graph: onnx.GraphProto) -> list[Block]:
             elif node.domain not in DEFAULT_DOMAINS:
                 reason = f"an operator of the custom domain {node.domain!r}"
                 fix = "export with standard ONNX operators, or cut the model before this node"
+                if node.domain.split(".")[:2] == ["com", "microsoft"]:
+                    fix = _OPTIMISED
                 blocks.append(_block(node, reason, fix))
             elif not onnx.defs.has(node.op_type):
                 reason = "no operator of standard ONNX"
