@@ -336,6 +336,14 @@ def test_a_normalisation_that_is_a_layer_is_read(how: str) -> None:
     assert found.std == pytest.approx(tuple(std[::step]))
 
 
+def test_a_layer_that_was_never_trained_is_no_normalisation() -> None:
+    graph = Graph()
+    ones, zeros = graph.constant([1.0] * 3), graph.constant([0.0] * 3)
+    data = graph.node("BatchNormalization", "x", ones, zeros, zeros, ones, epsilon=1e-5)
+    model = graph.model({"x": [1, 3, 32, 48]}, {graph.conv(data, (3, 4), 3): None})
+    assert find_normalisation(model.graph) is None
+
+
 def test_colours_that_are_mixed_are_not_known() -> None:
     graph = Graph()
     mixed = graph.node("Conv", "x", graph.constant(np.full((3, 3, 1, 1), 0.3)))

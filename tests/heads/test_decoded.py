@@ -172,6 +172,39 @@ def test_scores_may_have_their_classes_first() -> None:
         recognise(_paddle(), (64, 96), told)
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 126), (1, 126, 3)])
+def test_boxes_may_have_their_values_first(shape: tuple[int, ...]) -> None:
+    """As tool chains for NPUs cut a YOLOv8: what the values prove is not asked for."""
+    values = {
+        "a": _rows("center_size").transpose(0, 2, 1),
+        "b": np.random.default_rng(3).random(shape, np.float32),
+    }
+    summary = summary_of(
+        {"a": (1, 4, 126), "b": shape},
+        output_ranges={"b": (UNIT,)},
+        output_sources={"a": frozenset({"Mul"}), "b": frozenset({"Sigmoid"})},
+        sample=lambda: {"a": values["a"]},
+    )
+    with pytest.raises(ModelError, match="a holds boxes cx cy w h in pixels") as caught:
+        recognise(summary, (64, 96), {})
+    assert 'family = "rtmdet"' not in str(caught.value)
+    answer = get_head("decoded").examine(summary, (64, 96), {})
+    assert isinstance(answer, Question)
+    spec = recognise(summary, (64, 96), tomllib.loads(answer.spec_text)).spec
+    assert (spec.options["box_output"], len(spec.labels)) == ("a", 3)
+    boxes, scores = decode(spec, values)
+    np.testing.assert_allclose(boxes[0, 0], [-6, -2, 14, 10], atol=4)
+    assert scores.shape == (1, 126, 3)
+    assert_decodes_as_reference(spec, values)
+
+
+def test_four_classes_of_named_boxes_are_scores() -> None:
+    summary = summary_of({"a": (1, 126, 4), "b": (1, 4, 126)}, output_ranges={"b": (UNIT,)})
+    options = {**LAYOUT, "background": "none"}
+    spec = recognise(summary, (64, 96), {"family": "decoded", "options": options, **PICTURE}).spec
+    assert (spec.options["box_output"], spec.options["score_output"]) == ("a", "b")
+
+
 def test_as_many_classes_as_boxes_are_last() -> None:
     summary = summary_of({"a": (1, 126, 4), "b": (1, 126, 126)}, output_ranges={"b": (UNIT,)})
     options = {**LAYOUT, "background": "none"}

@@ -40,6 +40,7 @@ _ARITHMETIC = ("Add", "Div", "Mul", "Sub")
 _LOOKS = ("Conv", "ConvInteger", "Gemm", "MatMul", "QLinearConv")
 _SLICE_OPERANDS = 4  # beside what is cut
 _CHANNELS = 3
+_UNTRAINED = 1e-4
 _MOST_STEPS = 64
 _LONGEST_TRACE = 8
 _BESIDES = ("Shape", "Size")  # what reads a value without using it
@@ -147,6 +148,8 @@ def find_normalisation(graph: onnx.GraphProto) -> Normalisation | None:
         if (line := _of_each_channel(node, constants)) is not None:
             turn, factors, terms = line
             name, order = node.output[0], order * turn
+            if _does_nothing(factors, terms):
+                continue
             scale, offset = _after("Mul", scale, offset, factors[::order])
             scale, offset = _after("Add", scale, offset, terms[::order])
             seen = True
@@ -202,6 +205,11 @@ def _of_each_channel(
         if np.count_nonzero(weights) == np.count_nonzero(factors) == _CHANNELS:
             return turn, factors, terms
     return None
+
+
+def _does_nothing(factors: np.ndarray, terms: np.ndarray) -> bool:
+    """Returns whether a layer was never trained: a BatchNormalization then divides by 1.000005."""
+    return bool(np.allclose(factors, 1, atol=_UNTRAINED) and np.allclose(terms, 0, atol=_UNTRAINED))
 
 
 def _is_of_pixels(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:

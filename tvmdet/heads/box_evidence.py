@@ -270,7 +270,7 @@ def _boxes(
 
 
 def are_decoded(summary: GraphSummary, output: str, size_hw: tuple[int, int]) -> bool | None:
-    """Returns what boxes in pixels an output ``[N, A, 4]`` holds, of whatever pyramid.
+    """Returns what boxes in pixels an output ``[N, A, 4]`` or ``[N, 4, A]`` holds, of any pyramid.
 
     Args:
         summary: The network.
@@ -282,11 +282,12 @@ def are_decoded(summary: GraphSummary, output: str, size_hw: tuple[int, int]) ->
         no cells, as differences to anchors and distances do not.
     """
     shape = summary.outputs[output].shape
-    if len(shape) != 3 or shape[2] != 4 or not shape[1]:
+    if len(shape) != 3 or 4 not in shape[1:]:
         return None
+    axis = 2 if shape[2] == 4 else 1
     answers = (
-        are_corners(summary, output, 2, size_hw, strides, per_cell)
-        for strides, per_cell in pyramids(shape[1], size_hw)
+        are_corners(summary, output, axis, size_hw, strides, per_cell)
+        for strides, per_cell in pyramids(shape[3 - axis], size_hw)
     )
     return next((answer for answer in answers if answer is not None), None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from tvm import relax
 
 __all__ = ["DecodedHead"]
+
+Shape: TypeAlias = tuple[int | None, ...]
 
 _OPTIONS = ("background", "box_frame", "box_output", "columns", "score_output")
 _JOINED = "layout"  # a further option, where one output holds both
@@ -71,7 +73,8 @@ _PADDLE: Mapping[str, Any] = {
 class DecodedHead(Head):
     """Boxes ``[N, A, 4]`` and scores ``[N, A, C]`` from 0 to 1; tvmdet suppresses.
 
-    Scores may as well be ``[N, C, A]``, as PaddleDetection's are: the number of rows tells.
+    Boxes may as well be ``[N, 4, A]``, and scores ``[N, C, A]``, as PaddleDetection's are: the
+    number of rows tells.
 
     Both may be joined in one output, ``[N, A, 4 + C]`` or ``[N, 4 + C, A]``, whose name stands for
     the boxes and the scores. Rows of the usual maps whose boxes prove to be two corners are taken
@@ -188,8 +191,9 @@ class DecodedHead(Head):
         shapes = [summary.outputs[name].shape for name in names]
         if layout is not None and len(shapes[0]) == 3:
             shapes = joined_shapes(shapes[0], layout)
-        elif _class_axis(*shapes) == 1:
-            shapes = [shapes[0], (shapes[1][0], shapes[1][2], shapes[1][1])]
+        else:
+            axes = _box_axis(shapes[0]), _class_axis(*shapes)
+            shapes = [_rows_first(*one) for one in zip(shapes, axes, strict=True)]
         check_points(spec, summary)
         try:
             _check(shapes[0], shapes[1], spec)
@@ -206,10 +210,12 @@ class DecodedHead(Head):
         if spec.options.get(_JOINED) is not None:
             boxes, scores = emit_joined(bb, boxes, spec.options[_JOINED])
         shapes = [tuple(int(dim) for dim in part.ty.shape) for part in (boxes, scores)]
-        if _class_axis(shapes[0], shapes[1]) == 1:
-            scores = bb.emit(relax.op.permute_dims(scores, [0, 2, 1]))
-            shapes[1] = tuple(int(dim) for dim in scores.ty.shape)
-        _check(shapes[0], shapes[1], spec)
+        axes = _box_axis(shapes[0]), _class_axis(shapes[0], shapes[1])
+        boxes, scores = (
+            bb.emit(relax.op.permute_dims(part, [0, 2, 1])) if axis == 1 else part
+            for part, axis in zip((boxes, scores), axes, strict=True)
+        )
+        _check(*(_rows_first(*one) for one in zip(shapes, axes, strict=True)), spec)
         if spec.options["background"] != "none":
             first = int(spec.options["background"] == "first")
             begin, end = [first], [first + len(spec.labels)]
@@ -223,8 +229,8 @@ class DecodedHead(Head):
         if (layout := spec.options.get(_JOINED)) is not None:
             rows = boxes.transpose(0, 2, 1) if layout == "channels_first" else boxes
             boxes, scores = rows[:, :, :4], rows[:, :, 4:]
-        if _class_axis(boxes.shape, scores.shape) == 1:
-            scores = np.moveaxis(scores, 1, 2)
+        axes = _box_axis(boxes.shape), _class_axis(boxes.shape, scores.shape)
+        boxes, scores = np.moveaxis(boxes, axes[0], 2), np.moveaxis(scores, axes[1], 2)
         _check(boxes.shape, scores.shape, spec)
         kept = {"none": slice(None), "first": slice(1, None), "last": slice(-1)}
         scores = scores[:, :, kept[spec.options["background"]]]
@@ -251,6 +257,7 @@ def _find(
     if len(outputs) != 2 or len(tables) != 2:
         return "its outputs are not boxes [N, A, 4] and scores [N, A, C]"
     fours = [name for name in tables if outputs[name].shape[2] == 4]
+    fours = fours or [name for name in tables if outputs[name].shape[1] == 4]
     if len(fours) == 2:
         fours = [name for name in fours if plain_name(name) in _BOX_NAMES]
     boxes = chosen[0] or (fours[0] if len(fours) == 1 else None)
@@ -258,15 +265,29 @@ def _find(
         return "its outputs are not boxes [N, A, 4] and scores [N, A, C]"
     scores = chosen[1] or next(name for name in tables if name != boxes)
     axis = _class_axis(outputs[boxes].shape, outputs[scores].shape)
-    rows = [outputs[boxes].shape[1], outputs[scores].shape[3 - axis]]
+    rows = [_rows_of(outputs[boxes].shape), outputs[scores].shape[3 - axis]]
     if rows[0] != rows[1] or (rows[0] or 0) < _FEWEST:
         return f"{boxes} has {rows[0]} rows and {scores} {rows[1]}; anchors are {_FEWEST} or more"
     return boxes, scores
 
 
-def _class_axis(boxes: tuple[int | None, ...], scores: tuple[int | None, ...]) -> int:
+def _box_axis(boxes: Shape) -> int:
+    """Returns along which dimension the values of a box lie: 2, or 1 for [N, 4, A]."""
+    return 1 if len(boxes) == 3 and boxes[1] == 4 != boxes[2] else 2
+
+
+def _rows_of(boxes: Shape) -> int | None:
+    return boxes[3 - _box_axis(boxes)]
+
+
+def _class_axis(boxes: Shape, scores: Shape) -> int:
     """Returns along which dimension of scores the classes of a box lie: 2, or 1 for [N, C, A]."""
-    return 1 if len(scores) == 3 and scores[2] == boxes[1] != scores[1] else 2
+    return 1 if len(scores) == 3 and scores[2] == _rows_of(boxes) != scores[1] else 2
+
+
+def _rows_first(shape: Shape, axis: int) -> Shape:
+    """Returns a shape with its values along the last dimension."""
+    return (shape[0], shape[2], shape[1]) if axis == 1 else shape
 
 
 def _columns_of(summary: GraphSummary, boxes: str, scores: str) -> int:
@@ -402,9 +423,7 @@ def _input(
     )
 
 
-def _check(
-    boxes: tuple[int | None, ...], scores: tuple[int | None, ...], spec: DetectorSpec
-) -> None:
+def _check(boxes: Shape, scores: Shape, spec: DetectorSpec) -> None:
     columns = len(spec.labels) + (spec.options["background"] != "none")
     if len(boxes) != 3 or boxes[2] != 4 or scores[1:] != (boxes[1], columns):
         raise ShapeError(
