@@ -23,7 +23,14 @@ from yolo_cases import (
 
 from tvmdet.errors import InputError, ModelError
 from tvmdet.heads import GraphSummary, Question, TensorSummary, get_head
-from tvmdet.heads.box_evidence import are_corners, are_shares, columns_instead, growth
+from tvmdet.heads.box_evidence import (
+    CENTER_SIZE,
+    CORNERS,
+    are_shares,
+    columns_in_order,
+    columns_of_cells,
+    growth,
+)
 
 FED: dict[str, Any] = {"resize": "letterbox", "mean": [0, 0, 0], "std": [255, 255, 255]}
 TOLD = {"family": "decoded", "input": FED}
@@ -67,9 +74,9 @@ def test_corners_move_with_their_cell_and_sizes_do_not(
     size = rng.gamma(2.0, 12.0, middle.shape)
     corners = np.concatenate([middle - size / 2, middle + size / 2], axis=1)
     centred = np.concatenate([middle, size], axis=1)
-    for boxes, expected in ((corners, True), (centred, False), (centred[::-1], None)):
-        found = are_corners(of_boxes(boxes), "rows", 2, SIZE, (8, 16), per_cell)
-        assert found is expected
+    for boxes, expected in ((corners, CORNERS), (centred, CENTER_SIZE), (centred[::-1], None)):
+        found = columns_of_cells(of_boxes(boxes), "rows", 2, SIZE, (8, 16), per_cell)
+        assert found == expected
 
 
 @pytest.mark.parametrize("strides", [(8, 16), (16, 8)])
@@ -138,15 +145,15 @@ def test_rows_in_another_order_move_with_their_cells(
         ("y1", "x1", "y2", "x2"): (first[:, ::-1], last[:, ::-1]),
         ("cy", "cx", "h", "w"): (middle[:, ::-1], size[:, ::-1]),
         ("x1", "y1", "w", "h"): (first, size),
-        None: (middle, size),
+        CENTER_SIZE: (middle, size),
     }
     for expected, parts in orders.items():
         boxes = np.concatenate(parts, axis=1)
-        found = columns_instead(of_boxes(boxes), "rows", 2, SIZE, (8, 16), per_cell)
+        found = columns_in_order(of_boxes(boxes), "rows", 2, SIZE, (8, 16), per_cell)
         assert found == expected
-    assert columns_instead(of_boxes(boxes[::-1]), "rows", 2, SIZE, (8, 16), per_cell) is None
+    assert columns_in_order(of_boxes(boxes[::-1]), "rows", 2, SIZE, (8, 16), per_cell) is None
     silent = GraphSummary(inputs={}, outputs=of_boxes(boxes).outputs)
-    assert columns_instead(silent, "rows", 2, SIZE, (8, 16), per_cell) is None
+    assert columns_in_order(silent, "rows", 2, SIZE, (8, 16), per_cell) is None
     assert growth(silent, "rows", 2, SIZE, (8, 16), per_cell) is None
 
 
@@ -212,10 +219,10 @@ def test_those_that_come_near_are_named_first(tmp_path: Path) -> None:
 
 def test_what_is_not_finite_or_cannot_be_run_proves_nothing() -> None:
     boxes = np.full((len(cells((8, 16), 1, apart=False)), 4), np.nan)
-    assert are_corners(of_boxes(boxes), "rows", 2, SIZE, (8, 16), 1) is None
+    assert columns_of_cells(of_boxes(boxes), "rows", 2, SIZE, (8, 16), 1) is None
     silent = of_boxes(boxes)
     silent = GraphSummary(inputs=silent.inputs, outputs=silent.outputs)
-    assert are_corners(silent, "rows", 2, SIZE, (8, 16), 1) is None
+    assert columns_of_cells(silent, "rows", 2, SIZE, (8, 16), 1) is None
 
 
 @pytest.mark.parametrize("last", [False, True])

@@ -305,6 +305,7 @@ def _rows(kind: str) -> np.ndarray:
         y, x = np.mgrid[0 : 64 // stride, 0 : 96 // stride].reshape(2, -1) * stride + stride / 2
         sides = {
             "corners": (x - 10, y - 6, x + 10, y + 6),
+            "corner_size": (x - 10, y - 6, 20 + 0 * x, 12 + 0 * x),
             "center_size": (x, y, 20 + 0 * x, 12 + 0 * x),
             "distances": (10 + 0 * x, 6 + 0 * x, 10 + 0 * x, 6 + 0 * x),
         }[kind]
@@ -327,7 +328,11 @@ def _swapped(kind: str, activation: str = "Sigmoid") -> GraphSummary:
 
 @pytest.mark.parametrize(
     ("kind", "columns"),
-    [("corners", ["x1", "y1", "x2", "y2"]), ("center_size", ["cx", "cy", "w", "h"])],
+    [
+        ("corners", ["x1", "y1", "x2", "y2"]),
+        ("corner_size", ["x1", "y1", "w", "h"]),
+        ("center_size", ["cx", "cy", "w", "h"]),
+    ],
 )
 def test_outputs_are_told_by_their_values_not_their_names(kind: str, columns: list[str]) -> None:
     summary = _swapped(kind)

@@ -57,6 +57,12 @@ def test_rows_of_every_cell_are_asked_about_and_suppressed(corners: bool) -> Non
     assert claimed(got, TOLD).input.pad_position == "center"
 
 
+def test_a_first_corner_with_a_size_is_no_centre() -> None:
+    values = _rows(corners=False) - np.array([6, 6, 0, 0, 0, 0], np.float32)
+    got = _summary(sample=lambda: {"output": values})
+    assert claimed(got, TOLD).options["columns"][:4] == ["x1", "y1", "w", "h"]
+
+
 def test_pictures_are_not_asked_about_where_they_are_known() -> None:
     given = {"input": TOLD["input"]}
     answer = get_head("detections").examine(_summary(), SIZE, given)

@@ -16,12 +16,15 @@ import numpy.typing as npt
 from tvmdet.heads.base import GraphSummary
 
 __all__ = [
-    "are_corners",
-    "are_decoded",
+    "CENTER_SIZE",
+    "CORNERS",
+    "CORNER_SIZE",
     "are_likely_corners",
     "are_on_priors",
     "are_shares",
-    "columns_instead",
+    "columns_in_order",
+    "columns_of_cells",
+    "columns_of_pyramid",
     "growth",
     "pyramids",
 ]
@@ -32,6 +35,10 @@ _STRIDES = (4, 8, 16, 32, 64, 128)
 _MOST_PER_CELL = 9
 _FEWEST_BOXES = 5
 
+CORNERS = ("x1", "y1", "x2", "y2")
+CORNER_SIZE = ("x1", "y1", "w", "h")
+CENTER_SIZE = ("cx", "cy", "w", "h")
+
 # Where along a box its cell lies: in the middle of most boxes, whatever the network has learned.
 # Read as a centre, the first corner of a box moves that to its beginning.
 _FROM_CENTER = 0.25
@@ -39,7 +46,7 @@ _NEARLY_ALL = 0.95
 _FOLLOWS = 0.9  # least correlation of centres with their cells
 
 
-def are_corners(
+def columns_of_cells(
     summary: GraphSummary,
     output: str,
     axis: int,
@@ -49,8 +56,8 @@ def are_corners(
     *,
     columns: Sequence[int] = (0, 1, 2, 3),
     shares: bool = False,
-) -> bool | None:
-    """Returns whether four values of a row are two corners.
+) -> tuple[str, ...] | None:
+    """Returns what four values of a row are, by how they move along with the cells.
 
     Args:
         summary: The network.
@@ -64,8 +71,8 @@ def are_corners(
         shares: Whether they are in shares of the picture, not in pixels.
 
     Returns:
-        False for a centre and a size; None where the values follow neither, so that rows may lie in
-        another order.
+        :data:`CORNERS`, :data:`CORNER_SIZE` or :data:`CENTER_SIZE`; None where the values follow
+        none of these, so that rows may lie in another order.
     """
     boxes = _boxes(summary, output, axis, columns)
     if boxes is None:
@@ -79,10 +86,44 @@ def are_corners(
         if not all(0.5 < slope < 1.5 for slope in slopes[:2]):
             continue
         if all(0.5 < slope < 1.5 for slope in slopes[2:]):
-            return True
+            return CORNERS
         if all(-0.5 < slope < 0.5 for slope in slopes[2:]):
-            return False
+            return CORNER_SIZE if _begin_at_corners(cells, boxes) else CENTER_SIZE
     return None
+
+
+def columns_in_order(
+    summary: GraphSummary,
+    output: str,
+    axis: int,
+    size_hw: tuple[int, int],
+    strides: Sequence[int],
+    per_cell: int,
+) -> tuple[str, ...] | None:
+    """Returns what the first four values of a row are, across or down first.
+
+    Arguments are those of :func:`columns_of_cells`.
+    """
+    rows = (summary, output, axis, size_hw, strides, per_cell)
+    turned = (1, 0, 3, 2)
+    if straight := columns_of_cells(*rows):
+        return straight
+    names = columns_of_cells(*rows, columns=turned)
+    return None if names is None else tuple(names[place] for place in turned)
+
+
+def _begin_at_corners(cells: Floats, boxes: Floats) -> bool:
+    """Returns whether boxes with a size begin at their first two values.
+
+    A first corner moves as a centre does, but a cell lies inside of its boxes, and so behind nearly
+    every first corner, half a box away; it lies on both sides of the centres.
+    """
+    wide = (boxes[:, 2:] > 0).all(axis=1)
+    if not wide.any():
+        return False
+    along = (cells[wide, :2] - boxes[wide, :2]) / boxes[wide, 2:]
+    inside = ((along >= 0) & (along <= 1)).mean(axis=0)
+    return bool((inside >= _NEARLY_ALL).all() and (np.median(along, axis=0) > _FROM_CENTER).all())
 
 
 def are_shares(
@@ -99,7 +140,7 @@ def are_shares(
 
     Args:
         summary: The network; one that cannot be run says nothing.
-        output: As for :func:`are_corners`.
+        output: As for :func:`columns_of_cells`.
         axis: Likewise.
         size_hw: Likewise.
         strides: Likewise.
@@ -116,55 +157,6 @@ def are_shares(
     )
 
 
-def columns_instead(
-    summary: GraphSummary,
-    output: str,
-    axis: int,
-    size_hw: tuple[int, int],
-    strides: Sequence[int],
-    per_cell: int,
-) -> tuple[str, ...] | None:
-    """Returns what the first four values of a row are, where they are no ``cx cy w h``.
-
-    In another order they move along with the other side of their cells. A first corner with a size
-    moves as a centre does, but a cell lies inside of its boxes, and so behind nearly every first
-    corner, half a box away; it lies on both sides of the centres.
-
-    Args:
-        summary: The network; one that cannot be run says nothing.
-        output: As for :func:`are_corners`.
-        axis: Likewise.
-        size_hw: Likewise.
-        strides: Likewise.
-        per_cell: Likewise.
-
-    Returns:
-        The names of the columns, in order; None for a centre and a size in pixels, and where the
-        values follow no order that is known.
-    """
-    rows = (summary, output, axis, size_hw, strides, per_cell)
-    straight = are_corners(*rows)
-    if straight:
-        return ("x1", "y1", "x2", "y2")
-    if straight is None:
-        turned = are_corners(*rows, columns=(1, 0, 3, 2))
-        kinds = {True: ("y1", "x1", "y2", "x2"), False: ("cy", "cx", "h", "w")}
-        return None if turned is None else kinds[turned]
-    boxes = _boxes(summary, output, axis)
-    assert boxes is not None  # are_corners has read them
-    for cells in _orders(size_hw, strides, per_cell):
-        if cells.shape[0] != boxes.shape[0]:
-            continue
-        wide = (boxes[:, 2:] > 0).all(axis=1)
-        if not wide.any():
-            continue
-        along = (cells[wide, :2] - boxes[wide, :2]) / boxes[wide, 2:]
-        inside = ((along >= 0) & (along <= 1)).mean(axis=0)
-        if (inside >= _NEARLY_ALL).all() and (np.median(along, axis=0) > _FROM_CENTER).all():
-            return ("x1", "y1", "w", "h")
-    return None
-
-
 def growth(
     summary: GraphSummary,
     output: str,
@@ -179,7 +171,7 @@ def growth(
 
     Args:
         summary: The network; one that cannot be run says nothing.
-        output: As for :func:`are_corners`.
+        output: As for :func:`columns_of_cells`.
         axis: Likewise.
         size_hw: Likewise.
         strides: Likewise.
@@ -269,7 +261,9 @@ def _boxes(
     return boxes if np.isfinite(boxes).all() else None
 
 
-def are_decoded(summary: GraphSummary, output: str, size_hw: tuple[int, int]) -> bool | None:
+def columns_of_pyramid(
+    summary: GraphSummary, output: str, size_hw: tuple[int, int]
+) -> tuple[str, ...] | None:
     """Returns what boxes in pixels an output ``[N, A, 4]`` or ``[N, 4, A]`` holds, of any pyramid.
 
     Args:
@@ -278,15 +272,15 @@ def are_decoded(summary: GraphSummary, output: str, size_hw: tuple[int, int]) ->
         size_hw: Height and width of the input.
 
     Returns:
-        True for two corners, False for a centre and a size; None where the values move along with
-        no cells, as differences to anchors and distances do not.
+        As :func:`columns_of_cells`; None where the values move along with no cells, as differences
+        to anchors and distances do not.
     """
     shape = summary.outputs[output].shape
     if len(shape) != 3 or 4 not in shape[1:]:
         return None
     axis = 2 if shape[2] == 4 else 1
     answers = (
-        are_corners(summary, output, axis, size_hw, strides, per_cell)
+        columns_of_cells(summary, output, axis, size_hw, strides, per_cell)
         for strides, per_cell in pyramids(shape[3 - axis], size_hw)
     )
     return next((answer for answer in answers if answer is not None), None)

@@ -9,10 +9,9 @@ import numpy as np
 
 from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import ColumnRun, Decoded, GraphSummary, Head, Question, Recognition
-from tvmdet.heads.box_evidence import are_decoded, are_on_priors
+from tvmdet.heads.box_evidence import CORNERS, are_on_priors, columns_of_pyramid
 from tvmdet.heads.decoded_joined import emit_joined, find_joined, joined_shapes
 from tvmdet.heads.detection_decoding import boxes_reference, convention_of, emit_boxes
-from tvmdet.heads.detection_outputs import BOX_COLUMNS
 from tvmdet.heads.input_defaults import fed_input, stated_input
 from tvmdet.heads.labels import choose_labels
 from tvmdet.heads.landmarks import keypoints_line
@@ -329,13 +328,12 @@ def _proven(
     Whatever the outputs are called: some exporters of YOLO-NAS call the boxes ``pred_logits`` and
     the scores ``pred_boxes``. A softmax may have a column for the background, sigmoids have none.
     """
-    corners = are_decoded(summary, boxes, size_hw)
+    columns = columns_of_pyramid(summary, boxes, size_hw)
     by_class = _class_axis(summary.outputs[boxes].shape, summary.outputs[scores].shape) == 1
-    if corners is not False and by_class and is_paddledetection(summary):
+    if columns in (None, CORNERS) and by_class and is_paddledetection(summary):
         return _PADDLE, f"{boxes} and {scores} are PaddleDetection's, before its suppression; "
-    if corners is None or not _are_sigmoids(summary, boxes, scores):
+    if columns is None or not _are_sigmoids(summary, boxes, scores):
         return {}, ""
-    columns = BOX_COLUMNS["corners" if corners else "center_size"]
     known = {"columns": list(columns), "box_frame": "pixels", "background": "none"}
     return known, f"{boxes} holds boxes {' '.join(columns)} in pixels and {scores} their scores; "
 

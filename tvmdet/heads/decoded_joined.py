@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tvmdet.heads.base import GraphSummary
-from tvmdet.heads.box_evidence import are_corners, pyramids
+from tvmdet.heads.box_evidence import CORNERS, columns_of_cells, pyramids
 from tvmdet.heads.options import choice
 from tvmdet.heads.yolo_rows import LAYOUTS
 
@@ -90,7 +90,7 @@ def _fit(summary: GraphSummary, name: str, layout: str, size_hw: tuple[int, int]
     if values < 5 or not scores or not all(run.is_score for run in scores):
         return None
     for strides, per_cell in pyramids(anchors, size_hw):
-        if are_corners(summary, name, axis, size_hw, strides, per_cell):
+        if columns_of_cells(summary, name, axis, size_hw, strides, per_cell) == CORNERS:
             return Joined(output=name, layout=layout, values=values, proven=_CORNERS)
     return None
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from tvmdet.errors import InputError
 from tvmdet.heads.anchors import anchor_shapes
 from tvmdet.heads.base import Decoded, GraphSummary, Head, Question, Recognition
-from tvmdet.heads.box_evidence import are_decoded
+from tvmdet.heads.box_evidence import columns_of_pyramid
 from tvmdet.heads.dense_decoding import emit_decoded, output_kinds, reference_decoded
 from tvmdet.heads.dense_layout import (
     ACTIVATIONS,
@@ -129,7 +129,7 @@ class DenseHead(Head):
         if misfit and not mine:
             return misfit
         boxes = found.names["box"]
-        if not mine and len(boxes) == 1 and are_decoded(summary, boxes[0], size_hw) is not None:
+        if not mine and len(boxes) == 1 and columns_of_pyramid(summary, boxes[0], size_hw):
             return f"the values of {boxes[0]} move along with their cells: boxes decoded already"
         proven = self.proven_style(summary, found, size_hw)
         wanted = choice(options, "style", (*self.styles, _CUSTOM))

@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from tvmdet.heads.base import GraphSummary, Question
-from tvmdet.heads.box_evidence import are_corners, pyramids
+from tvmdet.heads.box_evidence import columns_of_cells, pyramids
 from tvmdet.heads.chosen_rows import chooses_rows
-from tvmdet.heads.detection_outputs import BOX_COLUMNS, DetectionOutputs
+from tvmdet.heads.detection_outputs import DetectionOutputs
 
 __all__ = ["ask_whether_to_suppress", "with_cells"]
 
@@ -68,7 +68,7 @@ def _shown(
     for strides, per_cell in pyramids(found.rows, size_hw):
         for places in _box_places(found.columns):
             for shares in (False, True):
-                corners = are_corners(
+                read = columns_of_cells(
                     summary,
                     found.boxes,
                     2,
@@ -78,13 +78,13 @@ def _shown(
                     columns=places,
                     shares=shares,
                 )
-                if corners is None:
+                if read is None:
                     continue
                 cells = f"of every cell, strides {', '.join(map(str, strides))}"
                 if told:
                     why = f"{found.why}, {cells}"
                     return replace(found, of_cells=True, are_cells_shown=True, why=why)
-                columns = _named(found.columns, places, corners)
+                columns = _named(found.columns, places, read)
                 why = f"{found.boxes} has the columns {' '.join(columns)} {cells}"
                 frame = "normalized" if shares else "pixels"
                 return replace(
@@ -111,12 +111,12 @@ def _box_places(columns: tuple[str, ...]) -> Iterator[tuple[int, ...]]:
         yield tuple(places)
 
 
-def _named(columns: tuple[str, ...], places: tuple[int, ...], corners: bool) -> tuple[str, ...]:
+def _named(
+    columns: tuple[str, ...], places: tuple[int, ...], read: tuple[str, ...]
+) -> tuple[str, ...]:
     """Returns the columns with the names of a box in their places."""
     names = list(columns or ("",) * 4)
-    for place, name in zip(
-        places, BOX_COLUMNS["corners" if corners else "center_size"], strict=True
-    ):
+    for place, name in zip(places, read, strict=True):
         names[place] = name
     return tuple(names)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tvmdet.heads.base import ColumnRun, GraphSummary, Near, Question
-from tvmdet.heads.box_evidence import are_shares, columns_instead, growth
+from tvmdet.heads.box_evidence import CENTER_SIZE, CORNERS, are_shares, columns_in_order, growth
 from tvmdet.heads.input_defaults import UNIT, fed_input
 from tvmdet.heads.yolo_find_rows import FoundRows
 
@@ -20,8 +20,6 @@ __all__ = [
 ]
 
 
-_OURS = ("cx", "cy", "w", "h")
-_CORNERS = ("x1", "y1", "x2", "y2")
 # Of centres along with their cells. Objects that many cells see pull them together, never apart.
 _LARGEST_GROWTH = 1.5
 _LARGEST_SHARE = 2.0  # of centres in shares of the image; those in pixels reach its size
@@ -92,15 +90,15 @@ def doubt_boxes(
         reason = (
             f"the box centres of {name} are shares of the image, {how}; this family's are pixels"
         )
-        text = _as_decoded(found, _OURS, "normalized")
+        text = _as_decoded(found, CENTER_SIZE, "normalized")
         return Question(reason, spec_text=text) if only_scores else Near(reason)
-    columns = columns_instead(*rows)
-    if columns == _CORNERS:
+    columns = columns_in_order(*rows)
+    if columns == CORNERS:
         return Near(
             f"the boxes of {name} are two corners, x1 y1 x2 y2, on a picture of shapes; this "
             "family's are cx cy w h"
         )
-    if columns is not None:
+    if columns is not None and columns != CENTER_SIZE:
         reason = (
             f"the boxes of {name} are {' '.join(columns)}, on a picture of shapes; this family's "
             "are cx cy w h"
