@@ -6,9 +6,6 @@ onnxscript do, and a weight may be sparse. onnxslim makes float64 of both.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -17,11 +14,11 @@ from tvmdet.frontend.onnx_tools import iter_graphs
 
 __all__ = ["make_constants_plain"]
 
-_NUMBERS: dict[str, Callable[[Any], np.ndarray]] = {
+_NUMBERS: dict[str, type[np.generic]] = {
     "value_float": np.float32,
-    "value_floats": lambda values: np.asarray(values, np.float32),
+    "value_floats": np.float32,
     "value_int": np.int64,
-    "value_ints": lambda values: np.asarray(values, np.int64),
+    "value_ints": np.int64,
 }
 
 
@@ -39,8 +36,8 @@ def make_constants_plain(model: onnx.ModelProto) -> None:
 def _make_plain(node: onnx.NodeProto) -> None:
     for attribute in list(node.attribute):
         if attribute.name in _NUMBERS:
-            held = np.asarray(_NUMBERS[attribute.name](helper.get_attribute_value(attribute)))
-            tensor = numpy_helper.from_array(held, node.output[0])
+            values = np.asarray(helper.get_attribute_value(attribute), _NUMBERS[attribute.name])
+            tensor = numpy_helper.from_array(values, node.output[0])
         elif attribute.name == "sparse_value":
             tensor = _dense(attribute.sparse_tensor, node.output[0])
         else:

@@ -279,9 +279,12 @@ def columns_of_pyramid(
     if len(shape) != 3 or 4 not in shape[1:]:
         return None
     axis = 2 if shape[2] == 4 else 1
+    rows = shape[3 - axis]
+    if not rows:
+        return None
     answers = (
         columns_of_cells(summary, output, axis, size_hw, strides, per_cell)
-        for strides, per_cell in pyramids(shape[3 - axis], size_hw)
+        for strides, per_cell in pyramids(rows, size_hw)
     )
     return next((answer for answer in answers if answer is not None), None)
 

@@ -214,7 +214,7 @@ class DecodedHead(Head):
             bb.emit(relax.op.permute_dims(part, [0, 2, 1])) if axis == 1 else part
             for part, axis in zip((boxes, scores), axes, strict=True)
         )
-        _check(*(_rows_first(*one) for one in zip(shapes, axes, strict=True)), spec)
+        _check(_rows_first(shapes[0], axes[0]), _rows_first(shapes[1], axes[1]), spec)
         if spec.options["background"] != "none":
             first = int(spec.options["background"] == "first")
             begin, end = [first], [first + len(spec.labels)]
