@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from tvmdet.errors import ModelError
 from tvmdet.frontend.plain_constants import make_constants_plain
 from tvmdet.frontend.prove import run_onnx
 from tvmdet.frontend.simplify import simplify
@@ -73,3 +74,10 @@ def test_constants_are_tensors_of_their_own_type(
     feed = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
     (want,), (got,) = (run_onnx(one, [feed]) for one in (model, simplify(model)))
     np.testing.assert_array_equal(got["y"], want["y"])
+
+
+def test_a_sparse_tensor_too_large_to_be_dense_is_refused() -> None:
+    large = _sparse(by_place=True)
+    large.dims[:] = [10**7, 10**7]
+    with pytest.raises(ModelError, match="the sparse tensor c would have 400000000000000 bytes"):
+        make_constants_plain(_model("initializer", large))

@@ -274,8 +274,10 @@ def _rejoined(graph: Graph, data: str, how: str, order: tuple[int, ...]) -> str:
         if how == "Slice":
             ends = (graph.constant([value], np.int64) for value in (at, at + 1, 1, 1))
             channels.append(graph.node("Slice", data, *ends))
-        elif how == "last":  # -1, to the end
-            ends = (graph.constant([value], np.int64) for value in (at - 3, at - 2 or 2**31, 1))
+        elif how in ("last", "open"):  # -1 or 2, to the end
+            first = at - 3 if how == "last" else at
+            values = (first, first + 1 if at < 2 else 2**31, 1)
+            ends = (graph.constant([value], np.int64) for value in values)
             channels.append(graph.node("Slice", data, *ends))
         else:
             taken = graph.node("Gather", data, graph.constant(at, np.int64), axis=1)
@@ -283,7 +285,7 @@ def _rejoined(graph: Graph, data: str, how: str, order: tuple[int, ...]) -> str:
     return graph.node("Concat", *channels, axis=1)
 
 
-@pytest.mark.parametrize("how", ["Split", "Slice", "last", "Gather"])
+@pytest.mark.parametrize("how", ["Split", "Slice", "last", "open", "Gather"])
 def test_channels_that_are_taken_apart_are_followed(how: str) -> None:
     def found(*orders: tuple[int, ...]) -> Normalisation | None:
         graph = Graph()
@@ -303,6 +305,19 @@ def test_channels_that_are_taken_apart_are_followed(how: str) -> None:
     # Other orders are not followed, and with arithmetic behind them not known.
     other = found((1, 0, 2))
     assert other is not None and other.unknown and not other.reverses
+
+
+def test_channels_that_lie_last_are_followed_too() -> None:
+    graph = Graph()
+    channels = []
+    for at in (2, 1, 0):
+        taken = graph.node("Gather", "x", graph.constant(at, np.int64), axis=-1)
+        channels.append(graph.node("Unsqueeze", taken, graph.constant([-1], np.int64)))
+    joined = graph.node("Concat", *channels, axis=-1)
+    joined = graph.node("Transpose", joined, perm=[0, 3, 1, 2])
+    model = graph.model({"x": [1, 32, 48, 3]}, {graph.conv(joined, (3, 4), 3): None})
+    found = find_normalisation(model.graph)
+    assert found is not None and found.reverses
 
 
 def test_a_picture_that_is_taken_apart_across_keeps_its_colours() -> None:
@@ -336,10 +351,11 @@ def test_a_normalisation_that_is_a_layer_is_read(how: str) -> None:
     assert found.std == pytest.approx(tuple(std[::step]))
 
 
-def test_a_layer_that_was_never_trained_is_no_normalisation() -> None:
+@pytest.mark.parametrize("epsilon", [1e-5, 1e-3])
+def test_a_layer_that_was_never_trained_is_no_normalisation(epsilon: float) -> None:
     graph = Graph()
     ones, zeros = graph.constant([1.0] * 3), graph.constant([0.0] * 3)
-    data = graph.node("BatchNormalization", "x", ones, zeros, zeros, ones, epsilon=1e-5)
+    data = graph.node("BatchNormalization", "x", ones, zeros, zeros, ones, epsilon=epsilon)
     model = graph.model({"x": [1, 3, 32, 48]}, {graph.conv(data, (3, 4), 3): None})
     assert find_normalisation(model.graph) is None
 

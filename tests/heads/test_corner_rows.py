@@ -128,17 +128,20 @@ def test_shares_of_the_image_are_never_read_as_pixels(given: Any, tmp_path: Path
     np.testing.assert_array_equal(ours.scores, theirs.scores)
 
 
-# Centres lie on both sides of the middle of their cells, however small boxes are.
-@pytest.mark.parametrize("mean_size", [2.0, 24.0, 80.0])
+@pytest.mark.parametrize(
+    ("mean_size", "by_size"), [(2.0, True), (24.0, True), (80.0, True), (24.0, False)]
+)
 @pytest.mark.parametrize("strides", [(8, 16), (16, 8)])
 @pytest.mark.parametrize(("per_cell", "apart"), [(1, False), (3, True)])
 def test_rows_in_another_order_move_with_their_cells(
-    strides: tuple[int, ...], per_cell: int, apart: bool, mean_size: float
+    strides: tuple[int, ...], per_cell: int, apart: bool, mean_size: float, by_size: bool
 ) -> None:
     rng = np.random.default_rng(3)
     middle = cells(strides, per_cell, apart=apart)
     size = rng.gamma(2.0, mean_size / 2, middle.shape)
-    middle = middle + size * rng.uniform(-0.4, 0.4, middle.shape)  # as sums of distances are
+    # As sums of distances move centres, or as YOLOv5 does, by its stride whatever the size.
+    reach = size * 0.4 if by_size else np.repeat(8.0, 2)
+    middle = middle + reach * rng.uniform(-1, 1, middle.shape)
     first, last = middle - size / 2, middle + size / 2
     orders = {
         ("x1", "y1", "x2", "y2"): (first, last),
@@ -155,6 +158,18 @@ def test_rows_in_another_order_move_with_their_cells(
     silent = GraphSummary(inputs={}, outputs=of_boxes(boxes).outputs)
     assert columns_in_order(silent, "rows", 2, SIZE, (8, 16), per_cell) is None
     assert growth(silent, "rows", 2, SIZE, (8, 16), per_cell) is None
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1, 1.0])
+def test_centres_at_the_beginning_of_their_cells_are_centres(spread: float) -> None:
+    """As YOLOX has them before it is trained: half a cell before its middle, as large as a cell."""
+    rng = np.random.default_rng(6)
+    middle = cells((8, 16), 1, apart=False)
+    stride = np.repeat([8.0, 16.0], [(SIZE[0] // s) * (SIZE[1] // s) for s in (8, 16)])[:, None]
+    size = stride * np.exp(spread * rng.normal(size=middle.shape))
+    first = middle - stride / 2 + 0.1 * spread * rng.normal(size=middle.shape)
+    boxes = np.concatenate([first, size], axis=1)
+    assert columns_in_order(of_boxes(boxes), "rows", 2, SIZE, (8, 16), 1) == CENTER_SIZE
 
 
 def _reordered(model: onnx.ModelProto, columns: str) -> onnx.ModelProto:
@@ -202,8 +217,11 @@ def test_another_order_is_asked_about_and_never_read_as_centres(
 
 
 @pytest.mark.parametrize("given", [{}, {"family": "yolov8"}])
-def test_pixels_of_another_picture_are_refused(given: Any, tmp_path: Path) -> None:
-    model = _scaled(yolo_models.yolov8(), [3.0, 2.0] * 2 + [1.0] * 3)
+@pytest.mark.parametrize("by", [(3.0, 2.0), (0.25, 0.25)])
+def test_pixels_of_another_picture_are_refused(
+    given: Any, by: tuple[float, float], tmp_path: Path
+) -> None:
+    model = _scaled(yolo_models.yolov8(), [*by] * 2 + [1.0] * 3)
     with pytest.raises(ModelError, match=r"in pixels of a picture of about .* what scales"):
         import_model(model, tmp_path, given)
 

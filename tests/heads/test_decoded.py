@@ -198,7 +198,27 @@ def test_boxes_may_have_their_values_first(shape: tuple[int, ...]) -> None:
     assert_decodes_as_reference(spec, values)
 
 
-def test_four_classes_of_named_boxes_are_scores() -> None:
+def test_four_classes_beside_boxes_with_their_values_first() -> None:
+    summary = summary_of(
+        {"boxes": (1, 4, 126), "scores": (1, 126, 4)}, output_ranges={"scores": (UNIT,)}
+    )
+    options = {**LAYOUT, "background": "none"}
+    spec = recognise(summary, (64, 96), {"family": "decoded", "options": options, **PICTURE}).spec
+    assert (spec.options["box_output"], spec.options["score_output"]) == ("boxes", "scores")
+
+
+def test_priors_of_boxes_with_their_values_first_are_not_looked_for() -> None:
+    """Those of UltraFace, turned: it was no reason to end in an IndexError."""
+    summary = summary_of(
+        {"boxes": (1, 4, 4420), "scores": (1, 4420, 2)},
+        output_ranges={"scores": (UNIT,)},
+        sample=lambda: {"boxes": np.random.default_rng(5).random((1, 4, 4420))},
+        **SOFTMAX,
+    )
+    assert not isinstance(get_head("decoded").examine(summary, (240, 320), {}), Recognition)
+
+
+def test_four_classes_of_boxes_are_scores() -> None:
     summary = summary_of({"a": (1, 126, 4), "b": (1, 4, 126)}, output_ranges={"b": (UNIT,)})
     options = {**LAYOUT, "background": "none"}
     spec = recognise(summary, (64, 96), {"family": "decoded", "options": options, **PICTURE}).spec
@@ -305,11 +325,13 @@ def _rows(kind: str) -> np.ndarray:
         y, x = np.mgrid[0 : 64 // stride, 0 : 96 // stride].reshape(2, -1) * stride + stride / 2
         sides = {
             "corners": (x - 10, y - 6, x + 10, y + 6),
-            "corner_size": (x - 10, y - 6, 20 + 0 * x, 12 + 0 * x),
             "center_size": (x, y, 20 + 0 * x, 12 + 0 * x),
             "distances": (10 + 0 * x, 6 + 0 * x, 10 + 0 * x, 6 + 0 * x),
-        }[kind]
+        }["corners" if kind == "corner_size" else kind]
         rows.append(np.stack(sides, axis=1) + rng.normal(0, 1, (len(x), 4)))
+        if kind == "corner_size":  # every second box is twice as large
+            half = (rows[-1][:, 2:] - rows[-1][:, :2]) / 2 * (1 + np.arange(len(x)) % 2)[:, None]
+            rows[-1] = np.concatenate([np.stack([x, y], axis=1) - half, 2 * half], axis=1)
     return np.concatenate(rows)[None].astype(np.float32)
 
 

@@ -58,7 +58,9 @@ def test_rows_of_every_cell_are_asked_about_and_suppressed(corners: bool) -> Non
 
 
 def test_a_first_corner_with_a_size_is_no_centre() -> None:
-    values = _rows(corners=False) - np.array([6, 6, 0, 0, 0, 0], np.float32)
+    values = _rows(corners=False)
+    values[..., 2:4] = np.random.default_rng(4).gamma(2.0, 8.0, (1, ROWS, 2))
+    values[..., :2] -= values[..., 2:4] / 2
     got = _summary(sample=lambda: {"output": values})
     assert claimed(got, TOLD).options["columns"][:4] == ["x1", "y1", "w", "h"]
 

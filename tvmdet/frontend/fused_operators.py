@@ -8,7 +8,7 @@ compute is in ONNX Runtime's ``docs/ContribOperators.md``, and FusedConv and Fus
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,16 @@ import onnx
 from onnx import helper, numpy_helper
 
 from tvmdet.frontend.bounded.attributes import attribute
-from tvmdet.frontend.onnx_tools import drop_domains
+from tvmdet.frontend.onnx_tools import describe, drop_domains, unforeseen
 from tvmdet.frontend.quantised.names import Names
 
-__all__ = ["SPLIT", "split_fused"]
+__all__ = ["SPLIT", "has_fused", "split_fused"]
 
 SPLIT = "operators that ONNX Runtime fused as those of the standard"
 
 _MICROSOFT = "com.microsoft"
 _LAYER_NORMALIZATION = 17  # the opset from which the standard has it
+_CLIP_INPUTS = 11  # that from which Clip has its limits as inputs
 # Activations and the attributes that their parameters are, in order (``activation_params``).
 _ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "Clip": ("min", "max"),
@@ -70,6 +71,11 @@ class _Writer:
         return self._names.fresh(f"{self._prefix}/{operator}")
 
 
+def has_fused(model: onnx.ModelProto) -> bool:
+    """Returns whether a model has operators that :func:`split_fused` may split."""
+    return any(node.domain == _MICROSOFT and node.op_type in _SPLITS for node in model.graph.node)
+
+
 def split_fused(model: onnx.ModelProto) -> int:
     """Splits fused operators, in place.
 
@@ -78,6 +84,9 @@ def split_fused(model: onnx.ModelProto) -> int:
 
     Returns:
         How many there were. One of a form that is not known stays.
+
+    Raises:
+        ModelError: A node has not the inputs, outputs or attributes of its operator.
     """
     opset = next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
     writer = _Writer(model.graph, Names(model.graph), opset)
@@ -85,7 +94,11 @@ def split_fused(model: onnx.ModelProto) -> int:
     for node in model.graph.node:
         split = _SPLITS.get(node.op_type) if node.domain == _MICROSOFT else None
         writer.begin(node)
-        if split is not None and split(writer, node):
+        try:
+            is_split = split is not None and split(writer, node)
+        except (IndexError, TypeError, ValueError) as error:  # no checker knows these operators
+            raise unforeseen(f"{describe(node)} cannot be split", error) from error
+        if is_split:
             count += 1
             nodes += writer.nodes
         else:
@@ -102,7 +115,7 @@ def _with_activation(operator: str) -> Callable[[_Writer, onnx.NodeProto], bool]
     def split(writer: _Writer, node: onnx.NodeProto) -> bool:
         activation = attribute(node, "activation", "")
         known = _ACTIVATIONS.get(activation)
-        values = dict(zip(known or (), _parameters(node), strict=False))
+        values = _parameters(node, known or ())
         if known is None or (activation == "Clip" and len(values) < len(known)):
             return False
         before, (output,) = writer.fresh(operator), node.output
@@ -114,7 +127,7 @@ def _with_activation(operator: str) -> Callable[[_Writer, onnx.NodeProto], bool]
         else:
             writer.copy(node, operator, inputs, before)
         limits = []
-        if activation == "Clip":  # has its parameters as inputs
+        if activation == "Clip" and writer.opset >= _CLIP_INPUTS:
             limits, values = [writer.constant(values[one]) for one in known], {}
         writer.write(activation, before, *limits, into=output, **values)
         return True
@@ -122,12 +135,13 @@ def _with_activation(operator: str) -> Callable[[_Writer, onnx.NodeProto], bool]
     return split
 
 
-def _parameters(node: onnx.NodeProto) -> Iterator[float]:
-    """Yields the parameters of an activation, which FusedGemm has one by one."""
-    yield from attribute(node, "activation_params", [])
-    for name in ("activation_alpha", "activation_beta"):
-        if (value := attribute(node, name, None)) is not None:
-            yield value
+def _parameters(node: onnx.NodeProto, names: Sequence[str]) -> dict[str, float]:
+    """Returns the parameters of an activation, which FusedGemm has one by one."""
+    values = dict(zip(names, attribute(node, "activation_params", []), strict=False))
+    for name, own in zip(names, ("activation_alpha", "activation_beta"), strict=False):
+        if (value := attribute(node, own, None)) is not None:
+            values[name] = value
+    return values
 
 
 def _matmul(writer: _Writer, node: onnx.NodeProto) -> bool:
@@ -171,7 +185,7 @@ def _skip_layer_normalization(writer: _Writer, node: onnx.NodeProto) -> bool:
     if bias:
         summed = writer.write("Add", summed, bias, into=outputs[3])
     scale = (gamma, beta) if beta else (gamma,)
-    epsilon = attribute(node, "epsilon", 1e-5)
+    epsilon = attribute(node, "epsilon", 1e-12)
     writer.write("LayerNormalization", summed, *scale, into=outputs[0], axis=-1, epsilon=epsilon)
     return True
 

@@ -40,7 +40,7 @@ _ARITHMETIC = ("Add", "Div", "Mul", "Sub")
 _LOOKS = ("Conv", "ConvInteger", "Gemm", "MatMul", "QLinearConv")
 _SLICE_OPERANDS = 4  # beside what is cut
 _CHANNELS = 3
-_UNTRAINED = 1e-4
+_UNTRAINED = 1e-3  # epsilon of a BatchNormalization is up to 1e-3, whose root is half as far
 _MOST_STEPS = 64
 _LONGEST_TRACE = 8
 _BESIDES = ("Shape", "Size")  # what reads a value without using it
@@ -115,8 +115,8 @@ def find_normalisation(graph: onnx.GraphProto) -> Normalisation | None:
 
     Constants of one value or of one value per channel are followed, also as a BatchNormalization or
     a Conv of single pixels has them, and channels that are turned around, up to the first node that
-    does anything else. Between that and the first convolutions
-    there should be no arithmetic: where there is, what it does is not known.
+    does anything else. Between that and the first convolutions there should be no arithmetic: where
+    there is, what it does is not known.
     """
     inputs = graph_inputs(graph)
     if len(inputs) != 1:
@@ -186,8 +186,8 @@ def _of_each_channel(
         The step of the channels, 1 or -1 where they are turned around, and factors and terms in
         the order of what comes out; None where channels are mixed, or other nodes.
     """
-    known = [constants.get(name) for name in node.input[1:]]
-    if None in known:
+    known = [constants.get(name) for name in node.input[1:] if name]
+    if None in known or not known:
         return None
     values = [constant_values(one).astype(np.float64) for one in known if one is not None]
     if node.op_type == "BatchNormalization" and values[0].size == _CHANNELS:
@@ -208,7 +208,7 @@ def _of_each_channel(
 
 
 def _does_nothing(factors: np.ndarray, terms: np.ndarray) -> bool:
-    """Returns whether a layer was never trained: a BatchNormalization then divides by 1.000005."""
+    """Returns whether a layer was never trained: a BatchNormalization then divides by 1.0005."""
     return bool(np.allclose(factors, 1, atol=_UNTRAINED) and np.allclose(terms, 0, atol=_UNTRAINED))
 
 
@@ -266,8 +266,8 @@ def _unknown_steps(
             continue
         seen.add((value, computes))
         for node in users.get(value, []):
-            colours = _is_of_pixels(node, constants)
-            colours = colours or _of_each_channel(node, constants) is not None
+            mixes = _is_of_pixels(node, constants)
+            colours = mixes or _of_each_channel(node, constants) is not None
             if node.op_type in _LOOKS and computes and not colours:
                 return tuple(dict.fromkeys(steps))
             passed = (*_ARITHMETIC, *_KEEPERS, *MOVERS, "Pad", "Resize")
@@ -275,8 +275,7 @@ def _unknown_steps(
                 continue
             known = [one for one in node.input if one in constants]
             scales = node.op_type in _ARITHMETIC and _per_channel(constants, known) is not None
-            scales = scales or colours
-            after = (*steps, node.op_type), computes or scales
+            after = (*steps, node.op_type), computes or scales or colours
             waiting += [(output, *after) for output in node.output]
     return ()
 

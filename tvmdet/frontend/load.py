@@ -20,7 +20,7 @@ from tvmdet.frontend.custom_suppression import replace_custom_suppressions
 from tvmdet.frontend.drop_idle_nodes import drop_idle_nodes
 from tvmdet.frontend.external_data import embed_external_data
 from tvmdet.frontend.functions import inline_functions
-from tvmdet.frontend.fused_operators import SPLIT, split_fused
+from tvmdet.frontend.fused_operators import SPLIT, has_fused, split_fused
 from tvmdet.frontend.keep_outputs import keep_outputs
 from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.match_types import match_types
@@ -170,7 +170,8 @@ def load_onnx(
             exported = opset
             proto, opset = raise_opset(path, proto, opset, needed), needed
         earlier += _rewritten(proto, take_pairs, TAKEN)
-    earlier += _rewritten(proto, split_fused, SPLIT)
+    if has_fused(proto):
+        earlier += _rewritten(proto, split_fused, SPLIT)
     if has_integer_operators(proto):
         check_shape_lengths(proto)
         _check_model(path, proto)

@@ -6,10 +6,14 @@ onnxscript do, and a weight may be sparse. onnxslim makes float64 of both.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from tvmdet.errors import ModelError
+from tvmdet.frontend.limits import Limits
 from tvmdet.frontend.onnx_tools import iter_graphs
 
 __all__ = ["make_constants_plain"]
@@ -23,7 +27,11 @@ _NUMBERS: dict[str, type[np.generic]] = {
 
 
 def make_constants_plain(model: onnx.ModelProto) -> None:
-    """Turns numbers of Constants into tensors and sparse tensors into dense ones, in place."""
+    """Turns numbers of Constants into tensors and sparse tensors into dense ones, in place.
+
+    Raises:
+        ModelError: A sparse tensor would be larger than any may be.
+    """
     for graph in iter_graphs(model.graph):
         for node in graph.node:
             if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
@@ -50,6 +58,9 @@ def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
     """Returns all values of a tensor of which some are given by their places."""
     values = numpy_helper.to_array(sparse.values)
     places = numpy_helper.to_array(sparse.indices)
+    size, most = math.prod(sparse.dims) * values.dtype.itemsize, Limits().max_tensor_bytes
+    if size > most:
+        raise ModelError(f"the sparse tensor {name} would have {size} bytes; allowed: {most}")
     whole = np.zeros(tuple(sparse.dims), values.dtype)
     if places.ndim == 1:  # counted through the whole tensor
         whole.reshape(-1)[places] = values

@@ -58,7 +58,7 @@ def find_rejoined(
         if found is None:
             return None
         cuts.update(found)
-    ends = [_end(output, cut, users, constants) for output, cut in cuts.items()]
+    ends = [_end(output, cut, users, constants, sides) for output, cut in cuts.items()]
     if len(ends) != _CHANNELS or None in ends:
         return None
     parts = dict(zip((end[0] for end in ends if end), cuts.values(), strict=True))
@@ -92,7 +92,8 @@ def _cuts(
         if len(axes or ()) != 1 or steps not in ([], [[1]]):
             return None
         axis, places = axes[0], starts  # type: ignore[index, assignment]
-        if ends[0] - places[0] != 1 and not (places[0] == -1 and ends[0] >= _CHANNELS):  # type: ignore[index]
+        to_the_end = places[0] in (-1, _CHANNELS - 1) and ends[0] >= _CHANNELS  # type: ignore[index]
+        if ends[0] - places[0] != 1 and not to_the_end:  # type: ignore[index]
             return None
     else:
         return None
@@ -111,6 +112,7 @@ def _end(
     cut: _Cut,
     users: Mapping[str, Sequence[onnx.NodeProto]],
     constants: Mapping[str, onnx.TensorProto],
+    sides: Sequence[int] | None,
 ) -> tuple[str, onnx.NodeProto] | None:
     """Returns what a Concat reads of a channel, and the Concat; None where nothing else does."""
     if cut.dropped:
@@ -118,7 +120,8 @@ def _end(
         if node is None or more or node.op_type != "Unsqueeze":
             return None
         given = _listed(constants.get(node.input[1])) if len(node.input) > 1 else None
-        if (given or _attributes(node).get("axes")) != [cut.axis]:
+        axes = given or _attributes(node).get("axes") or []
+        if [_placed(axis, sides) for axis in axes] != [cut.axis]:
             return None
         name = node.output[0]
     readers = users.get(name, ())

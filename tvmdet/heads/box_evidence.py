@@ -39,10 +39,10 @@ CORNERS = ("x1", "y1", "x2", "y2")
 CORNER_SIZE = ("x1", "y1", "w", "h")
 CENTER_SIZE = ("cx", "cy", "w", "h")
 
-# Where along a box its cell lies: in the middle of most boxes, whatever the network has learned.
-# Read as a centre, the first corner of a box moves that to its beginning.
-_FROM_CENTER = 0.25
+_FROM_CENTER = 0.25  # of a size: between a cell's way from a centre and from a first corner
+_VARIED = 0.2  # least deviation of sizes from their mean that says something
 _NEARLY_ALL = 0.95
+_CELLS = 2.0  # least size of a box in cells
 _FOLLOWS = 0.9  # least correlation of centres with their cells
 
 
@@ -115,15 +115,29 @@ def columns_in_order(
 def _begin_at_corners(cells: Floats, boxes: Floats) -> bool:
     """Returns whether boxes with a size begin at their first two values.
 
-    A first corner moves as a centre does, but a cell lies inside of its boxes, and so behind nearly
-    every first corner, half a box away; it lies on both sides of the centres.
+    Within a map, the way from a first corner to its cell grows by half of what the size does, and
+    that from a centre not at all, however far the network moves it. Where sizes hardly differ, a
+    cell lies inside of its boxes, and so behind nearly every first corner, half a box away; but a
+    centre may lie half a cell before, which of boxes not much larger than cells is as much.
     """
-    wide = (boxes[:, 2:] > 0).all(axis=1)
+    away, size = cells[:, :2] - boxes[:, :2], boxes[:, 2:]
+    wide = (size > 0).all(axis=1)
     if not wide.any():
         return False
-    along = (cells[wide, :2] - boxes[wide, :2]) / boxes[wide, 2:]
+    own_away, own_size, strides = away.copy(), size.copy(), np.ones(len(cells))
+    for index in np.unique(cells[:, 2]):
+        own = cells[:, 2] == index
+        own_away[own] -= away[own].mean(axis=0)
+        own_size[own] -= size[own].mean(axis=0)
+        strides[own] = np.diff(np.unique(cells[own, 0])).min(initial=np.inf)
+    spread = (own_size**2).sum(axis=0)
+    if (np.sqrt(spread / len(size)) > _VARIED * np.abs(size).mean(axis=0)).all():
+        return bool(((own_away * own_size).sum(axis=0) / spread > _FROM_CENTER).all())
+    along = away[wide] / size[wide]
     inside = ((along >= 0) & (along <= 1)).mean(axis=0)
-    return bool((inside >= _NEARLY_ALL).all() and (np.median(along, axis=0) > _FROM_CENTER).all())
+    larger = np.median(size[wide] / strides[wide, None], axis=0) > _CELLS
+    behind = np.median(along, axis=0) > _FROM_CENTER
+    return bool(((inside >= _NEARLY_ALL) & larger & behind).all())
 
 
 def are_shares(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DecodedHead"]
 
-Shape: TypeAlias = tuple[int | None, ...]
+_Shape: TypeAlias = tuple[int | None, ...]
 
 _OPTIONS = ("background", "box_frame", "box_output", "columns", "score_output")
 _JOINED = "layout"  # a further option, where one output holds both
@@ -255,10 +255,11 @@ def _find(
     tables = [name for name, value in outputs.items() if len(value.shape) == 3]
     if len(outputs) != 2 or len(tables) != 2:
         return "its outputs are not boxes [N, A, 4] and scores [N, A, C]"
-    fours = [name for name in tables if outputs[name].shape[2] == 4]
-    fours = fours or [name for name in tables if outputs[name].shape[1] == 4]
+    fours = [name for name in tables if 4 in outputs[name].shape[1:]]
     if len(fours) == 2:
-        fours = [name for name in fours if plain_name(name) in _BOX_NAMES]
+        named = [name for name in fours if plain_name(name) in _BOX_NAMES]
+        last = [name for name in fours if outputs[name].shape[2] == 4]
+        fours = named or last
     boxes = chosen[0] or (fours[0] if len(fours) == 1 else None)
     if boxes is None:
         return "its outputs are not boxes [N, A, 4] and scores [N, A, C]"
@@ -270,21 +271,21 @@ def _find(
     return boxes, scores
 
 
-def _box_axis(boxes: Shape) -> int:
+def _box_axis(boxes: _Shape) -> int:
     """Returns along which dimension the values of a box lie: 2, or 1 for [N, 4, A]."""
     return 1 if len(boxes) == 3 and boxes[1] == 4 != boxes[2] else 2
 
 
-def _rows_of(boxes: Shape) -> int | None:
+def _rows_of(boxes: _Shape) -> int | None:
     return boxes[3 - _box_axis(boxes)]
 
 
-def _class_axis(boxes: Shape, scores: Shape) -> int:
+def _class_axis(boxes: _Shape, scores: _Shape) -> int:
     """Returns along which dimension of scores the classes of a box lie: 2, or 1 for [N, C, A]."""
     return 1 if len(scores) == 3 and scores[2] == _rows_of(boxes) != scores[1] else 2
 
 
-def _rows_first(shape: Shape, axis: int) -> Shape:
+def _rows_first(shape: _Shape, axis: int) -> _Shape:
     """Returns a shape with its values along the last dimension."""
     return (shape[0], shape[2], shape[1]) if axis == 1 else shape
 
@@ -349,7 +350,7 @@ def _pytorch_ssd(
     sources = summary.output_sources.get(scores, frozenset())
     _, anchors, columns = summary.outputs[scores].shape
     named = (plain_name(boxes), plain_name(scores)) == ("boxes", "scores")
-    if not named or sources != {"Softmax"}:
+    if not named or sources != {"Softmax"} or _box_axis(summary.outputs[boxes].shape) == 1:
         return None
     if columns == 2:  # UltraFace: 3, 2, 2, 3 priors a cell at strides 8 to 64
         height, width = size_hw
@@ -421,7 +422,7 @@ def _input(
     )
 
 
-def _check(boxes: Shape, scores: Shape, spec: DetectorSpec) -> None:
+def _check(boxes: _Shape, scores: _Shape, spec: DetectorSpec) -> None:
     columns = len(spec.labels) + (spec.options["background"] != "none")
     if len(boxes) != 3 or boxes[2] != 4 or scores[1:] != (boxes[1], columns):
         raise ShapeError(

@@ -22,6 +22,8 @@ __all__ = [
 
 # Of centres along with their cells. Objects that many cells see pull them together, never apart.
 _LARGEST_GROWTH = 1.5
+_LEAST_GROWTH = 0.5
+_ALIKE = 0.9
 _LARGEST_SHARE = 2.0  # of centres in shares of the image; those in pixels reach its size
 
 
@@ -106,7 +108,7 @@ def doubt_boxes(
         text = _as_decoded(found, columns, "pixels")
         return Question(reason, spec_text=text) if only_scores else Near(reason)
     grown = growth(*rows)
-    if grown is not None and max(grown) > _LARGEST_GROWTH:
+    if grown is not None and (max(grown) > _LARGEST_GROWTH or _shrink_alike(grown)):
         height, width = (side * by for side, by in zip(size_hw, grown[::-1], strict=True))
         return Near(
             f"the boxes of {name} are in pixels of a picture of about {height:.0f}x{width:.0f}, on "
@@ -114,6 +116,11 @@ def doubt_boxes(
             "input: leave out what scales them"
         )
     return ""
+
+
+def _shrink_alike(grown: tuple[float, float]) -> bool:
+    """Returns whether centres are in smaller units, such as cells: those of objects differ more."""
+    return max(grown) < _LEAST_GROWTH and min(grown) > _ALIKE * max(grown)
 
 
 def _as_decoded(found: FoundRows, columns: Sequence[str], frame: str) -> str:
