@@ -53,6 +53,7 @@ def find_rejoined(
         None where anything else is done to the channels, or to the picture.
     """
     cuts: dict[str, _Cut] = {}
+    sides = sides or None  # a scalar has none
     for node in users.get(name, ()):
         found = _cuts(node, constants, sides)
         if found is None:
@@ -66,7 +67,7 @@ def find_rejoined(
     if len(joins) != 1:
         return None
     ((output, join),) = joins.items()
-    axes = {cut.axis for cut in cuts.values()} | {_placed(_attributes(join).get("axis"), sides)}
+    axes = {cut.axis for cut in cuts.values()} | {_placed(_attributes(join).get("axis", 0), sides)}
     if len(axes) != 1 or set(join.input) != set(parts) or len(join.input) != _CHANNELS:
         return None
     order = [parts[one].channel for one in join.input]
@@ -85,11 +86,11 @@ def _cuts(
         sizes = given[0] if given else attributes.get("split")
         if sizes != [1, 1, 1] and (sizes is not None or sides is None):
             return None
-    elif node.op_type == "Gather" and given[0] is not None and len(given[0]) == 1:
+    elif node.op_type == "Gather" and given and given[0] is not None and len(given[0]) == 1:
         axis, places = attributes.get("axis", 0), given[0]
     elif node.op_type == "Slice" and len(given) >= 3 and None not in given:
         starts, ends, axes, *steps = given
-        if len(axes or ()) != 1 or steps not in ([], [[1]]):
+        if any(len(part or ()) != 1 for part in (starts, ends, axes)) or steps not in ([], [[1]]):
             return None
         axis, places = axes[0], starts  # type: ignore[index, assignment]
         to_the_end = places[0] in (-1, _CHANNELS - 1) and ends[0] >= _CHANNELS  # type: ignore[index]
@@ -133,7 +134,11 @@ def _placed(axis: Any, sides: Sequence[int] | None) -> int:
 
 
 def _listed(tensor: onnx.TensorProto | None) -> list[int] | None:
-    return None if tensor is None else [int(v) for v in constant_values(tensor).reshape(-1)]
+    """Returns the whole numbers of a constant; None for others."""
+    if tensor is None:
+        return None
+    values = constant_values(tensor).reshape(-1)
+    return [int(value) for value in values] if values.dtype.kind in "iu" else None
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tvmdet.heads.chosen_rows import SUPPRESSION
 from tvmdet.heads.detection_outputs import BOX_COLUMNS, DetectionOutputs
 from tvmdet.heads.names import SELECTED_BOXES, plain_name
 from tvmdet.heads.options import choice
-from tvmdet.heads.paddledetection import is_paddledetection
+from tvmdet.heads.paddledetection import is_paddledetection, takes_scale
 from tvmdet.heads.pose_outputs import flat_pose_points
 from tvmdet.heads.size_inputs import KERAS_YOLO, SCALES_CORNERS
 from tvmdet.heads.ultralytics import is_rtdetr, is_ultralytics
@@ -230,7 +230,8 @@ def _of_columns(
         return columns, "pixels", "as Ultralytics' exports"
     if columns[-1:] == ("angle",):
         return columns, "pixels", "as Ultralytics' exports"
-    if columns[:2] == ("class", "score") and is_paddledetection(summary):
+    told = is_paddledetection(summary) or takes_scale(summary)
+    if columns[:2] == ("class", "score") and told:
         return columns, "pixels", "as PaddleDetection's exports"
     if columns[:1] == ("batch",) and rank == 2:
         return columns, "pixels", "as the flat exports of YOLOv7 and YOLO-NAS"

@@ -20,6 +20,7 @@ __all__ = [
     "is_paddledetection",
     "refuse_metric",
     "suppression",
+    "takes_scale",
 ]
 
 ARCH = "paddledetection.arch"
@@ -47,8 +48,12 @@ def is_paddledetection(summary: GraphSummary) -> bool:
     """Returns whether a network is an export of PaddleDetection's."""
     if ARCH in summary.metadata:
         return True
-    scaled = any(plain_name(name) == _SCALE for name in summary.constants)
-    return scaled and any(plain_name(name) in _PICTURES for name in summary.inputs)
+    return takes_scale(summary) and any(plain_name(name) in _PICTURES for name in summary.inputs)
+
+
+def takes_scale(summary: GraphSummary) -> bool:
+    """Returns whether a network is told by how much its picture was scaled, under Paddle's name."""
+    return any(plain_name(name) == _SCALE for name in summary.constants)
 
 
 def refuse_metric(metadata: Mapping[str, str]) -> str:
