@@ -23,14 +23,7 @@ from yolo_cases import (
 
 from tvmdet.errors import InputError, ModelError
 from tvmdet.heads import GraphSummary, Question, TensorSummary, get_head
-from tvmdet.heads.box_evidence import (
-    CENTER_SIZE,
-    CORNERS,
-    are_shares,
-    columns_in_order,
-    columns_of_cells,
-    growth,
-)
+from tvmdet.heads.cell_rows import CENTER_SIZE, CORNERS, CellRows
 
 FED: dict[str, Any] = {"resize": "letterbox", "mean": [0, 0, 0], "std": [255, 255, 255]}
 TOLD = {"family": "decoded", "input": FED}
@@ -44,6 +37,12 @@ def of_boxes(boxes: np.ndarray) -> GraphSummary:
         inputs={"images": TensorSummary(shape=(1, 3, *SIZE), dtype="float32")},
         outputs={"rows": TensorSummary(shape=rows.shape, dtype="float32")},
         sample=lambda: {"rows": rows},
+    )
+
+
+def of_cells(summary: GraphSummary, per_cell: int) -> CellRows:
+    return CellRows(
+        summary=summary, output="rows", axis=2, size_hw=SIZE, strides=(8, 16), per_cell=per_cell
     )
 
 
@@ -75,7 +74,7 @@ def test_corners_move_with_their_cell_and_sizes_do_not(
     corners = np.concatenate([middle - size / 2, middle + size / 2], axis=1)
     centred = np.concatenate([middle, size], axis=1)
     for boxes, expected in ((corners, CORNERS), (centred, CENTER_SIZE), (centred[::-1], None)):
-        found = columns_of_cells(of_boxes(boxes), "rows", 2, SIZE, (8, 16), per_cell)
+        found = of_cells(of_boxes(boxes), per_cell).columns()
         assert found == expected
 
 
@@ -89,9 +88,9 @@ def test_centres_in_shares_of_the_image_move_less(
     pixels = np.concatenate([middle, rng.gamma(2.0, 12.0, middle.shape)], axis=1)
     shares = pixels / np.array([SIZE[1], SIZE[0]] * 2)
     for boxes, expected in ((pixels, False), (shares, True), (shares[::-1], False)):
-        assert are_shares(of_boxes(boxes), "rows", 2, SIZE, (8, 16), per_cell) is expected
+        assert of_cells(of_boxes(boxes), per_cell).are_shares() is expected
     silent = GraphSummary(inputs={}, outputs=of_boxes(shares).outputs)
-    assert not are_shares(silent, "rows", 2, SIZE, (8, 16), per_cell)
+    assert not of_cells(silent, per_cell).are_shares()
 
 
 def _scaled(model: onnx.ModelProto, factors: list[float]) -> onnx.ModelProto:
@@ -152,12 +151,12 @@ def test_rows_in_another_order_move_with_their_cells(
     }
     for expected, parts in orders.items():
         boxes = np.concatenate(parts, axis=1)
-        found = columns_in_order(of_boxes(boxes), "rows", 2, SIZE, (8, 16), per_cell)
+        found = of_cells(of_boxes(boxes), per_cell).columns_in_order()
         assert found == expected
-    assert columns_in_order(of_boxes(boxes[::-1]), "rows", 2, SIZE, (8, 16), per_cell) is None
+    assert of_cells(of_boxes(boxes[::-1]), per_cell).columns_in_order() is None
     silent = GraphSummary(inputs={}, outputs=of_boxes(boxes).outputs)
-    assert columns_in_order(silent, "rows", 2, SIZE, (8, 16), per_cell) is None
-    assert growth(silent, "rows", 2, SIZE, (8, 16), per_cell) is None
+    assert of_cells(silent, per_cell).columns_in_order() is None
+    assert of_cells(silent, per_cell).growth() is None
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.1, 1.0])
@@ -169,7 +168,7 @@ def test_centres_at_the_beginning_of_their_cells_are_centres(spread: float) -> N
     size = stride * np.exp(spread * rng.normal(size=middle.shape))
     first = middle - stride / 2 + 0.1 * spread * rng.normal(size=middle.shape)
     boxes = np.concatenate([first, size], axis=1)
-    assert columns_in_order(of_boxes(boxes), "rows", 2, SIZE, (8, 16), 1) == CENTER_SIZE
+    assert of_cells(of_boxes(boxes), 1).columns_in_order() == CENTER_SIZE
 
 
 def _reordered(model: onnx.ModelProto, columns: str) -> onnx.ModelProto:
@@ -237,10 +236,10 @@ def test_those_that_come_near_are_named_first(tmp_path: Path) -> None:
 
 def test_what_is_not_finite_or_cannot_be_run_proves_nothing() -> None:
     boxes = np.full((len(cells((8, 16), 1, apart=False)), 4), np.nan)
-    assert columns_of_cells(of_boxes(boxes), "rows", 2, SIZE, (8, 16), 1) is None
+    assert of_cells(of_boxes(boxes), 1).columns() is None
     silent = of_boxes(boxes)
     silent = GraphSummary(inputs=silent.inputs, outputs=silent.outputs)
-    assert columns_of_cells(silent, "rows", 2, SIZE, (8, 16), 1) is None
+    assert of_cells(silent, 1).columns() is None
 
 
 @pytest.mark.parametrize("last", [False, True])

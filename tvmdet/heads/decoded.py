@@ -9,7 +9,8 @@ import numpy as np
 
 from tvmdet.errors import InputError, ShapeError
 from tvmdet.heads.base import ColumnRun, Decoded, GraphSummary, Head, Question, Recognition
-from tvmdet.heads.box_evidence import CORNERS, are_on_priors, columns_of_pyramid
+from tvmdet.heads.box_evidence import are_on_priors, columns_of_pyramid
+from tvmdet.heads.cell_rows import CORNERS
 from tvmdet.heads.decoded_joined import emit_joined, find_joined, joined_shapes
 from tvmdet.heads.detection_decoding import boxes_reference, convention_of, emit_boxes
 from tvmdet.heads.input_defaults import fed_input, stated_input
@@ -54,7 +55,7 @@ _PYTORCH_SSD: Mapping[str, Any] = {
     "resize": "stretch",
 }
 _PRIORS: Mapping[str, Any] = {
-    "columns": ["x1", "y1", "x2", "y2"],
+    "columns": list(CORNERS),
     "box_frame": "normalized",
     "background": "first",
 }
@@ -63,7 +64,7 @@ _PRIORS: Mapping[str, Any] = {
 # What PaddleDetection's heads hand to their suppression, with ``export.nms=False`` or
 # ``exclude_nms=True`` (``ppyoloe_head.py``, ``pico_head.py``): boxes over ``scale_factor``.
 _PADDLE: Mapping[str, Any] = {
-    "columns": ["x1", "y1", "x2", "y2"],
+    "columns": list(CORNERS),
     "box_frame": "pixels",
     "background": "none",
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tvmdet.heads.base import GraphSummary
-from tvmdet.heads.box_evidence import CORNERS, columns_of_cells, pyramids
+from tvmdet.heads.cell_rows import CORNERS, CellRows
 from tvmdet.heads.options import choice
 from tvmdet.heads.yolo_rows import LAYOUTS
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Joined", "emit_joined", "find_joined", "joined_shapes"]
 
 _CORNERS: Mapping[str, Any] = {
-    "columns": ["x1", "y1", "x2", "y2"],
+    "columns": list(CORNERS),
     "box_frame": "pixels",
     "background": "none",
 }
@@ -85,12 +85,12 @@ def _fit(summary: GraphSummary, name: str, layout: str, size_hw: tuple[int, int]
     if len(shape) != 3 or None in shape:
         return None
     axis = 1 if layout == "channels_first" else 2
-    values, anchors = int(shape[axis] or 0), int(shape[3 - axis] or 0)
+    values = int(shape[axis] or 0)
     scores = summary.column_runs(name, axis, 4, values)
     if values < 5 or not scores or not all(run.is_score for run in scores):
         return None
-    for strides, per_cell in pyramids(anchors, size_hw):
-        if columns_of_cells(summary, name, axis, size_hw, strides, per_cell) == CORNERS:
+    for rows in CellRows.of_pyramids(summary, name, axis, size_hw):
+        if rows.columns() == CORNERS:
             return Joined(output=name, layout=layout, values=values, proven=_CORNERS)
     return None
 

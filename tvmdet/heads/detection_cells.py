@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from tvmdet.heads.base import GraphSummary, Question
-from tvmdet.heads.box_evidence import columns_of_cells, pyramids
+from tvmdet.heads.cell_rows import X_FIRST, Y_FIRST, CellRows, pyramids
 from tvmdet.heads.chosen_rows import chooses_rows
 from tvmdet.heads.detection_outputs import DetectionOutputs
 
@@ -23,7 +23,6 @@ __all__ = ["ask_whether_to_suppress", "with_cells"]
 _FEWEST, _MOST = 100, 1000  # rows; fewer are no pyramid's, and more no chosen ones
 _FINEST = 16  # stride of a single map with a row for each cell; coarser ones are by chance
 # Places of x and y twice among the four columns of a box, where nothing says which are which.
-_X_FIRST, _Y_FIRST = (0, 1, 2, 3), (1, 0, 3, 2)
 _ACROSS, _DOWN = (("x1", "cx"), ("x2", "w")), (("y1", "cy"), ("y2", "h"))
 
 
@@ -65,22 +64,13 @@ def _shown(
     if summary.sample is None or len(summary.outputs[found.boxes].shape) != 3:
         return None
     told = bool(options.get("columns"))
-    for strides, per_cell in pyramids(found.rows, size_hw):
+    for rows in CellRows.of_pyramids(summary, found.boxes, 2, size_hw):
         for places in _box_places(found.columns):
             for shares in (False, True):
-                read = columns_of_cells(
-                    summary,
-                    found.boxes,
-                    2,
-                    size_hw,
-                    strides,
-                    per_cell,
-                    columns=places,
-                    shares=shares,
-                )
+                read = rows.columns(places, shares=shares)
                 if read is None:
                     continue
-                cells = f"of every cell, strides {', '.join(map(str, strides))}"
+                cells = f"of every cell, strides {', '.join(map(str, rows.strides))}"
                 if told:
                     why = f"{found.why}, {cells}"
                     return replace(found, of_cells=True, are_cells_shown=True, why=why)
@@ -101,8 +91,8 @@ def _shown(
 def _box_places(columns: tuple[str, ...]) -> Iterator[tuple[int, ...]]:
     """Yields where the columns of a box may be: across and down, twice."""
     if not columns:
-        yield _X_FIRST
-        yield _Y_FIRST
+        yield X_FIRST
+        yield Y_FIRST
         return
     pairs = zip(_ACROSS, _DOWN, strict=True)
     names = [names for pair in pairs for names in pair]

@@ -14,6 +14,7 @@ from typing import Any
 
 from tvmdet.errors import InputError
 from tvmdet.heads.base import ANYTHING, GraphSummary, Question, Range, TensorSummary
+from tvmdet.heads.cell_rows import CENTER_SIZE, CORNER_SIZE, CORNERS
 from tvmdet.heads.chosen_rows import chooses_rows
 from tvmdet.heads.labels import labels_from_metadata
 from tvmdet.heads.names import (
@@ -87,9 +88,9 @@ _ROLES = {
 
 # The four columns of a box, in the order of each convention.
 BOX_COLUMNS = {
-    "corners": ("x1", "y1", "x2", "y2"),
-    "corner_size": ("x1", "y1", "w", "h"),
-    "center_size": ("cx", "cy", "w", "h"),
+    "corners": CORNERS,
+    "corner_size": CORNER_SIZE,
+    "center_size": CENTER_SIZE,
 }
 _CORNERS = BOX_COLUMNS["corners"]
 _PADDLE = ("class", "score", *_CORNERS)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tvmdet.heads.base import ColumnRun, GraphSummary, Near, Question
-from tvmdet.heads.box_evidence import CENTER_SIZE, CORNERS, are_shares, columns_in_order, growth
+from tvmdet.heads.cell_rows import CENTER_SIZE, CORNERS, CellRows
 from tvmdet.heads.input_defaults import UNIT, fed_input
 from tvmdet.heads.yolo_find_rows import FoundRows
 
@@ -82,10 +82,17 @@ def doubt_boxes(
     sources = summary.output_sources.get(name, frozenset())
     if not runs and not found.coefficients and "Conv" in sources:
         return Near(f"{name} holds values straight from a Conv; this family's boxes are decoded")
-    rows = (summary, name, found.axis, size_hw, found.strides, per_cell)
+    rows = CellRows(
+        summary=summary,
+        output=name,
+        axis=found.axis,
+        size_hw=size_hw,
+        strides=found.strides,
+        per_cell=per_cell,
+    )
     centers = summary.column_runs(name, found.axis, 0, 2)
     small = all(-_LARGEST_SHARE <= run.low <= run.high <= _LARGEST_SHARE for run in centers)
-    if (centers and small) or are_shares(*rows):
+    if (centers and small) or rows.are_shares():
         how = "on a picture of shapes"
         if centers and small:
             how = f"never above {max(run.high for run in centers):g}"
@@ -94,7 +101,7 @@ def doubt_boxes(
         )
         text = _as_decoded(found, CENTER_SIZE, "normalized")
         return Question(reason, spec_text=text) if only_scores else Near(reason)
-    columns = columns_in_order(*rows)
+    columns = rows.columns_in_order()
     if columns == CORNERS:
         return Near(
             f"the boxes of {name} are two corners, x1 y1 x2 y2, on a picture of shapes; this "
@@ -107,7 +114,7 @@ def doubt_boxes(
         )
         text = _as_decoded(found, columns, "pixels")
         return Question(reason, spec_text=text) if only_scores else Near(reason)
-    grown = growth(*rows)
+    grown = rows.growth()
     if grown is not None and (max(grown) > _LARGEST_GROWTH or _shrink_alike(grown)):
         height, width = (side * by for side, by in zip(size_hw, grown[::-1], strict=True))
         return Near(
