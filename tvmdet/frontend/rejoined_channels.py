@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import onnx
-from onnx import helper
 
+from tvmdet.frontend.bounded.attributes import attribute
 from tvmdet.frontend.onnx_tools import constant_values
 
 __all__ = ["find_rejoined"]
 
 _CHANNELS = 3
+
+_Given: TypeAlias = Sequence[list[int] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,7 @@ def find_rejoined(
     if len(joins) != 1:
         return None
     ((output, join),) = joins.items()
-    axes = {cut.axis for cut in cuts.values()} | {_placed(_attributes(join).get("axis", 0), sides)}
+    axes = {cut.axis for cut in cuts.values()} | {_placed(attribute(join, "axis", 0), sides)}
     if len(axes) != 1 or set(join.input) != set(parts) or len(join.input) != _CHANNELS:
         return None
     order = [parts[one].channel for one in join.input]
@@ -78,34 +80,52 @@ def _cuts(
     node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], sides: Sequence[int] | None
 ) -> dict[str, _Cut] | None:
     """Returns the channels that a node takes out of a picture, by output; None for other nodes."""
-    attributes = _attributes(node)
     given = [_listed(constants.get(one)) for one in node.input[1:]]
-    places: list[int]
-    if node.op_type == "Split" and len(node.output) == _CHANNELS:
-        axis, places = attributes.get("axis", 0), [0, 1, 2]
-        sizes = given[0] if given else attributes.get("split")
-        if sizes != [1, 1, 1] and (sizes is not None or sides is None):
-            return None
-    elif node.op_type == "Gather" and given and given[0] is not None and len(given[0]) == 1:
-        axis, places = attributes.get("axis", 0), given[0]
-    elif node.op_type == "Slice" and len(given) >= 3 and None not in given:
-        starts, ends, axes, *steps = given
-        if any(len(part or ()) != 1 for part in (starts, ends, axes)) or steps not in ([], [[1]]):
-            return None
-        axis, places = axes[0], starts  # type: ignore[index, assignment]
-        to_the_end = places[0] in (-1, _CHANNELS - 1) and ends[0] >= _CHANNELS  # type: ignore[index]
-        if ends[0] - places[0] != 1 and not to_the_end:  # type: ignore[index]
-            return None
-    else:
+    taken = {"Gather": _gathered, "Slice": _sliced, "Split": _split}.get(node.op_type)
+    found = None if taken is None else taken(node, given, sides)
+    if found is None:
         return None
-    axis = _placed(axis, sides)
+    axis, channels = _placed(found[0], sides), found[1]
     if sides is not None and sides[axis] != _CHANNELS:
         return None
     dropped = node.op_type == "Gather" and not constants[node.input[1]].dims
     return {
-        output: _Cut(axis=axis, channel=place % _CHANNELS, dropped=dropped)
-        for output, place in zip(node.output, places, strict=True)
+        output: _Cut(axis=axis, channel=channel % _CHANNELS, dropped=dropped)
+        for output, channel in zip(node.output, channels, strict=True)
     }
+
+
+def _gathered(node: onnx.NodeProto, given: _Given, _sides: object) -> tuple[int, list[int]] | None:
+    """Returns the axis and the one channel of a Gather."""
+    channels = given[0] if given else None
+    if channels is None or len(channels) != 1:
+        return None
+    return attribute(node, "axis", 0), channels
+
+
+def _sliced(_node: object, given: _Given, _sides: object) -> tuple[int, list[int]] | None:
+    """Returns the axis and the one channel of a Slice, whose end may be open."""
+    values = [part[0] for part in given if part is not None and len(part) == 1]
+    if len(values) != len(given) or len(values) not in (3, 4):
+        return None
+    first, end, axis, *step = values
+    to_the_end = first in (-1, _CHANNELS - 1) and end >= _CHANNELS
+    if step not in ([], [1]) or (end - first != 1 and not to_the_end):
+        return None
+    return axis, [first]
+
+
+def _split(
+    node: onnx.NodeProto, given: _Given, sides: Sequence[int] | None
+) -> tuple[int, list[int]] | None:
+    """Returns the axis of a Split into channels, and them."""
+    sizes = given[0] if given else attribute(node, "split", None)
+    # Without sizes it cuts into as many equal parts as it has outputs.
+    if len(node.output) != _CHANNELS or sizes not in (None, [1, 1, 1]):
+        return None
+    if sizes is None and (given or sides is None):
+        return None
+    return attribute(node, "axis", 0), list(range(_CHANNELS))
 
 
 def _end(
@@ -121,7 +141,7 @@ def _end(
         if node is None or more or node.op_type != "Unsqueeze":
             return None
         given = _listed(constants.get(node.input[1])) if len(node.input) > 1 else None
-        axes = given or _attributes(node).get("axes") or []
+        axes = given or attribute(node, "axes", [])
         if [_placed(axis, sides) for axis in axes] != [cut.axis]:
             return None
         name = node.output[0]
@@ -129,8 +149,8 @@ def _end(
     return (name, readers[0]) if [one.op_type for one in readers] == ["Concat"] else None
 
 
-def _placed(axis: Any, sides: Sequence[int] | None) -> int:
-    return int(axis) % len(sides) if sides is not None else int(axis)
+def _placed(axis: int, sides: Sequence[int] | None) -> int:
+    return axis % len(sides) if sides is not None else axis
 
 
 def _listed(tensor: onnx.TensorProto | None) -> list[int] | None:
@@ -139,7 +159,3 @@ def _listed(tensor: onnx.TensorProto | None) -> list[int] | None:
         return None
     values = constant_values(tensor).reshape(-1)
     return [int(value) for value in values] if values.dtype.kind in "iu" else None
-
-
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {one.name: helper.get_attribute_value(one) for one in node.attribute}
